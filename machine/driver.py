@@ -1,0 +1,92 @@
+"""The contract between the core and a driver.
+
+A driver makes, starts and ends a virtual machine, and nothing else: it doesn't wait, doesn't provision, and knows
+neither SSH nor Docker. What it may need is in its Machine; everything that it writes lies in its home.
+A driver is found by its entry point (group `machine.drivers`), so a wheel of somebody else can bring one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from machine.paths import Home
+from machine.run import Run
+from machine.spec import Address, Machine
+
+__all__ = ["Address", "Driver", "Machine", "NoOptions", "State"]
+
+
+class State(StrEnum):
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    SAVED = "Saved"
+    STOPPED = "Stopped"
+    STOPPING = "Stopping"
+    STARTING = "Starting"
+    ERROR = "Error"
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The Options of a driver that has none."""
+
+
+class Driver(ABC):
+    """One virtual machine.
+
+    Options: a frozen dataclass of the driver's own settings. A field `memory` of the driver `virtualbox` becomes the
+    option --virtualbox-memory; its metadata may hold `help`, `envvar` and `flag` (another spelling of the option).
+    loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type] = NoOptions
+    loopback: ClassVar[bool] = True
+
+    def __init__(self, machine: Machine, home: Home, run: Run) -> None:
+        self.machine = machine
+        self.home = home
+        self.run = run
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """Raise CheckFailed when a machine can't be made here; return notes for the user. Writes nothing."""
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make the virtual machine, switched off. Succeeds, changing nothing, when it is there already."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Switch on, or go on where suspend or pause stopped. Returns when the hypervisor has taken it."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Press the power button. Returns at once: the guest takes its time."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Pull the plug. The virtual machine is off when this returns. Succeeds when it is off already."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Kill and remove everything outside the home. Succeeds when there is nothing."""
+
+    @abstractmethod
+    def state(self) -> State: ...
+
+    def address(self) -> Address:
+        """Where the machine is reached. Raises DriverFailed while that isn't known."""
+        assert self.machine.address is not None
+        return self.machine.address
+
+    def warnings(self) -> list[str]:
+        """What is amiss with a running machine without breaking it (a port that is taken): `status` shows it."""
+        return []
+
+    def diagnosis(self) -> str:
+        """Lines that help when a wait has timed out: the hypervisor's view, its log."""
+        return f"the hypervisor says: {self.state()}"

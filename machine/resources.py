@@ -1,0 +1,62 @@
+"""Sizes and what the host has."""
+
+from __future__ import annotations
+
+import re
+
+from machine.errors import CheckFailed, Usage
+
+_UNITS = {"": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([mgt]?)(?:i?b)?", re.IGNORECASE)
+
+SMALLEST_MEMORY_MIB = 256
+
+
+def mib(text: str) -> int:
+    """A size in MiB from "8096" (MiB), "8G", "1.5GiB" or "512M"; a unit is binary. Raises Usage."""
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+    if size <= 0:
+        raise Usage(f'"{text}" is no size', hint="a size is a number of MiB, or has a unit: 8096, 8G, 1.5G, 512M")
+    return size
+
+
+def human(size_mib: int) -> str:
+    """8096 -> "7.9 GiB", 512 -> "512 MiB"."""
+    if size_mib < 1024:
+        return f"{size_mib} MiB"
+    return f"{size_mib / 1024:.1f}".removesuffix(".0") + " GiB"
+
+
+def host_memory_mib() -> tuple[int, int]:
+    """The host's memory: all of it, and what is available now."""
+    import psutil  # costs 15 ms to import, and only create needs it
+
+    memory = psutil.virtual_memory()
+    return memory.total >> 20, memory.available >> 20
+
+
+def check_memory(memory_mib: int) -> list[str]:
+    """Raise CheckFailed when a machine of that size can't be; return a warning when it is larger than what is free."""
+    total, available = host_memory_mib()
+    if memory_mib < SMALLEST_MEMORY_MIB:
+        raise CheckFailed(
+            f"{memory_mib} MiB are too little for Docker", hint=f"ask for {SMALLEST_MEMORY_MIB} MiB or more: --memory 2G"
+        )
+    if memory_mib > total:
+        raise CheckFailed(
+            f"{human(memory_mib)} asked for, but this host has {human(total)}", hint="ask for less: --memory 2G"
+        )
+    if memory_mib > available:
+        return [f"{human(memory_mib)} asked for, {human(available)} of this host's memory are free: it may swap"]
+    return []
+
+
+def check_cpus(cpus: int) -> list[str]:
+    """Raise CheckFailed for no CPU at all; return a warning for more than the host has."""
+    import psutil
+
+    there = psutil.cpu_count() or 1
+    if cpus < 1:
+        raise CheckFailed("a machine needs a CPU", hint="--cpus 2")
+    return [f"{cpus} CPUs asked for, this host has {there}: they will share"] if cpus > there else []

@@ -1,0 +1,133 @@
+"""The only caller of subprocess."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from machine.errors import ToolFailed, ToolMissing, WaitTimeout
+
+debug = bool(os.environ.get("MACHINE_DEBUG", "").lower() in {"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True)
+class Completed:
+    argv: list[str]
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Run(Protocol):
+    """What a driver is given to run commands with; `run` below is the real one."""
+
+    def __call__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        input: bytes | None = None,
+        timeout: float | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> Completed: ...
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    input: bytes | None = None,
+    timeout: float | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a command to its end and return what it printed.
+
+    input: its standard input, nothing when None; timeout in seconds; env is added to ours.
+    Raises ToolMissing when there is no such program, ToolFailed when check is true and it ends with an error,
+    WaitTimeout when the timeout passes (the command is killed then).
+    """
+    words = _words(argv)
+    try:
+        done = subprocess.run(
+            words,
+            input=input if input is not None else b"",
+            capture_output=True,
+            timeout=timeout,
+            cwd=cwd,
+            env=_environment(env),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise _not_found(words, cwd) from error
+    except subprocess.TimeoutExpired as error:
+        raise WaitTimeout(f"{words[0]} to end", timeout or 0, details=f"$ {shlex.join(words)}") from error
+    completed = Completed(words, done.returncode, _text(done.stdout), _text(done.stderr))
+    if check and completed.code != 0:
+        raise ToolFailed(words, completed.code, completed.stderr or completed.stdout)
+    return completed
+
+
+def stream(
+    argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Completed:
+    """Run a command on our own terminal (ssh, scp) and return its exit code; its output isn't captured."""
+    words = _words(argv)
+    try:
+        code = subprocess.run(words, cwd=cwd, env=_environment(env), check=False).returncode
+    except FileNotFoundError as error:
+        raise _not_found(words, cwd) from error
+    return Completed(words, code, "", "")
+
+
+def detach(argv: Sequence[str | Path], *, output: IO[bytes], cwd: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start a process that outlives us: a session of its own, nothing on its standard input."""
+    words = _words(argv)
+    windows = sys.platform == "win32"
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            start_new_session=not windows,
+            creationflags=(subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP) if windows else 0,
+        )
+    except FileNotFoundError as error:
+        raise _not_found(words, cwd) from error
+
+
+def which(*tools: str) -> str | None:
+    """The first of the tools that is on PATH."""
+    return next((path for tool in tools if (path := shutil.which(tool))), None)
+
+
+def _words(argv: Sequence[str | Path]) -> list[str]:
+    words = [str(word) for word in argv]
+    if debug:
+        print(f"$ {shlex.join(words)}", file=sys.stderr)
+    return words
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    # A tool's messages are parsed: they must not be translated.
+    return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _not_found(words: list[str], cwd: Path | None) -> ToolMissing | NotADirectoryError:
+    if cwd is not None and not cwd.is_dir():
+        return NotADirectoryError(f"no such folder: {cwd}")
+    return ToolMissing(words[0])

@@ -1,0 +1,134 @@
+"""A machine as it was asked for, and its form on disk (machine.json).
+
+Nothing measured stands in here: whether the machine runs is asked afresh each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from machine.errors import StoreDamaged, Usage
+
+FORMAT = 1
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
+# A name is a host name (RFC 1123: 63 characters a label) and a folder's name, and sockets lie in that folder.
+NAME_LENGTH = 63
+
+Option = str | int | bool | tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a machine is reached, from the host's side. It never changes in a machine's life."""
+
+    host: str
+    docker_port: int = 2375
+    ssh_port: int = 22
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.docker_port}"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the user asked of the Docker daemon; each item as typed: KEY=VALUE, or a URL."""
+
+    options: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Sizes are in MiB. image is the digest of a cached image, "" where a driver needs none.
+
+    address is set at create for drivers that take one from the store's loopback block, None where the driver knows it.
+    options are the driver's own, by the field names of its Options.
+    """
+
+    name: str
+    driver: str
+    uuid: str
+    mac: str
+    image: str
+    memory_mib: int
+    cpus: int
+    disk_mib: int
+    tls: bool = True
+    tls_sans: tuple[str, ...] = ()
+    ssh_user: str = "docker"
+    engine: Engine = field(default_factory=Engine)
+    address: Address | None = None
+    options: dict[str, Option] = field(default_factory=dict)
+    created: str = ""
+
+
+def check_name(name: str) -> None:
+    """Raise Usage unless name can be a machine's."""
+    if not NAME.fullmatch(name):
+        raise Usage(
+            f'"{name}" can\'t be the name of a machine',
+            hint="allowed are letters, digits, dots and dashes, a letter or digit first: machine create dev-1",
+        )
+    if len(name) > NAME_LENGTH:
+        raise Usage(f"the name has {len(name)} characters, {NAME_LENGTH} are allowed", hint="choose a shorter name")
+
+
+def dumps(machine: Machine) -> str:
+    return json.dumps({"format": FORMAT, **dataclasses.asdict(machine)}, indent=2) + "\n"
+
+
+def loads(text: str, source: Path) -> Machine:
+    """The machine that `dumps` wrote; raises StoreDamaged, naming source, when it is anything else."""
+    hint = f"restore the file from a backup, or remove the machine: machine rm -f {source.parent.name}"
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise StoreDamaged(f"{source} is damaged: {error}", hint=hint) from error
+    if not isinstance(data, dict) or not isinstance(written := data.pop("format", None), int):
+        raise StoreDamaged(f"{source} wasn't written by machine", hint=hint)
+    if written > FORMAT:
+        raise StoreDamaged(
+            f"{source} was written by a newer version of machine (format {written}, this one reads {FORMAT})",
+            hint="upgrade machine: pipx upgrade machine-vm",
+        )
+    try:
+        machine = _build(Machine, data)
+    except (TypeError, ValueError) as error:
+        raise StoreDamaged(f"{source} is damaged: {error}", hint=hint) from error
+    assert isinstance(machine, Machine)
+    return machine
+
+
+def _build(cls: type, data: dict[str, object]) -> object:
+    hints = typing.get_type_hints(cls)
+    if unknown := sorted(data.keys() - hints.keys()):
+        raise ValueError(f"unknown field {unknown[0]!r}")
+    return cls(**{name: _value(name, hints[name], value) for name, value in data.items()})
+
+
+def _value(name: str, hint: object, value: object) -> object:
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(part for part in hint.__args__ if part is not type(None))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value)
+    origin = typing.get_origin(hint) or hint
+    if origin is tuple and isinstance(value, list):
+        value = tuple(value)
+    if origin is dict and isinstance(value, dict):
+        return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    if not isinstance(value, typing.cast(type, origin)) or (origin is int and isinstance(value, bool)):
+        raise TypeError(f"{name} is {value!r}")
+    return value
