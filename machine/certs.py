@@ -1,0 +1,187 @@
+"""TLS certificates: one CA and one client per store, one server per machine, all ECDSA P-256.
+
+Lifetimes: the CA 10 years, because a new one means touching every machine; the others 820 days, because Apple's TLS
+refuses server certificates of more than 825. They are renewed long before, at start, without the user's doing.
+A user's own CA or client is taken from MACHINE_TLS_CA_CERT, MACHINE_TLS_CA_KEY, MACHINE_TLS_CLIENT_CERT and
+MACHINE_TLS_CLIENT_KEY when the store has none yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import typing
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from machine import files
+from machine.errors import CheckFailed, MachineError, Usage
+from machine.paths import Home
+
+if typing.TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+    from machine.x509 import Pair
+
+RENEW_DAYS = 60
+LOCK_TIMEOUT = 60.0
+_OWN = {
+    "ca": ("MACHINE_TLS_CA_CERT", "MACHINE_TLS_CA_KEY"),
+    "client": ("MACHINE_TLS_CLIENT_CERT", "MACHINE_TLS_CLIENT_KEY"),
+}
+
+
+def ensure_ca(folder: Path) -> None:
+    """Make ca.pem, ca-key.pem, cert.pem and key.pem in folder where they are absent, and renew a client that is due.
+
+    Safe when several processes do it at once. Raises CheckFailed when a certificate of the user's own can't be used,
+    MachineError when one in the folder can't.
+    """
+    with _lock(folder):
+        _ensure(folder)
+
+
+def issue_server(ca_folder: Path, home: Home, *, names: Sequence[str], addresses: Sequence[str]) -> None:
+    """Write a new server certificate for the machine, and the client's files, into its home.
+
+    It is valid for the machine's name, localhost, and names and addresses (either may hold DNS names and IP addresses).
+    Raises Usage for one that is neither.
+    """
+    from machine import x509
+
+    wanted = _subject_names(home, names, addresses)
+    with _lock(ca_folder):
+        _ensure(ca_folder)
+        _issue_server(x509.load(ca_folder / "ca.pem", ca_folder / "ca-key.pem"), home, wanted)
+        _copy_client(ca_folder, home)
+
+
+def renew_if_due(
+    ca_folder: Path, home: Home, *, names: Sequence[str], addresses: Sequence[str], days: int = RENEW_DAYS
+) -> bool:
+    """Issue a new server certificate if the present one is damaged, ends within days, is for other names, or is of
+    another CA; give the home the store's client files again. True when the server's certificate is a new one.
+    """
+    from machine import x509
+
+    wanted = _subject_names(home, names, addresses)
+    with _lock(ca_folder):
+        _ensure(ca_folder)
+        ca = x509.load(ca_folder / "ca.pem", ca_folder / "ca-key.pem")
+        fits = x509.fits(home.server_cert, home.server_key, ca, within=timedelta(days=days), names=wanted)
+        if not fits:
+            _issue_server(ca, home, wanted)
+        _copy_client(ca_folder, home)
+    return not fits
+
+
+def regenerate(ca_folder: Path, *, ca: bool = False) -> None:
+    """Make a new client certificate, and before it, when ca is true, a new CA.
+
+    After a new CA every machine needs issue_server; after a new client, renew_if_due brings it to the machines.
+    """
+    with _lock(ca_folder):
+        for name in ("ca.pem", "cert.pem") if ca else ("cert.pem",):
+            (ca_folder / name).unlink(missing_ok=True)
+        _ensure(ca_folder)
+
+
+def expiry(path: Path) -> datetime:
+    """When the certificate ends, in UTC. Raises MachineError when the file holds none."""
+    from machine import x509
+
+    return x509.read(path).not_valid_after_utc
+
+
+def _ensure(folder: Path) -> None:
+    from machine import x509
+
+    _adopt("ca", folder / "ca.pem", folder / "ca-key.pem")
+    _adopt("client", folder / "cert.pem", folder / "key.pem")
+    # The key is written first: with a certificate, there is one.
+    if not (folder / "ca.pem").exists():
+        # A name of its own for each CA: with equal names, a verifier blames a signature instead of an unknown issuer.
+        _save(folder / "ca.pem", folder / "ca-key.pem", x509.new_ca(f"machine CA {secrets.token_hex(4)}"))
+    ca = x509.load(folder / "ca.pem", folder / "ca-key.pem")
+    # A client of the user's own is used as it is: it need not be of this CA, and can't be renewed by us.
+    own = bool(os.environ.get(_OWN["client"][0]))
+    if not own and not x509.fits(folder / "cert.pem", folder / "key.pem", ca, within=timedelta(days=RENEW_DAYS)):
+        _save(folder / "cert.pem", folder / "key.pem", x509.issue(ca, "machine client", usage="client"))
+
+
+def _adopt(what: str, cert: Path, key: Path) -> None:
+    """Take the user's own certificate into the store; one that is there already is never replaced."""
+    from machine import x509
+
+    variables = _OWN[what]
+    given = [os.environ.get(variable, "") for variable in variables]
+    if not any(given):
+        return
+    if not all(given):
+        raise CheckFailed(f"{variables[0]} and {variables[1]} go together", hint="set both, or neither")
+    sources = [Path(path).expanduser() for path in given]
+    try:
+        x509.load(*sources)
+    except MachineError as error:
+        raise CheckFailed(error.message, hint=f"see what {variables[0]} and {variables[1]} say") from error
+    if not cert.exists():
+        files.write(key, sources[1].read_bytes())
+        files.write(cert, sources[0].read_bytes(), 0o644)
+    elif cert.read_bytes() != sources[0].read_bytes():
+        raise CheckFailed(
+            f"{variables[0]} names another certificate than the store has ({cert})",
+            hint="use another store for it (MACHINE_STORAGE_PATH), or unset the variable",
+        )
+
+
+def _issue_server(ca: Pair, home: Home, names: Sequence[str]) -> None:
+    from machine import x509
+
+    _save(home.server_cert, home.server_key, x509.issue(ca, home.name, usage="server", names=names))
+
+
+def _save(cert: Path, key: Path, pair: Pair) -> None:
+    # Between the two writes the files don't fit each other; `x509.fits` sees that, and they are made anew.
+    files.write(key, pair.key_pem())
+    files.write(cert, pair.cert_pem(), 0o644)
+
+
+def _copy_client(ca_folder: Path, home: Home) -> None:
+    for source, target, mode in (
+        (ca_folder / "ca.pem", home.ca, 0o644),
+        (ca_folder / "key.pem", home.key, 0o600),
+        (ca_folder / "cert.pem", home.cert, 0o644),
+    ):
+        data = source.read_bytes()
+        if not target.exists() or target.read_bytes() != data:
+            files.write(target, data, mode)
+
+
+def _subject_names(home: Home, names: Sequence[str], addresses: Sequence[str]) -> list[str]:
+    from machine import x509
+
+    wanted = list(dict.fromkeys([home.name, "localhost", *names, *addresses]))
+    for name in wanted:
+        try:
+            x509.general_name(name)
+        except ValueError as error:
+            raise Usage(
+                f"{name!r} can't stand in a certificate", hint="give a DNS name or an IP address: --tls-san docker.test"
+            ) from error
+    return wanted
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[BaseFileLock]:
+    from filelock import FileLock, Timeout  # 33 ms
+
+    files.make_folder(folder)
+    try:
+        with FileLock(folder / "lock", timeout=LOCK_TIMEOUT, mode=0o600) as lock:
+            yield lock
+    except Timeout as error:
+        raise MachineError(
+            f"another machine command holds {folder / 'lock'}", hint="wait for it to end, then try again"
+        ) from error

@@ -1,0 +1,77 @@
+"""Writing the store's files: whole or not at all, and readable by nobody else unless asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+
+
+def write(path: Path, data: bytes | str, mode: int = 0o600) -> None:
+    """Replace path by data atomically: a reader, or a crash, meets the old file or the new one, never a part.
+
+    A str is written as UTF-8 with its line ends as they are. The folder must be there. Raises OSError; the old file
+    is untouched then and nothing is left beside it.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    # In the same folder, because a rename is atomic only inside one file system.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        _write_through(temporary, raw, mode)
+        _replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def make_folder(path: Path, mode: int = 0o700) -> None:
+    """Make a folder and those above it, each with mode; one that is there already keeps its own."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, mode)
+    # Somebody else may make it at this moment.
+    path.mkdir(mode=mode, exist_ok=True)
+
+
+def _write_through(path: Path, raw: bytes, mode: int) -> None:
+    # The mode is there from the first byte: a key must not be readable by others even for a moment.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, mode & 0o700), "wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    # The umask has cut the mode that was asked for.
+    path.chmod(mode)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename; on Windows that fails while somebody (a virus scanner, another machine) has the target open."""
+    for _ in range(50 if sys.platform == "win32" else 0):
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(0.02)
+        else:
+            return
+    source.replace(target)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without it the rename itself may be lost in a power cut. Windows opens no folders, some network shares sync none.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename inside one folder, atomically and for good: after a power cut the file has one name or the other."""
+    _replace(source, target)
+    _sync_folder(target.parent)

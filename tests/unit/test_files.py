@@ -1,0 +1,73 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from machine import files
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_mode_is_the_one_asked_for(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        files.write(tmp_path / "key", "secret")
+        files.write(tmp_path / "cert", b"public", 0o644)
+    finally:
+        os.umask(before)
+    assert (mode(tmp_path / "key"), mode(tmp_path / "cert")) == (0o600, 0o644)
+
+
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    files.write(tmp_path / "file", "ü\r\n\n")
+    assert (tmp_path / "file").read_bytes() == "ü\r\n\n".encode()
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "machine.json"
+    files.write(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write(path, "new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("machine.json", "old")]
+
+
+def test_the_new_file_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    seen: list[bool] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.exists()), sync(descriptor)))
+    files.write(path, "data")
+    # First the file, not yet under its name; then the folder.
+    assert seen == [False, True]
+
+
+def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("keep")
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    files.write(tmp_path / "link", "new")
+    assert (tmp_path / "victim").read_text() == "keep"
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_folders_above_are_private_too(tmp_path: Path) -> None:
+    files.make_folder(tmp_path / "store" / "machines" / "dev")
+    assert [mode(tmp_path / name) for name in ("store", "store/machines", "store/machines/dev")] == [0o700] * 3
+    tmp_path.chmod(0o755)
+    files.make_folder(tmp_path)
+    assert mode(tmp_path) == 0o755
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(FileExistsError):
+        files.make_folder(tmp_path / "store")
