@@ -144,24 +144,22 @@ def _machineos(seed: Seed) -> dict[str, str]:
     else:
         plain["no-tls"] = ""
     plain |= {f"ca/{name}.crt": pem for name, pem in seed.ca_certificates}
-    if seed.interfaces:
-        plain["network"] = "".join(map(_network_line, seed.interfaces))
+    if static := [interface for interface in seed.interfaces if interface.address]:
+        plain["network"] = _network_line(static[0])
     if seed.mounts:
         plain["mounts"] = "".join(map(_mount_line, seed.mounts))
     return plain
 
 
 def _network_line(interface: Interface) -> str:
-    """MAC ADDRESS GATEWAY NAMESERVERS, split by blanks: "-" for none, commas between nameservers."""
-    words = (interface.mac, interface.address or "dhcp", interface.gateway, ",".join(interface.nameservers))
-    return " ".join(word or "-" for word in words) + "\n"
+    """ADDRESS GATEWAY NAMESERVER…, split by blanks, "-" for no gateway; machineos gives it to its second adapter."""
+    return " ".join((interface.address, interface.gateway or "-", *interface.nameservers)) + "\n"
 
 
 def _mount_line(mount: Mount) -> str:
-    """As in fstab(5), which writes a blank in a field as \\040."""
+    """The first four fields of fstab(5), where a blank in a field is \\040."""
     fields = (mount.source, mount.target, mount.type, mount.options)
-    escaped = [field.replace("\\", "\\134").replace(" ", "\\040").replace("#", "\\043") for field in fields]
-    return " ".join([*escaped, "0", "0"]) + "\n"
+    return " ".join(field.replace("\\", "\\134").replace(" ", "\\040") for field in fields) + "\n"
 
 
 def _check(seed: Seed) -> None:

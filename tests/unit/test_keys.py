@@ -42,6 +42,6 @@ def test_a_comment_is_one_line(tmp_path: Path) -> None:
 def test_openssh_finds_the_pin(tmp_path: Path, host: str, port: int, looked_up: str) -> None:
     keys.generate(tmp_path / "key", "root@dev")
     known_hosts = tmp_path / "known_hosts"
-    known_hosts.write_text(keys.known_hosts_line(host, port, (tmp_path / "key.pub").read_text()))
+    known_hosts.write_text(keys.known_hosts_line(host, port, (tmp_path / "key.pub").read_text()) + "\n")
     assert looked_up in ssh_keygen("-F", looked_up, "-f", known_hosts)
     assert "root@dev" not in known_hosts.read_text()

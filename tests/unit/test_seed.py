@@ -96,12 +96,8 @@ def test_machineos(tmp_path: Path) -> None:
     }
     contents = seed.contents(FULL)
     assert contents["machineos/ca/corp.crt"] == "PEM\n"
-    assert contents["machineos/network"] == (
-        "08:00:27:00:00:01 dhcp - -\n08:00:27:00:00:02 192.168.99.100/24 192.168.99.1 1.1.1.1,9.9.9.9\n"
-    )
-    assert contents["machineos/mounts"] == (
-        "home /Users/me\\040and\\040\\043you 9p trans=virtio,version=9p2000.L 0 0\n"
-    )
+    assert contents["machineos/network"] == "192.168.99.100/24 192.168.99.1 1.1.1.1 9.9.9.9\n"
+    assert contents["machineos/mounts"] == "home /Users/me\\040and\\040#you 9p trans=virtio,version=9p2000.L\n"
 
 
 def test_without_tls_there_is_a_marker_and_no_key() -> None:
