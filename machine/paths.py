@@ -6,12 +6,49 @@ import os
 from pathlib import Path
 
 STORE_VARIABLE = "MACHINE_STORAGE_PATH"
+IMAGES_VARIABLE = "MACHINE_IMAGES_PATH"
 
 
 def store() -> Path:
     """The store's folder: $MACHINE_STORAGE_PATH, else ~/.machine."""
     chosen = os.environ.get(STORE_VARIABLE)
     return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".machine"
+
+
+def images() -> Path:
+    """The cache of images: $MACHINE_IMAGES_PATH, which several stores may share, else the store's own."""
+    chosen = os.environ.get(IMAGES_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else store() / "images"
+
+
+class Image:
+    """The folder of a cached image, named by the digest, and the names of the files in it."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        self.folder = images() / digest
+
+    # The image itself: machineos is an ISO, a stock image a qcow2 or raw disk.
+    @property
+    def file(self) -> Path:
+        return self.folder / "image"
+
+    @property
+    def about(self) -> Path:
+        return self.folder / "image.json"
+
+    # Taken out of an image that a hypervisor can boot directly; absent otherwise.
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "kernel"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+    @property
+    def command_line(self) -> Path:
+        return self.folder / "cmdline"
 
 
 class Home:

@@ -26,7 +26,8 @@ def _load(point: EntryPoint) -> type[Driver]:
         loaded = point.load()
     except ImportError as error:
         raise MachineError(
-            f'the driver "{point.name}" can\'t be loaded: {error}', hint=f"reinstall the package that brings {point.value}"
+            f'the driver "{point.name}" can\'t be loaded: {error}',
+            hint=f"reinstall the package that brings {point.value}",
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Driver)):
         raise MachineError(f'the driver "{point.name}" ({point.value}) isn\'t one')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 from machine.errors import CheckFailed, Usage
 
@@ -10,6 +12,8 @@ _UNITS = {"": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([mgt]?)(?:i?b)?", re.IGNORECASE)
 
 SMALLEST_MEMORY_MIB = 256
+SMALLEST_DISK_MIB = 512
+SMALLEST_FREE_MIB = 64
 
 
 def mib(text: str) -> int:
@@ -41,7 +45,8 @@ def check_memory(memory_mib: int) -> list[str]:
     total, available = host_memory_mib()
     if memory_mib < SMALLEST_MEMORY_MIB:
         raise CheckFailed(
-            f"{memory_mib} MiB are too little for Docker", hint=f"ask for {SMALLEST_MEMORY_MIB} MiB or more: --memory 2G"
+            f"{memory_mib} MiB are too little for Docker",
+            hint=f"ask for {SMALLEST_MEMORY_MIB} MiB or more: --memory 2G",
         )
     if memory_mib > total:
         raise CheckFailed(
@@ -60,3 +65,17 @@ def check_cpus(cpus: int) -> list[str]:
     if cpus < 1:
         raise CheckFailed("a machine needs a CPU", hint="--cpus 2")
     return [f"{cpus} CPUs asked for, this host has {there}: they will share"] if cpus > there else []
+
+
+def check_disk(disk_mib: int, folder: Path) -> list[str]:
+    """Raise CheckFailed when not even an empty machine fits; warn of one that could outgrow the host's."""
+    free = shutil.disk_usage(folder).free >> 20
+    if disk_mib < SMALLEST_DISK_MIB:
+        raise CheckFailed(
+            f"a disk of {human(disk_mib)} is too small for Docker", hint=f"ask for more: --disk {SMALLEST_DISK_MIB}"
+        )
+    if free < SMALLEST_FREE_MIB:
+        raise CheckFailed(f"only {human(free)} are free in {folder}", hint="make room, or set MACHINE_STORAGE_PATH")
+    if disk_mib > free:
+        return [f"a disk of {human(disk_mib)} asked for, {human(free)} are free: it takes what it needs, as it fills"]
+    return []

@@ -76,9 +76,7 @@ def run(
     return completed
 
 
-def stream(
-    argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> Completed:
+def stream(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Completed:
     """Run a command on our own terminal (ssh, scp) and return its exit code; its output isn't captured."""
     words = _words(argv)
     try:
@@ -91,7 +89,9 @@ def stream(
 def detach(argv: Sequence[str | Path], *, output: IO[bytes], cwd: Path | None = None) -> subprocess.Popen[bytes]:
     """Start a process that outlives us: a session of its own, nothing on its standard input."""
     words = _words(argv)
-    windows = sys.platform == "win32"
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
     try:
         return subprocess.Popen(
             words,
@@ -99,8 +99,8 @@ def detach(argv: Sequence[str | Path], *, output: IO[bytes], cwd: Path | None = 
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            start_new_session=not windows,
-            creationflags=(subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP) if windows else 0,
+            start_new_session=True,  # on Windows without a meaning: the flags are what counts there
+            creationflags=flags,
         )
     except FileNotFoundError as error:
         raise _not_found(words, cwd) from error

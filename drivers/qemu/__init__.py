@@ -1,0 +1,5 @@
+"""QEMU, started by us: no root, no daemon."""
+
+from .driver import Qemu
+
+__all__ = ["Qemu"]

@@ -1,0 +1,121 @@
+"""Which accelerator QEMU gets here: KVM, HVF or WHPX when it is proved to work, else TCG (software emulation).
+
+That /dev/kvm opens proves nothing: inside some virtual machines KVM_CREATE_VM succeeds, and yet no kernel runs. So a
+firmware of ours (proof.S) goes from reset to 64-bit code with paging and ends QEMU with a code of its own. A crash,
+another code, or no end within the deadline means no. It takes 0.1 s, once per boot of the host and per QEMU binary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from machine.errors import MachineError, WaitTimeout
+from machine.run import Run
+
+DEADLINE = 5.0
+
+# isa-debug-exit ends QEMU with (value << 1) | 1; proof.S writes 0x2A.
+PROVED = (0x2A << 1) | 1
+
+# proof.S, assembled: as -o proof.o proof.S && objcopy -O binary proof.o proof.bin
+PROOF = bytes.fromhex(
+    "fa2e660f0116c8000f20c06683c8010f22c066ea1a000f000800b8100000008ed88ec08ed0bc0080000031c0bf00100000b9"
+    "000c0000fcf3abc7050010000003200000c7050020000003300000c7050030000083000000b8200600000f22e0b800100000"
+    "0f22d8b9800000c00f320d000100000f300f20c00d000000800f22c0ea87000f001800b9a086010031c0f0480fc104250070"
+    "000066480f6ec1e2ef31c00fa2b02ae6f4f40000000000000000ffff0000009acf00ffff00000092cf00ffff0000009aaf00"
+    "1f00a8000f00"
+)
+_SIZE = 65536
+_RESET = 0xFFF0
+
+_BY_SYSTEM = {"linux": "kvm", "darwin": "hvf", "win32": "whpx"}
+
+
+def choose(binary: str, cache: Path, run: Run) -> str:
+    """The accelerator for that QEMU: "kvm", "hvf", "whpx" or "tcg"; proved, or read from the cache of this boot."""
+    candidate = _BY_SYSTEM.get(sys.platform, "tcg")
+    if candidate == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    known = _known(cache)
+    key = _key(binary)
+    if key not in known:
+        known[key] = candidate if candidate != "tcg" and proved(binary, candidate, run) else "tcg"
+        _remember(cache, {key: known[key]})
+    return known[key]
+
+
+def proved(binary: str, accelerator: str, run: Run) -> bool:
+    """Whether guest code really runs under that accelerator, with the CPU model that a machine gets."""
+    if platform.machine().lower() not in {"x86_64", "amd64"}:
+        # No proof for other processors yet; macOS on ARM, where HVF is part of the system, is the one that counts.
+        return accelerator == "hvf"
+    with tempfile.TemporaryDirectory(prefix="machine-") as folder:
+        firmware = Path(folder) / "proof.bin"
+        firmware.write_bytes(image())
+        argv = [binary, "-accel", accelerator, "-cpu", "host", "-machine", "q35", "-m", "64", "-nodefaults"]
+        argv += ["-no-user-config", "-display", "none", "-no-reboot", "-bios", str(firmware)]
+        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+        try:
+            return run(argv, timeout=DEADLINE, check=False).code == PROVED
+        except WaitTimeout:
+            return False
+
+
+def image() -> bytes:
+    """The firmware: the code at its start, a jump to it at the reset vector (Intel SDM 3A, 10.1.4)."""
+    firmware = bytearray(b"\xf4" * _SIZE)
+    firmware[: len(PROOF)] = PROOF
+    firmware[_RESET : _RESET + 3] = b"\xe9" + (_SIZE - _RESET - 3).to_bytes(2, "little")
+    return bytes(firmware)
+
+
+def cpu(accelerator: str) -> str:
+    return "max" if accelerator == "tcg" else "host"
+
+
+def why_not(accelerator: str) -> str:
+    """One line for the user when a machine is emulated, "" otherwise."""
+    if accelerator != "tcg":
+        return ""
+    if sys.platform == "linux" and not Path("/dev/kvm").exists():
+        return "no /dev/kvm here: the machine is emulated in software (TCG), which is slow"
+    if sys.platform == "linux" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "no access to /dev/kvm (sudo usermod -aG kvm $USER, and log in again): emulated in software (TCG), slow"
+    return "hardware acceleration was tried and doesn't work here: the machine is emulated in software (TCG), slow"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        import psutil
+
+        return str(int(psutil.boot_time()))
+
+
+def _key(binary: str) -> str:
+    changed = Path(binary).stat()
+    return f"{binary} {changed.st_mtime_ns} {changed.st_size}"
+
+
+def _known(cache: Path) -> dict[str, str]:
+    try:
+        data = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        return {}
+    good = isinstance(data, dict) and data.get("boot") == _boot() and isinstance(data.get("proved"), dict)
+    return dict(data["proved"]) if good else {}
+
+
+def _remember(cache: Path, found: dict[str, str]) -> None:
+    from machine import files
+
+    try:
+        files.write(cache, json.dumps({"boot": _boot(), "proved": {**_known(cache), **found}}))
+    except (OSError, MachineError):
+        return  # only a cache: the next command proves it again

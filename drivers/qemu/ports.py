@@ -1,0 +1,118 @@
+"""The helper process of a running machine: published container ports appear on the machine's address.
+
+It lives exactly as long as the QEMU process. Docker's event stream says when a container came or went; the forwards of
+QEMU's user-mode network are then brought in line with the ports that running containers publish. Started by the driver:
+python -m machine.drivers.qemu.ports HOME
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import docker, files, store, wait
+from machine.errors import DockerFailed, DriverFailed
+from machine.paths import Home
+
+from .argv import PIDFILE, PORTS_MONITOR
+from .process import Process
+from .qmp import Qmp
+
+TAKEN = "ports.json"
+# Docker isn't there while the machine boots, or while dockerd restarts.
+PAUSE = 0.5
+
+Port = tuple[str, int]
+
+
+class Forwards:
+    """The forwards of published ports in one QEMU. taken: those that another program of the host has."""
+
+    def __init__(self, monitor: Qmp, host: str, reserved: set[Port]) -> None:
+        self.monitor = monitor
+        self.host = host
+        self.reserved = reserved
+        self.current: set[Port] = set()
+        self.taken: set[Port] = set()
+
+    def bring_in_line(self, wanted: set[Port]) -> None:
+        for protocol, port in sorted(self.current - wanted):
+            self.monitor.human(f"hostfwd_remove net {protocol}:{self.host}:{port}")
+            self.current.discard((protocol, port))
+        self.taken &= wanted
+        for protocol, port in sorted(wanted - self.current - self.reserved):
+            if self.monitor.human(f"hostfwd_add net {protocol}:{self.host}:{port}-:{port}"):
+                self.taken.add((protocol, port))
+            else:
+                self.taken.discard((protocol, port))
+                self.current.add((protocol, port))
+
+
+def published(containers: list[dict[str, Any]]) -> set[Port]:
+    """The ports that containers publish to others than the guest itself, from the answer to GET /containers/json."""
+    return {
+        (port["Type"], port["PublicPort"])
+        for container in containers
+        for port in container.get("Ports") or []
+        if port.get("PublicPort") and port["Type"] in {"tcp", "udp"} and not _guest_only(port.get("IP", ""))
+    }
+
+
+def _guest_only(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def taken(home: Home) -> list[str]:
+    """What `follow` found taken, as "8080/tcp"."""
+    try:
+        found = json.loads((home / TAKEN).read_text())
+    except (OSError, ValueError):
+        return []
+    return [str(port) for port in found] if isinstance(found, list) else []
+
+
+def follow(home: Home, forwards: Forwards, client: docker.Client) -> None:
+    """Keep the forwards in line as long as Docker answers. Raises DockerFailed when it no longer does."""
+    noted: set[Port] | None = None
+    for _ in client.container_events():
+        containers = client.get("/containers/json")
+        assert isinstance(containers, list)
+        forwards.bring_in_line(published(containers))
+        if forwards.taken != noted:
+            noted = set(forwards.taken)
+            files.write(home / TAKEN, json.dumps(sorted(f"{port}/{protocol}" for protocol, port in noted)))
+
+
+def main(folder: str) -> None:
+    home = Home(Path(folder))
+    machine = store.read(home)
+    address = machine.address
+    assert address is not None
+    process = wait.until(Process(home / PIDFILE).find, timeout=30, what="QEMU's pidfile")
+    threading.Thread(target=lambda: (process.wait(), os._exit(0))).start()
+    forwards = Forwards(
+        wait.until(lambda: _monitor(home), timeout=30, what="QEMU's monitor"),
+        address.host,
+        {("tcp", address.docker_port), ("tcp", address.ssh_port)},
+    )
+    while True:
+        with contextlib.suppress(DockerFailed):
+            follow(home, forwards, docker.Client(machine, home, address))
+        time.sleep(PAUSE)
+
+
+def _monitor(home: Home) -> Qmp | None:
+    try:
+        return Qmp(home / PORTS_MONITOR)
+    except DriverFailed:
+        return None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,140 @@
+"""QEMU's monitor and its guest agent: JSON lines over a Unix socket.
+
+A client of our own: a call is one line out and one line in, and the library `qemu.qmp` costs 34 ms to import (it brings
+asyncio), as much as all of `machine status`. Protocol: QEMU's docs/interop/qmp-spec and qemu-ga-ref.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from machine.errors import DriverFailed
+
+
+class Connection:
+    """A Unix socket that speaks JSON lines; every read has a deadline (seconds)."""
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(timeout)
+        self.timeout = timeout
+        self.buffer = b""
+        try:
+            self.socket.connect(str(path))
+        except OSError as error:
+            self.socket.close()
+            raise DriverFailed(f"QEMU doesn't answer on {path.name}: {error.strerror or error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, message: dict[str, object]) -> None:
+        try:
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise DriverFailed(f"QEMU closed {self.path.name}: {error}") from error
+
+    def receive(self) -> dict[str, Any]:
+        while b"\n" not in self.buffer:
+            try:
+                more = self.socket.recv(65536)
+            except TimeoutError as error:
+                raise DriverFailed(f"no answer on {self.path.name} within {self.timeout:g} s") from error
+            except OSError as error:
+                raise DriverFailed(f"QEMU closed {self.path.name}: {error}") from error
+            if not more:
+                raise DriverFailed(f"QEMU closed {self.path.name}")
+            self.buffer += more
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        answer = json.loads(line.lstrip(b"\xff") or b"{}")
+        assert isinstance(answer, dict)
+        return answer
+
+
+class Qmp(Connection):
+    """The monitor. Raises DriverFailed when QEMU doesn't answer or refuses a command."""
+
+    def __init__(self, path: Path, *, timeout: float = 10) -> None:
+        super().__init__(path, timeout=timeout)
+        self.events: list[dict[str, Any]] = []
+        try:
+            self.receive()  # the greeting
+            self.execute("qmp_capabilities")
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        self.send({"execute": command, **({"arguments": arguments} if arguments else {})})
+        while True:
+            answer = self.receive()
+            if "event" in answer:
+                self.events.append(answer)
+            elif "error" in answer:
+                raise DriverFailed(f"QEMU refused {command}: {answer['error'].get('desc')}")
+            else:
+                return answer.get("return")
+
+    def human(self, line: str) -> str:
+        """A command of the human monitor, for the few that QMP lacks (hostfwd_add); returns what it printed."""
+        return str(self.execute("human-monitor-command", **{"command-line": line})).strip()
+
+    def wait_event(self, *names: str) -> dict[str, Any]:
+        """The next event of one of these names, an earlier unread one included."""
+        while True:
+            for event in self._drain():
+                if event["event"] in names:
+                    return event
+            self.events.append(self.receive())
+
+    def _drain(self) -> Iterator[dict[str, Any]]:
+        while self.events:
+            yield self.events.pop(0)
+
+
+class GuestAgent(Connection):
+    """qemu-guest-agent in the guest. Raises DriverFailed when it isn't there or doesn't answer."""
+
+    def __init__(self, path: Path, *, timeout: float = 3) -> None:
+        super().__init__(path, timeout=timeout)
+        try:
+            self._synchronise()
+        except BaseException:
+            self.close()
+            raise
+
+    def _synchronise(self) -> None:
+        # The channel may hold half a line of an earlier client: 0xFF makes the agent drop it, and the answer to be
+        # taken is the one that carries our number (qemu-ga-ref, guest-sync-delimited).
+        number = time.monotonic_ns() & 0x7FFFFFFF
+        self.socket.sendall(b"\xff")
+        self.send({"execute": "guest-sync-delimited", "arguments": {"id": number}})
+        while self.receive().get("return") != number:
+            pass
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        self.send({"execute": command, **({"arguments": arguments} if arguments else {})})
+        answer = self.receive()
+        if "error" in answer:
+            raise DriverFailed(f"the guest agent refused {command}: {answer['error'].get('desc')}")
+        return answer.get("return")
+
+    def shutdown(self) -> None:
+        """Ask the guest to power off; the agent answers nothing to this command."""
+        self.send({"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}})
+        with contextlib.suppress(DriverFailed):
+            self.socket.settimeout(0.5)
+            self.receive()

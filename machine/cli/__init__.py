@@ -1,0 +1,154 @@
+"""The command line: the group, whose verbs are imported only when they are used, and the one error boundary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from machine import __version__
+from machine.errors import MachineError
+
+if TYPE_CHECKING:
+    from machine.driver import Machine
+    from machine.paths import Home
+
+# verb -> its module in machine.cli and the one line that `machine --help` shows. The function has the verb's name.
+VERBS = {
+    "active": ("env", "Print the machine that the docker client is set to."),
+    "config": ("env", "Print the options for a docker client."),
+    "create": ("create", "Make a machine and start it."),
+    "env": ("env", "Print the commands that set up a shell for the docker client."),
+    "inspect": ("show", "Print all that is known of a machine, as JSON."),
+    "ip": ("show", "Print a machine's address."),
+    "iso": ("iso", "Build and manage the machines' operating system."),
+    "kill": ("life", "Pull the plug of machines."),
+    "logs": ("logs", "Print a machine's serial console."),
+    "ls": ("ls", "List the machines."),
+    "restart": ("life", "Stop machines and start them again."),
+    "rm": ("life", "Remove machines and all that belongs to them."),
+    "ssh": ("ssh", "Log in to a machine, or run a command on it."),
+    "start": ("life", "Start machines."),
+    "status": ("show", "Print a machine's state and what is amiss."),
+    "stop": ("life", "Shut machines down."),
+    "url": ("show", "Print the address of a machine's Docker daemon."),
+    "version": ("show", "Print the version of machine, or of a machine's Docker."),
+}
+# These must be instant, and read one machine only.
+UNSWEPT = {"env", "ip", "url", "config", "version"}
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _ = VERBS[cmd_name]
+        command = getattr(import_module(f"machine.cli.{module}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(f'there is no verb "{args[0]}"{_meant(args[0])}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in sorted(VERBS.items())])
+
+
+@click.group(
+    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]}, epilog="machine VERB --help tells more."
+)
+@click.version_option(__version__, "-v", "--version", message="machine version %(version)s")
+@click.option(
+    "-D", "--debug", is_flag=True, help="Show each command that is run, and tracebacks.  [env: MACHINE_DEBUG]"
+)
+@click.option("-s", "--storage-path", metavar="FOLDER", help="Where machines lie.  [env: MACHINE_STORAGE_PATH]")
+@click.pass_context
+def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
+    """A Docker host from one command.
+
+    \b
+    machine create default
+    eval "$(machine env default)"
+    docker run ...
+    """
+    if storage_path:
+        os.environ["MACHINE_STORAGE_PATH"] = storage_path
+    if debug:
+        os.environ["MACHINE_DEBUG"] = "1"
+        from machine import run
+
+        run.debug = True
+    if ctx.invoked_subcommand not in UNSWEPT:
+        _sweep()
+
+
+def main() -> NoReturn:
+    """Run the command line; every error is printed here and nowhere else, and the exit code set."""
+    try:
+        code = machine.main(prog_name="machine", standalone_mode=False) or 0
+    except MachineError as error:
+        code = _fail(error)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us (head, grep -q) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        if _debug():
+            raise
+        code = _fail(MachineError(_os_error(error)))
+    sys.exit(code)
+
+
+def _fail(error: MachineError) -> int:
+    from machine.cli.report import report
+
+    report(error)
+    return error.exit_code
+
+
+def _os_error(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
+def _debug() -> bool:
+    return bool(os.environ.get("MACHINE_DEBUG"))
+
+
+def _meant(typed: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(typed, VERBS, n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _sweep() -> None:
+    """Clear what a killed create left behind; in the usual case that there is nothing, one look at each folder."""
+    from machine import store
+
+    for name in store.sweep(_undo):
+        print(f'Removed what an interrupted "machine create {name}" had left behind.', file=sys.stderr)
+
+
+def _undo(left: Machine, home: Home) -> None:
+    from machine import lifecycle
+
+    lifecycle.undo(left, home)

@@ -1,0 +1,190 @@
+"""machine create."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from machine import config, registry, resources, run
+from machine.cli import names
+from machine.driver import Driver
+from machine.errors import MachineError, Usage
+from machine.spec import Engine, Machine, Option
+
+MACHINEOS = "machineos"
+FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
+
+
+class Create(click.Command):
+    """A command that has the options of every driver besides its own, and the defaults of config.toml."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx)[:-1], *_driver_options(), *super().get_params(ctx)[-1:]]
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        own = [parameter.name for parameter in self.params if isinstance(parameter, click.Option)]
+        known = [name for name in [*own, *(option.name for option in _driver_options())] if name]
+        return super().make_context(info_name, args, parent, default_map=config.defaults(known), **extra)
+
+
+class Size(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return resources.mib(str(value))
+        except Usage as error:
+            self.fail(f"{error.message} ({error.hint})", param, ctx)
+
+
+def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]:
+    return click.option(flag, multiple=True, metavar="VALUE", help=f"{text} May be repeated.", envvar=envvar)
+
+
+@click.command(cls=Create, short_help="Make a machine and start it.")
+@click.option("-d", "--driver", metavar="NAME", envvar="MACHINE_DRIVER", help="What makes the virtual machine.")
+@click.option(
+    "-m", "--memory", type=Size(), default="2G", show_default=True, envvar="MACHINE_MEMORY", help="MiB, or 8G."
+)
+@click.option("--cpus", type=int, default=2, show_default=True, envvar="MACHINE_CPUS", help="Virtual processors.")
+@click.option(
+    *("--disk", "disk"), type=Size(), default="20G", show_default=True, envvar="MACHINE_DISK", help="Grows as it fills."
+)
+@click.option(
+    "--image",
+    default=MACHINEOS,
+    show_default=True,
+    metavar="NAME",
+    envvar="MACHINE_IMAGE",
+    help="An image of the cache by name or digest (machine iso ls), or the path of a machineos ISO.",
+)
+@_list("--engine-opt", "An option of dockerd: KEY=VALUE.")
+@_list("--engine-label", "A label of the daemon: KEY=VALUE.")
+@_list("--engine-env", "An environment variable of the daemon: KEY=VALUE.")
+@_list("--engine-registry-mirror", "A mirror of Docker's registry: URL.", "ENGINE_REGISTRY_MIRROR")
+@_list("--engine-insecure-registry", "A registry spoken to without TLS: HOST:PORT.")
+@_list("--tls-san", "A further name or address in the daemon's certificate.")
+@click.option("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds until it must be ready."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the machine, or the error, as JSON.")
+@click.argument("machines", metavar="[NAME]...", nargs=-1)
+def create(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: float, **asked: Any) -> None:
+    """Make machines and start them. Ends when Docker answers and SSH lets in, or leaves nothing.
+
+    NAME is `default` when it is left out.
+    """
+    from machine import progress
+    from machine.create import create as make
+
+    wanted = list(dict.fromkeys(machines)) or [names.DEFAULT]
+    made: dict[str, Machine] = {}
+    with progress.Display(quiet=quiet or as_json) as display:
+
+        def work(name: str) -> None:
+            shown = display.of(name)
+            try:
+                made[name] = make(_draft(name, asked), shown, timeout=timeout)
+            finally:
+                shown.done()
+
+        code = names.each(wanted, work, as_json=as_json)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(made[name]) for name in wanted if name in made], indent=2))
+    elif not quiet:
+        for name in made:
+            print(f'{name} is ready. To point the docker client at it, run: eval "$(machine env {name})"')
+    names.exit_with(code)
+
+
+def _draft(name: str, asked: dict[str, Any]) -> Machine:
+    from machine import spec
+    from machine.create import draft
+
+    spec.check_name(name)
+    driver = asked["driver"] or default_driver()
+    machine = draft(
+        name,
+        driver,
+        _image(asked["image"]),
+        memory_mib=asked["memory"],
+        cpus=asked["cpus"],
+        disk_mib=asked["disk"],
+    )
+    return dataclasses.replace(
+        machine,
+        tls=not asked["no_tls"],
+        tls_sans=asked["tls_san"],
+        engine=Engine(
+            options=asked["engine_opt"],
+            labels=asked["engine_label"],
+            environment=asked["engine_env"],
+            registry_mirrors=asked["engine_registry_mirror"],
+            insecure_registries=asked["engine_insecure_registry"],
+        ),
+        options=_own_options(driver, asked),
+    )
+
+
+def default_driver(platform: str = sys.platform) -> str:
+    """qemu; on macOS and Windows virtualbox where it is installed and there is such a driver."""
+    if platform in {"darwin", "win32"} and run.which("VBoxManage") and "virtualbox" in registry.names():
+        return "virtualbox"
+    return "qemu"
+
+
+def _image(text: str) -> str:
+    """The digest of the image that is meant; an ISO given by its path is taken into the cache."""
+    from machine import images
+
+    path = Path(text)
+    if path.suffix == ".iso" or len(path.parts) > 1:
+        from machine import machineos
+
+        return machineos.add(path).digest
+    return images.find(text).digest if text != MACHINEOS else images.current(text).digest
+
+
+def _driver_options() -> list[click.Option]:
+    return [option for name in registry.names() for option in _options_of(name)]
+
+
+def _options_of(name: str) -> list[click.Option]:
+    try:
+        driver = registry.load(name)
+    except MachineError:
+        return []  # a broken driver must not break the others; --driver NAME says what is wrong with it
+    return [_option(driver, field) for field in dataclasses.fields(driver.Options)]
+
+
+def _option(driver: type[Driver], field: dataclasses.Field[Any]) -> click.Option:
+    # A default of None tells an option that was typed from one that wasn't; the driver's dataclass has the real one.
+    flag = field.metadata.get("flag", f"--{driver.name}-{field.name.replace('_', '-')}")
+    text = field.metadata.get("help", "")
+    shown = f"{text}  [default: {field.default}]" if isinstance(field.default, str | int) and field.default else text
+    parameter = f"{driver.name}_{field.name}"
+    if isinstance(field.default, bool):
+        return click.Option(
+            [flag, parameter], is_flag=True, default=None, help=text, envvar=field.metadata.get("envvar")
+        )
+    kind = int if isinstance(field.default, int) else str
+    repeated = isinstance(field.default, tuple)
+    return click.Option(
+        [flag, parameter], type=kind, multiple=repeated, default=None, help=shown, envvar=field.metadata.get("envvar")
+    )
+
+
+def _own_options(driver: str, asked: dict[str, Any]) -> dict[str, Option]:
+    fields = dataclasses.fields(registry.load(driver).Options)
+    typed = {field.name: asked.get(f"{driver}_{field.name}") for field in fields}
+    return {name: value for name, value in typed.items() if value not in (None, ())}

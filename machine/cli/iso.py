@@ -1,0 +1,94 @@
+"""machine iso build, ls, rm: the machines' operating system."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from machine.errors import Usage
+
+
+@click.group()
+def iso() -> None:
+    """Build and manage machineos, the machines' operating system."""
+
+
+@iso.command()
+@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="Another processor than this host's.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Copy the ISO and its manifest to this folder too."
+)
+@click.option("--if-missing", is_flag=True, help="Do nothing when there is one in the cache.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool) -> None:
+    """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""
+    from machine import machineos
+    from machine.resources import human
+
+    if if_missing and machineos.is_cached():
+        return
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"[{time.monotonic() - began:5.1f} s] {text}", file=sys.stderr, flush=True)
+
+    about = machineos.build(arch or _architecture(), say, output=output)
+    if not quiet:
+        print(f"{about.name} {about.architecture} {human(about.size >> 20)} sha256:{about.digest}")
+
+
+@iso.command("ls")
+@click.option("-q", "--quiet", is_flag=True, help="Print digests only.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects: name, digest, size, created, ...")
+def list_(quiet: bool, as_json: bool) -> None:
+    """List what is in the cache."""
+    from machine import images
+    from machine.resources import human
+
+    found = list(images.cached())
+    if as_json:
+        print(json.dumps([dataclasses.asdict(about) for about in found], indent=2))
+        return
+    if quiet:
+        for about in found:
+            print(about.digest)
+        return
+    print(f"{'NAME':<12} {'DIGEST':<14} {'ARCH':<8} {'SIZE':>9}  {'CREATED':<26} USED BY")
+    for about in found:
+        size = human(about.size >> 20)
+        used = ", ".join(_users(about.digest))
+        print(f"{about.name:<12} {about.digest[:12]:<14} {about.architecture:<8} {size:>9}  {about.created:<26} {used}")
+
+
+@iso.command()
+@click.option("-f", "--force", is_flag=True, help="Also one that a machine boots from.")
+@click.argument("image")
+def rm(image: str, force: bool) -> None:
+    """Remove IMAGE (a name, or the beginning of a digest) from the cache."""
+    from machine import images
+
+    about = images.find(image)
+    if (users := _users(about.digest)) and not force:
+        raise Usage(
+            f"the image {about.digest[:12]} is used by {', '.join(users)}",
+            hint="remove the machines first, or insist: machine iso rm -f " + image,
+        )
+    images.remove(about)
+    print(f"Removed {about.name} {about.digest[:12]}")
+
+
+def _users(digest: str) -> list[str]:
+    from machine import store
+
+    return sorted(machine.name for machine in store.all_known() if machine.image == digest)
+
+
+def _architecture() -> str:
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())

@@ -1,0 +1,139 @@
+"""machine start, stop, kill, restart and rm."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from machine import store
+from machine.cli import names
+from machine.errors import NoSuchMachine, Usage
+from machine.progress import Display, Progress
+
+machines = click.argument("machines", metavar="[NAME]...", nargs=-1)
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+def _timeout(seconds: int) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    return click.option(
+        "--timeout", type=click.FloatRange(min=1), default=seconds, show_default=True, help="Seconds that it may take."
+    )
+
+
+def _on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
+    """Do the work on each machine; work returns the line that says what came of it."""
+    with Display(quiet=quiet) as display:
+
+        def one(name: str) -> None:
+            shown = display.of(name)
+            try:
+                line = work(name, shown)
+            finally:
+                shown.done()
+            if not quiet:
+                print(line, flush=True)
+
+        code = names.each(wanted, one)
+    names.exit_with(code)
+
+
+@click.command()
+@_timeout(300)
+@quiet
+@machines
+def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
+    """Start machines, and wait until Docker answers. A paused or suspended one goes on where it was."""
+    from machine import lifecycle
+
+    def work(name: str, shown: Progress) -> str:
+        started = lifecycle.start(name, shown, timeout=timeout)
+        return f'Machine "{name}" was started.' if started else f'Machine "{name}" is already running.'
+
+    _on_each(names.several(machines), quiet, work)
+
+
+@click.command()
+@_timeout(60)
+@quiet
+@machines
+def stop(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
+    """Shut machines down through their power button."""
+    from machine import lifecycle
+
+    def work(name: str, shown: Progress) -> str:
+        stopped = lifecycle.stop(name, shown, timeout=timeout)
+        return f'Machine "{name}" was stopped.' if stopped else f'Machine "{name}" is already stopped.'
+
+    _on_each(names.several(machines), quiet, work)
+
+
+@click.command()
+@quiet
+@machines
+def kill(machines: tuple[str, ...], quiet: bool) -> None:
+    """Pull the plug of machines: for when `stop` doesn't help."""
+    from machine import lifecycle
+
+    def work(name: str, shown: Progress) -> str:
+        killed = lifecycle.kill(name, shown)
+        return f'Machine "{name}" was killed.' if killed else f'Machine "{name}" is already stopped.'
+
+    _on_each(names.several(machines), quiet, work)
+
+
+@click.command()
+@_timeout(300)
+@quiet
+@machines
+def restart(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
+    """Stop machines and start them again. Their addresses stay."""
+    from machine import lifecycle
+
+    def work(name: str, shown: Progress) -> str:
+        lifecycle.stop(name, shown)
+        lifecycle.start(name, shown, timeout=timeout)
+        return f'Machine "{name}" was restarted.'
+
+    _on_each(names.several(machines), quiet, work)
+
+
+@click.command()
+@click.option("-f", "--force", is_flag=True, help="Don't ask; also one whose files are damaged, or that isn't there.")
+@click.option("-y", "yes", is_flag=True, help="Don't ask.")
+@quiet
+@click.argument("machines", metavar="NAME...", nargs=-1)
+def rm(machines: tuple[str, ...], force: bool, yes: bool, quiet: bool) -> None:
+    """Remove machines: the virtual machine, its disk, its keys."""
+    from machine import lifecycle
+
+    if not machines:
+        raise Usage("which machine is to be removed?", hint="machine ls, then machine rm NAME")
+    wanted = [name for name in dict.fromkeys(machines) if _is_there(name, force)]
+    if not (force or yes) and not _confirmed(wanted):
+        return
+
+    def work(name: str, shown: Progress) -> str:
+        lifecycle.remove(name, shown, force=force)
+        return f"Successfully removed {name}"
+
+    if wanted:
+        _on_each(wanted, quiet, work)
+
+
+def _is_there(name: str, force: bool) -> bool:
+    there = store.home(name).folder.exists()
+    if not there and not force:
+        raise NoSuchMachine(name)
+    return there
+
+
+def _confirmed(wanted: list[str]) -> bool:
+    print(f"About to remove {', '.join(wanted)}")
+    print("WARNING: This deletes the virtual machines with all that is on their disks.")
+    if not sys.stdin.isatty():
+        raise Usage(
+            "there is no terminal to ask on", hint=f"to remove without a question: machine rm -y {' '.join(wanted)}"
+        )
+    return click.confirm("Are you sure?")

@@ -1,0 +1,60 @@
+"""The NAME arguments that verbs share, and doing a thing to several machines at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from machine import store
+from machine.cli.report import report
+from machine.errors import MachineError, NoSuchMachine, Usage
+
+DEFAULT = "default"
+# So many machines are worked on at a time: enough to hide waiting, few enough for a laptop.
+AT_ONCE = 4
+
+
+def one(name: str | None) -> str:
+    """The machine that a verb is meant for: the name given, else `default`. Raises Usage, NoSuchMachine."""
+    if name is None and not store.exists(DEFAULT):
+        raise Usage(
+            'no machine name given, and no "default" machine exists', hint="machine ls, or machine create default"
+        )
+    chosen = name or DEFAULT
+    if not store.exists(chosen):
+        raise NoSuchMachine(chosen)
+    return chosen
+
+
+def several(names: Sequence[str]) -> list[str]:
+    """As `one`, for verbs that take many; a bad name among them stops the verb before it acts on any."""
+    return list(dict.fromkeys(one(name) for name in names)) if names else [one(None)]
+
+
+def each(names: Sequence[str], work: Callable[[str], None], *, as_json: bool = False) -> int:
+    """Do the work for each name, several at once; returns the exit code. Errors of one don't stop the others."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    failures: dict[str, MachineError] = {}
+
+    def guarded(name: str) -> None:
+        try:
+            work(name)
+        except MachineError as error:
+            failures[name] = error
+
+    if len(names) == 1:
+        guarded(names[0])
+    else:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(guarded, names))
+    for name, error in failures.items():
+        report(error, name=name if len(names) > 1 else "", as_json=as_json)
+    return max((error.exit_code for error in failures.values()), default=0)
+
+
+def exit_with(code: int) -> None:
+    """End the verb with an exit code, without a message: what was to be said has been said."""
+    if code:
+        raise click.exceptions.Exit(code)

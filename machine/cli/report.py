@@ -1,0 +1,27 @@
+"""How an error looks: one line, its details, and what to do next; or an object for machines."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from machine.errors import MachineError
+
+
+def report(error: MachineError, *, name: str = "", as_json: bool = False) -> None:
+    """Print the error to stderr. name: the machine it happened to, where there are several."""
+    if os.environ.get("MACHINE_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if as_json:
+        import json
+
+        found = {"machine": name, "error": error.message, "details": error.details, "hint": error.hint}
+        print(json.dumps({**found, "code": error.exit_code}), file=sys.stderr)
+        return
+    print(f"Error: {name}: {error.message}" if name else f"Error: {error.message}", file=sys.stderr)
+    for line in error.details.splitlines():
+        print(f"  {line}", file=sys.stderr)
+    if error.hint:
+        print(f"Next: {error.hint}", file=sys.stderr)

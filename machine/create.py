@@ -1,0 +1,77 @@
+"""The create sequence, top to bottom. It ends with a working machine, or leaves nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+from machine import lifecycle, loopback, paths, registry, resources, spec, store
+from machine.driver import Machine
+from machine.errors import MachineExists
+from machine.paths import Home
+from machine.progress import Progress
+from machine.run import run
+
+
+def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> Machine:
+    """Make the machine and wait until Docker and SSH answer. timeout in seconds, for the boot.
+
+    asked comes from `draft`. Raises CheckFailed before anything is written, MachineExists, WaitTimeout and others.
+    """
+    spec.check_name(asked.name)
+    if store.exists(asked.name):
+        raise MachineExists(asked.name)
+    check(asked, progress)
+    with store.reserve(asked.name, lambda others: _placed(asked, others), lifecycle.undo) as (machine, home):
+        backend = lifecycle.driver(machine, home)
+        progress.phase("making the virtual machine")
+        backend.create()
+        lifecycle.boot(machine, home, backend, progress, timeout=timeout)
+    return machine
+
+
+def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, disk_mib: int) -> Machine:
+    """A machine with an identity of its own, and no address yet."""
+    return Machine(
+        name=name,
+        driver=driver,
+        uuid=str(uuid.uuid4()),
+        mac=_mac(),
+        image=image,
+        memory_mib=memory_mib,
+        cpus=cpus,
+        disk_mib=disk_mib,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def check(asked: Machine, progress: Progress) -> None:
+    """Everything that can be found out before something is written. Raises CheckFailed."""
+    backend = registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
+    for note in [
+        *resources.check_memory(asked.memory_mib),
+        *resources.check_cpus(asked.cpus),
+        *resources.check_disk(asked.disk_mib, _existing(paths.store())),
+        *backend.check(),
+    ]:
+        progress.note(note)
+
+
+def _placed(asked: Machine, others: list[Machine]) -> Machine:
+    """The machine with an address that no other of the store has, where its driver takes one."""
+    if not registry.load(asked.driver).loopback:
+        return asked
+    taken = [other.address for other in others if other.address]
+    return dataclasses.replace(asked, address=loopback.choose(taken, paths.store()))
+
+
+def _mac() -> str:
+    """A random address in the range that QEMU and libvirt use, 52:54:00 (locally administered)."""
+    return ":".join(["52", "54", "00", *(f"{random.SystemRandom().randrange(256):02x}" for _ in range(3))])
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,55 @@
+"""What makes a machine itself: its keys, certificates and the seed that carries them into the guest.
+
+Prepared at create and again at each start: what has become due is renewed, and proxies or CAs that changed on the host
+reach the guest.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from machine import certs, engine, files, keys, paths, seed
+from machine.driver import Address, Driver, Machine
+from machine.paths import Home
+
+
+def prepare(machine: Machine, home: Home, driver: Driver) -> None:
+    """Write keys (once), certificates (when due), known_hosts and the seed into the home. Raises Usage, OSError."""
+    address = driver.address()
+    for key, comment in ((home.ssh_key, f"machine {machine.name}"), (home.host_key, f"host {machine.name}")):
+        if not key.exists():
+            keys.generate(key, comment)
+    files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, public(home.host_key)) + "\n")
+    if machine.tls:
+        certify(machine, home, address)
+    seed.write(home.seed, describe(machine, home))
+
+
+def certify(machine: Machine, home: Home, address: Address) -> bool:
+    """Issue the machine's certificate where it is absent, due, or for another address; True when it is a new one."""
+    return certs.renew_if_due(
+        paths.store() / "certs", home, names=[machine.name, *machine.tls_sans], addresses=[address.host]
+    )
+
+
+def describe(machine: Machine, home: Home) -> seed.Seed:
+    proxies = engine.proxies(os.environ)
+    return seed.Seed(
+        instance_id=machine.uuid,
+        hostname=machine.name,
+        user=machine.ssh_user,
+        authorized_keys=(public(home.ssh_key),),
+        host_key=home.host_key.read_text(),
+        host_key_public=public(home.host_key),
+        daemon_json=engine.daemon_json(machine),
+        tls=seed.Tls(home.ca.read_text(), home.server_cert.read_text(), home.server_key.read_text())
+        if machine.tls
+        else None,
+        docker_env=engine.docker_env(machine, proxies),
+        environment=engine.environment(proxies),
+    )
+
+
+def public(key: Path) -> str:
+    return key.with_name(f"{key.name}.pub").read_text().strip()

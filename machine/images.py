@@ -1,0 +1,116 @@
+"""The cache of images, addressed by content: <images>/DIGEST/, and a file per name that holds the newest digest.
+
+The digest is computed when an image comes in, and again before each use: what boots is what was built or downloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from machine import files, paths
+from machine.errors import ImageCorrupt, MachineError, NoSuchImage
+from machine.paths import Image
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class About:
+    """What image.json says. size in bytes; created in ISO 8601; packages: how many of them a built image holds."""
+
+    name: str
+    digest: str
+    architecture: str
+    format: str
+    size: int
+    created: str
+    version: str = ""
+
+
+def add(path: Path, about: About, *, boot: dict[str, bytes] | None = None) -> Image:
+    """Put a file into the cache, under the digest in about, and give its name to it.
+
+    boot: the kernel, initrd and cmdline of an image that is booted directly. Raises ImageCorrupt when the file has
+    another digest.
+    """
+    image = Image(about.digest)
+    new = image.folder.with_name(f".{about.digest}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    files.make_folder(new)
+    try:
+        shutil.copyfile(path, new / "image")
+        if (found := digest(new / "image")) != about.digest:
+            raise ImageCorrupt(f"{path} has the digest {found}, not {about.digest}", hint="fetch or build it again")
+        for name, content in (boot or {}).items():
+            files.write(new / name, content)
+        files.write(new / "image.json", json.dumps(asdict(about), indent=2) + "\n")
+        shutil.rmtree(image.folder, ignore_errors=True)
+        files.move(new, image.folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    files.write(paths.images() / about.name, about.digest + "\n")
+    return image
+
+
+def current(name: str) -> Image:
+    """The newest image of that name. Raises NoSuchImage."""
+    try:
+        return Image((paths.images() / name).read_text().strip())
+    except OSError as error:
+        hint = "build it: machine iso build" if name == "machineos" else "see which there are: machine iso ls"
+        raise NoSuchImage(f'there is no image "{name}" in the cache', hint=hint) from error
+
+
+def verify(image: Image) -> None:
+    """Raise NoSuchImage when it isn't in the cache, ImageCorrupt when it isn't what it was."""
+    if not image.file.exists():
+        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+    if (found := digest(image.file)) != image.digest:
+        raise ImageCorrupt(
+            f"{image.file} is damaged: its digest is {found[:12]}…",
+            hint=f"remove it and build it again: machine iso rm {image.digest[:12]} && machine iso build",
+        )
+
+
+def cached() -> Iterator[About]:
+    """Every image of the cache, in the order of its age, oldest first."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for folder in paths.images().iterdir():
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                found.append(About(**json.loads((folder / "image.json").read_text())))
+    return iter(sorted(found, key=lambda about: about.created))
+
+
+def find(text: str) -> About:
+    """The image of that name, or whose digest begins so. Raises NoSuchImage, MachineError when several do."""
+    matching = [about for about in cached() if about.digest.startswith(text)]
+    if len(matching) > 1:
+        raise MachineError(f'several images begin with "{text}"', hint="type more of the digest: machine iso ls")
+    if matching:
+        return matching[0]
+    wanted = current(text).digest if (paths.images() / text).is_file() else ""
+    for about in cached():
+        if about.digest == wanted:
+            return about
+    raise NoSuchImage(f'there is no image "{text}" in the cache', hint="see which there are: machine iso ls")
+
+
+def remove(about: About) -> None:
+    shutil.rmtree(Image(about.digest).folder)
+    name = paths.images() / about.name
+    with contextlib.suppress(OSError):
+        if name.read_text().strip() == about.digest:
+            name.unlink()
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,149 @@
+"""Starting, stopping and removing a machine that is there; and waiting until one is ready."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from machine import docker, identity, images, registry, ssh, store, wait
+from machine.driver import Driver, Machine, State
+from machine.errors import DriverFailed, MachineError, WaitTimeout
+from machine.paths import Home, Image
+from machine.progress import Progress
+from machine.run import run
+
+# Seconds. A cold boot takes 20 s in software emulation on two idle cores, and much more on a busy host.
+START_TIMEOUT = 300.0
+STOP_TIMEOUT = 60.0
+# A guest that is still booting doesn't feel the power button: it is pressed again after so many seconds.
+PRESS_AGAIN = 10.0
+CONSOLE_LINES = 15
+
+
+def driver(machine: Machine, home: Home) -> Driver:
+    return registry.load(machine.driver)(machine, home, run)
+
+
+def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> bool:
+    """Start the machine and wait until Docker and SSH answer; False when it was running already."""
+    with store.changing(name) as machine:
+        home = store.home(name)
+        backend = driver(machine, home)
+        if backend.state() is State.RUNNING:
+            return False
+        boot(machine, home, backend, progress, timeout=timeout)
+    return True
+
+
+def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
+    """Bring a machine up that is off, or paused: the common end of create and start."""
+    progress.phase("preparing its keys and seed")
+    if machine.image:
+        images.verify(Image(machine.image))
+    identity.prepare(machine, home, backend)
+    progress.phase("starting the virtual machine")
+    backend.start()
+    wait_ready(machine, home, backend, progress, timeout=timeout)
+
+
+def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
+    """Wait until Docker answers and SSH lets us in. timeout in seconds, for both.
+
+    Raises WaitTimeout, or DriverFailed when the machine ended, each with the hypervisor's view and the console's end.
+    """
+    deadline = time.monotonic() + timeout
+    address = backend.address()
+
+    def answers() -> bool:
+        if docker.ping(machine, home, address, timeout=5):
+            return True
+        if backend.state() in {State.STOPPED, State.ERROR}:
+            raise DriverFailed("the machine stopped while it was booting", details=_evidence(home, backend))
+        return False
+
+    def lets_in() -> bool:
+        return ssh.ready(home, address, machine.ssh_user, timeout=10)
+
+    for what, probe in ((f"Docker to answer on {address.url}", answers), ("SSH to let us in", lets_in)):
+        progress.phase(f"waiting for {what}")
+        left = max(1.0, deadline - time.monotonic())
+        try:
+            wait.until(probe, timeout=left, what=what, details=lambda: _evidence(home, backend))
+        except WaitTimeout as error:
+            error.hint = f"look at the whole console: machine logs {machine.name}, or allow more time: --timeout"
+            raise
+
+
+def stop(name: str, progress: Progress, *, timeout: float = STOP_TIMEOUT) -> bool:
+    """Shut the guest down through its power button; False when it was off already. Raises WaitTimeout."""
+    with store.changing(name) as machine:
+        backend = driver(machine, store.home(name))
+        if backend.state() is State.STOPPED:
+            return False
+        progress.phase("shutting down")
+        shut_down(backend, timeout=timeout)
+    return True
+
+
+def shut_down(backend: Driver, *, timeout: float) -> None:
+    pressed = 0.0
+
+    def is_off() -> bool:
+        nonlocal pressed
+        if backend.state() is State.STOPPED:
+            return True
+        if time.monotonic() - pressed > PRESS_AGAIN:
+            backend.stop()
+            pressed = time.monotonic()
+        return False
+
+    try:
+        wait.until(is_off, timeout=timeout, what="the machine to shut down", details=backend.diagnosis)
+    except WaitTimeout as error:
+        error.hint = f"pull the plug: machine kill {backend.machine.name}"
+        raise
+
+
+def kill(name: str, progress: Progress) -> bool:
+    """Pull the plug; False when it was off already."""
+    with store.changing(name) as machine:
+        backend = driver(machine, store.home(name))
+        if backend.state() is State.STOPPED:
+            return False
+        progress.phase("pulling the plug")
+        backend.kill()
+    return True
+
+
+def remove(name: str, progress: Progress, *, force: bool = False) -> None:
+    """Remove the machine and all that belongs to it. force: also when its machine.json can't be read."""
+    try:
+        machine = store.load(name) if store.home(name).config.exists() else None
+    except MachineError:
+        if not force:
+            raise
+        machine = None
+    progress.phase("removing")
+    with store.removing(name, lambda home: undo(machine, home)):
+        pass
+
+
+def undo(machine: Machine | None, home: Home) -> None:
+    """Remove what a machine has outside its home; without a Machine, of whatever driver it was."""
+    if machine:
+        driver(machine, home).remove()
+        return
+    unknown = Machine(name=home.name, driver="", uuid="", mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
+    for name in registry.names():
+        registry.load(name)(unknown, home, run).remove()
+
+
+def _evidence(home: Home, backend: Driver) -> str:
+    return "\n".join([backend.diagnosis(), *(f"console: {line}" for line in tail(home.console, CONSOLE_LINES))])
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    try:
+        return path.read_bytes()[-16384:].decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        return []

@@ -1,0 +1,77 @@
+"""An address of its own for each machine, on the loopback interface.
+
+On Linux and Windows all of 127.0.0.0/8 is the host itself, with nothing to set up: two machines never collide, no VPN
+routes it away, nobody off the host can reach it. Each store takes its addresses from a /24 of 127.77.0.0/16 that
+follows from the store's path, so that two stores (two users, CI jobs side by side) don't meet. macOS has 127.0.0.1
+only, unless aliases are made as root: there each machine gets ports of its own.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from machine.errors import CheckFailed
+from machine.spec import Address
+
+DOCKER = 2375
+SSH = (22, 2222)
+_HOSTS = range(2, 255)
+
+
+def choose(
+    taken: Collection[Address],
+    store: Path,
+    *,
+    platform: str = sys.platform,
+    is_free: Callable[[str, int], bool] | None = None,
+) -> Address:
+    """An address that no machine of the store has and on which its ports can be opened now.
+
+    is_free says whether a port can be opened (host, port). Raises CheckFailed when there is none left.
+    """
+    free = is_free or _is_free
+    if platform == "darwin":
+        return _ports_of_localhost(taken, free)
+    hosts = {address.host for address in taken}
+    for host in _block(store):
+        if host not in hosts and free(host, DOCKER) and (ssh := _ssh_port(host, free)):
+            return Address(host, DOCKER, ssh)
+    raise CheckFailed("no loopback address is free for another machine", hint="remove one: machine ls, machine rm NAME")
+
+
+def _block(store: Path) -> Iterator[str]:
+    third = zlib.crc32(str(store).encode()) % 255
+    return (f"127.77.{third}.{last}" for last in _HOSTS)
+
+
+def _ssh_port(host: str, free: Callable[[str, int], bool]) -> int | None:
+    """22 where an ordinary user may open it and no sshd listens on every address of the host, else 2222."""
+    return next((port for port in SSH if free(host, port)), None)
+
+
+def _ports_of_localhost(taken: Collection[Address], free: Callable[[str, int], bool]) -> Address:
+    host = "127.0.0.1"
+    used = {port for address in taken if address.host == host for port in (address.docker_port, address.ssh_port)}
+    found = (port for port in range(DOCKER, 65536) if port not in used and free(host, port))
+    docker = next(found, None)
+    ssh = next((port for port in range(SSH[1], 65536) if port not in {*used, docker} and free(host, port)), None)
+    if docker is None or ssh is None:
+        raise CheckFailed("no port is free on 127.0.0.1", hint="remove a machine: machine ls, machine rm NAME")
+    return Address(host, docker, ssh)
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if sys.platform != "win32":
+            # As QEMU and VirtualBox do: a connection that has ended lingers for a minute without this.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,87 @@
+"""machineos in the cache of images: built here, or brought as a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+from machine import files, images
+from machine.errors import ImageCorrupt, NoSuchImage
+from machine.images import About
+from machine.paths import Image
+
+NAME = "machineos"
+
+
+def is_cached() -> bool:
+    try:
+        return images.current(NAME).file.exists()
+    except NoSuchImage:
+        return False
+
+
+def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> About:
+    """Build the ISO and take it into the cache; a copy with its manifest goes to output.
+
+    Raises CheckFailed where it can't be built, ToolFailed when a tool of the build fails.
+    """
+    from machine.isos.machineos.build import build as make
+
+    with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
+        iso = Path(folder) / f"{NAME}-{architecture}.iso"
+        make(iso, arch=architecture, say=say)
+        image = add(iso)
+        if output:
+            files.make_folder(output, 0o755)
+            for product in Path(folder).glob(f"{NAME}-{architecture}.*"):
+                shutil.copy(product, output)
+    return images.find(image.digest)
+
+
+def add(path: Path) -> Image:
+    """Take an ISO into the cache, with its kernel and initrd beside it. Raises NoSuchImage, ImageCorrupt."""
+    if not path.is_file():
+        raise NoSuchImage(f"there is no file {path}", hint="machine iso ls")
+    boot = extract(path, "/boot/vmlinuz", "/boot/initrd.img", "/machineos/about.json")
+    kernel, initrd, about = boot
+    facts = json.loads(about)
+    return images.add(
+        path,
+        About(
+            name=NAME,
+            digest=images.digest(path),
+            architecture=facts["architecture"],
+            format="iso",
+            size=path.stat().st_size,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=facts["version"],
+        ),
+        boot={"kernel": kernel, "initrd": initrd, "cmdline": facts["command_line"].encode()},
+    )
+
+
+def extract(iso: Path, *names: str) -> list[bytes]:
+    """Files out of an ISO, by their Rock Ridge names. Raises ImageCorrupt when it is no machineos."""
+    import pycdlib
+    from pycdlib.pycdlibexception import PyCdlibException
+
+    reader = pycdlib.PyCdlib()
+    try:
+        reader.open(str(iso))
+        try:
+            return [_file(reader, name) for name in names]
+        finally:
+            reader.close()
+    except PyCdlibException as error:
+        raise ImageCorrupt(f"{iso} is no machineos: {error}", hint="build one: machine iso build") from error
+
+
+def _file(reader: object, name: str) -> bytes:
+    content = BytesIO()
+    reader.get_file_from_iso_fp(content, rr_path=name)  # type: ignore[attr-defined]  # pycdlib has no types
+    return content.getvalue()

@@ -1,0 +1,107 @@
+"""What a command shows while it works: on stderr, so that stdout holds results only.
+
+On a terminal each machine has a line with a spinner and the seconds gone by (rich); elsewhere each phase is one plain
+line, printed when it begins, with the seconds since the command began: a hanging CI job shows where it hangs.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+
+class Progress(Protocol):
+    """The progress of one machine."""
+
+    def phase(self, what: str) -> None:
+        """Something new begins; what says it in a few words, as in "waiting for Docker"."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, and that isn't an error."""
+
+    def done(self) -> None: ...
+
+
+class Silent:
+    def phase(self, what: str) -> None: ...
+    def note(self, text: str) -> None: ...
+    def done(self) -> None: ...
+
+
+class Plain:
+    """began: time.monotonic() of the command's start."""
+
+    def __init__(self, name: str, began: float) -> None:
+        self.name = name
+        self.began = began
+
+    def phase(self, what: str) -> None:
+        self._print(what)
+
+    def note(self, text: str) -> None:
+        self._print(f"note: {text}")
+
+    def done(self) -> None: ...
+
+    def _print(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.began:5.1f} s] {self.name}: {text}", file=sys.stderr, flush=True)
+
+
+class Bar:
+    """A line of a rich progress display, which several machines share."""
+
+    def __init__(self, name: str, bars: Bars) -> None:
+        self.name = name
+        self.bars = bars
+        self.task = bars.add_task(f"{name}: …", total=None)
+
+    def phase(self, what: str) -> None:
+        self.bars.update(self.task, description=f"{self.name}: {what}")
+
+    def note(self, text: str) -> None:
+        self.bars.console.print(f"{self.name}: {text}", markup=False, highlight=False)
+
+    def done(self) -> None:
+        self.bars.remove_task(self.task)
+
+
+class Display:
+    """Makes the Progress of each machine that a command works on; a context manager that ends the display."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.began = time.monotonic()
+        self.bars: Bars | None = None
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def of(self, name: str) -> Progress:
+        if self.quiet:
+            return Silent()
+        if not sys.stderr.isatty():
+            return Plain(name, self.began)
+        with self.lock:
+            self.bars = self.bars or _start_bars()
+        return Bar(name, self.bars)
+
+
+def _start_bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    bars = Bars(*columns, console=Console(stderr=True), transient=True)
+    bars.start()
+    return bars

@@ -1,0 +1,261 @@
+"""The store: a folder for each machine, made whole or not at all.
+
+    ~/.machine/
+      certs/                  the CA and the client's certificate
+      images/                 the cache of images
+      machines/NAME/          what belongs to one machine (paths.Home)
+        machine.json          the machine as asked for: it is there when create is through
+        creating.json         the same while create is at work
+        lock                  held by whoever changes the machine
+
+A process that dies drops its lock. So a folder without machine.json whose lock is free is what a killed create left
+behind, and `sweep` clears it: each command calls that first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine import paths, spec
+from machine.errors import MachineError, MachineExists, NoSuchMachine, StoreDamaged
+from machine.paths import Home
+from machine.spec import Machine
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+# How long a command waits for another that works on the same machine, in seconds.
+PATIENCE = 10.0
+# A folder on its way out; no machine can have such a name.
+TRASH = ".trash-"
+
+
+def folder() -> Path:
+    return paths.store() / "machines"
+
+
+def home(name: str) -> Home:
+    spec.check_name(name)
+    return Home(folder() / name)
+
+
+def names() -> list[str]:
+    """The machines of the store, in natural order (a2 before a10); those being created are not among them."""
+    try:
+        with os.scandir(folder()) as entries:
+            found = [entry.name for entry in entries if Path(entry.path, "machine.json").exists()]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=natural)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """The key to sort names by: digits as numbers, case ignored."""
+    parts: list[tuple[int, str]] = []
+    digits = ""
+    for character in name.lower() + "\0":
+        if character.isdigit():
+            digits += character
+            continue
+        if digits:
+            parts.append((int(digits), ""))
+            digits = ""
+        parts.append((-1, character))
+    return parts
+
+
+def exists(name: str) -> bool:
+    return home(name).config.exists()
+
+
+def load(name: str) -> Machine:
+    """Raises NoSuchMachine, or StoreDamaged when machine.json can't be understood."""
+    config = home(name).config
+    try:
+        text = config.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NoSuchMachine(name) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreDamaged(f"{config} can't be read: {error}") from error
+    return spec.loads(text, config)
+
+
+def read(home: Home) -> Machine:
+    """The machine of a home, also while it is being created."""
+    for path in (home.config, home.creating):
+        with contextlib.suppress(FileNotFoundError):
+            return spec.loads(path.read_text(encoding="utf-8"), path)
+    raise NoSuchMachine(home.name)
+
+
+def save(machine: Machine) -> None:
+    """Replace machine.json of a machine that is there; the caller holds its lock."""
+    from machine import files
+
+    files.write(home(machine.name).config, spec.dumps(machine))
+
+
+def all_known() -> list[Machine]:
+    """Every machine whose file can be read, those being created included."""
+    known = []
+    for place in _folders():
+        with contextlib.suppress(MachineError, OSError):
+            known.append(read(Home(place)))
+    return known
+
+
+@contextlib.contextmanager
+def reserve(
+    name: str, build: Callable[[list[Machine]], Machine], undo: Callable[[Machine, Home], None]
+) -> Iterator[tuple[Machine, Home]]:
+    """Hold the name while a machine is made: the machine is in the store when the block ends well, else nothing is.
+
+    build makes the Machine, knowing the others (for an address that is free); undo removes what was made outside the
+    home. Raises MachineExists.
+    """
+    place = home(name)
+    with _store_lock():
+        if place.folder.exists():
+            _refuse_or_sweep(place, undo)
+        from machine import files
+
+        files.make_folder(place.folder)
+        lock = _lock(place)
+        try:
+            lock.acquire(timeout=0)
+            machine = build(all_known())
+            files.write(place.creating, spec.dumps(machine))
+        except BaseException:
+            _discard(place, lock)
+            raise
+    try:
+        yield machine, place
+        files.move(place.creating, place.config)
+    except BaseException:
+        undo(machine, place)
+        _discard(place, lock)
+        raise
+    lock.release()
+
+
+@contextlib.contextmanager
+def changing(name: str) -> Iterator[Machine]:
+    """Hold the machine's lock while a verb changes it. Raises NoSuchMachine, StoreDamaged, MachineError when busy."""
+    place = home(name)
+    if not place.config.exists():
+        raise NoSuchMachine(name)
+    lock = _lock(place)
+    with _acquired(lock, name):
+        yield load(name)
+
+
+@contextlib.contextmanager
+def removing(name: str, remove: Callable[[Home], None]) -> Iterator[None]:
+    """Hold the lock, call remove for what lies outside the home, and then remove the home."""
+    place = home(name)
+    if not place.folder.exists():
+        raise NoSuchMachine(name)
+    lock = _lock(place)
+    with _acquired(lock, name):
+        yield
+        remove(place)
+        _discard(place, lock)
+
+
+def sweep(undo: Callable[[Machine, Home], None]) -> list[str]:
+    """Clear what a killed create or rm left behind; returns the names. Costs a look at each folder otherwise."""
+    suspects = [place for place in _folders() if not (place / "machine.json").exists()]
+    if not suspects:
+        return []
+    with _store_lock():
+        return [place.name for place in suspects if _swept(Home(place), undo)]
+
+
+def _swept(place: Home, undo: Callable[[Machine, Home], None]) -> bool:
+    if place.name.startswith(TRASH):
+        shutil.rmtree(place.folder, ignore_errors=True)
+        return False
+    lock = _lock(place)
+    if place.config.exists() or not place.folder.exists() or not _try(lock):
+        return False
+    if place.config.exists():  # create was through in between
+        lock.release()
+        return False
+    with contextlib.suppress(NoSuchMachine, StoreDamaged):
+        undo(read(place), place)
+    _discard(place, lock)
+    return True
+
+
+def _refuse_or_sweep(place: Home, undo: Callable[[Machine, Home], None]) -> None:
+    if place.config.exists() or not _swept(place, undo):
+        raise MachineExists(place.name)
+
+
+def _discard(place: Home, lock: FileLock) -> None:
+    """Remove a home in one step for anyone who looks, and then its files."""
+    trash = place.folder.with_name(f"{TRASH}{place.name}-{uuid.uuid4().hex[:8]}")
+    if sys.platform == "win32":
+        lock.release()  # an open file can't be moved there
+    with contextlib.suppress(FileNotFoundError):
+        place.folder.rename(trash)
+    lock.release()
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _folders() -> list[Path]:
+    try:
+        with os.scandir(folder()) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _lock(place: Home) -> FileLock:
+    from filelock import FileLock  # 30 ms, and a verb that only reads doesn't need it
+
+    return FileLock(place.lock, mode=0o600)
+
+
+def _try(lock: FileLock) -> bool:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _acquired(lock: FileLock, name: str) -> Iterator[None]:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise MachineError(
+            f'another command is at work on the machine "{name}"', hint="wait for it to end, or end it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _store_lock() -> Iterator[None]:
+    from filelock import FileLock
+
+    from machine import files
+
+    files.make_folder(folder())
+    with FileLock(folder() / ".lock", mode=0o600):
+        yield
