@@ -1,0 +1,1 @@
+"""machineos: the small guest that comes with machine, made from Debian packages."""

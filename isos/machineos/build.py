@@ -1,0 +1,101 @@
+"""Builds the ISO of machineos: packages -> root, initrd -> ISO, manifest.
+
+Runs on Debian 12 and later and on Ubuntu, as any user: mmdebstrap, mksquashfs, xorriso, mtools, depmod and zstd, no more.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from machine.errors import Usage
+from machine.run import run
+
+from . import cpio, iso, modules, packages, root
+from .lists import HERE, entries
+from .manifest import Manifest, digest
+
+CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+# quiet: a line on an emulated serial port costs more than what it tells.
+CMDLINE = "console={console} quiet loglevel=4 panic=10 random.trust_cpu=on memhp_default_state=online"
+
+
+def cmdline(arch: str = "x86_64") -> str:
+    """The kernel command line for booting kernel and initrd directly."""
+    return CMDLINE.format(console=CONSOLE[arch])
+
+
+def build(out: Path, *, arch: str = "x86_64", work: Path | None = None, say: Callable[[str], None]) -> Manifest:
+    """Write the ISO to out and its manifest beside it (.json).
+
+    work: where to keep the intermediate files (1.5 GiB), a temporary folder if None; say: is told each step.
+    Raises ToolMissing, ToolFailed, and Usage when the architecture isn't known.
+    """
+    if arch not in CONSOLE:
+        raise Usage(f"machineos can't be built for {arch}", hint=f"choose one of {', '.join(CONSOLE)}")
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
+            return build(out, arch=arch, work=Path(folder), say=say)
+    unpacked, tree = fresh(work / "packages"), fresh(work / "iso")
+    say("fetching packages")
+    versions = packages.fetch(arch, work / "packages.tar")
+    say("unpacking packages")
+    time = packages.unpack(work / "packages.tar", unpacked)
+    say("making the root")
+    make_root(unpacked, fresh(work / "root"), tree, time)
+    say("making the initrd")
+    make_initrd(unpacked, fresh(work / "initrd"), tree, time)
+    say("writing the ISO")
+    iso.make(tree, unpacked, work / "machineos.iso", arch=arch, cmdline=f"console=tty0 {cmdline(arch)}", time=time)
+    return publish(work / "machineos.iso", out, arch, version_of(time), modules.kernel_version(unpacked), versions)
+
+
+def fresh(folder: Path) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def version_of(time: int) -> str:
+    """machineos is as new as the newest file in it: its version is that day, as 2025.11.17."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time, UTC).strftime("%Y.%m.%d")
+
+
+def make_root(unpacked: Path, folder: Path, tree: Path, time: int) -> None:
+    root.make(unpacked, folder, version=version_of(time), suite=packages.SUITE)
+    (tree / "machineos").mkdir()
+    root.pack(folder, tree / "machineos/rootfs.squashfs", time=time)
+
+
+def make_initrd(unpacked: Path, folder: Path, tree: Path, time: int) -> None:
+    """Kernel and initrd, where the hosts look for them: /boot/vmlinuz and /boot/initrd.img."""
+    boot = tree / "boot"
+    boot.mkdir()
+    version = modules.kernel_version(unpacked)
+    shutil.copy(unpacked / f"boot/vmlinuz-{version}", boot / "vmlinuz")
+    (folder / "bin").mkdir()
+    shutil.copy(unpacked / "usr/bin/busybox", folder / "bin/busybox")
+    shutil.copy(HERE / "initrd/init", folder / "init")
+    (folder / "init").chmod(0o755)
+    modules.install(unpacked, folder, entries("initrd-modules.list"))
+    for index in folder.glob("usr/lib/modules/*/modules.*"):
+        # Busybox reads the two text indexes only.
+        if index.name not in ("modules.dep", "modules.alias"):
+            index.unlink()
+    (folder.parent / "initrd.cpio").write_bytes(cpio.archive(folder, time=time))
+    run(["zstd", "-19", "-q", "-f", folder.parent / "initrd.cpio", "-o", boot / "initrd.img"], timeout=300)
+
+
+def publish(made: Path, out: Path, arch: str, version: str, kernel: str, versions: dict[str, str]) -> Manifest:
+    manifest = Manifest(arch, version, kernel, versions, sha256=digest(made), size=made.stat().st_size)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.copyfile(made, partial)
+    manifest.write(out.with_suffix(".json"))
+    partial.replace(out)
+    return manifest
