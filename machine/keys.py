@@ -28,7 +28,7 @@ def generate(path: Path, comment: str) -> None:
 
 
 def known_hosts_line(host: str, port: int, public_key_text: str) -> str:
-    """The line (without its end) of a known_hosts file that pins a host's public key; the form is that of sshd(8), SSH_KNOWN_HOSTS."""
+    """The line of a known_hosts file that pins a host's public key, without its end (sshd(8), SSH_KNOWN_HOSTS)."""
     kind, key = public_key_text.split()[:2]
     place = host if port == 22 else f"[{host}]:{port}"
     return f"{place} {kind} {key}"

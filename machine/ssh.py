@@ -1,0 +1,166 @@
+"""The way into a machine: OpenSSH where there is one, else paramiko (also with MACHINE_NATIVE_SSH=true).
+
+The user's ~/.ssh/config isn't read, as with docker-machine: a `Host *` with a ProxyJump, a RemoteCommand or a
+ControlMaster would break what must always work; options for one call are passed as extra. The host's key was made by us
+and is pinned, so it is always checked and nothing is ever asked. As with ssh itself, the words of a command are
+joined with blanks and parsed by the machine's shell: quote twice what must be quoted there.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from machine.errors import SSHFailed, ToolFailed, Usage, WaitTimeout
+from machine.paths import Home
+from machine.run import Completed, stream, which
+from machine.run import run as run_tool
+from machine.spec import Address
+
+NATIVE_VARIABLE = "MACHINE_NATIVE_SSH"
+CONNECT_TIMEOUT = 10
+# ssh's own exit code for "no connection"; a command that ends with 255 can't be told from it.
+NO_CONNECTION = 255
+_CHANGED = ("REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known for")
+_OPTIONS = {
+    "BatchMode": "yes",
+    "ConnectTimeout": str(CONNECT_TIMEOUT),
+    "ControlMaster": "no",
+    "ControlPath": "none",
+    "GlobalKnownHostsFile": "none",
+    "HostKeyAlgorithms": "ssh-ed25519",
+    "IdentitiesOnly": "yes",
+    "LogLevel": "ERROR",
+    "PreferredAuthentications": "publickey",
+    "ServerAliveCountMax": "3",
+    "ServerAliveInterval": "15",
+    "StrictHostKeyChecking": "yes",
+    "UpdateHostKeys": "no",
+}
+
+
+def argv(
+    home: Home,
+    address: Address,
+    user: str,
+    command: Sequence[str] = (),
+    *,
+    tty: bool | None = None,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """The command line of OpenSSH. tty: force one, or none; None leaves it to ssh. extra: more options of ssh."""
+    words = [which("ssh") or "ssh", *options(home), *extra]
+    words += {True: ["-t"], False: ["-T"], None: []}[tty]
+    # "--", because ssh takes options after the host too: a command may begin with a dash.
+    return [*words, "-p", str(address.ssh_port), "-l", user, "--", address.host, *command]
+
+
+def options(home: Home) -> list[str]:
+    """What ssh, scp and sftp need to reach the machine, beside user, host and port."""
+    pinned = {"UserKnownHostsFile": _path(home.known_hosts), "IdentityFile": _path(home.ssh_key)}
+    return ["-F", "none", *(word for key, value in (_OPTIONS | pinned).items() for word in ("-o", f"{key}={value}"))]
+
+
+def run(
+    home: Home,
+    address: Address,
+    user: str,
+    command: Sequence[str],
+    *,
+    input: bytes | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a command in the machine and return what it printed. timeout in seconds, for all of it.
+
+    Raises SSHFailed when there is no connection, ToolFailed when check is true and the command ends with an error,
+    WaitTimeout.
+    """
+    if native():
+        from machine import native_ssh
+
+        done = native_ssh.run(home, address, user, command, input=input, timeout=timeout)
+    else:
+        done = run_tool(argv(home, address, user, command, tty=False), input=input, timeout=timeout, check=False)
+        if done.code == NO_CONNECTION:
+            raise failed(home, address, done.stderr)
+    if check and done.code != 0:
+        raise ToolFailed(command, done.code, done.stderr or done.stdout)
+    return done
+
+
+def interactive(
+    home: Home,
+    address: Address,
+    user: str,
+    command: Sequence[str] = (),
+    *,
+    tty: bool | None = None,
+    extra: Sequence[str] = (),
+) -> int:
+    """A session on our own terminal; returns the command's exit code, 255 when there was no connection."""
+    if not native():
+        return stream(argv(home, address, user, command, tty=tty, extra=extra)).code
+    if extra:
+        raise Usage(
+            f"{shlex.join(extra)}: options of ssh need OpenSSH", hint=f"install OpenSSH, and unset {NATIVE_VARIABLE}"
+        )
+    from machine import native_ssh
+
+    return native_ssh.interactive(home, address, user, command, tty=tty)
+
+
+def ready(home: Home, address: Address, user: str, timeout: float = CONNECT_TIMEOUT) -> bool:
+    """Whether the machine lets us in: cheap while nothing answers, then a real login. timeout in seconds.
+
+    Raises SSHFailed when the host's key isn't the pinned one: waiting won't mend that.
+    """
+    if not banner(address, timeout):
+        return False
+    try:
+        return run(home, address, user, ["true"], timeout=timeout + CONNECT_TIMEOUT, check=False).code == 0
+    except SSHFailed as error:
+        if any(sign in error.details for sign in _CHANGED):
+            raise
+        return False
+    except WaitTimeout:
+        return False
+
+
+def banner(address: Address, timeout: float) -> bool:
+    """Whether an SSH server says so itself: a user-mode forward takes connections before the guest is up."""
+    try:
+        with socket.create_connection((address.host, address.ssh_port), timeout) as connection:
+            connection.settimeout(timeout)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def native() -> bool:
+    """Whether paramiko is to be used."""
+    return os.environ.get(NATIVE_VARIABLE, "").lower() in {"1", "true", "yes", "on"} or not which("ssh")
+
+
+def failed(home: Home, address: Address, reason: str) -> SSHFailed:
+    """The error for a connection that didn't come about; reason is what ssh or paramiko said."""
+    place = f"{address.host}:{address.ssh_port}"
+    if any(sign in reason for sign in _CHANGED):
+        return SSHFailed(
+            f"what answers on {place} isn't the machine {home.name}: it has another host key",
+            hint=f"see what else listens on {place}; if the machine itself was changed: machine rm {home.name}",
+            details=reason,
+        )
+    return SSHFailed(f"no SSH connection to {place}", hint=f"machine status {home.name}", details=reason)
+
+
+def _path(path: Path) -> str:
+    """A path as ssh's option parser takes it: in quotes for its blanks, and % doubled, which begins a token.
+
+    Forward slashes also on Windows, where ssh takes a backslash for an escape.
+    """
+    text = path.as_posix().replace("%", "%%")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,323 @@
+import contextlib
+import fcntl
+import getpass
+import os
+import pty
+import re
+import select
+import shlex
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from machine import keys, ssh
+from machine.errors import SSHFailed, ToolFailed, Usage, WaitTimeout
+from machine.paths import Home
+from machine.spec import Address
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+USER = getpass.getuser()
+real_server = pytest.mark.skipif(not SSHD, reason="needs OpenSSH's server")
+both = pytest.mark.parametrize("native", ["false", "true"], ids=["openssh", "paramiko"])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Address]]:
+    """A real sshd that lets in ourselves, by the key of a home whose path is as bad as paths get."""
+    assert SSHD
+    folder = tmp_path_factory.mktemp("a %h 100% \"b\" 'c'")
+    home, address = Home(folder), Address("127.0.0.1", ssh_port=free_port())
+    keys.generate(home.ssh_key, "test")
+    keys.generate(home.host_key, "host")
+    pin(home, address)
+    conf = tmp_path_factory.mktemp("sshd")
+    shutil.copy(home.host_key, conf / "key")
+    shutil.copy(home / "id_ed25519.pub", conf / "authorized_keys")
+    (conf / "conf").write_text(
+        f"Port {address.ssh_port}\nListenAddress 127.0.0.1\nHostKey {conf}/key\n"
+        f"AuthorizedKeysFile {conf}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    log = (conf / "log").open("wb")
+    with log, subprocess.Popen([SSHD, "-D", "-e", "-f", conf / "conf"], stderr=log) as process:
+        try:
+            deadline = time.monotonic() + 10
+            while not ssh.banner(address, 1):
+                assert process.poll() is None, (conf / "log").read_text()
+                assert time.monotonic() < deadline, (conf / "log").read_text()
+                time.sleep(0.02)
+            yield home, address
+        finally:
+            process.terminate()
+
+
+def pin(home: Home, address: Address) -> None:
+    public = Path(f"{home.host_key}.pub").read_text()
+    home.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, public) + "\n")
+
+
+@pytest.fixture
+def other(server: tuple[Home, Address], tmp_path: Path) -> Home:
+    """A home with the right pin and the right key, to spoil."""
+    home = Home(tmp_path / "dev")
+    shutil.copytree(server[0].folder, home.folder)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = request.node.callspec.params.get("native", "false") if hasattr(request.node, "callspec") else "false"
+    monkeypatch.setenv(ssh.NATIVE_VARIABLE, native)
+
+
+def test_argv() -> None:
+    words = ssh.argv(Home(Path("/a b")), Address("127.77.0.2", ssh_port=2222), "docker", ["-v", "x y"], extra=["-A"])
+    assert Path(words[0]).name.startswith("ssh")
+    assert words[1:3] == ["-F", "none"]
+    assert words[-9:] == ["-A", "-p", "2222", "-l", "docker", "--", "127.77.0.2", "-v", "x y"]
+    given = set(words)
+    assert {"StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "BatchMode=yes", "ControlPath=none"} <= given
+    assert 'UserKnownHostsFile="/a b/known_hosts"' in given
+    assert ("-t" in ssh.argv(Home(Path("/")), Address("h"), "u", tty=True), "-t" in given) == (True, False)
+    assert "-T" in ssh.argv(Home(Path("/")), Address("h"), "u", tty=False)
+
+
+@real_server
+def test_openssh_takes_the_options_as_they_are_meant(server: tuple[Home, Address]) -> None:
+    words = ssh.argv(*server, USER, extra=["-G"])
+    shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    folder = server[0].folder
+    assert f"port {server[1].ssh_port}" in shown
+    assert "hostkeyalgorithms ssh-ed25519" in shown
+    assert "stricthostkeychecking true" in shown
+    assert [line for line in shown if line.startswith("identityfile")] == [
+        "identityfile " + f"{folder}/id_ed25519".replace("%", "%%")
+    ]
+
+
+@real_server
+@both
+def test_streams_and_exit_codes(server: tuple[Home, Address], native: str) -> None:
+    done = ssh.run(*server, USER, ["echo out; echo err >&2; exit 3"], check=False)
+    assert (done.code, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    assert ssh.run(*server, USER, ["cat"], input=b"x" * 300_000).stdout == "x" * 300_000
+    assert ssh.run(*server, USER, ["echo", "'a", " b'"]).stdout == "a  b\n"
+    with pytest.raises(ToolFailed, match="nothing here") as caught:
+        ssh.run(*server, USER, ["echo nothing here >&2; false"])
+    assert caught.value.code == 1
+
+
+@real_server
+@both
+def test_much_on_both_streams(server: tuple[Home, Address], native: str) -> None:
+    done = ssh.run(*server, USER, ["head -c 3000000 /dev/zero | tee /dev/stderr"])
+    assert (len(done.stdout), len(done.stderr)) == (3_000_000, 3_000_000)
+
+
+@real_server
+@both
+def test_a_command_that_takes_too_long(server: tuple[Home, Address], native: str) -> None:
+    with pytest.raises(WaitTimeout, match="to end"):
+        ssh.run(*server, USER, ["sleep", "5"], timeout=0.3)
+
+
+@real_server
+@both
+def test_another_host_key_is_refused_at_once(server: tuple[Home, Address], other: Home, native: str) -> None:
+    keys.generate(other.host_key, "intruder")
+    pin(other, server[1])
+    for attempt in (ssh.run, ssh.ready):
+        with pytest.raises(SSHFailed, match="another host key") as caught:
+            attempt(other, server[1], USER, ["true"]) if attempt is ssh.run else ssh.ready(other, server[1], USER)
+        assert caught.value.hint
+
+
+@real_server
+@both
+def test_an_unknown_host_is_refused(server: tuple[Home, Address], other: Home, native: str) -> None:
+    other.known_hosts.write_text("")
+    with pytest.raises(SSHFailed):
+        ssh.run(other, server[1], USER, ["true"])
+    assert other.known_hosts.read_text() == ""
+
+
+@real_server
+@both
+def test_another_key_doesnt_get_in(server: tuple[Home, Address], other: Home, native: str) -> None:
+    keys.generate(other.ssh_key, "stranger")
+    with pytest.raises(SSHFailed, match="no SSH connection"):
+        ssh.run(other, server[1], USER, ["true"])
+    # A guest that is booting may get its authorized_keys late: no reason to give up.
+    assert not ssh.ready(other, server[1], USER)
+
+
+@real_server
+@both
+def test_the_users_own_keys_arent_tried(
+    server: tuple[Home, Address], other: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: str
+) -> None:
+    """An agent, or a key in ~/.ssh, that would let us in."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    shutil.copy(server[0].ssh_key, tmp_path / ".ssh" / "id_ed25519")
+    keys.generate(other.ssh_key, "stranger")
+    with agent(server[0].ssh_key) as place:
+        monkeypatch.setenv("SSH_AUTH_SOCK", place)
+        with pytest.raises(SSHFailed):
+            ssh.run(other, server[1], USER, ["true"])
+
+
+@contextlib.contextmanager
+def agent(key: Path) -> Iterator[str]:
+    # Not in tmp_path: a socket's path may have 107 characters.
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"{folder}/agent"
+        with subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL) as process:
+            try:
+                while not Path(place).exists():
+                    time.sleep(0.02)
+                subprocess.run(["ssh-add", "-q", key], check=True, env=os.environ | {"SSH_AUTH_SOCK": place})
+                yield place
+            finally:
+                process.terminate()
+
+
+@real_server
+@both
+def test_ready(server: tuple[Home, Address], native: str) -> None:
+    assert ssh.ready(*server, USER)
+    assert not ssh.ready(server[0], Address("127.0.0.1", ssh_port=free_port()), USER)
+    assert not ssh.ready(*server, "no-such-user")
+
+
+def test_a_forward_without_a_guest_behind_it_isnt_ready(tmp_path: Path) -> None:
+    """Such a forward takes the connection, then says nothing, or closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = Address("127.0.0.1", ssh_port=listener.getsockname()[1])
+        started = time.monotonic()
+        assert not ssh.ready(Home(tmp_path), address, USER, timeout=0.2)
+        assert time.monotonic() - started < 2
+        closer = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
+        closer.start()
+        assert not ssh.banner(address, 5)
+        closer.join(5)
+
+
+def test_paramiko_when_there_is_no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not ssh.native()
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert ssh.native()
+
+
+def test_options_of_ssh_need_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ssh.NATIVE_VARIABLE, "1")
+    with pytest.raises(Usage, match="-A"):
+        ssh.interactive(Home(tmp_path), Address("127.0.0.1"), "u", extra=["-A"])
+
+
+def session(home: Home, address: Address, command: tuple[str, ...] = ()) -> list[str]:
+    program = (
+        "import sys; from pathlib import Path; from machine import ssh; from machine.paths import Home;"
+        "from machine.spec import Address;"
+        f"sys.exit(ssh.interactive(Home(Path({str(home.folder)!r})), {address!r}, {USER!r}, {command!r}))"
+    )
+    return [sys.executable, "-c", program]
+
+
+@real_server
+@both
+def test_a_command_in_a_pipe(server: tuple[Home, Address], other: Home, native: str) -> None:
+    done = subprocess.run(
+        session(*server, ("cat; echo err >&2; exit 5",)), input=b"some\0bytes", capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (5, b"some\0bytes", b"err\n")
+    keys.generate(other.ssh_key, "stranger")
+    done = subprocess.run(session(other, server[1], ("true",)), input=b"", capture_output=True, check=False)
+    assert done.returncode == 255
+    assert b"uthentication" in done.stderr or b"denied" in done.stderr
+
+
+class Terminal:
+    """A process on a pseudo-terminal of its own."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self.master, slave = pty.openpty()
+        self.seen = b""
+        self.resize(33, 101)
+        # setsid gives it the terminal as its controlling one: only so does a resize reach it.
+        self.process = subprocess.Popen(["setsid", "--ctty", "--wait", *argv], stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+
+    def resize(self, lines: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def expect(self, pattern: str) -> None:
+        deadline = time.monotonic() + 10
+        while not (found := re.search(pattern.encode(), self.seen)):
+            readable, _, _ = select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))
+            assert readable, f"no {pattern!r} in {self.seen!r}"
+            self.seen += os.read(self.master, 4096)
+        self.seen = self.seen[found.end() :]
+
+    def close(self) -> None:
+        os.close(self.master)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        self.process.kill()
+        self.process.wait()
+
+
+@real_server
+@both
+@pytest.mark.timeout(15)
+def test_a_terminal(server: tuple[Home, Address], native: str) -> None:
+    terminal = Terminal(session(*server))
+    try:
+        terminal.type("echo $((6 * 7))-$TERM\n")
+        terminal.expect(r"[\r\n]42-\S+\r\n")
+        terminal.type("stty size\n")
+        terminal.expect(r"[\r\n]33 101\r\n")
+        terminal.resize(44, 120)
+        # A resize takes a moment to arrive.
+        terminal.type("until stty size | grep 44; do sleep 0.1; done\n")
+        terminal.expect(r"[\r\n]44 120\r\n")
+        # Ctrl-C goes to the machine, and must not end the session.
+        terminal.type("echo begun$((1 + 1)); sleep 60\n")
+        terminal.expect("begun2")
+        time.sleep(0.3)
+        terminal.type("\x03")
+        terminal.expect(r"\^C")
+        terminal.type("echo $((1000 + 1))\n")
+        terminal.expect("1001")
+        terminal.type("exit 7\n")
+        assert terminal.process.wait(10) == 7
+    finally:
+        terminal.close()
+
+
+def test_a_shown_command_is_a_shell_command(tmp_path: Path) -> None:
+    """What --debug prints can be pasted."""
+    words = ssh.argv(Home(tmp_path / 'a "b"'), Address("127.0.0.1"), "docker")
+    assert shlex.split(shlex.join(words)) == words
