@@ -1,0 +1,180 @@
+"""The engine's HTTP API, as little of it as is needed: is it there, which version, one answer, and its events.
+
+Paths have no version in them: an engine then takes its newest, and no engine is too old or too new for us.
+http.client and ssl (35 ms) are imported when the first request is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+
+from machine.errors import DockerFailed
+from machine.paths import Home
+from machine.spec import Address, Machine
+
+if typing.TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPConnection, HTTPResponse
+
+TIMEOUT = 10.0
+# An answer that is larger isn't one of an engine; a listing of a thousand containers has 2 MB.
+_LARGEST = 64 << 20
+
+
+class Unreachable(DockerFailed):
+    """Nothing answers, or not yet: what a wait goes on after."""
+
+
+def ping(machine: Machine, home: Home, address: Address, timeout: float = TIMEOUT) -> bool:
+    """Whether the machine's engine answers; see `Client.ping`."""
+    return Client(machine, home, address, timeout).ping()
+
+
+def version(machine: Machine, home: Home, address: Address, timeout: float = TIMEOUT) -> str:
+    """The version of the machine's engine; see `Client.version`."""
+    return Client(machine, home, address, timeout).version()
+
+
+class Client:
+    """One engine. timeout in seconds, for connecting and for each read of an answer.
+
+    Each request makes a connection and reads the certificates anew: a long-lived process follows their renewal.
+    """
+
+    def __init__(self, machine: Machine, home: Home, address: Address, timeout: float = TIMEOUT) -> None:
+        self.machine = machine
+        self.home = home
+        self.address = address
+        self.timeout = timeout
+
+    def ping(self) -> bool:
+        """Whether the engine answers.
+
+        Raises DockerFailed when something answers that waiting won't mend: a certificate that isn't accepted, or plain
+        HTTP where TLS was asked.
+        """
+        try:
+            with self._answer("/_ping") as response:
+                return response.read(16) == b"OK"
+        except Unreachable:
+            return False
+
+    def version(self) -> str:
+        """The engine's version, "28.5.1". Raises DockerFailed."""
+        answer = self.get("/version")
+        if not isinstance(answer, dict) or not isinstance(found := answer.get("Version"), str):
+            raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
+        return found
+
+    def get(self, path: str) -> object:
+        """The JSON answer to GET path. Raises DockerFailed."""
+        with self._answer(path) as response:
+            return _json(response.read(_LARGEST), self.address)
+
+    def events(self, filters: Mapping[str, Sequence[str]]) -> Iterator[dict[str, object] | None]:
+        """The engine's events as they happen, {"Type": "container", "Action": "start", …}, until it ends the stream.
+
+        filters: as of `docker events --filter`, {"type": ["container"]}. The first item is None: from then on no event
+        is missed, and it is the time to ask how things stand. Raises DockerFailed, also when the connection breaks.
+        """
+        from urllib.parse import quote
+
+        asked = quote(json.dumps({key: list(values) for key, values in filters.items()}))
+        with self._answer(f"/events?filters={asked}", endless=True) as response:
+            yield None
+            while line := response.readline():
+                event = _json(line, self.address)
+                assert isinstance(event, dict)
+                yield event
+
+    def container_events(self) -> Iterator[None]:
+        """Once when following has begun, then each time that a container started or ended. Raises DockerFailed."""
+        for _ in self.events({"type": ["container"], "event": ["start", "die"]}):
+            yield
+
+    @contextlib.contextmanager
+    def _answer(self, path: str, *, endless: bool = False) -> Iterator[HTTPResponse]:
+        """The answer to GET path, when it is a good one. endless: what follows its head may take any time."""
+        import ssl
+
+        with self._explained(), contextlib.closing(self._connection()) as connection:
+            connection.connect()
+            # Who hangs up before the request is out has said why (a TLS alert): it is read below.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                connection.request("GET", path)
+            with connection.getresponse() as response:
+                if response.status >= 400:
+                    raise _refused(self.address, response.status, response.read(4096))
+                if endless and connection.sock:
+                    connection.sock.settimeout(None)
+                yield response
+
+    def _connection(self) -> HTTPConnection:
+        from http.client import HTTPConnection, HTTPSConnection
+
+        host, port = self.address.host, self.address.docker_port
+        if not self.machine.tls:
+            return HTTPConnection(host, port, timeout=self.timeout)
+        return HTTPSConnection(host, port, timeout=self.timeout, context=_context(self.home))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Every error of the connection as a DockerFailed."""
+        import ssl
+        from http.client import HTTPException
+
+        url, name = self.address.url, self.machine.name
+        try:
+            yield
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            # A user-mode forward takes connections before the guest is up, then drops them.
+            raise Unreachable(f"{url} closed the connection", hint=f"machine status {name}") from error
+        except ssl.SSLError as error:
+            raise _mistrust(url, name, error) from error
+        except (OSError, HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"Docker doesn't answer on {url}: {reason}", hint=f"machine status {name}") from error
+
+
+def _context(home: Home) -> ssl.SSLContext:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(home.ca)
+        context.load_cert_chain(home.cert, home.key)
+    except OSError as error:
+        raise DockerFailed(
+            f"the certificates in {home.folder} can't be used: {error}", hint=f"machine regenerate-certs {home.name}"
+        ) from error
+    return context
+
+
+def _mistrust(url: str, name: str, error: ssl.SSLError) -> DockerFailed:
+    reason = error.reason or ""
+    if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
+        return DockerFailed(f"what answers on {url} doesn't speak TLS", hint=f"machine status {name}")
+    cause = getattr(error, "verify_message", "") or reason.replace("_", " ").lower() or str(error)
+    return DockerFailed(
+        f"the certificates for {url} don't fit: {cause}", hint=f"machine regenerate-certs {name}", details=str(error)
+    )
+
+
+def _json(raw: bytes, address: Address) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise DockerFailed(f"what answers on {address.url} isn't a Docker engine: {error}") from error
+
+
+def _refused(address: Address, status: int, body: bytes) -> DockerFailed:
+    text = body.decode("utf-8", "replace").strip()
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        text = str(json.loads(text)["message"])
+    # 5xx: the engine is there, and not well yet.
+    kind = Unreachable if status >= 500 else DockerFailed
+    return kind(f"Docker on {address.url} answers {status}: {text}")

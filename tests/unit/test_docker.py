@@ -1,0 +1,245 @@
+import contextlib
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from machine import certs, docker
+from machine.docker import Client
+from machine.errors import DockerFailed
+from machine.paths import Home
+from machine.spec import Address, Machine
+
+TLS = Machine("dev", "qemu", "uuid", "mac", "", 1024, 2, 8192)
+PLAIN = Machine("dev", "qemu", "uuid", "mac", "", 1024, 2, 8192, tls=False)
+EVENTS = [{"Type": "container", "Action": "start", "id": "a"}, {"Type": "container", "Action": "die", "id": "a"}]
+
+
+class Engine(BaseHTTPRequestHandler):
+    """Answers as dockerd 28.5 does."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[str]
+    goes_on: threading.Event
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path == "/events":
+            self.follow(query)
+        elif path == "/_ping":
+            self.answer(200, b"OK", "text/plain")
+        elif path == "/version":
+            self.answer(200, {"Version": "28.5.1", "ApiVersion": "1.51", "MinAPIVersion": "1.24"})
+        elif path == "/starting":
+            self.answer(503, {"message": "not yet"})
+        elif path == "/garbage":
+            self.answer(200, b"<html>", "text/html")
+        else:
+            self.answer(404, {"message": "page not found"})
+
+    def answer(self, code: int, body: object, kind: str = "application/json") -> None:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode() + b"\n"
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def follow(self, query: str) -> None:
+        self.asked.append(urllib.parse.unquote(query))
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.flush()
+        for event in EVENTS:
+            self.goes_on.wait(10)
+            # Lines and chunks need not begin together.
+            line = json.dumps(event).encode() + b"\n"
+            for part in (line[:7], line[7:]):
+                self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that is refused, or goes away, is what these tests are about."""
+
+
+@contextlib.contextmanager
+def serving(context: ssl.SSLContext | None = None) -> Iterator[tuple[Address, type[Engine]]]:
+    handler = type("Engine", (Engine,), {"asked": [], "goes_on": threading.Event()})
+    with Server(("127.0.0.1", 0), handler) as server:
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield Address("127.0.0.1", docker_port=server.server_port), handler
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def new_store(folder: Path, *addresses: str) -> Home:
+    home = Home(folder / "machines" / "dev")
+    home.folder.mkdir(parents=True)
+    certs.issue_server(home.store / "certs", home, names=[], addresses=addresses)
+    return home
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return new_store(tmp_path_factory.mktemp("store"), "127.0.0.1")
+
+
+def context_of(home: Home) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(home.server_cert, home.server_key)
+    context.load_verify_locations(home.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@pytest.fixture(params=["tls", "plain"])
+def engine(request: pytest.FixtureRequest, home: Home) -> Iterator[tuple[Client, type[Engine]]]:
+    tls = request.param == "tls"
+    with serving(context_of(home) if tls else None) as (address, handler):
+        yield Client(TLS if tls else PLAIN, home, address, timeout=5), handler
+
+
+def test_it_answers(engine: tuple[Client, type[Engine]]) -> None:
+    client, _ = engine
+    assert client.ping()
+    assert client.version() == "28.5.1"
+    assert docker.ping(client.machine, client.home, client.address)
+    assert docker.version(client.machine, client.home, client.address) == "28.5.1"
+
+
+def test_errors_of_the_engine_are_told(engine: tuple[Client, type[Engine]]) -> None:
+    client, _ = engine
+    with pytest.raises(DockerFailed, match="answers 404: page not found"):
+        client.get("/containers/none/json")
+    with pytest.raises(docker.Unreachable, match="answers 503: not yet"):
+        client.get("/starting")
+    with pytest.raises(DockerFailed, match="isn't a Docker engine"):
+        client.get("/garbage")
+
+
+def test_events_come_as_they_happen(engine: tuple[Client, type[Engine]]) -> None:
+    client, handler = engine
+    events = client.events({"type": ["container"], "label": ['a="&?#']})
+    assert next(events) is None
+    # Only now does the engine have an event: the first item didn't wait for it.
+    handler.goes_on.set()
+    assert list(events) == EVENTS
+    assert json.loads(handler.asked[0].removeprefix("filters=")) == {"type": ["container"], "label": ['a="&?#']}
+
+
+def test_events_outlast_the_timeout(engine: tuple[Client, type[Engine]]) -> None:
+    client, handler = engine
+    client.timeout = 0.3
+    events = client.container_events()
+    next(events)
+    threading.Timer(0.6, handler.goes_on.set).start()
+    assert len(list(events)) == 2
+
+
+def test_leaving_the_events_closes_the_connection(engine: tuple[Client, type[Engine]]) -> None:
+    client, handler = engine
+    events = client.events({})
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    handler.goes_on.set()
+    assert client.ping()
+
+
+def test_without_a_client_certificate_one_is_refused(home: Home, tmp_path: Path) -> None:
+    """The engine's side of it: a client of another store."""
+    other = new_store(tmp_path, "127.0.0.1")
+    other.ca.write_bytes(home.ca.read_bytes())
+    with (
+        serving(context_of(home)) as (address, _),
+        pytest.raises(DockerFailed, match=r"don't fit: .*unknown ca") as caught,
+    ):
+        docker.ping(TLS, other, address)
+    assert caught.value.hint == "machine regenerate-certs dev"
+
+
+def test_another_stores_engine_is_refused(home: Home, tmp_path: Path) -> None:
+    other = new_store(tmp_path, "127.0.0.1")
+    with (
+        serving(context_of(other)) as (address, _),
+        pytest.raises(DockerFailed, match="don't fit: self-signed certificate in certificate chain") as caught,
+    ):
+        docker.ping(TLS, home, address)
+    assert caught.value.hint == "machine regenerate-certs dev"
+
+
+def test_a_certificate_for_another_address_is_refused(tmp_path: Path) -> None:
+    other = new_store(tmp_path, "127.0.0.9")
+    with serving(context_of(other)) as (address, _), pytest.raises(DockerFailed, match="IP address mismatch"):
+        docker.ping(TLS, other, address)
+
+
+def test_plain_http_instead_of_tls_and_the_reverse(home: Home) -> None:
+    with serving() as (address, _), pytest.raises(DockerFailed, match="doesn't speak TLS"):
+        docker.ping(TLS, home, address)
+    with serving(context_of(home)) as (address, _):
+        assert not docker.ping(PLAIN, home, address, timeout=2)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("nonsense")], ids=["absent", "damaged"])
+@pytest.mark.parametrize("name", ["ca", "key"])
+def test_certificates_that_cant_be_read(tmp_path: Path, name: str, spoil: Callable[[Path], object]) -> None:
+    home = new_store(tmp_path)
+    spoil(getattr(home, name))
+    with pytest.raises(DockerFailed, match="can't be used") as caught:
+        docker.ping(TLS, home, Address("127.0.0.1", docker_port=1))
+    assert caught.value.hint == "machine regenerate-certs dev"
+
+
+@pytest.mark.parametrize("machine", [TLS, PLAIN], ids=["tls", "plain"])
+def test_nothing_there_yet(home: Home, machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = Address("127.0.0.1", docker_port=listener.getsockname()[1])
+        started = time.monotonic()
+        # It takes connections and says nothing, as a forward whose guest is still booting.
+        assert not docker.ping(machine, home, address, timeout=0.2)
+        assert time.monotonic() - started < 2
+
+        def drop() -> None:
+            for _ in range(2):  # the one from before, and the next
+                listener.accept()[0].close()
+
+        dropper = threading.Thread(target=drop)
+        dropper.start()
+        assert not docker.ping(machine, home, address, timeout=5)
+        dropper.join()
+    assert not docker.ping(machine, home, address)
+    with pytest.raises(DockerFailed, match="doesn't answer") as caught:
+        docker.version(machine, home, address)
+    assert caught.value.hint == "machine status dev"
+
+
+def test_imports_stay_small() -> None:
+    """A process of each running machine lives with this module."""
+    program = (
+        "import sys, machine.docker;"
+        "print(*{'ssl', 'http.client', 'urllib.request', 'cryptography', 'paramiko', 'jinja2'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
