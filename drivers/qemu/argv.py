@@ -19,7 +19,6 @@ DISK = "disk.qcow2"
 TCG_CACHE_MIB = 256
 
 _BOARD = {"x86_64": "q35", "aarch64": "virt"}
-_CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 
 
 def argv(
@@ -35,14 +34,14 @@ def argv(
 ) -> list[str]:
     """The command that starts the machine and puts itself into the background once its devices are there.
 
-    architecture is "x86_64" or "aarch64"; command_line the kernel's, without the console.
+    architecture is "x86_64" or "aarch64"; command_line is the kernel's.
     """
     return [
         *(binary, "-name", f"machine-{machine.name},process=machine-{machine.name}", "-uuid", machine.uuid),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", _board(architecture), "-accel", _accelerator(accelerator)),
         *("-cpu", cpu, "-smp", str(machine.cpus), "-m", str(machine.memory_mib)),
-        *_boot(image, f"console={_CONSOLE[architecture]} {command_line}"),
+        *_boot(image, command_line),
         *_disk("data", home / DISK, "qcow2"),
         *_medium("seed", home.seed),
         *_network(machine),

@@ -153,7 +153,7 @@ class Qemu(Driver):
 
     def _forward_published_ports(self) -> None:
         with (self.home / "ports.log").open("wb") as log:
-            detach([sys.executable, "-m", "machine.drivers.qemu.ports", self.home.folder], output=log)
+            detach([sys.executable, "-m", "machine.drivers.qemu", self.home.folder], output=log)
 
     def _explained(self, error: ToolFailed) -> DriverFailed:
         if "host forwarding" in error.stderr or "Address already in use" in error.stderr:

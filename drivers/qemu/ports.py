@@ -1,8 +1,7 @@
 """The helper process of a running machine: published container ports appear on the machine's address.
 
 It lives exactly as long as the QEMU process. Docker's event stream says when a container came or went; the forwards of
-QEMU's user-mode network are then brought in line with the ports that running containers publish. Started by the driver:
-python -m machine.drivers.qemu.ports HOME
+QEMU's user-mode network are then brought in line with the ports that running containers publish.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
 from pathlib import Path
@@ -112,7 +110,3 @@ def _monitor(home: Home) -> Qmp | None:
         return Qmp(home / PORTS_MONITOR)
     except DriverFailed:
         return None
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

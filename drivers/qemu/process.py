@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ TOLERANCE = 2.0
 
 
 class Process:
-    """pidfile is the one that QEMU wrote; its path stands in the command line of that QEMU, and in no other."""
+    """pidfile is the one that QEMU wrote; `-pidfile PATH` stands in the command line of that QEMU, and in no other."""
 
     def __init__(self, pidfile: Path) -> None:
         self.pidfile = pidfile
@@ -36,7 +37,7 @@ class Process:
             return None
         import psutil  # 15 ms, and a stopped machine doesn't need it
 
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, ValueError):  # no process has a number below zero
             process = psutil.Process(pid)
             if process.create_time() <= written + TOLERANCE and self._is_ours(process):
                 return process
@@ -67,7 +68,8 @@ class Process:
         self.pidfile.unlink(missing_ok=True)
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        return process.pid != os.getpid() and str(self.pidfile) in process.cmdline() and _alive(process)
+        option = ("-pidfile", str(self.pidfile))
+        return process.pid != os.getpid() and option in pairwise(process.cmdline()) and _alive(process)
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -41,9 +41,9 @@ class Connection:
     def close(self) -> None:
         self.socket.close()
 
-    def send(self, message: dict[str, object]) -> None:
+    def send(self, message: dict[str, object], *, prefix: bytes = b"") -> None:
         try:
-            self.socket.sendall(json.dumps(message).encode() + b"\n")
+            self.socket.sendall(prefix + json.dumps(message).encode() + b"\n")
         except OSError as error:
             raise DriverFailed(f"QEMU closed {self.path.name}: {error}") from error
 
@@ -59,8 +59,13 @@ class Connection:
                 raise DriverFailed(f"QEMU closed {self.path.name}")
             self.buffer += more
         line, self.buffer = self.buffer.split(b"\n", 1)
-        answer = json.loads(line.lstrip(b"\xff") or b"{}")
-        assert isinstance(answer, dict)
+        try:
+            # What stands before 0xFF is the half line of an earlier client.
+            answer = json.loads(line.rpartition(b"\xff")[2] or b"{}")
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise DriverFailed(f"what answers on {self.path.name} speaks another protocol", details=repr(line[:200]))
         return answer
 
 
@@ -120,8 +125,7 @@ class GuestAgent(Connection):
         # The channel may hold half a line of an earlier client: 0xFF makes the agent drop it, and the answer to be
         # taken is the one that carries our number (qemu-ga-ref, guest-sync-delimited).
         number = time.monotonic_ns() & 0x7FFFFFFF
-        self.socket.sendall(b"\xff")
-        self.send({"execute": "guest-sync-delimited", "arguments": {"id": number}})
+        self.send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, prefix=b"\xff")
         while self.receive().get("return") != number:
             pass
 

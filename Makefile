@@ -1,0 +1,35 @@
+# The two set-up commands are `make up` and `make test`; each works on a fresh machine.
+.PHONY: up test check bench iso clean
+
+VENV := .venv
+MACHINE := $(VENV)/bin/machine
+SHELL := /bin/bash
+
+up: $(VENV)/installed
+	@.ci/up
+
+test: $(VENV)/tested
+	@.ci/test
+
+check: $(VENV)/tested
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+bench: $(VENV)/tested
+	@$(VENV)/bin/python benchmarks/run.py
+
+iso: $(VENV)/installed
+	@$(MACHINE) iso build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# Made anew when what they are made from changes.
+$(VENV)/installed: pyproject.toml .ci/requirements .ci/packages
+	@.ci/requirements run
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	@.ci/requirements test
+	@touch $@
