@@ -93,7 +93,7 @@ def loads(text: str, source: Path) -> Machine:
     hint = f"restore the file from a backup, or remove the machine: machine rm -f {source.parent.name}"
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreDamaged(f"{source} is damaged: {error}", hint=hint) from error
     if not isinstance(data, dict) or not isinstance(written := data.pop("format", None), int):
         raise StoreDamaged(f"{source} wasn't written by machine", hint=hint)

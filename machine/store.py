@@ -8,8 +8,9 @@
         creating.json         the same while create is at work
         lock                  held by whoever changes the machine
 
-A process that dies drops its lock. So a folder without machine.json whose lock is free is what a killed create left
-behind, and `sweep` clears it: each command calls that first.
+A process that dies drops its lock. So a folder with creating.json whose lock is free is what a killed create left
+behind, and `sweep` clears it: each command calls that first. What somebody else put there (docker-machine keeps its
+machines under the same $MACHINE_STORAGE_PATH) is left alone.
 """
 
 from __future__ import annotations
@@ -79,20 +80,29 @@ def load(name: str) -> Machine:
     """Raises NoSuchMachine, or StoreDamaged when machine.json can't be understood."""
     config = home(name).config
     try:
-        text = config.read_text(encoding="utf-8")
+        return _read(config)
     except FileNotFoundError as error:
         raise NoSuchMachine(name) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreDamaged(f"{config} can't be read: {error}") from error
-    return spec.loads(text, config)
 
 
 def read(home: Home) -> Machine:
     """The machine of a home, also while it is being created."""
     for path in (home.config, home.creating):
         with contextlib.suppress(FileNotFoundError):
-            return spec.loads(path.read_text(encoding="utf-8"), path)
+            return _read(path)
     raise NoSuchMachine(home.name)
+
+
+def _read(path: Path) -> Machine:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreDamaged(
+            f"{path} can't be read: {error}", hint=f"mend it, or remove the machine: machine rm -f {path.parent.name}"
+        ) from error
+    return spec.loads(text, path)
 
 
 def save(machine: Machine) -> None:
@@ -106,7 +116,7 @@ def all_known() -> list[Machine]:
     """Every machine whose file can be read, those being created included."""
     known = []
     for place in _folders():
-        with contextlib.suppress(MachineError, OSError):
+        with contextlib.suppress(MachineError):
             known.append(read(Home(place)))
     return known
 
@@ -169,13 +179,33 @@ def removing(name: str, remove: Callable[[Home], None]) -> Iterator[None]:
         _discard(place, lock)
 
 
-def sweep(undo: Callable[[Machine, Home], None]) -> list[str]:
-    """Clear what a killed create or rm left behind; returns the names. Costs a look at each folder otherwise."""
-    suspects = [place for place in _folders() if not (place / "machine.json").exists()]
+def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineError | None]]:
+    """Clear what a killed create or rm left behind. Costs a look at each folder when there is nothing.
+
+    Yields the names, and why one couldn't be cleared: that mustn't keep anybody from the other machines.
+    """
+    suspects = [Home(place) for place in _folders() if _is_left_over(Home(place))]
     if not suspects:
-        return []
+        return
     with _store_lock():
-        return [place.name for place in suspects if _swept(Home(place), undo)]
+        for place in suspects:
+            try:
+                if _swept(place, undo):
+                    yield place.name, None
+            except MachineError as error:
+                yield place.name, error
+
+
+def _is_left_over(place: Home) -> bool:
+    """Whether a folder looks as a create or rm leaves it when it is killed: nothing in it yet, or creating.json."""
+    if place.config.exists():
+        return False
+    if place.name.startswith(TRASH) or place.creating.exists():
+        return True
+    with contextlib.suppress(OSError), os.scandir(place.folder) as entries:
+        unfinished = (place.lock.name, f".{place.creating.name}")
+        return all(entry.name.startswith(unfinished) for entry in entries)
+    return False
 
 
 def _swept(place: Home, undo: Callable[[Machine, Home], None]) -> bool:
@@ -183,19 +213,21 @@ def _swept(place: Home, undo: Callable[[Machine, Home], None]) -> bool:
         shutil.rmtree(place.folder, ignore_errors=True)
         return False
     lock = _lock(place)
-    if place.config.exists() or not place.folder.exists() or not _try(lock):
+    if not _try(lock):
         return False
-    if place.config.exists():  # create was through in between
+    try:
+        if not _is_left_over(place):  # create was through in between
+            return False
+        with contextlib.suppress(NoSuchMachine, StoreDamaged):
+            undo(read(place), place)
+        _discard(place, lock)
+    finally:
         lock.release()
-        return False
-    with contextlib.suppress(NoSuchMachine, StoreDamaged):
-        undo(read(place), place)
-    _discard(place, lock)
     return True
 
 
 def _refuse_or_sweep(place: Home, undo: Callable[[Machine, Home], None]) -> None:
-    if place.config.exists() or not _swept(place, undo):
+    if not _is_left_over(place) or not _swept(place, undo):
         raise MachineExists(place.name)
 
 
@@ -229,7 +261,7 @@ def _try(lock: FileLock) -> bool:
 
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, FileNotFoundError):  # held, or its folder has gone in between
         return False
     return True
 
@@ -244,6 +276,8 @@ def _acquired(lock: FileLock, name: str) -> Iterator[None]:
         raise MachineError(
             f'another command is at work on the machine "{name}"', hint="wait for it to end, or end it"
         ) from error
+    except FileNotFoundError as error:  # that other command was rm
+        raise NoSuchMachine(name) from error
     try:
         yield
     finally:

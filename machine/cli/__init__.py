@@ -98,6 +98,8 @@ def main() -> NoReturn:
     """Run the command line; every error is printed here and nowhere else, and the exit code set."""
     try:
         code = machine.main(prog_name="machine", standalone_mode=False) or 0
+        if sys.stdout:
+            sys.stdout.flush()  # here, and not at exit, where an error is a traceback
     except MachineError as error:
         code = _fail(error)
     except click.ClickException as error:
@@ -111,9 +113,7 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if _debug():
-            raise
-        code = _fail(MachineError(_os_error(error)))
+        code = _fail_of_system(error)
     sys.exit(code)
 
 
@@ -124,13 +124,10 @@ def _fail(error: MachineError) -> int:
     return error.exit_code
 
 
-def _os_error(error: OSError) -> str:
-    where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where}"
+def _fail_of_system(error: OSError) -> int:
+    from machine.cli.report import explained
 
-
-def _debug() -> bool:
-    return bool(os.environ.get("MACHINE_DEBUG"))
+    return _fail(explained(error))
 
 
 def _meant(typed: str) -> str:
@@ -144,8 +141,12 @@ def _sweep() -> None:
     """Clear what a killed create left behind; in the usual case that there is nothing, one look at each folder."""
     from machine import store
 
-    for name in store.sweep(_undo):
-        print(f'Removed what an interrupted "machine create {name}" had left behind.', file=sys.stderr)
+    for name, error in store.sweep(_undo):
+        if error:
+            print(f"warning: what is left of the machine {name} can't be removed: {error.message}", file=sys.stderr)
+            print(f"Next: machine rm -f {name}", file=sys.stderr)
+        else:
+            print(f'Removed what an interrupted "machine create {name}" had left behind.', file=sys.stderr)
 
 
 def _undo(left: Machine, home: Home) -> None:
