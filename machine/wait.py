@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +10,16 @@ from typing import TypeVar
 from machine.errors import WaitTimeout
 
 T = TypeVar("T")
+
+# Ctrl-C reaches the main thread only. Each thread is told once: what it undoes then may wait as ever.
+_interrupted = threading.Event()
+_told = threading.local()
+
+
+def interrupt() -> None:
+    """Make the waits of the other threads end with KeyboardInterrupt: the user has pressed Ctrl-C."""
+    _told.already = True
+    _interrupted.set()
 
 
 def until(
@@ -34,3 +45,10 @@ def until(
             raise WaitTimeout(what, timeout, details=details())
         time.sleep(min(interval, left))
         interval = min(interval * 1.2, slowest)
+        _end_when_interrupted()
+
+
+def _end_when_interrupted() -> None:
+    if _interrupted.is_set() and not getattr(_told, "already", False):
+        _told.already = True
+        raise KeyboardInterrupt

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from machine import store
-from machine.cli.report import report
+from machine import store, wait
+from machine.cli.report import explained, report
 from machine.errors import MachineError, NoSuchMachine, Usage
 
 DEFAULT = "default"
@@ -43,12 +43,21 @@ def each(names: Sequence[str], work: Callable[[str], None], *, as_json: bool = F
             work(name)
         except MachineError as error:
             failures[name] = error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            failures[name] = explained(error)
 
     if len(names) == 1:
         guarded(names[0])
     else:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(guarded, names))
+            try:
+                list(pool.map(guarded, names))
+            except KeyboardInterrupt:
+                wait.interrupt()
+                pool.shutdown(cancel_futures=True)
+                raise
     for name, error in failures.items():
         report(error, name=name if len(names) > 1 else "", as_json=as_json)
     return max((error.exit_code for error in failures.values()), default=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from machine.errors import MachineError
@@ -10,7 +9,9 @@ from machine.errors import MachineError
 
 def report(error: MachineError, *, name: str = "", as_json: bool = False) -> None:
     """Print the error to stderr. name: the machine it happened to, where there are several."""
-    if os.environ.get("MACHINE_DEBUG"):
+    from machine import run  # it brings subprocess, which `machine env` does without
+
+    if run.debug:
         import traceback
 
         traceback.print_exception(error)
@@ -25,3 +26,9 @@ def report(error: MachineError, *, name: str = "", as_json: bool = False) -> Non
         print(f"  {line}", file=sys.stderr)
     if error.hint:
         print(f"Next: {error.hint}", file=sys.stderr)
+
+
+def explained(error: OSError) -> MachineError:
+    """The error as ours: a full disk, a folder without permission."""
+    where = f": {error.filename}" if error.filename else ""
+    return MachineError(f"{error.strerror or error}{where}")
