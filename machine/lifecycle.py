@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from machine import docker, identity, images, registry, ssh, store, wait
 from machine.driver import Driver, Machine, State
-from machine.errors import DriverFailed, MachineError, WaitTimeout
+from machine.errors import DriverFailed, MachineError, ToolMissing, WaitTimeout
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.run import run
@@ -116,15 +118,27 @@ def kill(name: str, progress: Progress) -> bool:
 
 
 def remove(name: str, progress: Progress, *, force: bool = False) -> None:
-    """Remove the machine and all that belongs to it. force: also when its machine.json can't be read."""
+    """Remove the machine and all that belongs to it.
+
+    force: also when its machine.json can't be read, or its driver fails; a note tells what may be left of it then.
+    """
     try:
         machine = store.load(name) if store.home(name).config.exists() else None
     except MachineError:
         if not force:
             raise
         machine = None
+
+    def take_down(home: Home) -> None:
+        try:
+            undo(machine, home)
+        except MachineError as error:
+            if not force:
+                raise
+            progress.note(f"the virtual machine may be left: {error.message}")
+
     progress.phase("removing")
-    with store.removing(name, lambda home: undo(machine, home)):
+    with store.removing(name, take_down):
         pass
 
 
@@ -134,8 +148,15 @@ def undo(machine: Machine | None, home: Home) -> None:
         driver(machine, home).remove()
         return
     unknown = Machine(name=home.name, driver="", uuid="", mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
+    for kind in _working_drivers():
+        with contextlib.suppress(ToolMissing):  # without its tool it has made nothing here
+            kind(unknown, home, run).remove()
+
+
+def _working_drivers() -> Iterator[type[Driver]]:
     for name in registry.names():
-        registry.load(name)(unknown, home, run).remove()
+        with contextlib.suppress(MachineError):
+            yield registry.load(name)
 
 
 def _evidence(home: Home, backend: Driver) -> str:
