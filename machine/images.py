@@ -17,7 +17,8 @@ from machine import files, paths
 from machine.errors import ImageCorrupt, MachineError, NoSuchImage
 from machine.paths import Image
 
-_CHUNK = 1 << 20
+# A folder that isn't an image yet, or never became one.
+_NEW = ".new-"
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,38 @@ def add(path: Path, about: About, *, boot: dict[str, bytes] | None = None) -> Im
     another digest.
     """
     image = Image(about.digest)
-    new = image.folder.with_name(f".{about.digest}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    new = image.folder.with_name(f"{_NEW}{about.digest}")
+    with _lock():
+        _add(path, about, boot or {}, new)
+        shutil.rmtree(image.folder, ignore_errors=True)
+        files.move(new, image.folder)
+        files.write(paths.images() / about.name, about.digest + "\n")
+    return image
+
+
+def _add(path: Path, about: About, boot: dict[str, bytes], new: Path) -> None:
+    for left_over in paths.images().glob(f"{_NEW}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
     files.make_folder(new)
     try:
         shutil.copyfile(path, new / "image")
         if (found := digest(new / "image")) != about.digest:
             raise ImageCorrupt(f"{path} has the digest {found}, not {about.digest}", hint="fetch or build it again")
-        for name, content in (boot or {}).items():
+        for name, content in boot.items():
             files.write(new / name, content)
         files.write(new / "image.json", json.dumps(asdict(about), indent=2) + "\n")
-        shutil.rmtree(image.folder, ignore_errors=True)
-        files.move(new, image.folder)
-    finally:
+    except BaseException:
         shutil.rmtree(new, ignore_errors=True)
-    files.write(paths.images() / about.name, about.digest + "\n")
-    return image
+        raise
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    from filelock import FileLock
+
+    files.make_folder(paths.images())
+    with FileLock(paths.images() / ".lock", mode=0o600):
+        yield
 
 
 def current(name: str) -> Image:
@@ -82,24 +99,26 @@ def cached() -> Iterator[About]:
     """Every image of the cache, in the order of its age, oldest first."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for folder in paths.images().iterdir():
+        for folder in paths.images().glob("[!.]*"):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 found.append(About(**json.loads((folder / "image.json").read_text())))
     return iter(sorted(found, key=lambda about: about.created))
 
 
 def find(text: str) -> About:
-    """The image of that name, or whose digest begins so. Raises NoSuchImage, MachineError when several do."""
-    matching = [about for about in cached() if about.digest.startswith(text)]
+    """The newest image of that name, else the one whose digest begins so.
+
+    Raises NoSuchImage, or MachineError when several digests do.
+    """
+    images = list(cached())
+    named = any(about.name == text for about in images)
+    begin = current(text).digest if named else text
+    matching = [about for about in images if begin and about.digest.startswith(begin)]
     if len(matching) > 1:
         raise MachineError(f'several images begin with "{text}"', hint="type more of the digest: machine iso ls")
-    if matching:
-        return matching[0]
-    wanted = current(text).digest if (paths.images() / text).is_file() else ""
-    for about in cached():
-        if about.digest == wanted:
-            return about
-    raise NoSuchImage(f'there is no image "{text}" in the cache', hint="see which there are: machine iso ls")
+    if not matching:
+        raise NoSuchImage(f'there is no image "{text}" in the cache', hint="see which there are: machine iso ls")
+    return matching[0]
 
 
 def remove(about: About) -> None:

@@ -48,11 +48,10 @@ def add(path: Path) -> Image:
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine iso ls")
     boot = extract(path, "/boot/vmlinuz", "/boot/initrd.img", "/machineos/about.json")
-    kernel, initrd, about = boot
-    facts = json.loads(about)
-    return images.add(
-        path,
-        About(
+    kernel, initrd, raw = boot
+    try:
+        facts = json.loads(raw)
+        about = About(
             name=NAME,
             digest=images.digest(path),
             architecture=facts["architecture"],
@@ -60,9 +59,11 @@ def add(path: Path) -> Image:
             size=path.stat().st_size,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=facts["version"],
-        ),
-        boot={"kernel": kernel, "initrd": initrd, "cmdline": facts["command_line"].encode()},
-    )
+        )
+        command_line = facts["command_line"].encode()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _foreign(path, error) from error
+    return images.add(path, about, boot={"kernel": kernel, "initrd": initrd, "cmdline": command_line})
 
 
 def extract(iso: Path, *names: str) -> list[bytes]:
@@ -78,7 +79,11 @@ def extract(iso: Path, *names: str) -> list[bytes]:
         finally:
             reader.close()
     except PyCdlibException as error:
-        raise ImageCorrupt(f"{iso} is no machineos: {error}", hint="build one: machine iso build") from error
+        raise _foreign(iso, error) from error
+
+
+def _foreign(iso: Path, error: Exception) -> ImageCorrupt:
+    return ImageCorrupt(f"{iso} is no machineos: {error}", hint="build one: machine iso build")
 
 
 def _file(reader: object, name: str) -> bytes:
