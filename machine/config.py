@@ -19,15 +19,13 @@ from machine.errors import Usage
 def defaults(known: Collection[str]) -> dict[str, Any]:
     """The file's values by parameter name (dashes as underscores). Raises Usage for what it doesn't know."""
     path = paths.store() / "config.toml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    import tomllib
+    import tomllib  # 10 ms, and few have such a file
 
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not TOML, or not even UTF-8
         raise Usage(f"{path}: {error}", hint="mend the file, or remove it") from error
     values = {key.replace("-", "_"): value for key, value in data.items()}
     if unknown := sorted(values.keys() - set(known)):

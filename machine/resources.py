@@ -9,7 +9,8 @@ from pathlib import Path
 from machine.errors import CheckFailed, Usage
 
 _UNITS = {"": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([mgt]?)(?:i?b)?", re.IGNORECASE)
+# Digits are counted, because a float has an end: "9" * 400 is infinite.
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(?:([mgt])(?:i?b)?)?", re.IGNORECASE)
 
 SMALLEST_MEMORY_MIB = 256
 SMALLEST_DISK_MIB = 512
@@ -19,7 +20,7 @@ SMALLEST_FREE_MIB = 64
 def mib(text: str) -> int:
     """A size in MiB from "8096" (MiB), "8G", "1.5GiB" or "512M"; a unit is binary. Raises Usage."""
     match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+    size = int(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
     if size <= 0:
         raise Usage(f'"{text}" is no size', hint="a size is a number of MiB, or has a unit: 8096, 8G, 1.5G, 512M")
     return size
