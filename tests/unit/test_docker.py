@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -167,13 +168,24 @@ def test_leaving_the_events_closes_the_connection(engine: tuple[Client, type[Eng
     assert client.ping()
 
 
-def test_without_a_client_certificate_one_is_refused(home: Home, tmp_path: Path) -> None:
-    """The engine's side of it: a client of another store."""
+@pytest.mark.parametrize("error", [None, BrokenPipeError, ssl.SSLEOFError], ids=["after", "during", "before"])
+def test_another_stores_client_is_refused(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None
+) -> None:
+    """The engine may hang up before the request is out: with TLS 1.3 it knows the client only after the client it."""
     other = new_store(tmp_path, "127.0.0.1")
     other.ca.write_bytes(home.ca.read_bytes())
+    request = HTTPConnection.request
+
+    def interrupted(connection: HTTPConnection, method: str, path: str) -> None:
+        request(connection, method, path)
+        if error:
+            raise error
+
+    monkeypatch.setattr(HTTPConnection, "request", interrupted)
     with (
         serving(context_of(home)) as (address, _),
-        pytest.raises(DockerFailed, match=r"don't fit: .*unknown ca") as caught,
+        pytest.raises(DockerFailed, match="don't fit: tlsv1 alert unknown ca") as caught,
     ):
         docker.ping(TLS, other, address)
     assert caught.value.hint == "machine regenerate-certs dev"
@@ -222,11 +234,15 @@ def test_nothing_there_yet(home: Home, machine: Machine) -> None:
         assert time.monotonic() - started < 2
 
         def drop() -> None:
-            for _ in range(2):  # the one from before, and the next
-                listener.accept()[0].close()
+            listener.accept()[0].close()  # the one from before
+            listener.accept()[0].close()
+            with listener.accept()[0] as greeted:
+                greeted.recv(4096)
 
         dropper = threading.Thread(target=drop)
         dropper.start()
+        # It drops them at once, or when it has heard us.
+        assert not docker.ping(machine, home, address, timeout=5)
         assert not docker.ping(machine, home, address, timeout=5)
         dropper.join()
     assert not docker.ping(machine, home, address)
