@@ -198,9 +198,9 @@ def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineE
 
 def _is_left_over(place: Home) -> bool:
     """Whether a folder looks as a create or rm leaves it when it is killed: nothing in it yet, or creating.json."""
-    if place.config.exists():
+    if place.config.exists() and not place.name.startswith(TRASH):
         return False
-    if place.name.startswith(TRASH) or place.creating.exists():
+    if place.creating.exists() or place.name.startswith(TRASH):
         return True
     with contextlib.suppress(OSError), os.scandir(place.folder) as entries:
         unfinished = (place.lock.name, f".{place.creating.name}")

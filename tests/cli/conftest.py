@@ -1,0 +1,3 @@
+from fake_fixtures import begin, vms
+
+__all__ = ["begin", "vms"]

@@ -1,0 +1,64 @@
+"""Fixtures for tests that make machines with the fake driver, on top of those in conftest.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import machine_fake
+import pytest
+
+from machine import docker, images, ssh
+from machine.images import About
+
+HERE = Path(__file__).parent
+DEADLINE = 30
+
+
+@pytest.fixture
+def vms(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with an image, the driver `fake` by default; and the folder in which it keeps its virtual machines."""
+    folder = store / "fake"
+    folder.mkdir()
+    monkeypatch.delenv("FAKE_FAILS", raising=False)
+    monkeypatch.setenv("MACHINE_DRIVER", "fake")
+    # For processes that are started; in this one:
+    monkeypatch.setenv(machine_fake.ANSWERS, "1")
+    monkeypatch.setattr(docker, "ping", lambda machine, home, *_, **__: machine_fake.pretend(home))
+    monkeypatch.setattr(ssh, "ready", lambda home, *_, **__: machine_fake.pretend(home))
+    add_image(tmp_path, "machineos", b"an operating system")
+    return folder
+
+
+def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01") -> About:
+    file = folder / "image"
+    file.write_bytes(content)
+    about = About(name, images.digest(file), "x86_64", "iso", len(content), created)
+    images.add(file, about, boot={"kernel": b"k", "initrd": b"i", "cmdline": b"quiet\n"})
+    return about
+
+
+@pytest.fixture
+def begin(vms: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start the command line in a process of its own; `ended` waits for it."""
+
+    def begin(*words: str, **options: object) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(HERE)}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen([sys.executable, "-m", "machine", *words], env=environment, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+    return begin
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """The exit code, and what the process printed on stdout and stderr."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, out, err

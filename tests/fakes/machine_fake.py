@@ -1,0 +1,92 @@
+"""A driver of somebody else, as a wheel would bring it: its virtual machines are files of the folder
+`fake` in the store.
+
+It is found through the dist-info folder beside it, by anyone who has this folder on sys.path. A process that is started
+with $FAKE_ANSWERS takes the fake's word for Docker and SSH: nothing answers there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from machine.driver import Driver, State
+from machine.errors import CheckFailed, DriverFailed
+
+ANSWERS = "FAKE_ANSWERS"
+
+
+@dataclass(frozen=True)
+class Options:
+    slow: int = field(default=0, metadata={"help": "Seconds that create takes."})
+    fails: str = field(default="", metadata={"help": "The step that fails.", "envvar": "FAKE_FAILS"})
+    bold: bool = field(default=False, metadata={"help": "A switch."})
+    word: tuple[str, ...] = field(default=(), metadata={"help": "A list.", "flag": "--fake-words"})
+
+
+class Fake(Driver):
+    name: ClassVar[str] = "fake"
+    Options: ClassVar[type] = Options
+
+    @property
+    def vm(self) -> Path:
+        folder = self.home.store / "fake"
+        folder.mkdir(exist_ok=True)
+        return folder / self.home.name
+
+    def check(self) -> list[str]:
+        self._maybe_fail("check", CheckFailed)
+        return ["a note of the fake"]
+
+    def create(self) -> None:
+        self.vm.write_text(State.STOPPED)
+        time.sleep(int(str(self.machine.options.get("slow", 0))))
+        self._maybe_fail("create")
+
+    def start(self) -> None:
+        self._maybe_fail("start")
+        self._switch(State.RUNNING)
+
+    def stop(self) -> None:
+        if self.machine.options.get("fails") != "stop":
+            self._switch(State.STOPPED)
+
+    def kill(self) -> None:
+        self._switch(State.STOPPED)
+
+    def remove(self) -> None:
+        self._maybe_fail("remove")
+        self.vm.unlink(missing_ok=True)
+
+    def state(self) -> State:
+        try:
+            return State(self.vm.read_text())
+        except FileNotFoundError:
+            return State.STOPPED
+
+    def _switch(self, state: State) -> None:
+        if not self.vm.exists():
+            raise DriverFailed("there is no such virtual machine")
+        self.vm.write_text(state)
+
+    def _maybe_fail(self, step: str, kind: type[CheckFailed | DriverFailed] = DriverFailed) -> None:
+        if self.machine.options.get("fails") == step:
+            raise kind(f"the fake fails at {step}", hint="machine create --driver qemu", details="one\ntwo")
+
+
+def pretend(home: Any) -> bool:
+    """Whether Docker and SSH of a machine may be taken to answer: its virtual machine runs."""
+    from machine import store
+
+    machine = store.read(home)
+    return machine.options.get("fails") != "boot" and Fake(machine, home, None).state() is State.RUNNING  # type: ignore[arg-type]
+
+
+if os.environ.get(ANSWERS):
+    from machine import docker, ssh
+
+    docker.ping = lambda machine, home, *_, **__: pretend(home)  # type: ignore[assignment]
+    ssh.ready = lambda home, *_, **__: pretend(home)  # type: ignore[assignment]

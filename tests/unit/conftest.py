@@ -1,0 +1,3 @@
+from fake_fixtures import vms
+
+__all__ = ["vms"]

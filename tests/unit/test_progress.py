@@ -1,0 +1,50 @@
+import io
+import re
+import sys
+
+import pytest
+
+from machine.progress import Display
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_elsewhere_each_phase_is_a_line_with_the_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display() as display:
+        shown = display.of("dev")
+        shown.phase("waiting for Docker")
+        shown.note("slow")
+        shown.done()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"\[ {2}0\.\d s\] dev: waiting for Docker\n\[ {2}0\.\d s\] dev: note: slow\n", err)
+
+
+def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(quiet=True) as display:
+        shown = display.of("dev")
+        shown.phase("waiting for Docker")
+        shown.note("slow")
+        shown.done()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_each_machine_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with Display() as display:
+        first, second = display.of("a"), display.of("b")
+        first.phase("waiting for [bold] {Docker}")
+        second.note("a note: [1] {2}")
+        assert display.bars is not None
+        display.bars.refresh()
+        first.done()
+        second.done()
+    shown = terminal.getvalue()
+    assert "a: waiting for [bold] {Docker}" in shown
+    assert "b: a note: [1] {2}" in shown

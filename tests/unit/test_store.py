@@ -1,0 +1,334 @@
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from machine import files, spec, store
+from machine.errors import MachineError, MachineExists, NoSuchMachine, StoreDamaged, Usage
+from machine.paths import Home
+from machine.spec import Address, Machine
+
+Undone = list[tuple[str, str]]
+
+
+def machine(name: str = "dev", **fields: object) -> Machine:
+    asked = {"driver": "fake", "uuid": name, "mac": "", "image": "", "memory_mib": 1, "cpus": 1, "disk_mib": 1}
+    return Machine(name=name, **{**asked, **fields})  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def place(store: Path) -> Path:
+    return store
+
+
+@pytest.fixture
+def undone() -> Undone:
+    return []
+
+
+@pytest.fixture
+def undo(undone: Undone) -> Callable[[Machine, Home], None]:
+    return lambda machine, home: undone.append((machine.name, home.name))
+
+
+def make(name: str = "dev", **fields: object) -> None:
+    with store.reserve(name, lambda others: machine(name, **fields), lambda *_: None):
+        pass
+
+
+def entries(place: Path) -> list[str]:
+    """What is in the store, without the lock that all commands share."""
+    return sorted(path.name for path in (place / "machines").iterdir() if path.name != ".lock")
+
+
+def left_over(name: str, text: str | None = None) -> Home:
+    """A home as a create that is killed leaves it."""
+    home = store.home(name)
+    files.make_folder(home.folder)
+    home.creating.write_text(spec.dumps(machine(name)) if text is None else text)
+    home.lock.touch()
+    (home / "disk").touch()
+    return home
+
+
+def test_a_machine_is_there_when_its_block_ends_well(place: Path) -> None:
+    with store.reserve("dev", lambda others: machine(), lambda *_: None) as (made, home):
+        assert made == machine()
+        assert store.names() == []
+        assert store.read(home) == machine()
+        assert not store.exists("dev")
+    assert store.names() == ["dev"]
+    assert store.load("dev") == machine()
+    assert sorted(path.name for path in (place / "machines" / "dev").iterdir()) == ["lock", "machine.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_else_nothing_is(error: type[BaseException], place: Path, undo: Callable[..., None], undone: Undone) -> None:
+    with pytest.raises(error), store.reserve("dev", lambda others: machine(), undo):
+        raise error
+    assert undone == [("dev", "dev")]
+    assert entries(place) == []
+
+
+def test_nothing_is_left_when_no_machine_can_be_built(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+    with pytest.raises(ZeroDivisionError), store.reserve("dev", lambda others: 1 / 0, undo):  # type: ignore[arg-type, return-value]
+        pytest.fail("not reached")
+    assert (entries(place), undone) == ([], [])
+
+
+def test_files_are_for_their_owner_only(place: Path) -> None:
+    make()
+    for path in [place / "machines", *(place / "machines").rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_the_machine_is_built_knowing_all_others() -> None:
+    make("a", address=Address("127.77.0.2"))
+    seen: list[Machine] = []
+    with store.reserve("b", lambda others: machine("b"), lambda *_: None):
+
+        def build(others: list[Machine]) -> Machine:
+            seen.extend(others)
+            return machine("c")
+
+        with store.reserve("c", build, lambda *_: None):
+            pass
+    assert sorted(other.name for other in seen) == ["a", "b"]
+
+
+def test_a_name_is_given_once(undo: Callable[..., None]) -> None:
+    make()
+    with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo):
+        pytest.fail("not reached")
+    assert store.load("dev") == machine()
+
+
+def test_a_name_is_given_once_while_it_is_reserved(undo: Callable[..., None], undone: Undone) -> None:
+    with store.reserve("dev", lambda others: machine(), undo):
+        with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo):
+            pytest.fail("not reached")
+        assert list(store.sweep(undo)) == []
+    assert (store.names(), undone) == (["dev"], [])
+
+
+def test_of_many_threads_each_gets_another_address(place: Path) -> None:
+    barrier = threading.Barrier(10)
+
+    def build(others: list[Machine], name: str) -> Machine:
+        taken = {other.address.host for other in others if other.address}
+        return machine(
+            name, address=Address(next(f"127.77.0.{n}" for n in range(2, 255) if f"127.77.0.{n}" not in taken))
+        )
+
+    def work(name: str) -> None:
+        barrier.wait(timeout=20)
+        with store.reserve(name, lambda others: build(others, name), lambda *_: None):
+            pass
+
+    threads = [threading.Thread(target=work, args=(f"m{number}",)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    hosts = {store.load(name).address.host for name in store.names()}  # type: ignore[union-attr]
+    assert len(hosts) == 10
+
+
+def test_what_a_killed_create_left_is_swept(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+    make("kept")
+    left_over("dev")
+    assert list(store.sweep(undo)) == [("dev", None)]
+    assert (undone, entries(place)) == ([("dev", "dev")], ["kept"])
+    assert list(store.sweep(undo)) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0", '{"format": 99}'])
+def test_leftovers_that_cant_be_read_are_swept(text: str, place: Path, undo: Callable[..., None]) -> None:
+    left_over("dev", text)
+    assert list(store.sweep(undo)) == [("dev", None)]
+    assert entries(place) == []
+
+
+def test_leftovers_that_are_no_text_are_swept(place: Path, undo: Callable[..., None]) -> None:
+    left_over("dev").creating.write_bytes(b"\xff\xfe")
+    assert list(store.sweep(undo)) == [("dev", None)]
+    assert entries(place) == []
+
+
+def test_a_create_killed_before_it_wrote_a_file_is_swept(place: Path, undo: Callable[..., None]) -> None:
+    for name, files_ in (("a", []), ("b", ["lock"]), ("c", ["lock", ".creating.json.0f.tmp"])):
+        home = store.home(name)
+        files.make_folder(home.folder)
+        for file in files_:
+            (home / file).touch()
+    assert sorted(name for name, _ in store.sweep(undo)) == ["a", "b", "c"]
+    assert entries(place) == []
+
+
+def test_what_a_killed_removal_left_is_swept_in_silence(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+    make()
+    (place / "machines" / "dev").rename(place / "machines" / ".trash-dev-0123abcd")
+    assert list(store.sweep(undo)) == []
+    assert (entries(place), undone) == ([], [])
+
+
+def test_a_folder_of_another_program_is_left_alone(place: Path, undo: Callable[..., None]) -> None:
+    # docker-machine keeps its machines under the same variable, MACHINE_STORAGE_PATH.
+    foreign = place / "machines" / "old"
+    foreign.mkdir(parents=True)
+    (foreign / "config.json").write_text("{}")
+    (foreign / "disk.vmdk").touch()
+    assert list(store.sweep(undo)) == []
+    assert sorted(path.name for path in foreign.iterdir()) == ["config.json", "disk.vmdk"]
+    assert store.names() == []
+    with pytest.raises(MachineExists):
+        make("old")
+    assert sorted(path.name for path in foreign.iterdir()) == ["config.json", "disk.vmdk"]
+
+
+def test_leftovers_that_cant_be_undone_stay_and_are_told(place: Path, undo: Callable[..., None]) -> None:
+    def fails(machine: Machine, home: Home) -> None:
+        if machine.name == "b":
+            raise MachineError("no hypervisor")
+
+    for name in "abc":
+        left_over(name)
+    told = {name: error and error.message for name, error in store.sweep(fails)}
+    assert told == {"a": None, "b": "no hypervisor", "c": None}
+    assert entries(place) == ["b"]
+    assert list(store.sweep(undo)) == [("b", None)]
+
+
+def test_leftovers_make_room_for_a_machine_of_the_name(undo: Callable[..., None], undone: Undone) -> None:
+    left_over("dev")
+    with store.reserve("dev", lambda others: machine(), undo):
+        pass
+    assert (store.names(), undone) == (["dev"], [("dev", "dev")])
+
+
+def test_a_failing_undo_leaves_what_a_sweep_can_clear(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+    def fails(machine: Machine, home: Home) -> None:
+        raise MachineError("no hypervisor")
+
+    with pytest.raises(MachineError, match="no hypervisor"), store.reserve("dev", lambda others: machine(), fails):
+        raise ValueError
+    assert [name for name, _ in store.sweep(undo)] == ["dev"]
+    assert (entries(place), undone) == ([], [("dev", "dev")])
+
+
+def test_changing_holds_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    with store.changing("dev") as held:
+        assert held == machine()
+        for other in (store.changing("dev"), store.removing("dev", lambda home: None)):
+            with pytest.raises(MachineError, match="another command is at work"), other:
+                pytest.fail("not reached")
+    with store.changing("dev"):
+        pass
+
+
+def test_changing_a_machine_that_isnt_there_makes_nothing(place: Path) -> None:
+    for verb in (store.changing("dev"), store.removing("dev", lambda home: None)):
+        with pytest.raises(NoSuchMachine), verb:
+            pytest.fail("not reached")
+    assert not (place / "machines").exists()
+
+
+def test_whoever_waits_for_a_machine_that_is_then_removed_learns_that(place: Path) -> None:
+    make()
+    removed = threading.Event()
+    errors: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            with store.changing("dev"):
+                pytest.fail("not reached")
+        except NoSuchMachine as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait)
+    with store.removing("dev", lambda home: removed.set()):
+        waiting.start()
+    waiting.join(timeout=20)
+    assert removed.is_set()
+    assert len(errors) == 1
+    assert entries(place) == []
+
+
+def test_removing_calls_remove_and_then_clears_the_home(place: Path) -> None:
+    make()
+    seen = []
+    with store.removing("dev", lambda home: seen.append(home.config.exists())):
+        pass
+    assert (seen, entries(place)) == ([True], [])
+
+
+def test_a_failing_removal_keeps_the_machine() -> None:
+    make()
+    with pytest.raises(ZeroDivisionError), store.removing("dev", lambda home: 1 / 0):  # type: ignore[arg-type, return-value]
+        pass
+    assert store.load("dev") == machine()
+    with store.changing("dev"):
+        pass
+
+
+def test_save_replaces_the_machine() -> None:
+    make()
+    store.save(machine(memory_mib=4096))
+    assert store.load("dev").memory_mib == 4096
+
+
+def test_what_cant_be_read_is_damaged_and_hides_no_other(place: Path) -> None:
+    make("good")
+    for name, raw in (("text", b"{"), ("bytes", b"\xff\xfe"), ("empty", b"")):
+        make(name)
+        store.home(name).config.write_bytes(raw)
+    make("folder")
+    store.home("folder").config.unlink()
+    store.home("folder").config.mkdir()
+    for name in ("text", "bytes", "empty", "folder"):
+        with pytest.raises(StoreDamaged) as caught:
+            store.load(name)
+        assert str(store.home(name).config) in caught.value.message
+        assert caught.value.hint.endswith(f"machine rm -f {name}")
+    assert [known.name for known in store.all_known()] == ["good"]
+
+
+def test_a_store_that_isnt_there_is_empty(place: Path, undo: Callable[..., None]) -> None:
+    place.rmdir()
+    assert (store.names(), store.all_known(), list(store.sweep(undo))) == ([], [], [])
+    with pytest.raises(NoSuchMachine):
+        store.load("dev")
+    assert not place.exists()
+
+
+def test_stray_files_among_the_machines_are_no_machines(place: Path, undo: Callable[..., None]) -> None:
+    make("dev")
+    (place / "machines" / ".DS_Store").touch()
+    (place / "machines" / "note").touch()
+    assert (store.names(), list(store.sweep(undo))) == (["dev"], [])
+
+
+def test_names_are_in_natural_order() -> None:
+    for name in ("b", "a10", "a2", "A1", "a"):
+        make(name)
+    assert store.names() == ["a", "A1", "a2", "a10", "b"]
+
+
+def test_a_name_cant_leave_the_store() -> None:
+    for name in ("../x", "", "/etc"):
+        with pytest.raises(Usage):
+            store.home(name)
+
+
+def test_the_lock_is_free_after_each_end(undo: Callable[..., None]) -> None:
+    make("a")
+    with contextlib.suppress(ValueError), store.reserve("b", lambda others: machine("b"), undo):
+        raise ValueError
+    with FileLock(store.home("a").lock, timeout=0), FileLock(store.folder() / ".lock", timeout=0):
+        pass
+    assert entries(store.folder().parent) == ["a"]
