@@ -1,0 +1,49 @@
+"""machine logs: the serial console, where the guest's kernel and init say what they do."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+
+import click
+
+from machine import console, store
+from machine.cli import INTERRUPTED, names
+from machine.errors import MachineError, Usage
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Print what is added, also after a restart, until Ctrl-C.")
+@click.option("-n", "--tail", "lines", type=click.IntRange(min=0), metavar="LINES", help="Only the last so many lines.")
+@click.option("--previous", is_flag=True, help="The console of the run before this one.")
+@click.argument("name", metavar="[NAME]", required=False)
+def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> None:
+    """Print a machine's serial console. What would steer your terminal is left out."""
+    if follow and previous:
+        raise Usage("a run that is over has nothing to follow", hint="machine logs --previous")
+    chosen = names.one(name)
+    home = store.home(chosen)
+    if follow:
+        try:
+            _print(console.follow(home.console, lines))
+        except KeyboardInterrupt:
+            names.exit_with(INTERRUPTED)
+    path = home.console.with_name(home.console.name + ".1") if previous else home.console
+    try:
+        _print(console.read(path, lines))
+    except FileNotFoundError as error:
+        raise MachineError(
+            f'the machine "{chosen}" has no serial console of {"the run before" if previous else "a run"}',
+            hint=f"machine logs {chosen}" if previous else f"machine start {chosen}",
+        ) from error
+
+
+def _print(blocks: Iterable[bytes]) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    cleaner = console.Cleaner()
+    for block in blocks:
+        # Nothing new: what was held back to see how it goes on is as complete as it gets.
+        if text := cleaner.feed(decoder.decode(block), last=not block):
+            print(text, end="", flush=not block or len(block) < console.BLOCK)
+    if text := cleaner.feed(decoder.decode(b"", final=True), last=True):
+        print(text, end="")

@@ -1,0 +1,254 @@
+"""machine ls: the machines are asked at the same time, each within the timeout, so that a dead one hides no other."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from machine import compat, probe, store
+from machine.errors import MachineError, Usage
+from machine.resources import human
+
+if TYPE_CHECKING:
+    from machine.goformat import Value
+    from machine.spec import Machine
+
+COLUMNS = ("Name", "Active", "DriverName", "State", "URL", "Memory", "CPUs", "DockerVersion", "Error")
+HEADERS = {
+    "Name": "NAME",
+    "Active": "ACTIVE",
+    "ActiveHost": "ACTIVE_HOST",
+    "ActiveSwarm": "ACTIVE_SWARM",
+    "CPUs": "CPUS",
+    "DockerVersion": "DOCKER",
+    "DriverName": "DRIVER",
+    "EngineOptions": "ENGINE_OPTIONS",
+    "Error": "ERRORS",
+    "Memory": "MEMORY",
+    "ResponseTime": "RESPONSE",
+    "State": "STATE",
+    "Swarm": "SWARM",
+    "SwarmOptions": "SWARM_OPTIONS",
+    "URL": "URL",
+}
+GAP = "   "
+# Docker is given a little less than the rest of the time: its machine is then shown as running, with the reason.
+MARGIN = 0.9
+
+
+@dataclass
+class Row:
+    name: str
+    machine: Machine | None = None
+    state: str = ""
+    url: str = ""
+    docker: str = ""
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return bool(self.url) and self.url == os.environ.get("DOCKER_HOST")
+
+
+@click.command()
+@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="driver, state, name (regexp) or label.")
+@click.option(
+    "-f", "--format", "form", metavar="TEMPLATE", help="Go template: '{{.Name}}', 'table {{.Name}}\\t{{.URL}}'."
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='Print [{"name", "active", "driver", "state", "url", "memory_mib", "cpus", "docker", "error"}].',
+)
+@click.option("-t", "--timeout", type=click.FloatRange(min=0.1), default=10, show_default=True, help="In seconds.")
+def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, timeout: float) -> None:
+    """List the machines.
+
+    \b
+    Fields of --format: Name Active ActiveHost DriverName State URL Memory CPUs
+    DockerVersion Error ResponseTime EngineOptions
+    """
+    if sum((quiet, form is not None, as_json)) > 1:
+        raise Usage("choose one of --quiet, --format and --json", hint="machine ls --json")
+    wanted = _filters(filters)
+    printer = _quiet if quiet else _json if as_json else _formatted(form) if form is not None else _table
+    rows = [row for row in map(_row, store.names()) if _matches(row, wanted, known=True)]
+    if not quiet or "state" in wanted:
+        rows = _probed(rows, timeout, docker=not quiet)
+    printer([row for row in rows if _matches(row, wanted, known=False)])
+    if not rows and not wanted and sys.stderr.isatty():
+        print("There is no machine yet: machine create default", file=sys.stderr)
+
+
+def _row(name: str) -> Row:
+    try:
+        return Row(name, store.load(name))
+    except MachineError as error:
+        return Row(name, state="Error", error=error.message)
+
+
+def _probed(rows: list[Row], timeout: float, *, docker: bool) -> list[Row]:
+    def job(row: Row) -> Callable[[], None]:
+        return lambda: _fill(row, time.monotonic() + timeout, docker=docker)
+
+    in_time = probe.together([job(row) for row in rows], timeout=timeout)
+    # The thread of a late one still writes to its row: a copy is shown.
+    return [row if ok else _late(dataclasses.replace(row), timeout) for row, ok in zip(rows, in_time, strict=True)]
+
+
+def _late(row: Row, timeout: float) -> Row:
+    row.state = row.state or "Timeout"
+    row.error = row.error or f"no answer within {timeout:g} s"
+    return row
+
+
+def _fill(row: Row, deadline: float, *, docker: bool) -> None:
+    if row.machine is None:
+        return
+    began = time.monotonic()
+    try:
+        home = store.home(row.name)
+        if row.machine.address:
+            row.url = row.machine.address.url
+        driver = probe.driver(row.machine, home)
+        row.state = driver.state()
+        with contextlib.suppress(MachineError):
+            row.url = driver.address().url
+        if docker and row.state == "Running":
+            from machine.docker import version
+
+            left = max(0.1, (deadline - time.monotonic()) * MARGIN)
+            row.docker = version(row.machine, home, driver.address(), timeout=left)
+    except MachineError as error:
+        row.error = error.message
+    except Exception as error:  # a driver of somebody else: its fault must not hide the other machines
+        row.error = f"{type(error).__name__}: {error}"
+    row.state = row.state or "Error"
+    row.seconds = time.monotonic() - began
+
+
+def _filters(texts: Sequence[str]) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise Usage(f'Unsupported filter syntax: "{text}"', hint="machine ls --filter driver=qemu")
+        if key not in {"driver", "label", "name", "state"}:
+            raise Usage(f"Unsupported filter key '{key}'", hint="the keys are driver, state, name and label")
+        if key == "name":
+            _check_pattern(value)
+        wanted.setdefault(key, []).append(value)
+    return wanted
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise Usage(f'"{pattern}" is no regular expression: {error}', hint="machine ls --filter name=^web") from error
+
+
+def _matches(row: Row, wanted: dict[str, list[str]], *, known: bool) -> bool:
+    """Whether the row passes; known: by what is known before the machine is asked, that is all but its state."""
+    tests = {
+        "driver": lambda value: row.machine is not None and row.machine.driver.lower() == value.lower(),
+        "label": lambda value: row.machine is not None and _has_label(row.machine, value),
+        "name": lambda value: re.search(value, row.name) is not None,
+        "state": lambda value: row.state.lower() == value.lower(),
+    }
+    return all(any(map(tests[key], values)) for key, values in wanted.items() if known != (key == "state"))
+
+
+def _has_label(machine: Machine, wanted: str) -> bool:
+    """wanted is KEY or KEY=VALUE; case doesn't matter in the value."""
+    key, equals, value = wanted.partition("=")
+    labels = [label.partition("=") for label in (*machine.engine.labels, f"provider={machine.driver}")]
+    return any(there == key and (not equals or text.lower() == value.lower()) for there, _, text in labels)
+
+
+def _quiet(rows: list[Row]) -> None:
+    for row in rows:
+        print(row.name)
+
+
+def _json(rows: list[Row]) -> None:
+    print(json.dumps([_object(row) for row in rows], indent=4, ensure_ascii=False))
+
+
+def _object(row: Row) -> dict[str, object]:
+    machine = row.machine
+    return {
+        "name": row.name,
+        "active": row.active,
+        "driver": machine.driver if machine else None,
+        "state": row.state,
+        "url": row.url or None,
+        "memory_mib": machine.memory_mib if machine else None,
+        "cpus": machine.cpus if machine else None,
+        "docker": row.docker or None,
+        "error": row.error or None,
+    }
+
+
+def _table(rows: list[Row]) -> None:
+    cells = [[str(_fields(row)[column]) for column in COLUMNS] for row in rows]
+    print_columns([[HEADERS[column] for column in COLUMNS], *cells])
+
+
+def _formatted(form: str) -> Callable[[list[Row]], None]:
+    from machine.goformat import Template
+
+    table = form.startswith("table ")
+    template = Template(form.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n"))
+    template.render(_fields(Row("")))  # a field that isn't there is an error also when there is no machine
+
+    def show(rows: list[Row]) -> None:
+        lines = [template.render(_fields(row)) for row in rows]
+        if table:
+            print_columns([line.split("\t") for line in [template.header(HEADERS), *lines]])
+        else:
+            print("".join(f"{line}\n" for line in lines), end="")
+
+    return show
+
+
+def print_columns(rows: list[list[str]]) -> None:
+    """Each row a line, its cells under each other; as wide as need be."""
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
+    for row in rows:
+        print(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
+
+
+def _fields(row: Row) -> dict[str, Value]:
+    """What --format can name, as docker-machine calls it."""
+    machine = row.machine
+    return {
+        "Name": row.name,
+        "Active": "*" if row.active else "-",
+        "ActiveHost": row.active,
+        "ActiveSwarm": False,
+        "DriverName": machine.driver if machine else "not found",
+        "State": row.state,
+        "URL": row.url,
+        "SwarmOptions": "",
+        "Swarm": "",
+        "EngineOptions": compat.engine_options(machine),
+        "Error": " ".join(row.error.split()),
+        "DockerVersion": f"v{row.docker}" if row.docker else "Unknown",
+        "ResponseTime": f"{row.seconds * 1000:.1f}ms" if row.seconds < 1 else f"{row.seconds:.3f}s",
+        "Memory": human(machine.memory_mib) if machine else "",
+        "CPUs": machine.cpus if machine else "",
+    }

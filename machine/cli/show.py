@@ -1,0 +1,140 @@
+"""machine status, ip, url, inspect and version: what is known of one machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from machine import __version__, probe, store
+from machine.cli import names
+from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
+
+name_argument = click.argument("name", metavar="[NAME]", required=False)
+timeout_option = click.option(
+    "-t", "--timeout", type=click.FloatRange(min=0.1), default=10, show_default=True, help="In seconds."
+)
+
+
+@click.command()
+@timeout_option
+@click.option("--json", "as_json", is_flag=True, help='Print {"name", "state", "warnings": [text]}.')
+@name_argument
+def status(name: str | None, as_json: bool, timeout: float) -> None:
+    """Print a machine's state: Running, Paused, Saved, Stopped, Stopping, Starting or Error.
+
+    What is amiss with a running machine goes to stderr.
+    """
+    chosen = names.one(name)
+    state = _state(chosen, timeout)
+    warnings = probe.driver(store.load(chosen), store.home(chosen)).warnings() if state == "Running" else []
+    if as_json:
+        print(json.dumps({"name": chosen, "state": state, "warnings": warnings}, indent=4, ensure_ascii=False))
+        return
+    print(state, flush=True)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help='Print {"NAME": "address"}.')
+@click.argument("machines", metavar="[NAME]...", nargs=-1)
+def ip(machines: tuple[str, ...], as_json: bool) -> None:
+    """Print the address of each machine, in the order given. It is the same for a stopped one."""
+    found = {name: probe.known(name)[2].host for name in names.several(machines)}
+    if as_json:
+        print(json.dumps(found, indent=4))
+        return
+    for name in machines or found:
+        print(found[name])
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help='Print {"name", "url"}.')
+@name_argument
+def url(name: str | None, as_json: bool) -> None:
+    """Print the URL of a machine's Docker daemon. It is the same for a stopped one."""
+    chosen = names.one(name)
+    address = probe.known(chosen)[2]
+    print(json.dumps({"name": chosen, "url": address.url}, indent=4) if as_json else address.url)
+
+
+@click.command()
+@timeout_option
+@click.option(
+    "-f", "--format", "form", metavar="TEMPLATE", help="Go template: '{{.Driver.IPAddress}}', '{{json .Driver}}'."
+)
+@click.option("--json", "as_json", is_flag=True, help="As without options: docker-machine's keys, State, and Machine.")
+@name_argument
+def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -> None:
+    """Print all that is known of a machine, as JSON.
+
+    \b
+    docker-machine's keys:
+      Name DriverName ConfigVersion
+      Driver: IPAddress MachineName SSHUser SSHPort SSHKeyPath StorePath
+              CPU Memory DiskSize EnginePort
+      HostOptions.EngineOptions: ArbitraryFlags Env InsecureRegistry Labels
+              RegistryMirror StorageDriver TlsVerify
+      HostOptions.AuthOptions: StorePath CertDir CaCertPath ClientCertPath ...
+    New keys:
+      State (as `machine status` prints it)
+      Machine (machine.json: what was asked for)
+    """
+    from machine import compat
+    from machine.goformat import Template
+
+    if form is not None and as_json:
+        raise Usage("choose one of --format and --json", hint="machine inspect --json")
+    chosen = names.one(name)
+    template = Template(form) if form is not None else None
+    machine, home = store.load(chosen), store.home(chosen)
+    try:
+        address = probe.address(machine, home)
+    except MachineError:
+        address = None
+    # The hypervisor is asked only when its answer is printed.
+    state = _state_or_error(chosen, timeout) if template is None or template.needs("State") else ""
+    data = compat.describe(machine, home, address, state)
+    print(template.render(data) if template else json.dumps(data, indent=4, ensure_ascii=False))
+
+
+@click.command()
+@timeout_option
+@click.option("--json", "as_json", is_flag=True, help='Print {"machine"}, with NAME also {"name", "docker"}.')
+@name_argument
+def version(name: str | None, as_json: bool, timeout: float) -> None:
+    """Print the version of machine, or, with NAME, of that machine's Docker."""
+    found = {"machine": __version__}
+    if name is not None:
+        found |= {"name": names.one(name), "docker": _docker_version(name, timeout)}
+    if as_json:
+        print(json.dumps(found, indent=4))
+    else:
+        print(found["docker"] if name is not None else f"machine version {__version__}")
+
+
+def _docker_version(name: str, timeout: float) -> str:
+    if _state(name, timeout) != "Running":
+        raise NotRunning(name)
+    from machine import docker
+
+    machine, home, address = probe.known(name)
+    return docker.version(machine, home, address, timeout=timeout)
+
+
+def _state(name: str, timeout: float) -> str:
+    state = probe.state(store.load(name), store.home(name), timeout=timeout)
+    if state is None:
+        raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="allow more time: --timeout")
+    return state
+
+
+def _state_or_error(name: str, timeout: float) -> str:
+    try:
+        return _state(name, timeout)
+    except WaitTimeout:
+        return "Timeout"
+    except MachineError:
+        return "Error"

@@ -1,0 +1,65 @@
+"""machine ssh: everything after NAME belongs to ssh and the command, so no option is parsed there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from machine import probe
+from machine.cli import names
+from machine.errors import NotRunning, Usage, WaitTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Options of OpenSSH that take a value (ssh(1)).
+_WITH_VALUE = set("BbcDEeFIiJLlmOoPpQRSWw")
+# How long the hypervisor may take to say whether the machine runs, in seconds.
+TIMEOUT = 10.0
+
+
+class _Raw(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click would drop this dash-dash, and take the command's first word for NAME.
+        return super().parse_args(ctx, [names.DEFAULT, *args] if args[:1] == ["--"] else args)
+
+
+@click.command(cls=_Raw, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("words", metavar="[SSH-OPTION...] [--] [COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+def ssh(name: str | None, words: tuple[str, ...]) -> None:
+    """Log in to a machine, or run a command on it; the exit code is the command's.
+
+    \b
+    machine ssh
+    machine ssh default uptime
+    machine ssh default -L 8080:127.0.0.1:80 -N
+    """
+    from machine import ssh as openssh
+
+    if name is not None and name.startswith("-"):
+        raise Usage(f"the machine's name comes before {name}", hint=f"machine ssh {names.DEFAULT} {name}")
+    extra, command = split(words)
+    machine, home, address = probe.known(names.one(name))
+    state = probe.state(machine, home, timeout=TIMEOUT)
+    if state is None:
+        raise WaitTimeout(f'the hypervisor to tell the state of "{machine.name}"', TIMEOUT, hint="machine ls")
+    if state != "Running":
+        raise NotRunning(machine.name)
+    code = openssh.interactive(home, address, machine.ssh_user, command, extra=extra)
+    names.exit_with(128 - code if code < 0 else code)  # negative: a signal ended ssh
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """ssh's own options, and the command: `-L 1:a:2 -N ls -l` -> (`-L 1:a:2 -N`, `ls -l`)."""
+    options: list[str] = []
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] not in {"-", "--"}:
+        option = rest.pop(0)
+        options.append(option)
+        # In -vL the value is the next word; in -L1:a:2 it is within the option.
+        with_value = next((at for at, letter in enumerate(option[1:], 1) if letter in _WITH_VALUE), None)
+        if with_value == len(option) - 1 and rest:
+            options.append(rest.pop(0))
+    return options, rest[1:] if rest[:1] == ["--"] else rest

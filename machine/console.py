@@ -1,0 +1,104 @@
+"""Reading a serial console's log: its end, what is added to it, and without what could steer the reader's terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+BLOCK = 65536
+PAUSE = 0.2
+
+# ECMA-48: CSI sequences, strings (OSC, DCS, SOS, PM, APC) up to their terminator, other escapes; in both encodings.
+_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b(?=\x1b)|\x1b[ -/]+[0-~]|\x1b(?![\[\]PX^_])[0-~]"
+)
+# A sequence that has begun: the rest of it may come with the next block.
+_BEGUN = re.compile(r"(?:\x1b|\x9b|[\x9d\x90\x98\x9e\x9f])[^\n]{0,256}\Z")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Cleaner:
+    """Takes terminal control out of text that comes in pieces; newline and tab stay."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str, *, last: bool = False) -> str:
+        text = _SEQUENCE.sub("", self._held + text)
+        begun = None if last else _BEGUN.search(text)
+        self._held = text[begun.start() :] if begun else ""
+        return _CONTROL.sub("", text[: begun.start()] if begun else text)
+
+
+def read(path: Path, lines: int | None = None) -> Iterator[bytes]:
+    """The file from its last lines on (None: all of it), in blocks. Raises FileNotFoundError."""
+    with path.open("rb") as file:
+        _seek(file, lines)
+        while block := file.read(BLOCK):
+            yield block
+
+
+def follow(path: Path, lines: int | None = None) -> Iterator[bytes]:
+    """As read, and then what is added, for ever; b"" when there is nothing new at the moment.
+
+    When the file is replaced (at the machine's next start) the new one is read from its beginning.
+    """
+    while True:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            yield b""
+            time.sleep(PAUSE)
+            continue
+        with file:
+            _seek(file, lines)
+            lines = None
+            yield from _until_replaced(file, path)
+
+
+def _until_replaced(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    while True:
+        replaced = _is_replaced(file, path)
+        while block := file.read(BLOCK):
+            yield block
+        if replaced:
+            return
+        yield b""
+        time.sleep(PAUSE)
+
+
+def _is_replaced(file: BinaryIO, path: Path) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False  # moved away, and the new one isn't there yet
+    return there.st_ino != os.fstat(file.fileno()).st_ino or there.st_size < file.tell()
+
+
+def _seek(file: BinaryIO, lines: int | None) -> None:
+    """Go to where the last lines begin."""
+    if lines is None:
+        return
+    end = file.seek(0, os.SEEK_END)
+    if not lines:
+        return
+    # The newline at the very end ends the last line, and begins none.
+    end, left = max(0, end - 1), lines
+    while end:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        block = file.read(end - start)
+        at = len(block)
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            left -= 1
+            if not left:
+                file.seek(start + at + 1)
+                return
+        end = start
+    file.seek(0)

@@ -1,0 +1,168 @@
+"""The shells that `machine env` speaks to: how each sets a variable, and how it quotes.
+
+This is a table and a few small functions, not templates: env runs in people's shell profiles, and importing jinja2
+alone takes 36 ms, as long as all of `machine env` now. A value may hold anything that a path can: blanks, quotes, `$`,
+backticks, newlines; each function here makes one word of it that the shell reads back unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from machine.errors import Usage
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
+_NEWLINES = re.compile(r"[\r\n]")
+
+
+def sh(value: str) -> str:
+    """In double quotes, because scripts that read docker-machine's output look for them."""
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
+
+
+def _fish(value: str) -> str:
+    """A newline stands outside the quotes: fish's `eval (…)` joins lines with blanks."""
+    return '"' + re.sub(r'([\\"$])', r"\\\1", value).replace("\n", r'"\n"').replace("\r", r'"\r"') + '"'
+
+
+def _powershell(value: str) -> str:
+    """Typographic quotes end a string there, as plain ones do (about_Quoting_Rules)."""
+    escaped = re.sub(r'([`"$“”„])', r"`\1", value)
+    return '"' + escaped.replace("\n", "`n").replace("\r", "`r") + '"'
+
+
+def _cmd(value: str) -> str:
+    """As it stands: cmd takes all up to the end of the line, quotes included."""
+    if _NEWLINES.search(value) or '"' in value:
+        raise _cannot("cmd", value)
+    return value
+
+
+def _tcsh(value: str) -> str:
+    """In single quotes; the history's ! is active even there."""
+    if _NEWLINES.search(value):
+        raise _cannot("tcsh", value)
+    return "'" + value.replace("'", r"'\''").replace("!", r"\!") + "'"
+
+
+def _emacs(value: str) -> str:
+    return '"' + re.sub(r'([\\"])', r"\\\1", value) + '"'
+
+
+def _cannot(shell: str, value: str) -> Usage:
+    return Usage(f"{shell} can't hold the value {value!r}", hint="move the store: set MACHINE_STORAGE_PATH")
+
+
+def _cmd_set(name: str, value: str) -> str:
+    """Quotes around the whole keep & and its kin from ending the command."""
+    assignment = f"{name}={_cmd(value)}"
+    return f'SET "{assignment}"' if re.search(r"[&|<>^() ]", value) else f"SET {assignment}"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """How to write a line. word: a word of a command line; run: how to run what a command prints."""
+
+    set: Callable[[str, str], str]
+    unset: Callable[[str], str]
+    comment: Callable[[str], str]
+    run: Callable[[str], str]
+    word: Callable[[str], str] = sh
+
+    def hint(self, argv: Sequence[str]) -> list[str]:
+        """Two comments that say how to run what argv prints; none when argv doesn't fit on one line."""
+        if any(_NEWLINES.search(word) for word in argv):
+            return []
+        command = " ".join(word if _PLAIN.fullmatch(word) else self.word(word) for word in argv)
+        return [self.comment("Run this command to configure your shell: "), self.comment(self.run(command))]
+
+
+_SH = Shell(
+    set=lambda name, value: f"export {name}={sh(value)}",
+    unset=lambda name: f"unset {name};",
+    comment=lambda text: f"# {text}",
+    run=lambda command: f'eval "$({command})"',
+)
+SHELLS = {
+    "bash": _SH,
+    "zsh": _SH,
+    "sh": _SH,
+    "fish": Shell(
+        set=lambda name, value: f"set -gx {name} {_fish(value)};",
+        unset=lambda name: f"set -e {name};",
+        comment=lambda text: f"# {text}",
+        run=lambda command: f"{command} | source",
+        word=_fish,
+    ),
+    "powershell": Shell(
+        set=lambda name, value: f"$Env:{name} = {_powershell(value)}",
+        unset=lambda name: f"Remove-Item Env:\\{name} -ErrorAction Ignore",
+        comment=lambda text: f"# {text}",
+        run=lambda command: f"& {command} | Invoke-Expression",
+        word=_powershell,
+    ),
+    "cmd": Shell(
+        set=_cmd_set,
+        unset=lambda name: f"SET {name}=",
+        comment=lambda text: f"REM {text}",
+        run=lambda command: f"\t@FOR /f \"tokens=*\" %i IN ('{command}') DO @%i",
+        word=lambda text: f'"{text}"',
+    ),
+    "tcsh": Shell(
+        set=lambda name, value: f"setenv {name} {_tcsh(value)};",
+        unset=lambda name: f"unsetenv {name};",
+        # `:` is a command, whose words are expanded: unquoted, the backticks of the hint would be run.
+        comment=lambda text: f": {_tcsh(text)};",
+        run=lambda command: f'eval "`{command}`"',
+        word=_tcsh,
+    ),
+    "emacs": Shell(
+        set=lambda name, value: f"(setenv {_emacs(name)} {_emacs(value)})",
+        unset=lambda name: f"(setenv {_emacs(name)} nil)",
+        comment=lambda text: f";; {text}",
+        run=lambda command: f"(with-temp-buffer (shell-command {_emacs(command)} (current-buffer)) (eval-buffer))",
+    ),
+}
+# Other names under which their languages go.
+_ALIASES = {
+    "ash": "sh",
+    "csh": "tcsh",
+    "dash": "sh",
+    "ksh": "sh",
+    "ksh93": "sh",
+    "mksh": "sh",
+    "pwsh": "powershell",
+}
+
+
+def find(name: str) -> Shell:
+    """The shell of that name, as typed, or as its program is called. Raises Usage for one that isn't known."""
+    known = _canonical(name)
+    if known is None:
+        raise Usage(f'the shell "{name}" isn\'t known; known are {", ".join(SHELLS)}', hint="machine env --shell sh")
+    return SHELLS[known]
+
+
+def detect(environ: Mapping[str, str]) -> str:
+    """The name of the user's shell: $SHELL, else the nearest parent process that is one. Raises Usage."""
+    if shell := environ.get("SHELL"):
+        return _base(shell)
+    import psutil  # 15 ms, and hardly ever needed
+
+    with contextlib.suppress(psutil.Error):
+        for parent in psutil.Process().parents():
+            if _canonical(_base(parent.name())):
+                return _base(parent.name())
+    raise Usage(f"your shell isn't known; known are {', '.join(SHELLS)}", hint="machine env --shell sh")
+
+
+def _canonical(name: str) -> str | None:
+    chosen = _ALIASES.get(name.lower(), name.lower())
+    return chosen if chosen in SHELLS else None
+
+
+def _base(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1].lower().removesuffix(".exe")

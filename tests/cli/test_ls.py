@@ -1,0 +1,220 @@
+"""machine ls: what is listed, filtered and formatted; and that a dead machine hides no other."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine import probe, registry
+from machine.errors import DriverFailed
+from machine.spec import Address, Engine, Machine
+
+Invoke = Callable[..., Any]
+Add = Callable[..., Machine]
+
+
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Docker answers "28.5.1" on every machine; the list fills with the names of those that were asked."""
+    asked: list[str] = []
+
+    def version(machine: Machine, *_: object, **__: object) -> str:
+        asked.append(machine.name)
+        return "28.5.1"
+
+    monkeypatch.setattr("machine.docker.version", version)
+    return asked
+
+
+def test_columns(invoke: Invoke, add: Add, docker: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    add("web10", memory_mib=512)
+    add("web2", state="Running", cpus=4)
+    add("a", state="Paused")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.77.0.3:2375")
+    assert invoke("ls").lines == [
+        "NAME    ACTIVE   DRIVER   STATE     URL                     MEMORY    CPUS   DOCKER    ERRORS",
+        "a       -        fake     Paused    tcp://127.77.0.4:2375   2 GiB     2      Unknown",
+        "web2    *        fake     Running   tcp://127.77.0.3:2375   2 GiB     4      v28.5.1",
+        "web10   -        fake     Stopped   tcp://127.77.0.2:2375   512 MiB   2      Unknown",
+    ]
+    assert docker == ["web2"]
+
+
+def test_no_machine(invoke: Invoke) -> None:
+    ended = invoke("ls")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.lines == ["NAME   ACTIVE   DRIVER   STATE   URL   MEMORY   CPUS   DOCKER   ERRORS"]
+    assert invoke("ls", "-q").out == ""
+    assert json.loads(invoke("ls", "--json").out) == []
+
+
+def test_quiet_asks_nobody(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    add("b")
+    add("a", state="Running")
+    monkeypatch.setattr(probe, "driver", None)
+    assert invoke("ls", "-q").out == "a\nb\n"
+    assert invoke("ls", "-q", "--filter", "name=a").out == "a\n"
+
+
+def test_json(invoke: Invoke, add: Add, docker: list[str]) -> None:
+    add("web", state="Running")
+    assert json.loads(invoke("ls", "--json").out) == [
+        {
+            "name": "web",
+            "active": False,
+            "driver": "fake",
+            "state": "Running",
+            "url": "tcp://127.77.0.2:2375",
+            "memory_mib": 2048,
+            "cpus": 2,
+            "docker": "28.5.1",
+            "error": None,
+        }
+    ]
+
+
+def test_a_damaged_machine_is_shown_with_the_reason(invoke: Invoke, add: Add, store: Path) -> None:
+    add("good")
+    bad = store / "machines/bad"
+    bad.mkdir()
+    (bad / "machine.json").write_text('{"format": 1,')
+    _, first, second = invoke("ls").lines
+    assert first.split()[:4] == ["bad", "-", "not", "found"]
+    assert f"Error Unknown {bad}/machine.json is damaged: " in " ".join(first.split())
+    assert second.split()[:4] == ["good", "-", "fake", "Stopped"]
+    assert invoke("ls", "-q", "--filter", "state=error").out == "bad\n"
+    assert invoke("ls", "-q", "--filter", "driver=fake").out == "good\n"
+
+
+def test_a_machine_of_a_driver_that_is_gone(invoke: Invoke, add: Add) -> None:
+    add("old", driver="gone")
+    add("good")
+    assert [line.split()[3] for line in invoke("ls").lines[1:]] == ["Stopped", "Error"]
+    assert 'there is no driver "gone"' in invoke("ls").out
+
+
+def test_one_that_is_being_made_is_not_shown(invoke: Invoke, add: Add, store: Path) -> None:
+    from filelock import FileLock
+
+    add("good")
+    making = store / "machines/making"
+    making.mkdir()
+    (making / "creating.json").write_text("{}")
+    with FileLock(making / "lock"):
+        assert invoke("ls", "-q").out == "good\n"
+
+
+def test_a_dead_machine_delays_no_other(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        add(f"m{number}")
+    answer = registry.load("fake").state
+
+    def state(self: Any) -> Any:
+        if int(self.machine.name[1:]) % 2:
+            time.sleep(30)
+        return answer(self)
+
+    monkeypatch.setattr(registry.load("fake"), "state", state)
+    began = time.monotonic()
+    rows = json.loads(invoke("ls", "--json", "-t", "0.3").out)
+    # 20 of 40 hang, 16 are asked at a time: two rounds.
+    assert time.monotonic() - began < 1.5
+    assert [row["state"] for row in rows] == ["Stopped", "Timeout"] * 20
+    assert {row["error"] for row in rows} == {None, "no answer within 0.3 s"}
+
+
+def test_a_docker_that_hangs_leaves_the_machine_running(
+    invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("deaf", state="Running")
+    monkeypatch.setattr("machine.docker.version", lambda *_, **__: time.sleep(30))
+    (row,) = json.loads(invoke("ls", "--json", "-t", "0.2").out)
+    assert (row["state"], row["docker"], row["error"]) == ("Running", None, "no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("error", [DriverFailed("no\nanswer"), ZeroDivisionError("no answer")])
+def test_a_driver_that_fails(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    add("good", state="Stopped")
+
+    def state(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(registry.load("fake"), "state", state)
+    ended = invoke("ls")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.lines[1].split()[3] == "Error"
+    assert ended.lines[1].endswith("no answer")
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["driver=FAKE"], "a b c"),
+        (["driver=qemu"], ""),
+        (["state=running"], "a"),
+        (["state=running", "state=stopped"], "a c"),
+        (["name=^[ab]$"], "a b"),
+        (["name=b", "name=c", "state=paused"], "b"),
+        (["label=tier"], "a c"),
+        (["label=tier=FRONT"], "a"),
+        (["label=tier=front", "label=tier=back"], "a c"),
+        (["label=provider=fake"], "a b c"),
+        (["label=absent"], ""),
+    ],
+)
+def test_filters(invoke: Invoke, add: Add, filters: list[str], found: str) -> None:
+    add("a", state="Running", engine=Engine(labels=("tier=front",)))
+    add("b", state="Paused")
+    add("c", engine=Engine(labels=("tier=back",)))
+    words = [word for text in filters for word in ("--filter", text)]
+    assert invoke("ls", "-q", *words).out.split() == found.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--filter", "x"], 'Unsupported filter syntax: "x"'),
+        (["--filter", "foo=x"], "Unsupported filter key 'foo'"),
+        (["--filter", "name=("], '"(" is no regular expression'),
+        (["--format", "{{.Foo}}"], "there is no Foo in .Foo; there are Name, Active"),
+        (["--format", "{{if .Name}}x{{end}}"], "{{if .Name}}, which machine doesn't know"),
+        (["-q", "--json"], "choose one of"),
+    ],
+)
+def test_usage(invoke: Invoke, words: list[str], message: str) -> None:
+    ended = invoke("ls", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+
+
+@pytest.mark.parametrize(
+    ("form", "printed"),
+    [
+        ("{{.Name}}", "a\nweb\n"),
+        ("{{.Name}}\\t{{.State}}", "a\tStopped\nweb\tRunning\n"),
+        ("{{.Name}}: {{.ActiveHost}} {{.DockerVersion}}", "a: false Unknown\nweb: false v28.5.1\n"),
+        ("{{.EngineOptions.Labels}}", "[x=y]\n[]\n"),
+        ("{{json .Name}},{{.Swarm}}", '"a",\n"web",\n'),
+        (
+            "table {{.Name}}\\t{{.DriverName}}\\t{{.Memory}}",
+            "NAME   DRIVER   MEMORY\na      fake     2 GiB\nweb    fake     2 GiB\n",
+        ),
+    ],
+)
+def test_format(invoke: Invoke, add: Add, docker: list[str], form: str, printed: str) -> None:
+    add("a", engine=Engine(labels=("x=y",)))
+    add("web", state="Running")
+    assert invoke("ls", "--format", form).out == printed
+
+
+def test_the_driver_is_asked_where_machine_json_has_no_address(
+    invoke: Invoke, add: Add, docker: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("nat", address=None, state="Running")
+    monkeypatch.setattr(registry.load("fake"), "address", lambda _: Address("192.0.2.7"))
+    assert json.loads(invoke("ls", "--json").out)[0]["url"] == "tcp://192.0.2.7:2375"

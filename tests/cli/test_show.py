@@ -1,0 +1,144 @@
+"""machine status, ip, url, inspect, version."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine import __version__, registry
+from machine.errors import DriverFailed
+from machine.spec import Address, Engine, Machine
+
+Invoke = Callable[..., Any]
+Add = Callable[..., Machine]
+
+
+def test_status_is_one_word(invoke: Invoke, add: Add) -> None:
+    add(state="Running")
+    add("web")
+    assert invoke("status").out == "Running\n"
+    assert invoke("status", "web").out == "Stopped\n"
+    assert json.loads(invoke("status", "web", "--json").out) == {"name": "web", "state": "Stopped", "warnings": []}
+
+
+def test_status_warns_on_stderr(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(state="Running")
+    monkeypatch.setattr(registry.load("fake"), "warnings", lambda _: ["port tcp/80 is taken"])
+    ended = invoke("status")
+    assert (ended.code, ended.out, ended.err) == (0, "Running\n", "warning: port tcp/80 is taken\n")
+    assert json.loads(invoke("status", "--json").out)["warnings"] == ["port tcp/80 is taken"]
+
+
+def test_status_has_a_timeout(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    add()
+    monkeypatch.setattr(registry.load("fake"), "state", lambda _: threading.Event().wait(30))
+    ended = invoke("status", "-t", "0.1")
+    assert (ended.code, ended.out) == (1, "")
+    assert "timed out" in ended.err
+
+
+def test_ip_and_url_of_stopped_machines_in_the_order_given(invoke: Invoke, add: Add) -> None:
+    add()
+    add("web", address=Address("::1", docker_port=4000))
+    assert invoke("ip").out == "127.77.0.2\n"
+    assert invoke("ip", "web", "default").out == "::1\n127.77.0.2\n"
+    assert invoke("ip", "web", "web").out == "::1\n::1\n"
+    assert json.loads(invoke("ip", "web", "default", "--json").out) == {"web": "::1", "default": "127.77.0.2"}
+    assert invoke("url", "web").out == "tcp://[::1]:4000\n"
+    assert json.loads(invoke("url", "--json").out) == {"name": "default", "url": "tcp://127.77.0.2:2375"}
+    ended = invoke("ip", "default", "absent")
+    assert (ended.code, ended.out) == (1, "")
+
+
+def test_the_driver_is_asked_where_machine_json_has_no_address(
+    invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(address=None)
+    monkeypatch.setattr(registry.load("fake"), "address", lambda _: Address("192.0.2.7"))
+    assert invoke("ip").out == "192.0.2.7\n"
+    assert invoke("url").out == "tcp://192.0.2.7:2375\n"
+
+
+def test_inspect_has_docker_machines_keys(invoke: Invoke, add: Add, store: Path) -> None:
+    add(
+        engine=Engine(options=("storage-driver=overlay2",), labels=("a=b",)),
+        address=Address("127.77.0.2", ssh_port=2222),
+    )
+    home = store / "machines/default"
+    for form, printed in {
+        "{{.Name}} {{.DriverName}} {{.State}}": "default fake Stopped",
+        "{{.Driver.IPAddress}} {{.Driver.SSHPort}}": "127.77.0.2 2222",
+        "{{.Driver.MachineName}} {{ .Driver.SSHUser }}": "default docker",
+        "{{.Driver.SSHKeyPath}}": f"{home}/id_ed25519",
+        "{{.Driver.CPU}} {{.Driver.Memory}} {{.Driver.DiskSize}}": "2 2048 20000",
+        "{{.HostOptions.EngineOptions.StorageDriver}} {{.HostOptions.EngineOptions.TlsVerify}}": "overlay2 true",
+        "{{json .HostOptions.EngineOptions.Labels}}": '["a=b"]',
+        "{{.HostOptions.AuthOptions.StorePath}}": str(home),
+        "{{.HostOptions.SwarmOptions.IsSwarm}}": "false",
+        "{{.Machine.uuid}}|{{.Machine.memory_mib}}": "|2048",
+    }.items():
+        assert invoke("inspect", "--format", form).out == printed + "\n"
+    printed = invoke("inspect")
+    assert printed.lines[1] == '    "ConfigVersion": 3,'
+    assert json.loads(printed.out) == json.loads(invoke("inspect", "-f", "{{json .}}").out)
+    assert printed.out == invoke("inspect", "--json").out
+    assert json.loads(printed.out)["Machine"] == json.loads((home / "machine.json").read_text())
+
+
+def test_inspect_refuses_what_is_not_there(invoke: Invoke, add: Add) -> None:
+    add()
+    ended = invoke("inspect", "-f", "{{.Driver.Foo}}")
+    assert (ended.code, ended.out) == (2, "")
+    assert "there is no Foo in .Driver.Foo; there are IPAddress, " in ended.err
+
+
+def test_inspect_of_a_machine_whose_driver_fails(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(address=None)
+
+    def fail(_: object) -> None:
+        raise DriverFailed("no")
+
+    monkeypatch.setattr(registry.load("fake"), "address", fail)
+    monkeypatch.setattr(registry.load("fake"), "state", fail)
+    assert invoke("inspect", "-f", "{{.State}} [{{.Driver.IPAddress}}]").out == "Error []\n"
+
+
+@pytest.fixture
+def engine() -> Iterator[int]:
+    """The port of something that answers as Docker does, without TLS."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"Version": "28.5.1"}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_version(invoke: Invoke, add: Add, engine: int) -> None:
+    add("web", state="Running", tls=False, address=Address("127.0.0.1", engine))
+    add("off")
+    assert invoke("version").out == f"machine version {__version__}\n"
+    assert invoke("version", "web").out == "28.5.1\n"
+    assert json.loads(invoke("version", "web", "--json").out) == {
+        "machine": __version__,
+        "name": "web",
+        "docker": "28.5.1",
+    }
+    ended = invoke("version", "off")
+    assert (ended.code, ended.err) == (1, 'Error: machine "off" is not running\nNext: machine start off\n')
+    assert "v28.5.1" in invoke("ls").out

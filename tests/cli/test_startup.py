@@ -1,0 +1,58 @@
+"""What the verbs that run in prompts and profiles import: their time is mostly that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from machine.spec import Machine
+
+Invoke = Callable[..., Any]
+Add = Callable[..., Machine]
+
+# Each takes 5 to 60 ms, where all of `machine env` takes 45.
+HEAVY = {
+    "asyncio",
+    "concurrent.futures",
+    "cryptography",
+    "filelock",
+    "http.client",
+    "importlib.metadata",
+    "jinja2",
+    "logging",
+    "paramiko",
+    "psutil",
+    "pycdlib",
+    "rich",
+    "ssl",
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        (["env"], {"machine.registry", "machine.driver", "machine.run", "subprocess", "random", "tempfile"}),
+        (["env", "-u"], {"machine.registry", "subprocess"}),
+        (["config"], {"machine.registry", "subprocess"}),
+        (["ip"], {"machine.registry", "subprocess"}),
+        (["url"], {"machine.registry", "subprocess"}),
+        (["inspect", "-f", "{{.Driver.IPAddress}}"], {"machine.registry", "subprocess"}),
+        (["version"], {"machine.registry", "subprocess"}),
+        (["ls", "-q"], {"machine.registry", "subprocess"}),
+        (["ls"], set()),
+        (["status"], set()),
+        (["logs", "-n", "1"], {"machine.registry", "subprocess"}),
+        (["--help"], {"machine.store", "subprocess"}),
+    ],
+    ids=" ".join,
+)
+def test_imports(spawn: Invoke, add: Add, store: Any, verb: list[str], more: set[str]) -> None:
+    add()
+    (store / "machines/default/console.log").write_text("x\n")
+    ended = spawn(*verb, python=("-X", "importtime"))
+    assert ended.code == 0
+    imported = {line.rpartition("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
+    assert "machine.cli" in imported
+    assert imported & (HEAVY | more) == set()

@@ -1,0 +1,97 @@
+"""What every test may use: a store of its own, and the command line in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from machine import spec
+from machine.spec import Address, Machine
+
+FAKES = Path(__file__).parent / "fakes"
+_FOREIGN = ("DOCKER_", "MACHINE_", "COMPOSE_")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store, and an environment without anything that steers us or docker. The driver `fake` can be found."""
+    for key in os.environ:
+        if key.startswith(_FOREIGN) or key.lower().endswith("_proxy"):
+            monkeypatch.delenv(key)
+    folder = tmp_path / "store"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("MACHINE_STORAGE_PATH", str(folder))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    monkeypatch.syspath_prepend(FAKES)
+    return folder
+
+
+@pytest.fixture
+def add(store: Path) -> Callable[..., Machine]:
+    """Put a machine of the driver `fake` into the store: add("web", state="Running", memory_mib=512)."""
+
+    def put(name: str = "default", *, state: str = "Stopped", **fields: object) -> Machine:
+        asked = {"driver": "fake", "uuid": "", "mac": "", "image": "", "memory_mib": 2048, "cpus": 2, "disk_mib": 20000}
+        number = len(list(store.glob("machines/*"))) + 2
+        machine = Machine(**{"name": name, "address": Address(f"127.77.0.{number}"), **asked, **fields})  # type: ignore[arg-type]
+        home = store / "machines" / name
+        home.mkdir(parents=True)
+        (home / "machine.json").write_text(spec.dumps(machine))
+        (store / "fake").mkdir(exist_ok=True)
+        (store / "fake" / name).write_text(state)
+        return machine
+
+    return put
+
+
+@pytest.fixture
+def invoke(store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the command line in this process: invoke("ls", "-q")."""
+    from machine.cli import main
+
+    def call(*words: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["machine", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Outcome(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def spawn(store: Path) -> Callable[..., Outcome]:
+    """Run the command line in a process of its own: spawn("ls", env={"SHELL": ""}, python=["-X", "importtime"])."""
+
+    def call(*words: str | Path, env: dict[str, str] | None = None, python: tuple[str, ...] = ()) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, *python, "-m", "machine", *words],
+            env={**os.environ, "PYTHONPATH": str(FAKES), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return call

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from machine.console import BLOCK, Cleaner, read
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("a\tb\r\nc", "a\tb\nc"),
+        ("\x1b[31mred\x1b[0m \x1b[2J\x1b[?25l", "red "),
+        ("\x1b]0;title\x07x\x1b]8;;http://a\x1b\\y", "xy"),
+        ("\x1bPq#0\x1b\\x\x1b(By\x1bcz\x1b7", "xyz"),
+        ("\x9b31mx\x9d0;t\x9cy", "xy"),
+        ("a\x07\x08\x00\x7fb\x85c", "abc"),
+        ("open \x1b]52;c;aGk=", "open ]52;c;aGk="),
+        ("\x1b\x1b[31mx", "x"),
+        ("ä€🙂", "ä€🙂"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 2, 1000])
+def test_control_is_taken_out_in_pieces_of_any_size(raw: str, clean: str, step: int) -> None:
+    cleaner = Cleaner()
+    pieces = [cleaner.feed(raw[at : at + step]) for at in range(0, len(raw), step)]
+    assert "".join(pieces) + cleaner.feed("", last=True) == clean
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("count", [0, 1, 2, 5000, 20000, 99999])
+def test_the_last_lines(tmp_path: Path, end: str, count: int) -> None:
+    lines = [f"line {number}" for number in range(20000)]
+    path = tmp_path / "log"
+    path.write_text("\n".join(lines) + end)
+    assert path.stat().st_size > 3 * BLOCK
+    wanted = "\n".join(lines[len(lines) - count :] if count < len(lines) else lines) + end if count else ""
+    assert b"".join(read(path, count)).decode() == wanted
+
+
+def test_an_empty_console(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"")
+    assert list(read(tmp_path / "log", 5)) == []
+    (tmp_path / "log").write_bytes(b"\n\n")
+    assert b"".join(read(tmp_path / "log", 1)) == b"\n"

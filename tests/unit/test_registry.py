@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import sys
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from machine import registry
+from machine.errors import MachineError, Usage
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> None:
+    registry.load.cache_clear()
+
+
+def distribution(folder: Path, name: str, points: str) -> None:
+    (folder / f"{name}-1.dist-info").mkdir()
+    (folder / f"{name}-1.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (folder / f"{name}-1.dist-info/entry_points.txt").write_text(points)
+
+
+def test_our_own_are_found_as_by_importlib_metadata(store: Path) -> None:
+    installed = {point.name: point.value for point in entry_points(group=registry.GROUP)}
+    assert registry._installed() == installed
+    assert {"qemu", "fake"} <= installed.keys()
+    assert registry.load("qemu").name == "qemu"
+    assert registry.load("fake").name == "fake"
+    assert registry.names() == sorted(installed)
+
+
+def test_a_drivers_file_with_all_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(
+        tmp_path,
+        "Some.Driver",
+        "[console_scripts]\nqemu2 = no:no\n\n# machine.drivers\n[machine.drivers]\n# a = b:c\n; d = e:f\n"
+        "one=machine.driver:Driver [extra]\n two = machine.driver:Driver\nthree = machine.driver:State\n"
+        "four = no_such_module:X\nfive = machine.driver:Nothing\n",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {"one", "two"} <= set(registry.names())
+    assert "qemu2" not in registry.names()
+    assert registry.load("one") is registry.load("two")
+    for name, message in {"three": "isn't one", "four": "can't be loaded", "five": "isn't one"}.items():
+        with pytest.raises(MachineError, match=message):
+            registry.load(name)
+
+
+def test_the_first_distribution_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("b", "a"):
+        (tmp_path / folder).mkdir()
+        distribution(
+            tmp_path / folder, "same_name", f"[machine.drivers]\nshadow = machine_{folder}:X\n{folder} = x:Y\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    found = registry._installed()
+    assert found["shadow"] == "machine_a:X"
+    assert "b" not in found
+
+
+def test_one_inside_a_zip_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "drivers.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("zipped-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 1\n")
+        file.writestr("zipped-1.dist-info/entry_points.txt", "[machine.drivers]\nzipped = machine.driver:Driver\n")
+    monkeypatch.setattr(sys, "path", [str(archive), *sys.path])
+    assert registry.load("zipped").__name__ == "Driver"
+
+
+def test_unknown() -> None:
+    with pytest.raises(Usage, match='there is no driver "absent"'):
+        registry.load("absent")
