@@ -8,15 +8,26 @@ A driver is found by its entry point (group `machine.drivers`), so a wheel of so
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 from machine.paths import Home
 from machine.run import Run
 from machine.spec import Address, Machine
 
-__all__ = ["Address", "Driver", "Machine", "NoOptions", "State"]
+__all__ = [
+    "Address",
+    "Autostart",
+    "Driver",
+    "Machine",
+    "NoOptions",
+    "Snapshot",
+    "Snapshots",
+    "State",
+    "Suspend",
+]
 
 
 class State(StrEnum):
@@ -40,6 +51,7 @@ class Driver(ABC):
     Options: a frozen dataclass of the driver's own settings. A field `memory` of the driver `virtualbox` becomes the
     option --virtualbox-memory; its metadata may hold `help`, `envvar` and `flag` (another spelling of the option).
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
+    say: told what is going on, in a few words, when a step takes long.
     """
 
     name: ClassVar[str]
@@ -50,6 +62,7 @@ class Driver(ABC):
         self.machine = machine
         self.home = home
         self.run = run
+        self.say: Callable[[str], None] = lambda text: None
 
     @abstractmethod
     def check(self) -> list[str]:
@@ -90,3 +103,49 @@ class Driver(ABC):
     def diagnosis(self) -> str:
         """Lines that help when a wait has timed out: the hypervisor's view, its log."""
         return f"the hypervisor says: {self.state()}"
+
+
+# What only some drivers can do. The core asks isinstance(driver, Suspend), never for a driver's name.
+
+
+@runtime_checkable
+class Suspend(Protocol):
+    """`start` goes on where `suspend` stopped; the state in between is SAVED."""
+
+    def suspend(self) -> None:
+        """Write the machine's memory to disk and switch it off. Raises DriverFailed when it isn't running."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """created in ISO 8601; running: whether the memory of a running machine is part of it."""
+
+    name: str
+    created: str
+    running: bool
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """Memory, if the machine runs, and disk at one moment, kept under a name."""
+
+    def snapshot(self, name: str) -> None:
+        """Raises DriverFailed when there is one of that name."""
+
+    def snapshots(self) -> list[Snapshot]:
+        """Oldest first."""
+
+    def restore(self, name: str) -> None:
+        """Bring the machine back, running if it was. Raises DriverFailed when there is none of that name."""
+
+    def forget(self, name: str) -> None:
+        """Remove the snapshot. Raises DriverFailed when there is none of that name."""
+
+
+@runtime_checkable
+class Autostart(Protocol):
+    """The hypervisor starts the machine when the host boots."""
+
+    def set_autostart(self, on: bool) -> None: ...
+
+    def autostart(self) -> bool: ...
