@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import lifecycle, loopback, paths, registry, resources, spec, store
+from machine import engine, lifecycle, loopback, paths, registry, resources, spec, store
 from machine.driver import Machine
 from machine.errors import MachineExists
 from machine.paths import Home
@@ -19,7 +19,8 @@ from machine.run import run
 def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> Machine:
     """Make the machine and wait until Docker and SSH answer. timeout in seconds, for the boot.
 
-    asked comes from `draft`. Raises CheckFailed before anything is written, MachineExists, WaitTimeout and others.
+    asked comes from `draft`. Raises Usage and CheckFailed before anything is written, MachineExists, WaitTimeout and
+    others.
     """
     spec.check_name(asked.name)
     if store.exists(asked.name):
@@ -49,7 +50,9 @@ def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, dis
 
 
 def check(asked: Machine, progress: Progress) -> None:
-    """Everything that can be found out before something is written. Raises CheckFailed."""
+    """Everything that can be found out before something is written. Raises Usage, CheckFailed."""
+    engine.daemon_json(asked)
+    engine.docker_env(asked, {})
     backend = registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
     for note in [
         *resources.check_memory(asked.memory_mib),

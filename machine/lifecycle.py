@@ -88,7 +88,7 @@ def stop(name: str, progress: Progress, *, timeout: float = STOP_TIMEOUT) -> boo
 
 
 def shut_down(backend: Driver, *, timeout: float) -> None:
-    pressed = 0.0
+    pressed = -PRESS_AGAIN
 
     def is_off() -> bool:
         nonlocal pressed

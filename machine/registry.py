@@ -37,7 +37,7 @@ def _load(name: str, point: str) -> type[Driver]:
     module, _, attribute = point.partition("[")[0].partition(":")
     try:
         loaded: object = import_module(module.strip())
-    except ImportError as error:
+    except Exception as error:  # somebody else's code: it must not take our drivers down
         raise MachineError(
             f'the driver "{name}" can\'t be loaded: {error}', hint=f"reinstall the package that brings {point}"
         ) from error

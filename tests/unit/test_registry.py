@@ -37,13 +37,20 @@ def test_a_drivers_file_with_all_that_is_allowed(tmp_path: Path, monkeypatch: py
         "Some.Driver",
         "[console_scripts]\nqemu2 = no:no\n\n# machine.drivers\n[machine.drivers]\n# a = b:c\n; d = e:f\n"
         "one=machine.driver:Driver [extra]\n two = machine.driver:Driver\nthree = machine.driver:State\n"
-        "four = no_such_module:X\nfive = machine.driver:Nothing\n",
+        "four = no_such_module:X\nfive = machine.driver:Nothing\n"
+        "six = raises_when_imported:X\n",
     )
+    (tmp_path / "raises_when_imported.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert {"one", "two"} <= set(registry.names())
     assert "qemu2" not in registry.names()
     assert registry.load("one") is registry.load("two")
-    for name, message in {"three": "isn't one", "four": "can't be loaded", "five": "isn't one"}.items():
+    for name, message in {
+        "three": "isn't one",
+        "four": "can't be loaded",
+        "five": "isn't one",
+        "six": "can't be loaded",
+    }.items():
         with pytest.raises(MachineError, match=message):
             registry.load(name)
 

@@ -1,0 +1,269 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import machine_fake
+import pytest
+
+from machine import create, docker, images, lifecycle, registry, ssh, store, wait
+from machine.driver import State
+from machine.errors import DriverFailed, ImageCorrupt, NoSuchMachine, SSHFailed, StoreDamaged, Usage, WaitTimeout
+from machine.progress import Silent
+from machine.spec import Machine, Option
+
+
+class Record(Silent):
+    """Remembers what was shown."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.notes: list[str] = []
+
+    def phase(self, what: str) -> None:
+        self.phases.append(what)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def shown() -> Record:
+    return Record()
+
+
+@pytest.fixture
+def make(vms: Path) -> Callable[..., Machine]:
+    """A machine that runs."""
+
+    def make(name: str = "dev", **options: Option) -> Machine:
+        asked = create.draft(name, "fake", images.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=1024)
+        made = create.create(asked, Silent())
+        if options:
+            made = machine_with(made, options)
+            store.save(made)
+        return made
+
+    return make
+
+
+def machine_with(machine: Machine, options: dict[str, Option]) -> Machine:
+    from dataclasses import replace
+
+    return replace(machine, options=options)
+
+
+def state(vms: Path, name: str = "dev") -> str:
+    return (vms / name).read_text()
+
+
+def test_stop_and_start_say_whether_there_was_something_to_do(
+    make: Callable[..., Machine], vms: Path, shown: Record
+) -> None:
+    make()
+    assert not lifecycle.start("dev", shown)
+    assert lifecycle.stop("dev", shown)
+    assert state(vms) == State.STOPPED
+    assert not lifecycle.stop("dev", shown)
+    assert shown.phases == ["shutting down"]
+    assert lifecycle.start("dev", shown)
+    assert state(vms) == State.RUNNING
+    assert shown.phases[1:] == [
+        "preparing its keys and seed",
+        "starting the virtual machine",
+        f"waiting for Docker to answer on tcp://{store.load('dev').address.host}:2375",  # type: ignore[union-attr]
+        "waiting for SSH to let us in",
+    ]
+
+
+def test_kill_pulls_the_plug(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+    make()
+    assert lifecycle.kill("dev", shown)
+    assert state(vms) == State.STOPPED
+    assert not lifecycle.kill("dev", shown)
+
+
+def test_keys_stay_over_a_restart(make: Callable[..., Machine], shown: Record) -> None:
+    make()
+    home = store.home("dev")
+    kept = [path.read_bytes() for path in (home.ssh_key, home.host_key, home.known_hosts, home.server_cert)]
+    lifecycle.stop("dev", shown)
+    lifecycle.start("dev", shown)
+    assert kept == [path.read_bytes() for path in (home.ssh_key, home.host_key, home.known_hosts, home.server_cert)]
+
+
+def test_a_machine_that_doesnt_shut_down_is_reported_and_not_killed(
+    make: Callable[..., Machine], vms: Path, shown: Record
+) -> None:
+    make(fails="stop")
+    with pytest.raises(WaitTimeout, match="waiting for the machine to shut down") as caught:
+        lifecycle.stop("dev", shown, timeout=0.1)
+    assert caught.value.hint == "pull the plug: machine kill dev"
+    assert caught.value.details == "the hypervisor says: Running"
+    assert state(vms) == State.RUNNING
+
+
+def test_the_power_button_is_pressed_again(
+    make: Callable[..., Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    presses = []
+
+    def press(self: machine_fake.Fake) -> None:
+        presses.append(1)
+        if len(presses) == 3:
+            self.kill()
+
+    monkeypatch.setattr(machine_fake.Fake, "stop", press)
+    monkeypatch.setattr(lifecycle, "PRESS_AGAIN", 0.05)
+    assert lifecycle.stop("dev", shown, timeout=10)
+    assert len(presses) == 3
+
+
+def test_the_button_is_pressed_at_once_on_a_host_that_has_just_booted(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    booted = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() - booted + 3)
+    assert lifecycle.stop("dev", shown, timeout=2)
+
+
+def test_a_boot_without_docker_times_out_with_the_evidence(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    lifecycle.stop("dev", shown)
+    store.home("dev").console.write_text("\n".join(f"line {number}" for number in range(100)))
+    monkeypatch.setattr(docker, "ping", lambda *_, **__: False)
+    with pytest.raises(WaitTimeout, match="waiting for Docker to answer on tcp://") as caught:
+        lifecycle.start("dev", shown, timeout=0.1)
+    assert "machine logs dev" in caught.value.hint
+    assert caught.value.details.splitlines() == [
+        "the hypervisor says: Running",
+        *(f"console: line {number}" for number in range(85, 100)),
+    ]
+
+
+def test_a_boot_without_ssh_times_out(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    lifecycle.stop("dev", shown)
+    monkeypatch.setattr(ssh, "ready", lambda *_, **__: False)
+    with pytest.raises(WaitTimeout, match="SSH to let us in"):
+        lifecycle.start("dev", shown, timeout=0.1)
+
+
+def test_a_machine_that_stops_while_it_boots_isnt_waited_for(
+    make: Callable[..., Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    lifecycle.stop("dev", shown)
+
+    def ping(*_: object, **__: object) -> bool:
+        (vms / "dev").write_text(State.STOPPED)
+        return False
+
+    monkeypatch.setattr(docker, "ping", ping)
+    began = time.monotonic()
+    with pytest.raises(DriverFailed, match="stopped while it was booting"):
+        lifecycle.start("dev", shown, timeout=60)
+    assert time.monotonic() - began < 10
+
+
+def test_a_foreign_host_key_ends_the_wait(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    lifecycle.stop("dev", shown)
+
+    def ready(*_: object, **__: object) -> bool:
+        raise SSHFailed("another host key")
+
+    monkeypatch.setattr(ssh, "ready", ready)
+    with pytest.raises(SSHFailed):
+        lifecycle.start("dev", shown, timeout=60)
+
+
+def test_an_image_that_was_changed_isnt_booted(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+    made = make()
+    lifecycle.stop("dev", shown)
+    lifecycle.Image(made.image).file.write_bytes(b"changed")
+    with pytest.raises(ImageCorrupt):
+        lifecycle.start("dev", shown)
+    assert state(vms) == State.STOPPED
+
+
+def test_verbs_on_a_machine_that_isnt_there(vms: Path, shown: Record) -> None:
+    for verb in (lifecycle.start, lifecycle.stop, lifecycle.kill, lifecycle.remove):
+        with pytest.raises(NoSuchMachine):
+            verb("dev", shown)
+
+
+def test_remove_leaves_nothing(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+    make()
+    lifecycle.remove("dev", shown)
+    assert not store.home("dev").folder.exists()
+    assert list(vms.iterdir()) == []
+
+
+def test_a_damaged_machine_is_removed_by_force_only(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+    make()
+    store.home("dev").config.write_text("{")
+    with pytest.raises(StoreDamaged):
+        lifecycle.remove("dev", shown)
+    lifecycle.remove("dev", shown, force=True)
+    assert not store.home("dev").folder.exists()
+    assert list(vms.iterdir()) == []
+
+
+def test_a_machine_whose_driver_fails_or_is_gone_is_removed_by_force_only(
+    make: Callable[..., Machine], vms: Path, shown: Record
+) -> None:
+    made = make("a", fails="remove")
+    with pytest.raises(DriverFailed):
+        lifecycle.remove("a", shown)
+    lifecycle.remove("a", shown, force=True)
+    assert shown.notes == ["the virtual machine may be left: the fake fails at remove"]
+    make("b")
+    store.save(machine_with(made, {}).__class__(**{**vars(made), "name": "b", "driver": "gone"}))
+    with pytest.raises(Usage, match='no driver "gone"'):
+        lifecycle.remove("b", shown)
+    lifecycle.remove("b", shown, force=True)
+    assert store.names() == []
+
+
+def test_a_driver_that_cant_be_loaded_keeps_no_damaged_machine(
+    make: Callable[..., Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make()
+    broken = tmp_path / "broken-1.dist-info"
+    broken.mkdir()
+    (broken / "entry_points.txt").write_text("[machine.drivers]\nbroken = no_such_module:Driver\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "broken" in registry.names()
+    store.home("dev").config.write_text("{")
+    lifecycle.remove("dev", shown, force=True)
+    assert list(vms.iterdir()) == []
+
+
+def test_the_tail_of_a_console(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    assert lifecycle.tail(log, 3) == []
+    log.write_bytes(b"x" * 100_000 + b"\r\none\r\n\xff\r\nthree\r\n")
+    assert lifecycle.tail(log, 3) == ["one", "\ufffd", "three"]
+
+
+def test_waits_are_bounded_by_one_deadline_for_docker_and_ssh(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts = []
+
+    def until(probe: object, *, timeout: float, **_: object) -> None:
+        timeouts.append(timeout)
+
+    make()
+    lifecycle.stop("dev", shown)
+    monkeypatch.setattr(wait, "until", until)
+    lifecycle.start("dev", shown, timeout=50)
+    assert 49 < timeouts[1] <= timeouts[0] <= 50
