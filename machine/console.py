@@ -45,7 +45,7 @@ def read(path: Path, lines: int | None = None) -> Iterator[bytes]:
 
 
 def follow(path: Path, lines: int | None = None) -> Iterator[bytes]:
-    """As read, and then what is added, for ever; b"" when there is nothing new at the moment.
+    """As read, and then what is added, until its folder is removed; b"" when there is nothing new at the moment.
 
     When the file is replaced (at the machine's next start) the new one is read from its beginning.
     """
@@ -53,6 +53,8 @@ def follow(path: Path, lines: int | None = None) -> Iterator[bytes]:
         try:
             file = path.open("rb")
         except FileNotFoundError:
+            if not path.parent.exists():
+                return
             yield b""
             time.sleep(PAUSE)
             continue
@@ -77,7 +79,7 @@ def _is_replaced(file: BinaryIO, path: Path) -> bool:
     try:
         there = path.stat()
     except FileNotFoundError:
-        return False  # moved away, and the new one isn't there yet
+        return not path.parent.exists()  # else it was moved away, and the new one isn't there yet
     return there.st_ino != os.fstat(file.fileno()).st_ino or there.st_size < file.tell()
 
 

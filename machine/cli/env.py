@@ -7,6 +7,7 @@ printed for a stopped machine is right once it runs.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -51,6 +52,8 @@ def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no
     # What is unset comes first: in an unquoted `eval $(…)` the lines run together, and an export would swallow it.
     lines = [chosen.unset(key) for key, value in changes.items() if value is None]
     lines += [chosen.set(key, value) for key, value in changes.items() if value is not None]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
     print("\n".join([*lines, *chosen.hint(_command_line(ctx))]))
 
 

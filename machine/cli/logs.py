@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import io
+import sys
 from collections.abc import Iterable
 
 import click
@@ -39,6 +41,8 @@ def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> N
 
 
 def _print(blocks: Iterable[bytes]) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a guest writes what this terminal's encoding may not have
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     cleaner = console.Cleaner()
     for block in blocks:

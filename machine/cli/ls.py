@@ -101,6 +101,13 @@ def _row(name: str) -> Row:
 
 
 def _probed(rows: list[Row], timeout: float, *, docker: bool) -> list[Row]:
+    from machine import registry
+
+    for name in {row.machine.driver for row in rows if row.machine}:
+        # Once, and not in each thread; one that can't be loaded is reported with its machine.
+        with contextlib.suppress(MachineError):
+            registry.load(name)
+
     def job(row: Row) -> Callable[[], None]:
         return lambda: _fill(row, time.monotonic() + timeout, docker=docker)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
-from machine import probe
+from machine import probe, store
 from machine.cli import names
-from machine.errors import NotRunning, Usage, WaitTimeout
+from machine.errors import NoSuchMachine, NotRunning, Usage, WaitTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def ssh(name: str | None, words: tuple[str, ...]) -> None:
     if name is not None and name.startswith("-"):
         raise Usage(f"the machine's name comes before {name}", hint=f"machine ssh {names.DEFAULT} {name}")
     extra, command = split(words)
-    machine, home, address = probe.known(names.one(name))
+    machine, home, address = probe.known(_chosen(name, words))
     state = probe.state(machine, home, timeout=TIMEOUT)
     if state is None:
         raise WaitTimeout(f'the hypervisor to tell the state of "{machine.name}"', TIMEOUT, hint="machine ls")
@@ -49,6 +50,16 @@ def ssh(name: str | None, words: tuple[str, ...]) -> None:
         raise NotRunning(machine.name)
     code = openssh.interactive(home, address, machine.ssh_user, command, extra=extra)
     names.exit_with(128 - code if code < 0 else code)  # negative: a signal ended ssh
+
+
+def _chosen(name: str | None, words: Sequence[str]) -> str:
+    try:
+        return names.one(name)
+    except NoSuchMachine as error:
+        if name and words and store.exists(names.DEFAULT):
+            typed = shlex.join([name, *words])
+            error.hint = f"list the machines: machine ls, or run it on the default: machine ssh {names.DEFAULT} {typed}"
+        raise
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -80,6 +80,14 @@ def test_an_option_before_the_name(invoke: Invoke, add: Add, session: list[Any])
     assert session == []
 
 
+def test_a_command_without_a_name(invoke: Invoke, add: Add, session: list[Any]) -> None:
+    add(state="Running")
+    ended = invoke("ssh", "ls", "-la", "my dir")
+    assert (ended.code, session) == (1, [])
+    assert 'Docker machine "ls" does not exist' in ended.err
+    assert "machine ssh default ls -la 'my dir'" in ended.err
+
+
 @pytest.mark.parametrize("state", ["Stopped", "Paused"])
 def test_a_machine_that_does_not_run(invoke: Invoke, add: Add, session: list[Any], state: str) -> None:
     add(state=state)

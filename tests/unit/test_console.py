@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from machine.console import BLOCK, Cleaner, read
+from machine.console import BLOCK, Cleaner, follow, read
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,18 @@ def test_the_last_lines(tmp_path: Path, end: str, count: int) -> None:
     assert path.stat().st_size > 3 * BLOCK
     wanted = "\n".join(lines[len(lines) - count :] if count < len(lines) else lines) + end if count else ""
     assert b"".join(read(path, count)).decode() == wanted
+
+
+def test_following_ends_with_the_machine(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "log").write_bytes(b"all\n")
+    following = follow(home / "log")
+    assert next(following) == b"all\n"
+    (home / "log").unlink()
+    assert next(following) == b""
+    home.rmdir()
+    assert list(following) == []
 
 
 def test_an_empty_console(tmp_path: Path) -> None:
