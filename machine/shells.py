@@ -1,8 +1,8 @@
 """The shells that `machine env` speaks to: how each sets a variable, and how it quotes.
 
 This is a table and a few small functions, not templates: env runs in people's shell profiles, and importing jinja2
-alone takes 36 ms, nearly as long as all of `machine env`. A value may hold anything that a path can: blanks, quotes, `$`,
-backticks, newlines; each function here makes one word of it that the shell reads back unchanged.
+alone takes 36 ms, nearly as long as all of `machine env`. A value may hold anything that a path can: blanks, quotes,
+`$`, backticks, newlines; each function here makes one word of it that the shell reads back unchanged.
 """
 
 from __future__ import annotations
