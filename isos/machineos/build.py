@@ -5,6 +5,7 @@ Runs on Debian 12 and later and on Ubuntu, as any user: mmdebstrap, mksquashfs, 
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def build(out: Path, *, arch: str = "x86_64", work: Path | None = None, say: Cal
     make_root(unpacked, fresh(work / "root"), tree, time)
     say("making the initrd")
     make_initrd(unpacked, fresh(work / "initrd"), tree, time)
+    write_about(tree / "machineos/about.json", arch, version_of(time))
     say("writing the ISO")
     iso.make(tree, unpacked, work / "machineos.iso", arch=arch, cmdline=f"console=tty0 {cmdline(arch)}", time=time)
     return publish(work / "machineos.iso", out, arch, version_of(time), modules.kernel_version(unpacked), versions)
@@ -64,6 +66,12 @@ def version_of(time: int) -> str:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(time, UTC).strftime("%Y.%m.%d")
+
+
+def write_about(path: Path, arch: str, version: str) -> None:
+    """What a host must know to boot this ISO without its boot loader."""
+    facts = {"architecture": arch, "version": version, "command_line": cmdline(arch)}
+    path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
 def make_root(unpacked: Path, folder: Path, tree: Path, time: int) -> None:
