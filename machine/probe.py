@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from machine import store
-from machine.errors import MachineError
+from machine.errors import MachineError, NotRunning, WaitTimeout
 
 if TYPE_CHECKING:
     from machine.driver import Driver, State
@@ -35,6 +35,17 @@ def known(name: str) -> tuple[Machine, Home, Address]:
     """All that env, url and ssh need. Raises NoSuchMachine, StoreDamaged, DriverFailed."""
     machine, home = store.load(name), store.home(name)
     return machine, home, address(machine, home)
+
+
+def running(name: str, *, timeout: float = 10) -> tuple[Machine, Home, Address]:
+    """As `known`, for a machine that runs. Raises NotRunning, and WaitTimeout when the hypervisor doesn't tell."""
+    machine, home, place = known(name)
+    found = state(machine, home, timeout=timeout)
+    if found is None:
+        raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="machine ls")
+    if found != "Running":
+        raise NotRunning(name)
+    return machine, home, place
 
 
 def url(machine: Machine, home: Home) -> str:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from machine import __version__
-from machine.errors import MachineError
+from machine.errors import MachineError, Usage
 
 if TYPE_CHECKING:
     from machine.driver import Machine
     from machine.paths import Home
 
-# verb -> its module in machine.cli and the one line that `machine --help` shows. The function has the verb's name.
+# verb -> its module in machine.cli and the one line that `machine --help` shows. The function has the verb's name, with
+# an underscore for each dash.
 VERBS = {
     "active": ("env", "Print the machine that the docker client is set to."),
     "config": ("env", "Print the options for a docker client."),
@@ -50,7 +51,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module, _ = VERBS[cmd_name]
-        command = getattr(import_module(f"machine.cli.{module}"), cmd_name)
+        command = getattr(import_module(f"machine.cli.{module}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
@@ -103,8 +104,7 @@ def main() -> NoReturn:
     except MachineError as error:
         code = _fail(error)
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _fail_of_click(error)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
@@ -120,8 +120,21 @@ def main() -> NoReturn:
 def _fail(error: MachineError) -> int:
     from machine.cli.report import report
 
-    report(error)
+    report(error, as_json=_json_asked())
     return error.exit_code
+
+
+def _fail_of_click(error: click.ClickException) -> int:
+    if _json_asked():
+        return _fail(Usage(error.format_message(), hint="machine --help"))
+    error.show()
+    return error.exit_code
+
+
+def _json_asked() -> bool:
+    """Whether an error is to be an object: --json was typed, and not as a word of `machine ssh NAME COMMAND`."""
+    words = sys.argv[1:]
+    return "--json" in words and "ssh" not in words[: words.index("--json")]
 
 
 def _fail_of_system(error: OSError) -> int:

@@ -9,15 +9,13 @@ import click
 
 from machine import probe, store
 from machine.cli import names
-from machine.errors import NoSuchMachine, NotRunning, Usage, WaitTimeout
+from machine.errors import NoSuchMachine, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Options of OpenSSH that take a value (ssh(1)).
 _WITH_VALUE = set("BbcDEeFIiJLlmOoPpQRSWw")
-# How long the hypervisor may take to say whether the machine runs, in seconds.
-TIMEOUT = 10.0
 
 
 class _Raw(click.Command):
@@ -42,12 +40,7 @@ def ssh(name: str | None, words: tuple[str, ...]) -> None:
     if name is not None and name.startswith("-"):
         raise Usage(f"the machine's name comes before {name}", hint=f"machine ssh {names.DEFAULT} {name}")
     extra, command = split(words)
-    machine, home, address = probe.known(_chosen(name, words))
-    state = probe.state(machine, home, timeout=TIMEOUT)
-    if state is None:
-        raise WaitTimeout(f'the hypervisor to tell the state of "{machine.name}"', TIMEOUT, hint="machine ls")
-    if state != "Running":
-        raise NotRunning(machine.name)
+    machine, home, address = probe.running(_chosen(name, words))
     code = openssh.interactive(home, address, machine.ssh_user, command, extra=extra)
     names.exit_with(128 - code if code < 0 else code)  # negative: a signal ended ssh
 
