@@ -12,15 +12,18 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machine import docker, files, store, wait
 from machine.errors import DockerFailed, DriverFailed
 from machine.paths import Home
 
 from .argv import PIDFILE, PORTS_MONITOR
-from .process import Process
+from .process import Process, alive
 from .qmp import Qmp
+
+if TYPE_CHECKING:
+    import psutil
 
 TAKEN = "ports.json"
 # Docker isn't there while the machine boots, or while dockerd restarts.
@@ -93,7 +96,7 @@ def main(folder: str) -> None:
     address = machine.address
     assert address is not None
     process = wait.until(Process(home / PIDFILE).find, timeout=30, what="QEMU's pidfile")
-    threading.Thread(target=lambda: (process.wait(), os._exit(0))).start()
+    threading.Thread(target=_end_with, args=(process,)).start()
     forwards = Forwards(
         wait.until(lambda: _monitor(home), timeout=30, what="QEMU's monitor"),
         address.host,
@@ -103,6 +106,13 @@ def main(folder: str) -> None:
         with contextlib.suppress(DockerFailed):
             follow(home, forwards, docker.Client(machine, home, address))
         time.sleep(PAUSE)
+
+
+def _end_with(qemu: psutil.Process) -> None:
+    # Not psutil's wait: an ended QEMU stays as a zombie for as long as PID 1 takes to notice.
+    while alive(qemu):
+        time.sleep(PAUSE)
+    os._exit(0)
 
 
 def _monitor(home: Home) -> Qmp | None:

@@ -61,7 +61,7 @@ class Process:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
         deadline = time.monotonic() + timeout
-        while any(_alive(process) for process in processes):
+        while any(alive(process) for process in processes):
             if time.monotonic() > deadline:
                 raise DriverFailed(f"QEMU (process {processes[0].pid}) doesn't end", hint="look at it: ps -l")
             time.sleep(0.01)
@@ -69,10 +69,10 @@ class Process:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         option = ("-pidfile", str(self.pidfile))
-        return process.pid != os.getpid() and option in pairwise(process.cmdline()) and _alive(process)
+        return process.pid != os.getpid() and option in pairwise(process.cmdline()) and alive(process)
 
 
-def _alive(process: psutil.Process) -> bool:
+def alive(process: psutil.Process) -> bool:
     """A process that has ended, and only waits for its parent to notice, is dead."""
     import psutil
 

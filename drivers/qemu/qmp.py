@@ -17,6 +17,10 @@ from typing import Any, Self
 from machine.errors import DriverFailed
 
 
+class NoMessage(DriverFailed):
+    """A line that isn't a JSON object."""
+
+
 class Connection:
     """A Unix socket that speaks JSON lines; every read has a deadline (seconds)."""
 
@@ -65,7 +69,7 @@ class Connection:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise DriverFailed(f"what answers on {self.path.name} speaks another protocol", details=repr(line[:200]))
+            raise NoMessage(f"what answers on {self.path.name} speaks another protocol", details=repr(line[:200]))
         return answer
 
 
@@ -126,8 +130,14 @@ class GuestAgent(Connection):
         # taken is the one that carries our number (qemu-ga-ref, guest-sync-delimited).
         number = time.monotonic_ns() & 0x7FFFFFFF
         self.send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, prefix=b"\xff")
-        while self.receive().get("return") != number:
+        while not self._answers(number):
             pass
+
+    def _answers(self, number: int) -> bool:
+        try:
+            return bool(self.receive().get("return") == number)
+        except NoMessage:
+            return False
 
     def execute(self, command: str, **arguments: object) -> Any:
         self.send({"execute": command, **({"arguments": arguments} if arguments else {})})

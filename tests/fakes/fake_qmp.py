@@ -1,0 +1,94 @@
+"""A QEMU monitor, or guest agent, on a real Unix socket: answers by a function, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
+HANG_UP = object()
+Answer = Callable[[dict[str, Any]], list[Any]]
+
+
+class Server:
+    """answer makes of each message what is sent back: objects as JSON lines, bytes as they are, HANG_UP ends."""
+
+    def __init__(self, path: Path, answer: Answer, greeting: list[Any]) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.raw = b""
+        self.answer = answer
+        self.greeting = greeting
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.connections: list[socket.socket] = []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    @property
+    def commands(self) -> list[str]:
+        return [message["execute"] for message in self.asked]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.thread.join(timeout=5)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.connections.append(connection)
+                with connection, contextlib.suppress(OSError), connection.makefile("rb") as lines:
+                    self._speak(connection, lines)
+
+    def _speak(self, connection: socket.socket, lines: Any) -> None:
+        _send(connection, self.greeting)
+        for line in lines:
+            self.raw += line
+            message = json.loads(line.lstrip(b"\xff"))
+            self.asked.append(message)
+            if not _send(connection, self.answer(message)):
+                return
+
+
+def _send(connection: socket.socket, answers: list[Any]) -> bool:
+    for answer in answers:
+        if answer is HANG_UP:
+            return False
+        connection.sendall(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")
+    return True
+
+
+@contextlib.contextmanager
+def monitor(path: Path, answers: dict[str, Any] | None = None) -> Iterator[Server]:
+    """A monitor that returns answers[command]; a list is sent as it is, a function is called with the message."""
+
+    def answer(message: dict[str, Any]) -> list[Any]:
+        found = (answers or {}).get(message["execute"], {})
+        found = found(message) if callable(found) else found
+        return found if isinstance(found, list) else [{"return": found}]
+
+    server = Server(path, answer, [GREETING])
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextlib.contextmanager
+def agent(path: Path, answer: Answer) -> Iterator[Server]:
+    server = Server(path, answer, [])
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,168 @@
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_qmp import HANG_UP, Server, agent, monitor
+from machine.drivers.qemu.qmp import GuestAgent, Qmp
+
+from machine.errors import DriverFailed
+
+EVENT = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "qmp.sock"
+
+
+def test_a_command_and_its_answer(path: Path) -> None:
+    with monitor(path, {"query-status": {"status": "running"}}) as server, Qmp(path) as qmp:
+        assert qmp.execute("query-status") == {"status": "running"}
+        qmp.execute("device_add", driver="pc-dimm", id="d0")
+    assert server.asked == [
+        {"execute": "qmp_capabilities"},
+        {"execute": "query-status"},
+        {"execute": "device_add", "arguments": {"driver": "pc-dimm", "id": "d0"}},
+    ]
+
+
+def test_events_between_a_command_and_its_answer_are_kept(path: Path) -> None:
+    answers = {"stop": [EVENT, {"event": "RESUME"}, {"return": {}}], "cont": [{"return": {}}, {"event": "LATE"}]}
+    with monitor(path, answers), Qmp(path) as qmp:
+        assert qmp.execute("stop") == {}
+        assert qmp.events == [EVENT, {"event": "RESUME"}]
+        assert qmp.wait_event("RESUME") == {"event": "RESUME"}
+        qmp.execute("cont")
+        assert qmp.wait_event("OTHER", "LATE") == {"event": "LATE"}
+
+
+def test_a_refused_command_says_why(path: Path) -> None:
+    refusal = [{"error": {"class": "GenericError", "desc": "no such device"}}]
+    with monitor(path, {"device_del": refusal}), Qmp(path) as qmp:
+        with pytest.raises(DriverFailed, match="QEMU refused device_del: no such device"):
+            qmp.execute("device_del", id="x")
+        assert qmp.execute("query-status") == {}
+
+
+def test_the_human_monitor(path: Path) -> None:
+    with monitor(path, {"human-monitor-command": "could not set up\r\n"}) as server, Qmp(path) as qmp:
+        assert qmp.human("hostfwd_add net tcp::80-:80") == "could not set up"
+    assert server.asked[-1]["arguments"] == {"command-line": "hostfwd_add net tcp::80-:80"}
+
+
+def test_an_answer_in_pieces_and_two_in_one(path: Path) -> None:
+    def slowly(_: object) -> list[Any]:
+        time.sleep(0.05)
+        return [b'n": 1}\n{"return": 2}\n']
+
+    with monitor(path, {"one": [b'{"retur'], "two": slowly, "three": []}), Qmp(path) as qmp:
+        qmp.send({"execute": "one"})
+        assert qmp.execute("two") == 1
+        assert qmp.execute("three") == 2
+
+
+def test_nobody_listens(path: Path) -> None:
+    with pytest.raises(DriverFailed, match=r"QEMU doesn't answer on qmp\.sock: No such file"):
+        Qmp(path)
+    with monitor(path):
+        pass
+    with pytest.raises(DriverFailed, match="refused"):
+        Qmp(path)
+
+
+def test_a_monitor_that_says_nothing_has_a_deadline(path: Path) -> None:
+    began = time.monotonic()
+    late = pytest.raises(DriverFailed, match=r"no answer on qmp\.sock within 0\.1 s")
+    with monitor(path, {"query-status": []}), Qmp(path, timeout=0.1) as qmp, late:
+        qmp.execute("query-status")
+    with agent(path.with_name("silent"), lambda _: []), pytest.raises(DriverFailed, match="no answer"):
+        Qmp(path.with_name("silent"), timeout=0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_a_monitor_that_hangs_up(path: Path) -> None:
+    with monitor(path, {"quit": [{"return": {}}, HANG_UP]}), Qmp(path) as qmp:
+        qmp.execute("quit")
+        for _ in range(3):
+            with pytest.raises(DriverFailed, match="QEMU closed"):
+                qmp.execute("query-status")
+    with monitor(path.with_name("b"), {"qmp_capabilities": [HANG_UP]}), pytest.raises(DriverFailed, match="closed"):
+        Qmp(path.with_name("b"))
+
+
+@pytest.mark.parametrize("line", [b"garbage\n", b"[1]\n", b'{"return": \n', b"\xfe\xff\xfe\n", b"3\n"])
+def test_another_protocol_is_an_error_and_no_traceback(path: Path, line: bytes) -> None:
+    foreign = pytest.raises(DriverFailed, match="speaks another protocol")
+    with monitor(path, {"query-status": [line]}), Qmp(path) as qmp, foreign:
+        qmp.execute("query-status")
+
+
+def test_the_connection_is_closed_after_use(path: Path) -> None:
+    with monitor(path):
+        with Qmp(path) as qmp:
+            pass
+        assert qmp.socket.fileno() == -1
+
+
+def answering(stale: list[Any]) -> Any:
+    """An agent that has stale answers on its channel, and returns the name of what it is asked."""
+
+    def answer(message: dict[str, Any]) -> list[Any]:
+        if message["execute"] == "guest-sync-delimited":
+            number = str(message["arguments"]["id"]).encode()
+            return [*stale, b"\xff" + b'{"return": ' + number + b"}\n"]
+        if message["execute"] == "guest-refuse":
+            return [{"error": {"class": "GenericError", "desc": "disabled"}}]
+        return [{"return": message["execute"]}] if message["execute"] != "guest-shutdown" else []
+
+    return answer
+
+
+@pytest.fixture
+def guest(path: Path) -> Iterator[Server]:
+    with agent(path, answering([])) as server:
+        yield server
+
+
+def test_the_agent_is_synchronised_before_its_first_command(path: Path, guest: Server) -> None:
+    with GuestAgent(path) as connection:
+        assert connection.execute("guest-ping") == "guest-ping"
+        connection.execute("guest-exec", path="/bin/true", **{"capture-output": True})
+    assert guest.raw.startswith(b'\xff{"execute": "guest-sync-delimited"')
+    assert guest.commands == ["guest-sync-delimited", "guest-ping", "guest-exec"]
+    assert guest.asked[-1]["arguments"] == {"path": "/bin/true", "capture-output": True}
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        [{"return": 17}],
+        [{"return": {}}, {"error": {"desc": "JSON parse error"}}],
+        [b'{"return": {"half'],
+        [b'{"return": {"half\n'],
+        [b"\xff\xff"],
+        [b"\n\n"],
+    ],
+    ids=["another-number", "two", "half-a-line", "a-broken-line", "delimiters", "empty-lines"],
+)
+def test_what_an_earlier_client_left_on_the_channel_is_passed_over(path: Path, stale: list[Any]) -> None:
+    with agent(path, answering(stale)), GuestAgent(path) as connection:
+        assert connection.execute("guest-ping") == "guest-ping"
+
+
+def test_an_agent_that_isnt_up_has_a_deadline(path: Path) -> None:
+    with agent(path, lambda _: []), pytest.raises(DriverFailed, match="no answer"):
+        GuestAgent(path, timeout=0.1)
+
+
+def test_the_agent_refuses(path: Path, guest: Server) -> None:
+    with GuestAgent(path) as connection, pytest.raises(DriverFailed, match="refused guest-refuse: disabled"):
+        connection.execute("guest-refuse")
+
+
+def test_a_shutdown_needs_no_answer(path: Path, guest: Server) -> None:
+    with GuestAgent(path) as connection:
+        connection.shutdown()
+    assert guest.asked[-1] == {"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}}
