@@ -43,7 +43,7 @@ def choose(binary: str, cache: Path, run: Run) -> str:
         return "tcg"
     known = _known(cache)
     key = _key(binary)
-    if key not in known:
+    if known.get(key) not in {candidate, "tcg"}:
         known[key] = candidate if candidate != "tcg" and proved(binary, candidate, run) else "tcg"
         _remember(cache, {key: known[key]})
     return known[key]
