@@ -1,0 +1,130 @@
+"""The direction of imports: cli -> create, lifecycle -> leaves; drivers -> the contract and a few leaves."""
+
+import ast
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"machine": "machine", "drivers": "machine.drivers", "isos": "machine.isos", "templates": "machine.templates"}
+
+FOR_DRIVERS = {"driver", "run", "errors", "resources", "paths", "files", "spec", "store", "docker", "wait", "render"}
+# Who may start processes. The rest calls machine.run, which cleans the environment and explains what is missing.
+STARTS_PROCESSES = {"machine.run"}
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the project, by the name under which it is installed."""
+    found = {}
+    for folder, name in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([name, *(part for part in parts if part != "__init__")])] = path
+    return found
+
+
+SOURCES = sources()
+
+
+def imported(module: str) -> Iterator[str]:
+    """The modules that a module names in its imports, those inside of functions and for type checkers included."""
+    path = SOURCES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+            source = ".".join(filter(None, [base, node.module or ""]))
+            for alias in node.names:
+                yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in SOURCES else source
+
+
+def ours(module: str) -> set[str]:
+    return {name for name in imported(module) if name in SOURCES}
+
+
+def modules(prefix: str) -> list[str]:
+    return [module for module in SOURCES if module == prefix or module.startswith(f"{prefix}.")]
+
+
+DRIVERS = modules("machine.drivers")
+CORE = [module for module in SOURCES if not module.startswith(("machine.drivers", "machine.isos", "machine.templates"))]
+
+
+def test_all_is_seen() -> None:
+    assert {"machine", "machine.cli", "machine.create", "machine.drivers.qemu.driver", "machine.isos"} <= SOURCES.keys()
+    assert "machine.drivers.qemu.argv" in ours("machine.drivers.qemu.driver")
+    assert "machine.errors" in ours("machine.drivers.qemu.driver")
+    assert "machine.run" in ours("machine.create")
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_mapped_folders_are_imported_by_their_installed_names(module: str) -> None:
+    assert {name.partition(".")[0] for name in imported(module)}.isdisjoint({"drivers", "isos", "templates", "tests"})
+
+
+@pytest.mark.parametrize("module", DRIVERS)
+def test_a_driver_knows_the_contract_and_its_siblings(module: str) -> None:
+    family = ".".join(module.split(".")[:3])
+    for name in ours(module):
+        sibling = name == family or name.startswith(f"{family}.") or name == "machine.drivers.generic"
+        assert sibling or name.removeprefix("machine.") in FOR_DRIVERS, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", DRIVERS)
+def test_siblings_are_imported_relatively(module: str) -> None:
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        assert not [name for name in names if name.startswith("machine.drivers")]
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_names_no_driver(module: str) -> None:
+    assert not [name for name in imported(module) if name.startswith("machine.drivers")]
+    text = [
+        node.value
+        for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not [value for value in text if value.startswith("machine.drivers.")]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_one_module_starts_processes(module: str) -> None:
+    starters = {"subprocess", "multiprocessing", "pty"}
+    assert module in STARTS_PROCESSES or starters.isdisjoint(name.partition(".")[0] for name in imported(module))
+
+
+def importers(target: str) -> set[str]:
+    return {module for module in SOURCES if any(name in modules(target) for name in imported(module))}
+
+
+def test_the_command_line_is_imported_by_nothing_below_it() -> None:
+    assert {name for name in importers("machine.cli") if not name.startswith("machine.cli")} == {"machine.__main__"}
+
+
+def test_only_the_command_line_creates() -> None:
+    assert all(name.startswith("machine.cli.") for name in importers("machine.create"))
+
+
+def test_the_life_of_a_machine_is_known_to_the_command_line_and_create() -> None:
+    above = {"machine.create"}
+    assert all(name in above or name.startswith("machine.cli") for name in importers("machine.lifecycle"))
+
+
+# Two halves of one thing: `ssh` turns to `native_ssh` inside of functions, where there is no OpenSSH.
+HALVES = {("machine.native_ssh", "machine.ssh")}
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph = {module: ours(module) - {module} for module in CORE}
+    for first, second in itertools.combinations(CORE, 2):
+        package = first == second.rpartition(".")[0] or second == first.rpartition(".")[0]
+        assert package or (first, second) in HALVES or not (second in graph[first] and first in graph[second]), (
+            first,
+            second,
+        )
