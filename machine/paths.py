@@ -115,6 +115,11 @@ class Home:
     def known_hosts(self) -> Path:
         return self.folder / "known_hosts"
 
+    # What the user's ~/.ssh/config includes; scp, rsync and sshfs read it too.
+    @property
+    def ssh_config(self) -> Path:
+        return self.folder / "ssh_config"
+
     @property
     def seed(self) -> Path:
         return self.folder / "seed.iso"

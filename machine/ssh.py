@@ -25,11 +25,10 @@ CONNECT_TIMEOUT = 10
 # ssh's own exit code for "no connection"; a command that ends with 255 can't be told from it.
 NO_CONNECTION = 255
 _CHANGED = ("REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known for")
+_OWN_CONNECTION = {"ControlMaster": "no", "ControlPath": "none"}
 _OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": str(CONNECT_TIMEOUT),
-    "ControlMaster": "no",
-    "ControlPath": "none",
     "GlobalKnownHostsFile": "none",
     "HostKeyAlgorithms": "ssh-ed25519",
     "IdentitiesOnly": "yes",
@@ -60,8 +59,13 @@ def argv(
 
 def options(home: Home) -> list[str]:
     """What ssh, scp and sftp need to reach the machine, beside user, host and port."""
-    pinned = {"UserKnownHostsFile": _path(home.known_hosts), "IdentityFile": _path(home.ssh_key)}
-    return ["-F", "none", *(word for key, value in (_OPTIONS | pinned).items() for word in ("-o", f"{key}={value}"))]
+    found = _OWN_CONNECTION | settings(home)
+    return ["-F", "none", *(word for key, value in found.items() for word in ("-o", f"{key}={value}"))]
+
+
+def settings(home: Home) -> dict[str, str]:
+    """The same as keywords of ssh_config(5), for a file that is the user's too: connections may be shared there."""
+    return _OPTIONS | {"UserKnownHostsFile": _path(home.known_hosts), "IdentityFile": _path(home.ssh_key)}
 
 
 def run(

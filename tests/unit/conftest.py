@@ -1,3 +1,4 @@
 from fake_fixtures import vms
+from real_sshd import reachable, sshd
 
-__all__ = ["vms"]
+__all__ = ["reachable", "sshd", "vms"]

@@ -1,0 +1,90 @@
+"""A machine as an entry of ssh_config(5), under the name machine-NAME.
+
+Each machine's entry lies in its own home and goes with it, so a line in ~/.ssh/config that includes all of them is
+always right. scp, rsync and sshfs are given the same entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from machine import files, paths, ssh
+from machine.errors import MachineError
+from machine.paths import Home
+from machine.spec import Address, Machine
+
+_MARK = "# Machines: ssh machine-NAME (written by: machine ssh-config --install)"
+
+
+def alias(name: str) -> str:
+    """The machine's name as a host's: it must not take the place of a host that the user has named so."""
+    return f"machine-{name}"
+
+
+def entry(machine: Machine, home: Home, address: Address) -> str:
+    lines = [f"HostName {address.host}", f"Port {address.ssh_port}", f"User {machine.ssh_user}"]
+    lines += [f"{key} {value}" for key, value in ssh.settings(home).items()]
+    return "".join([f"Host {alias(machine.name)}\n", *(f"  {line}\n" for line in lines)])
+
+
+def write(machine: Machine, home: Home, address: Address) -> None:
+    """Write the entry into the home, unless it stands there."""
+    text = entry(machine, home, address)
+    if not home.ssh_config.exists() or home.ssh_config.read_text() != text:
+        files.write(home.ssh_config, text)
+
+
+def installed() -> bool:
+    return _include() in _lines(user_file())
+
+
+def install() -> bool:
+    """Make the user's configuration include the machines; False when it does so already."""
+    path = user_file()
+    lines = _lines(path)
+    if _include() in lines:
+        return False
+    files.make_folder(path.parent)
+    # At the top: below a Host line it would count for that host only.
+    _save(path, [_MARK, _include(), "", *lines])
+    return True
+
+
+def uninstall() -> bool:
+    """Take that line out again; False when there is none."""
+    path = user_file()
+    lines = _lines(path)
+    if _include() not in lines:
+        return False
+    at = lines.index(_include())
+    begin = at - 1 if at and lines[at - 1] == _MARK else at
+    end = at + 2 if lines[at + 1 : at + 2] == [""] else at + 1
+    _save(path, lines[:begin] + lines[end:])
+    return True
+
+
+def user_file() -> Path:
+    # Resolved: a link to somewhere else (people keep their dotfiles so) stays one.
+    return (Path.home() / ".ssh" / "config").resolve()
+
+
+def _include() -> str:
+    # Quoted for blanks in the path; the star works in quotes too.
+    return f'Include "{Home(paths.store() / "machines" / "*").ssh_config.as_posix()}"'
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise MachineError(
+            f"{path} isn't UTF-8: it is left as it is", hint=f"add this line to it yourself: {_include()}"
+        ) from error
+
+
+def _save(path: Path, lines: Iterable[str]) -> None:
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    files.write(path, "".join(f"{line}\n" for line in lines), mode)
