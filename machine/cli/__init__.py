@@ -111,6 +111,11 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
+    except SystemExit:
+        # click's own end for what follows; it never ends us otherwise.
+        if not isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            raise
+        code = 0
     except BrokenPipeError:
         # Whoever read us (head, grep -q) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,7 +21,7 @@ def one(name: str | None) -> str:
         raise Usage(
             'no machine name given, and no "default" machine exists', hint="machine ls, or machine create default"
         )
-    chosen = name or DEFAULT
+    chosen = DEFAULT if name is None else name
     if not store.exists(chosen):
         raise NoSuchMachine(chosen)
     return chosen
