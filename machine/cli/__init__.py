@@ -13,6 +13,8 @@ from machine import __version__
 from machine.errors import MachineError, Usage
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from machine.driver import Machine
     from machine.paths import Home
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 # an underscore for each dash.
 VERBS = {
     "active": ("env", "Print the machine that the docker client is set to."),
+    "completion": ("completion", "Print the script that completes words in a shell."),
     "config": ("env", "Print the options for a docker client."),
     "create": ("create", "Make a machine and start it."),
     "env": ("env", "Print the commands that set up a shell for the docker client."),
@@ -44,6 +47,8 @@ VERBS = {
 # These must be instant, and read one machine only.
 UNSWEPT = {"env", "ip", "url", "config", "version"}
 INTERRUPTED = 130
+# Set by the script of `machine completion` when it wants to know what may come next.
+COMPLETING = "_MACHINE_COMPLETE"
 
 
 class Verbs(click.Group):
@@ -56,7 +61,17 @@ class Verbs(click.Group):
         module, _ = VERBS[cmd_name]
         command = getattr(import_module(f"machine.cli.{module}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
+        if COMPLETING in os.environ:
+            from machine.cli.completion import tell_types
+
+            tell_types(cmd_name, command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(verb, help=text) for verb, (_, text) in VERBS.items() if verb.startswith(incomplete)]
+        return verbs + (click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else [])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -101,6 +116,8 @@ def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
 def main() -> NoReturn:
     """Run the command line; every error is printed here and nowhere else, and the exit code set."""
     try:
+        if COMPLETING in os.environ:
+            import_module("machine.cli.completion")  # it adds PowerShell
         code = machine.main(prog_name="machine", standalone_mode=False) or 0
         if sys.stdout:
             sys.stdout.flush()  # here, and not at exit, where an error is a traceback
