@@ -26,6 +26,7 @@ VERBS = {
     "config": ("env", "Print the options for a docker client."),
     "create": ("create", "Make a machine and start it."),
     "env": ("env", "Print the commands that set up a shell for the docker client."),
+    "help": ("help", "Print what a verb does, with examples."),
     "inspect": ("show", "Print all that is known of a machine, as JSON."),
     "ip": ("show", "Print a machine's address."),
     "iso": ("iso", "Build and manage the machines' operating system."),
@@ -86,7 +87,9 @@ class Verbs(click.Group):
 
 
 @click.group(
-    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]}, epilog="machine VERB --help tells more."
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="machine help VERB tells more, with examples.",
 )
 @click.version_option(__version__, "-v", "--version", message="machine version %(version)s")
 @click.option(
@@ -130,7 +133,7 @@ def main() -> NoReturn:
         code = INTERRUPTED
     except SystemExit:
         # click's own end for what follows; it never ends us otherwise.
-        if not isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+        if "PacifyFlush" not in type(sys.stdout).__name__:
             raise
         code = 0
     except BrokenPipeError:

@@ -1,0 +1,108 @@
+"""Examples for every verb, which `machine help VERB` shows below the verb's own help: a command, and what it does.
+
+tests/cli/test_help.py sees that each verb has some, and that each is a command line that machine understands.
+"""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "active": (("machine active", "Print which machine the docker client is set to."),),
+    "autostart": (("machine autostart default", "Start the machine when you log in."),),
+    "completion": (
+        ("machine completion bash >> ~/.bashrc", "Complete machine's words in bash."),
+        ("machine completion fish > ~/.config/fish/completions/machine.fish", "The same in fish."),
+    ),
+    "config": (("docker $(machine config dev) ps", "Run one command of docker on the machine dev."),),
+    "create": (
+        ("machine create", "Make the machine `default` and start it."),
+        ("machine create --memory 8G --cpus 4 dev", "Make the machine dev with 8 GiB of memory and 4 processors."),
+        ("machine create --engine-insecure-registry registry.test:5000 dev", "With a registry that has no TLS."),
+        ("machine create web db cache", "Make three machines at once."),
+    ),
+    "docker-context": (
+        ("machine docker-context dev", "Make the docker context dev: docker --context dev ps."),
+        ("machine docker-context --remove dev", "Remove it again."),
+    ),
+    "doctor": (
+        ("machine doctor", "Say what is wrong on this host and with the machines, and what mends it."),
+        ("machine doctor --repair", "Mend what can be mended without losing anything."),
+    ),
+    "env": (
+        ('eval "$(machine env dev)"', "Point the docker client of this shell at the machine dev."),
+        ("machine env --shell fish dev | source", "The same in fish."),
+        ('eval "$(machine env -u)"', "Undo it."),
+    ),
+    "export": (
+        ("machine export dev dev.machine", "Write the machine dev, with its disk and keys, into a file."),
+        ("machine export --gzip dev dev.machine.gz", "Into a smaller file, more slowly."),
+    ),
+    "help": (("machine help create", "Print what `create` does, its options and examples."),),
+    "import": (
+        ("machine import dev.machine", "Make a machine from a file that `machine export` wrote."),
+        ("machine import --name dev2 dev.machine", "Under another name."),
+    ),
+    "import-docker-machine": (
+        ("machine import-docker-machine", "Take over the machines of docker-machine; its own files stay as they are."),
+        ("machine import-docker-machine --dry-run", "Only say what would be taken over."),
+    ),
+    "inspect": (
+        ("machine inspect dev", "Print all that is known of the machine dev."),
+        ("machine inspect --format '{{.Driver.IPAddress}}' dev", "Print one value."),
+    ),
+    "ip": (("machine ip dev", "Print the address of the machine dev."),),
+    "iso": (
+        ("machine iso build", "Build machineos, the machines' operating system, from Debian's packages."),
+        ("machine iso ls", "List the images in the cache."),
+    ),
+    "kill": (("machine kill dev", "Switch the machine dev off at once, when `stop` doesn't help."),),
+    "logs": (
+        ("machine logs -n 50 dev", "Print the last 50 lines of the machine's console."),
+        ("machine logs -f dev", "Go on printing what is added."),
+    ),
+    "ls": (
+        ("machine ls", "List the machines."),
+        ("machine ls --filter state=Running -q", "Print the names of those that run."),
+        ("machine ls --format '{{.Name}}\\t{{.URL}}'", "Print what you choose."),
+    ),
+    "mount": (
+        ("machine mount dev:/home/docker work", "Show the machine's /home/docker in the folder work of this host."),
+        ("machine mount -u work", "End it."),
+    ),
+    "provision": (("machine provision dev", "Bring the machine's Docker and its settings in line again."),),
+    "regenerate-certs": (
+        ("machine regenerate-certs dev", "Give the machine dev a new server certificate. Containers go on."),
+        ("machine regenerate-certs --client-certs", "Besides, a new client certificate for all machines."),
+        ("machine regenerate-certs --ca -f", "A new CA and all new certificates, without asking."),
+    ),
+    "restart": (("machine restart dev", "Stop the machine dev and start it again. Its address stays."),),
+    "resume": (("machine resume dev", "Go on where `suspend` stopped."),),
+    "rm": (("machine rm -y dev", "Remove the machine dev and its disk, without asking."),),
+    "scp": (
+        ("machine scp notes.txt dev:", "Copy a file into the machine's home folder."),
+        ("machine scp -r dev:/etc/docker .", "Copy a folder from the machine."),
+        ("machine scp -r --delta site dev:/home/docker", "Send only what differs, by rsync."),
+        ("machine scp one:a.tar two:", "Copy from one machine to another."),
+    ),
+    "set": (("machine set --memory 8G dev", "Give the machine dev 8 GiB of memory from its next start on."),),
+    "snapshot": (("machine snapshot create dev before-upgrade", "Keep the machine's memory and disk under a name."),),
+    "ssh": (
+        ("machine ssh dev", "Log in to the machine dev."),
+        ("machine ssh dev docker ps", "Run a command on it."),
+        ("machine ssh dev -L 8080:127.0.0.1:80 -N", "Reach a port of it as port 8080 of this host."),
+    ),
+    "ssh-config": (
+        ("machine ssh-config --install", "Let ssh and editors know the machines, as machine-NAME."),
+        ("machine ssh-config dev", "Print the entry of the machine dev."),
+    ),
+    "start": (("machine start dev", "Start the machine dev and wait until Docker answers."),),
+    "status": (("machine status dev", "Print the state of the machine dev."),),
+    "stop": (("machine stop web db", "Shut two machines down."),),
+    "suspend": (("machine suspend dev", "Write the machine's memory to disk and switch it off."),),
+    "template": (("machine template ls", "List the warm templates that machines are cloned from."),),
+    "upgrade": (("machine upgrade dev", "Restart the machine dev with the newest machineos in the cache."),),
+    "url": (("machine url dev", "Print the address of the machine's Docker daemon."),),
+    "version": (
+        ("machine version", "Print the version of machine."),
+        ("machine version dev", "Print the version of the machine's Docker."),
+    ),
+}
