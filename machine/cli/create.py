@@ -84,17 +84,20 @@ def create(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: float
 
     NAME is `default` when it is left out.
     """
-    from machine import progress
+    from machine import progress, spec
     from machine.create import create as make
 
     wanted = list(dict.fromkeys(machines)) or [names.DEFAULT]
+    for name in wanted:
+        spec.check_name(name)
+    image = _image(asked["image"])
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
 
         def work(name: str) -> None:
             shown = display.of(name)
             try:
-                made[name] = make(_draft(name, asked), shown, timeout=timeout)
+                made[name] = make(_draft(name, image, asked), shown, timeout=timeout)
             finally:
                 shown.done()
 
@@ -107,16 +110,14 @@ def create(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: float
     names.exit_with(code)
 
 
-def _draft(name: str, asked: dict[str, Any]) -> Machine:
-    from machine import spec
+def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
     from machine.create import draft
 
-    spec.check_name(name)
     driver = asked["driver"] or default_driver()
     machine = draft(
         name,
         driver,
-        _image(asked["image"]),
+        image,
         memory_mib=asked["memory"],
         cpus=asked["cpus"],
         disk_mib=asked["disk"],
