@@ -11,11 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from machine.paths import Home
 from machine.run import Run
 from machine.spec import Address, Machine
+
+if TYPE_CHECKING:
+    from machine.seed import Interface, Mount
 
 __all__ = [
     "Address",
@@ -50,6 +53,7 @@ class Driver(ABC):
 
     Options: a frozen dataclass of the driver's own settings. A field `memory` of the driver `virtualbox` becomes the
     option --virtualbox-memory; its metadata may hold `help`, `envvar` and `flag` (another spelling of the option).
+    A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
     say: told what is going on, in a few words, when a step takes long.
     """
@@ -95,6 +99,14 @@ class Driver(ABC):
         """Where the machine is reached. Raises DriverFailed while that isn't known."""
         assert self.machine.address is not None
         return self.machine.address
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """Folders of the host that the guest mounts: its seed says so."""
+        return ()
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        """All network cards of the machine for its seed, when one has a fixed address; none when all ask DHCP."""
+        return ()
 
     def warnings(self) -> list[str]:
         """What is amiss with a running machine without breaking it (a port that is taken): `status` shows it."""

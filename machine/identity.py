@@ -23,7 +23,7 @@ def prepare(machine: Machine, home: Home, driver: Driver) -> None:
     files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, public(home.host_key)) + "\n")
     if machine.tls:
         certify(machine, home, address)
-    seed.write(home.seed, describe(machine, home))
+    seed.write(home.seed, describe(machine, home, driver))
 
 
 def certify(machine: Machine, home: Home, address: Address) -> bool:
@@ -33,7 +33,7 @@ def certify(machine: Machine, home: Home, address: Address) -> bool:
     )
 
 
-def describe(machine: Machine, home: Home) -> seed.Seed:
+def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed.Seed:
     proxies = engine.proxies(os.environ)
     return seed.Seed(
         instance_id=machine.uuid,
@@ -48,6 +48,8 @@ def describe(machine: Machine, home: Home) -> seed.Seed:
         else None,
         docker_env=engine.docker_env(machine, proxies),
         environment=engine.environment(proxies),
+        interfaces=driver.interfaces() if driver else (),
+        mounts=driver.mounts() if driver else (),
     )
 
 

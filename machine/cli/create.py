@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -134,12 +134,13 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
             insecure_registries=asked["engine_insecure_registry"],
         ),
         options=_own_options(driver, asked),
+        **_common_options(driver, asked),
     )
 
 
 def default_driver(platform: str = sys.platform) -> str:
-    """qemu; on macOS and Windows virtualbox where it is installed and there is such a driver."""
-    if platform in {"darwin", "win32"} and run.which("VBoxManage") and "virtualbox" in registry.names():
+    """qemu; on macOS virtualbox where it is installed, on Windows always: the other drivers don't work there."""
+    if (platform == "win32" or (platform == "darwin" and run.which("VBoxManage"))) and "virtualbox" in registry.names():
         return "virtualbox"
     return "qemu"
 
@@ -186,6 +187,20 @@ def _option(driver: type[Driver], field: dataclasses.Field[Any]) -> click.Option
 
 
 def _own_options(driver: str, asked: dict[str, Any]) -> dict[str, Option]:
-    fields = dataclasses.fields(registry.load(driver).Options)
-    typed = {field.name: asked.get(f"{driver}_{field.name}") for field in fields}
-    return {name: value for name, value in typed.items() if value not in (None, ())}
+    typed = {field.name: value for field, value in _typed(driver, asked) if "sets" not in field.metadata}
+    return {name: value for name, value in typed.items() if value != ()}
+
+
+def _common_options(driver: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Fields of Machine that were asked for by a driver's own option: --virtualbox-memory is --memory."""
+    return {
+        field.metadata["sets"]: field.metadata.get("convert", int)(value)
+        for field, value in _typed(driver, asked)
+        if "sets" in field.metadata
+    }
+
+
+def _typed(driver: str, asked: dict[str, Any]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    for field in dataclasses.fields(registry.load(driver).Options):
+        if (value := asked.get(f"{driver}_{field.name}")) is not None:
+            yield field, value
