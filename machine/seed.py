@@ -129,6 +129,24 @@ def image(contents: dict[str, str]) -> bytes:
     return out.getvalue()
 
 
+def read(path: Path) -> dict[str, str]:
+    """The files of a seed that `write` wrote, by their path in it."""
+    import pycdlib
+
+    iso = pycdlib.PyCdlib()
+    iso.open(str(path))
+    try:
+        found = {}
+        for folder, _, names in iso.walk(rr_path="/"):
+            for name in names:
+                content = BytesIO()
+                iso.get_file_from_iso_fp(content, rr_path=f"{folder.rstrip('/')}/{name}")
+                found[f"{folder}/{name}".lstrip("/")] = content.getvalue().decode()
+        return found
+    finally:
+        iso.close()
+
+
 def _machineos(seed: Seed) -> dict[str, str]:
     plain = {
         "hostname": seed.hostname + "\n",
