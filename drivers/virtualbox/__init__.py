@@ -1,0 +1,5 @@
+"""VirtualBox, through VBoxManage."""
+
+from .driver import VirtualBox
+
+__all__ = ["VirtualBox"]

@@ -1,0 +1,247 @@
+"""The driver: what VirtualBox is asked to do, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+from machine import wait
+from machine.driver import Driver, Snapshot, State
+from machine.errors import DriverFailed, MachineError, NoSuchImage
+from machine.paths import Image
+from machine.seed import Interface, Mount
+
+from . import host, leftovers, network, parse, ports, settings, share
+from .options import Options as VirtualBoxOptions
+from .options import of
+from .parse import Info
+from .vboxmanage import LONG, VBoxManage
+
+DISK = "disk.vdi"
+_OFF = {State.STOPPED, State.SAVED}
+_FAULT = re.compile(r"VERR_|rc=-\d+|[Gg]uru|[Ff]atal|panic")
+
+
+class VirtualBox(Driver):
+    name: ClassVar[str] = "virtualbox"
+    Options: ClassVar[type] = VirtualBoxOptions
+
+    @property
+    def uuid(self) -> str:
+        return self.machine.uuid
+
+    @property
+    def options(self) -> VirtualBoxOptions:
+        return of(self.machine)
+
+    @property
+    def vboxmanage(self) -> VBoxManage:
+        return VBoxManage(self.run, self.home.store)
+
+    def check(self) -> list[str]:
+        version = host.check_version(self.vboxmanage)
+        notes = [] if self.options.no_vtx_check else host.check(self.vboxmanage, self.run, version)
+        network.check(self.options, self.vboxmanage, version)
+        shared = share.asked(self.options)
+        if shared is None and not self.options.no_share:
+            notes.append("your home folder isn't shared: the machine has a folder of its own there")
+        return notes
+
+    def create(self) -> None:
+        info = self.vboxmanage.info(self.uuid)
+        if info:
+            if _is_whole(info):
+                return
+            self.remove()  # what an interrupted create has left
+        call = self.vboxmanage
+        version = call.version() or host.OLDEST
+        disk = self.home / DISK
+        call(*settings.create(self.machine, self.home))
+        call(*settings.modify(self.machine, self.home, self.options, version))
+        call(*settings.controller(self.uuid))
+        call(*settings.medium(disk, self.machine.disk_mib))
+        if shared := share.asked(self.options):
+            for words in share.words(self.machine, shared):
+                call(*words)
+        network.attach(self.machine, self.home, self.options, call)
+        # The last call makes it whole.
+        call(*settings.attach_disk(self.uuid, disk))
+
+    def start(self) -> None:
+        info = self._info()
+        match info.state:
+            case State.RUNNING | State.STARTING:
+                pass
+            case State.PAUSED:
+                self.vboxmanage("controlvm", self.uuid, "resume")
+            case State.SAVED:
+                self._switch_on()
+            case State.ERROR:
+                raise DriverFailed(
+                    f"VirtualBox says {info.word!r} of the machine",
+                    hint=f"pull the plug: machine kill {self.machine.name}",
+                )
+            case State.STOPPED | State.STOPPING:
+                self._prepare(info)
+                self._switch_on()
+        ports.begin(self.home)
+
+    def stop(self) -> None:
+        with contextlib.suppress(DriverFailed):  # it is off, or just going off
+            self.vboxmanage("controlvm", self.uuid, "acpipowerbutton")
+
+    def kill(self) -> None:
+        if info := self.vboxmanage.info(self.uuid):
+            self._kill(self.uuid, info)
+
+    def remove(self) -> None:
+        leftovers.remove(self.machine, self.home, self.vboxmanage, self._kill)
+        network.detach(self.home, self.vboxmanage)
+        (self.home / DISK).unlink(missing_ok=True)  # one that VirtualBox has forgotten
+
+    def state(self) -> State:
+        return self._info().state
+
+    def mounts(self) -> tuple[Mount, ...]:
+        shared = share.asked(self.options)
+        return (shared.mount,) if shared else ()
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        return network.interfaces(self.machine, self.home)
+
+    def warnings(self) -> list[str]:
+        address = self.address()
+        return [
+            f"port {port} is published, but taken on {address.host} by another program of this host"
+            for port in ports.taken(self.home)
+        ]
+
+    def diagnosis(self) -> str:
+        """The state in VirtualBox's own word, and what its log of the machine has of faults."""
+        try:
+            info = self._info()
+        except MachineError as error:
+            return error.message
+        lines = [f"VirtualBox says: {info.word}"]
+        with contextlib.suppress(OSError):
+            log = Path(info.logs, "VBox.log").read_text(errors="replace").splitlines()
+            lines += [f"VBox.log: {line}" for line in log[-200:] if _FAULT.search(line)][-5:]
+        return "\n".join(lines)
+
+    # Suspend
+
+    def suspend(self) -> None:
+        self.vboxmanage("controlvm", self.uuid, "savestate", timeout=LONG)
+
+    # Snapshots
+
+    def snapshot(self, name: str) -> None:
+        if any(name == there.name for _, there in self._snapshots()):
+            raise DriverFailed(f'there is a snapshot "{name}" already', hint="choose another name")
+        self.vboxmanage("snapshot", self.uuid, "take", name, timeout=LONG)
+
+    def snapshots(self) -> list[Snapshot]:
+        return [there for _, there in self._snapshots()]
+
+    def restore(self, name: str) -> None:
+        uuid, wanted = self._snapshot(name)
+        self.kill()
+        self.vboxmanage("snapshot", self.uuid, "restore", uuid, timeout=LONG)
+        if wanted.running:
+            self.start()
+
+    def forget(self, name: str) -> None:
+        uuid, _ = self._snapshot(name)
+        self.vboxmanage("snapshot", self.uuid, "delete", uuid, timeout=LONG)
+
+    def _snapshots(self) -> list[tuple[str, Snapshot]]:
+        return parse.snapshots(Path(self._info().config).read_text(encoding="utf-8"))
+
+    def _snapshot(self, name: str) -> tuple[str, Snapshot]:
+        for uuid, there in self._snapshots():
+            if there.name == name:
+                return uuid, there
+        raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {self.machine.name}")
+
+    def _info(self) -> Info:
+        info = self.vboxmanage.info(self.uuid)
+        if info is None:
+            raise DriverFailed(
+                "VirtualBox doesn't know the machine any more",
+                hint=f"it was removed there; here: machine rm {self.machine.name}",
+            )
+        return info
+
+    def _prepare(self, info: Info) -> None:
+        """Bring a machine that is off in line with what was asked for: its media, size and rules."""
+        for port, path in ((settings.SYSTEM, self._system()), (settings.SEED, self.home.seed)):
+            if info.media.get(f"{settings.CONTROLLER}-{port}-0") != str(path) and path.exists():
+                self.vboxmanage(*settings.attach_cd(self.uuid, port, path))
+        if changes := self._changes(info):
+            self.vboxmanage("modifyvm", self.uuid, *changes)
+        if self.home.console.exists():
+            self.home.console.replace(self.home.console.with_suffix(".log.1"))
+
+    def _changes(self, info: Info) -> list[str]:
+        changes = []
+        for field, asked in (("memory", self.machine.memory_mib), ("cpus", self.machine.cpus)):
+            if info.fields.get(field) != str(asked):
+                changes += [f"--{field}", str(asked)]
+        wanted = settings.forwards(self.machine)
+        for rule in info.forwards:
+            # A rule of the user's own stays.
+            if ports.is_published(rule) or (rule not in wanted and rule.name in {rule.name for rule in wanted}):
+                changes += ["--natpf1", "delete", rule.name]
+        for rule in wanted:
+            if rule not in info.forwards:
+                changes += ["--natpf1", str(rule)]
+        return changes
+
+    def _system(self) -> Path:
+        """The image as a file of the machine's home; VirtualBox goes by the suffix .iso."""
+        image = Image(self.machine.image)
+        link = self.home / f"{image.digest[:12]}.iso"
+        if link.exists():
+            return link
+        if not image.file.exists():
+            raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+        try:
+            os.link(image.file, link)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(image.file, link)
+        return link
+
+    def _switch_on(self) -> None:
+        for rule in settings.forwards(self.machine):
+            if not ports.is_free("tcp", rule.host, rule.port):
+                raise DriverFailed(
+                    f"port {rule.port} on {rule.host} is taken by another program",
+                    hint=f"machine status {self.machine.name}",
+                )
+        self.vboxmanage("startvm", self.uuid, "--type", self.options.ui_type, timeout=LONG)
+
+    def _kill(self, uuid: str, info: Info) -> None:
+        if info.state is State.STOPPED or info.word == "inaccessible":
+            return
+        if info.state is State.SAVED:
+            self.vboxmanage("discardstate", uuid)
+            return
+        try:
+            self.vboxmanage("controlvm", uuid, "poweroff")
+        except DriverFailed:
+            if not self._is_off(uuid):
+                # Its process doesn't listen: VirtualBox ends it.
+                self.vboxmanage("startvm", uuid, "--type", "emergencystop")
+        wait.until(lambda: self._is_off(uuid), timeout=30, what="VirtualBox to switch the machine off")
+
+    def _is_off(self, uuid: str) -> bool:
+        info = self.vboxmanage.info(uuid)
+        return info is None or info.state in _OFF
+
+
+def _is_whole(info: Info) -> bool:
+    return f"{settings.CONTROLLER}-{settings.DISK}-0" in info.media

@@ -1,0 +1,86 @@
+"""Whether this computer can run VirtualBox machines: found out before anything is made."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from machine.errors import CheckFailed, MachineError
+from machine.run import Run
+
+from . import explain
+from .vboxmanage import INSTALL, VBoxManage
+
+OLDEST = (6, 1, 0)
+_NO_VIRTUALIZATION = re.compile(r"^Processor supports HW virtualization:\s*no", re.MULTILINE)
+_RUNNING = re.compile(r":\s*4\b")
+
+
+def check_version(vboxmanage: VBoxManage) -> tuple[int, int, int]:
+    """Raises CheckFailed when it is older than 6.1, or doesn't work at all."""
+    try:
+        found = vboxmanage.version()
+    except CheckFailed:
+        raise
+    except MachineError as error:
+        raise CheckFailed(
+            f"VBoxManage doesn't work: {error.message}", hint=error.hint or INSTALL, details=error.details
+        ) from error
+    if found is None:
+        raise CheckFailed("VBoxManage doesn't tell its version", hint=INSTALL)
+    if found < OLDEST:
+        version = ".".join(map(str, found))
+        raise CheckFailed(f"VirtualBox {version} is too old: 6.1 is needed", hint="install a newer VirtualBox")
+    return found
+
+
+def check(vboxmanage: VBoxManage, run: Run, version: tuple[int, int, int], platform: str = sys.platform) -> list[str]:
+    """Raises CheckFailed where no machine would start; returns what makes machines slow."""
+    _check_driver(run, version, platform)
+    hyper_v = platform == "win32" and hypervisor_is_active(run)
+    if hyper_v:
+        # VirtualBox then asks Hyper-V to run the machine, and the processor's own virtualization is hidden from it.
+        return [f"Windows' own hypervisor (Hyper-V, WSL 2) is active: machines are slow. Off: {explain.HYPER_V_OFF}"]
+    if _NO_VIRTUALIZATION.search(vboxmanage("list", "hostinfo")):
+        raise CheckFailed(
+            "this computer offers no hardware virtualization (VT-x, AMD-V), or it is switched off",
+            hint="switch Intel VT-x or AMD SVM on in the BIOS or UEFI set-up; to try nevertheless: "
+            "--virtualbox-no-vtx-check",
+        )
+    return []
+
+
+def hypervisor_is_active(run: Run) -> bool:
+    """Whether Windows itself runs on its hypervisor (Win32_ComputerSystem.HypervisorPresent)."""
+    command = "(Get-CimInstance Win32_ComputerSystem).HypervisorPresent"
+    try:
+        done = run(["powershell", "-NoProfile", "-NonInteractive", "-Command", command], timeout=30, check=False)
+    except MachineError:
+        return False
+    return done.stdout.strip() == "True"
+
+
+def _check_driver(run: Run, version: tuple[int, int, int], platform: str) -> None:
+    if platform == "linux" and not Path("/dev/vboxdrv").exists():
+        raise CheckFailed(
+            explain.NO_DRIVER,
+            hint="sudo modprobe vboxdrv; else sudo /sbin/vboxconfig, on Debian sudo apt install virtualbox-dkms",
+        )
+    if platform == "darwin" and version < (7, 0, 0) and not Path("/dev/vboxdrv").exists():
+        # 7.0 has no kernel extension on macOS any more.
+        raise CheckFailed(
+            explain.NO_DRIVER, hint="allow Oracle's extension in System Settings, Privacy & Security, and restart"
+        )
+    if platform == "win32" and not any(_service_runs(run, name) for name in ("vboxsup", "vboxdrv")):
+        raise CheckFailed(explain.NO_DRIVER, hint="as administrator: sc start vboxsup, or install VirtualBox again")
+
+
+def _service_runs(run: Run, name: str) -> bool:
+    """`sc query` translates all but the number of the state: 4 is RUNNING."""
+    try:
+        done = run(["sc", "query", name], timeout=30, check=False)
+    except MachineError:
+        return True  # no sc: nothing is known, and startvm will tell
+    states = [line for line in done.stdout.splitlines() if _RUNNING.search(line) and "WIN32_EXIT_CODE" not in line]
+    return done.code == 0 and bool(states)

@@ -1,0 +1,168 @@
+"""The helper process of a running machine: published container ports appear on the machine's address.
+
+It ends with the machine. Docker's event stream says when a container came or went; the NAT's rules are then brought in
+line with the ports that running containers publish. A connection that breaks is what tells that a machine has ended, on
+every system; VirtualBox is asked only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import docker, files, store
+from machine.driver import State
+from machine.errors import MachineError
+from machine.paths import Home
+from machine.run import detach, run
+
+from .parse import Forward
+from .vboxmanage import VBoxManage
+
+PIDFILE = "ports.pid"
+LOG = "ports.log"
+TAKEN = "ports.json"
+# Docker isn't there while the machine boots, or while dockerd restarts. Seconds.
+PAUSE = 0.5
+ASK_STATE_EVERY = 5.0
+_ALIVE = {State.RUNNING, State.PAUSED, State.STARTING}
+_RULE = re.compile(r"(tcp|udp)-(\d+)")
+
+Port = tuple[str, int]
+
+
+def published(containers: list[dict[str, Any]]) -> set[Port]:
+    """The ports that containers publish to others than the guest itself, from the answer to GET /containers/json."""
+    return {
+        (port["Type"], port["PublicPort"])
+        for container in containers
+        for port in container.get("Ports") or []
+        if port.get("PublicPort") and port["Type"] in {"tcp", "udp"} and not _guest_only(port.get("IP", ""))
+    }
+
+
+def _guest_only(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def taken(home: Home) -> list[str]:
+    """What `follow` found taken, as "8080/tcp"."""
+    try:
+        found = json.loads((home / TAKEN).read_text())
+    except (OSError, ValueError):
+        return []
+    return [str(port) for port in found] if isinstance(found, list) else []
+
+
+def is_published(rule: Forward) -> bool:
+    return _RULE.fullmatch(rule.name) is not None
+
+
+def is_free(protocol: str, host: str, port: int) -> bool:
+    """Whether the port can be opened: VirtualBox takes a rule for one that can't, and says nothing."""
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if sys.platform != "win32" and protocol == "tcp":
+            # A connection that has ended lingers for a minute without this.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            if protocol == "tcp":
+                probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+class Forwards:
+    """The rules for published ports of one running machine. taken: those that another program of the host has."""
+
+    def __init__(self, vboxmanage: VBoxManage, uuid: str, host: str, reserved: set[Port]) -> None:
+        self.vboxmanage = vboxmanage
+        self.uuid = uuid
+        self.host = host
+        self.reserved = reserved
+        self.taken: set[Port] = set()
+
+    def bring_in_line(self, wanted: set[Port]) -> None:
+        """What stands in the machine's settings counts: a snapshot may have brought rules back."""
+        current = self.current()
+        for protocol, port in sorted(current - wanted):
+            self.vboxmanage("controlvm", self.uuid, "natpf1", "delete", f"{protocol}-{port}")
+        self.taken &= wanted
+        for protocol, port in sorted(wanted - current - self.reserved):
+            if not is_free(protocol, self.host, port):
+                self.taken.add((protocol, port))
+                continue
+            rule = Forward(f"{protocol}-{port}", protocol, self.host, port, port)
+            self.vboxmanage("controlvm", self.uuid, "natpf1", str(rule))
+            self.taken.discard((protocol, port))
+
+    def current(self) -> set[Port]:
+        info = self.vboxmanage.info(self.uuid)
+        return {(rule.protocol, rule.port) for rule in info.forwards if is_published(rule)} if info else set()
+
+
+def begin(home: Home) -> None:
+    """Start the helper; one of an earlier life of the machine ends when it notices."""
+    # An open file would keep the machine's folder from being removed on Windows.
+    log = os.devnull if sys.platform == "win32" else home / LOG
+    with Path(log).open("wb") as output:
+        detach([sys.executable, "-m", "machine.drivers.virtualbox", home.folder], output=output)
+
+
+def main(folder: str) -> None:
+    home = Home(Path(folder))
+    machine = store.read(home)
+    address = machine.address
+    assert address is not None
+    (home / PIDFILE).write_text(str(os.getpid()))
+    vboxmanage = VBoxManage(run, home.store)
+    reserved = {("tcp", address.docker_port), ("tcp", address.ssh_port)}
+    forwards = Forwards(vboxmanage, machine.uuid, address.host, reserved)
+    asked = 0.0
+    while _is_the_newest(home):
+        # MachineError: VBoxManage failed, and the next round sees why: the machine has ended, or it will work.
+        with contextlib.suppress(MachineError):
+            follow(home, forwards, docker.Client(machine, home, address))
+        if time.monotonic() - asked > ASK_STATE_EVERY:
+            if not _lives(vboxmanage, machine.uuid):
+                return
+            asked = time.monotonic()
+        time.sleep(PAUSE)
+
+
+def follow(home: Home, forwards: Forwards, client: docker.Client) -> None:
+    """Keep the rules in line as long as Docker answers. Raises DockerFailed when it no longer does, DriverFailed."""
+    noted: set[Port] | None = None
+    for _ in client.container_events():
+        containers = client.get("/containers/json")
+        assert isinstance(containers, list)
+        if not _is_the_newest(home):
+            return
+        forwards.bring_in_line(published(containers))
+        if forwards.taken != noted:
+            noted = set(forwards.taken)
+            files.write(home / TAKEN, json.dumps(sorted(f"{port}/{protocol}" for protocol, port in noted)))
+
+
+def _is_the_newest(home: Home) -> bool:
+    try:
+        return (home / PIDFILE).read_text() == str(os.getpid())
+    except OSError:
+        return False  # the machine was removed
+
+
+def _lives(vboxmanage: VBoxManage, uuid: str) -> bool:
+    try:
+        info = vboxmanage.info(uuid)
+    except MachineError:
+        return True
+    return info is not None and info.state in _ALIVE

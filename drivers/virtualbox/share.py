@@ -1,0 +1,86 @@
+"""The user's home folder in the machine, at the same path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine.driver import Machine
+from machine.errors import CheckFailed
+from machine.seed import Mount
+
+from .options import Options
+
+NAME = "home"
+# Its own there: a mount over it would hide what the guest needs.
+_GUESTS = (
+    "/",
+    "/root",
+    "/home",
+    "/home/docker",
+    "/usr",
+    "/etc",
+    "/var",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/run",
+    "/tmp",
+    "/dev",
+)
+# The guest's user docker.
+_OWNER = "uid=1000,gid=1000"
+_DRIVE = re.compile(r"([A-Za-z]):[\\/]?(.*)", re.DOTALL)
+# DIR:PATH; a colon as the second character belongs to a drive of Windows.
+_PAIR = re.compile(r"(?P<folder>(?:[A-Za-z]:)?[^:]+):(?P<path>[^:\\]+)")
+
+
+@dataclass(frozen=True)
+class Share:
+    """folder of the host, in its own spelling; path in the guest."""
+
+    folder: str
+    path: str
+
+    @property
+    def mount(self) -> Mount:
+        return Mount(NAME, self.path, "vboxsf", _OWNER)
+
+
+def asked(options: Options, home: Path | None = None) -> Share | None:
+    """What is to be shared; None for nothing. Raises CheckFailed for a folder that was typed and isn't there."""
+    if options.no_share:
+        return None
+    if not options.share_folder:
+        folder = str(home or Path.home())
+        path = guest_path(folder)
+        return Share(folder, path) if path not in _GUESTS else None
+    if pair := _PAIR.fullmatch(options.share_folder):
+        share = Share(pair["folder"], f"/{pair['path'].strip('/')}")
+    else:
+        share = Share(options.share_folder, guest_path(options.share_folder))
+    if not Path(share.folder).is_dir():
+        raise CheckFailed(f"there is no folder {share.folder} to share", hint="--virtualbox-share-folder DIR")
+    if share.path in _GUESTS:
+        raise CheckFailed(
+            f"{share.path} in the machine is its own", hint=f"--virtualbox-share-folder {share.folder}:/mnt/host"
+        )
+    return share
+
+
+def guest_path(folder: str) -> str:
+    r"""The same path in the guest: /Users/ann for /Users/ann, /c/Users/ann for C:\Users\ann, as Git Bash spells it."""
+    if drive := _DRIVE.fullmatch(folder):
+        rest = drive[2].replace("\\", "/").strip("/")
+        return f"/{drive[1].lower()}/{rest}".rstrip("/")
+    return "/" + folder.strip("/")
+
+
+def words(machine: Machine, share: Share) -> list[list[str]]:
+    """The calls that make it: the folder, and leave for symbolic links in it (npm and others make some)."""
+    links = f"VBoxInternal2/SharedFoldersEnableSymlinksCreate/{NAME}"
+    return [
+        ["sharedfolder", "add", machine.uuid, "--name", NAME, "--hostpath", share.folder],
+        ["setextradata", machine.uuid, links, "1"],
+    ]
