@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"machine": "machine", "drivers": "machine.drivers", "isos": "machine.isos", "templates": "machine.templates"}
 
-FOR_DRIVERS = {"driver", "run", "errors", "resources", "paths", "files", "spec", "store", "docker", "wait", "render"}
+FOR_DRIVERS = {"driver", "run", "errors", "resources", "paths", "files", "spec", "store", "docker", "wait", "render", "seed"}
 # Who may start processes. The rest calls machine.run, which cleans the environment and explains what is missing.
 STARTS_PROCESSES = {"machine.run"}
 
