@@ -34,6 +34,7 @@ VERBS = {
     "logs": ("logs", "Print a machine's serial console."),
     "ls": ("ls", "List the machines."),
     "mount": ("copy", "Show a folder of a machine in a folder of this host."),
+    "regenerate-certs": ("certs", "Make new TLS certificates for machines."),
     "restart": ("life", "Stop machines and start them again."),
     "rm": ("life", "Remove machines and all that belongs to them."),
     "scp": ("copy", "Copy files from or to a machine."),

@@ -1,0 +1,94 @@
+"""machine regenerate-certs."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from machine import certs, paths, probe, store
+from machine.cli import names
+from machine.errors import MachineError, Usage
+from machine.progress import Display, Progress
+
+
+@click.command()
+@click.option("-f", "--force", is_flag=True, help="Don't ask.")
+@click.option("--client-certs", is_flag=True, help="Make a new client certificate too, which all machines share.")
+@click.option("--ca", is_flag=True, help="Make a new CA, and with it all certificates of all machines.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help='Print [{"name", "expires"}].')
+@click.argument("machines", metavar="[NAME]...", nargs=-1)
+def regenerate_certs(
+    machines: tuple[str, ...], force: bool, client_certs: bool, ca: bool, quiet: bool, as_json: bool
+) -> None:
+    """Make new TLS certificates for the Docker daemons of machines. Containers go on.
+
+    A machine that runs gets them at once, the others at their next start.
+    """
+    if ca and machines:
+        raise Usage("a new CA is for all machines", hint="machine regenerate-certs --ca")
+    wanted = [name for name in (store.names() if ca else names.several(machines)) if store.load(name).tls]
+    if not force and not _confirmed():
+        return
+    folder = paths.store() / "certs"
+    if ca or client_certs:
+        certs.regenerate(folder, ca=ca)
+    with Display(quiet=quiet or as_json) as display:
+
+        def one(name: str) -> None:
+            shown = display.of(name)
+            try:
+                _regenerate(name, shown)
+            finally:
+                shown.done()
+
+        code = names.each(wanted, one, as_json=as_json)
+    if client_certs:
+        _share_client(set(store.names()) - set(wanted))
+    if as_json:
+        print(json.dumps([_object(name) for name in wanted], indent=4))
+    elif not quiet and not code:
+        print("Regenerated TLS certificates" + (f" of {', '.join(wanted)}" if wanted else ""))
+    names.exit_with(code)
+
+
+def _regenerate(name: str, shown: Progress) -> None:
+    from machine import provision
+
+    with store.changing(name) as machine:
+        home = store.home(name)
+        driver = probe.driver(machine, home)
+        certs.issue_server(
+            paths.store() / "certs",
+            home,
+            names=[machine.name, *machine.tls_sans],
+            addresses=[driver.address().host],
+        )
+        if driver.state() == "Running":
+            provision.send_certificates(name, shown)
+
+
+def _share_client(others: set[str]) -> None:
+    """The machines that weren't named have a copy of the client's certificate too; their servers know its CA."""
+    for name in others:
+        machine, home, address = probe.known(name)
+        if machine.tls:
+            certs.renew_if_due(
+                paths.store() / "certs", home, names=[name, *machine.tls_sans], addresses=[address.host], days=0
+            )
+
+
+def _confirmed() -> bool:
+    if not sys.stdin.isatty():
+        raise Usage("there is no terminal to ask on", hint="to do it without a question: machine regenerate-certs -f")
+    return click.confirm("Regenerate TLS machine certs?  Warning: this is irreversible.")
+
+
+def _object(name: str) -> dict[str, object]:
+    try:
+        expires: str | None = certs.expiry(store.home(name).server_cert).isoformat()
+    except MachineError:
+        expires = None
+    return {"name": name, "expires": expires}

@@ -1,0 +1,85 @@
+"""Bringing Docker and its settings on a machine in line with what was asked for.
+
+What a system needs is in `provisioners`, a class for each; here are the steps that they share. Each step looks before
+it acts, so a second run changes nothing, and one after a failure goes on where that stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from machine import docker, probe, wait
+from machine.errors import DockerFailed, MachineError
+from machine.paths import Home
+from machine.remote import OverSsh, Remote
+from machine.spec import Address, Machine
+from machine.steps import Steps
+
+if TYPE_CHECKING:
+    from machine.progress import Progress
+    from machine.provisioners import Provisioner
+
+# Seconds, from the daemon's start.
+DOCKER_TIMEOUT = 60.0
+
+
+def provision(machine: Machine, home: Home, address: Address, progress: Progress) -> list[str]:
+    """Make the machine what was asked for, and wait until Docker answers; returns what was changed.
+
+    Raises SSHFailed, ToolFailed, MachineError for a system that isn't known.
+    """
+    steps = Steps(progress)
+    with steps.step("finding out which system it is"):
+        provisioner = find(machine, home, address)
+    provisioner.provision(steps)
+    await_docker(machine, home, address, progress)
+    return steps.changed
+
+
+def send_certificates(name: str, progress: Progress) -> None:
+    """Give a running machine the server's certificate that lies in its home. Containers go on."""
+    machine, home, address = probe.known(name)
+    steps = Steps(progress)
+    with steps.step("sending the certificate"):
+        provisioner = find(machine, home, address)
+        provisioner.send_certificates(steps)
+    await_docker(machine, home, address, progress)
+
+
+def find(machine: Machine, home: Home, address: Address, remote: Remote | None = None) -> Provisioner:
+    """The provisioner for the machine's system, by its /etc/os-release (os-release(5)). Raises MachineError."""
+    from machine.provisioners import KNOWN
+
+    remote = remote or OverSsh(home, address, machine.ssh_user)
+    about = _os_release(remote.read("/etc/os-release") or remote.read("/usr/lib/os-release") or "")
+    # The system itself first, then those that it says it is like, the nearest first.
+    for identity in [about.get("ID", ""), *about.get("ID_LIKE", "").split()]:
+        for kind in KNOWN:
+            if identity in kind.ids:
+                return kind(machine, home, address, remote)
+    system = about.get("PRETTY_NAME") or about.get("ID") or "it has no /etc/os-release"
+    raise MachineError(
+        f"this system isn't known here: {system}",
+        hint="install Docker on it yourself and use the driver none: machine create --driver none --url tcp://…",
+    )
+
+
+def await_docker(machine: Machine, home: Home, address: Address, progress: Progress) -> None:
+    what = f"Docker to answer on {address.url}"
+    progress.phase(f"waiting for {what}")
+    last = ""
+
+    def answers() -> bool:
+        nonlocal last
+        try:
+            return docker.ping(machine, home, address, timeout=5)
+        except DockerFailed as error:  # until the server has read its new certificate, the old one is refused
+            last = error.message
+            return False
+
+    wait.until(answers, timeout=DOCKER_TIMEOUT, what=what, details=lambda: last)
+
+
+def _os_release(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {key: value.strip().strip("\"'") for key, _, value in pairs}

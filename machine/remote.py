@@ -1,0 +1,52 @@
+"""Commands and files on a machine, as root, over SSH."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Protocol
+
+from machine import ssh
+from machine.paths import Home
+from machine.run import Completed
+from machine.spec import Address
+
+_READ = 'if [ -e "$1" ]; then echo there; cat "$1"; fi'
+_WRITE = 'mkdir -p "${1%/*}" && (umask 077; cat >"$1.new") && chmod "$2" "$1.new" && mv "$1.new" "$1"'
+
+
+class Remote(Protocol):
+    """What provisioning needs of a machine; `OverSsh` below is the real one."""
+
+    def run(
+        self, argv: Sequence[str], *, input: bytes | None = None, check: bool = True, timeout: float = 60
+    ) -> Completed:
+        """Run a command as root. timeout in seconds. Raises SSHFailed, ToolFailed, WaitTimeout."""
+
+    def read(self, path: str) -> str | None:
+        """The text of a file, None when there is none."""
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Replace the file atomically; its folder is made if need be."""
+
+
+class OverSsh:
+    def __init__(self, home: Home, address: Address, user: str) -> None:
+        self.home = home
+        self.address = address
+        self.user = user
+
+    def run(
+        self, argv: Sequence[str], *, input: bytes | None = None, check: bool = True, timeout: float = 60
+    ) -> Completed:
+        as_root = [] if self.user == "root" else ["sudo", "-n"]
+        words = [shlex.join([*as_root, *argv])]
+        return ssh.run(self.home, self.address, self.user, words, input=input, check=check, timeout=timeout)
+
+    def read(self, path: str) -> str | None:
+        printed = self.run(["sh", "-c", _READ, "sh", path]).stdout
+        mark, _, text = printed.partition("\n")
+        return text if mark == "there" else None
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        self.run(["sh", "-c", _WRITE, "sh", path, f"{mode:o}"], input=text.encode())

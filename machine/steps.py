@@ -1,0 +1,33 @@
+"""A sequence of steps on a host that is already there: what failed, and what had been done by then."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from machine.errors import MachineError
+from machine.progress import Progress
+
+
+class Steps:
+    """Says each step as it begins, and remembers what was changed."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.changed: list[str] = []
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Raises what the block raises, with the step in the message and what was done before it in the details."""
+        self.progress.phase(what)
+        try:
+            yield
+        except MachineError as error:
+            error.message = f"{what} failed: {error.message}"
+            done = [f"done before: {change}" for change in self.changed] or ["nothing was changed before"]
+            error.details = "\n".join(filter(None, [error.details, *done]))
+            error.hint = error.hint or "mend the cause and run it again: what is done is left as it is"
+            raise
+
+    def did(self, what: str) -> None:
+        self.changed.append(what)

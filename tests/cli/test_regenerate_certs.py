@@ -1,0 +1,109 @@
+"""machine regenerate-certs: what changes, what doesn't, and what a running machine is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_host import FakeHost
+
+from machine import certs, docker, identity, lifecycle, paths, probe, provision, seed
+from machine.paths import Home
+from machine.spec import Machine
+
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A running machineos behind every machine."""
+    fake = FakeHost("machineos")
+    monkeypatch.setattr(provision, "OverSsh", lambda *_: fake)
+    monkeypatch.setattr(docker, "ping", lambda *_, **__: True)
+    return fake
+
+
+@pytest.fixture
+def made(add: Callable[..., Machine], store: Path) -> Callable[..., Home]:
+    """A machine with all its keys and certificates."""
+
+    def make(name: str = "default", state: str = "Stopped", **fields: object) -> Home:
+        machine = add(name, state=state, uuid=name, **fields)
+        home = Home(store / "machines" / name)
+        identity.prepare(machine, home, lifecycle.driver(machine, home))
+        return home
+
+    return make
+
+
+def test_a_running_machine_gets_its_certificate_and_nothing_else_changes(
+    invoke: Invoke, made: Callable[..., Home], host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = made(state="Running")
+    before = {path.name: path.read_bytes() for path in home.folder.iterdir() if path.is_file()}
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:3128")  # of this shell, and not of the one that started it
+    ended = invoke("regenerate-certs", "-f", "-q")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    changed = {name for name, raw in before.items() if (home / name).read_bytes() != raw}
+    assert changed == {"server.pem", "server-key.pem"}
+    expected = {
+        name.removeprefix("machineos/"): text
+        for name, text in seed.read(home.seed).items()
+        if name.startswith("machineos/")
+    }
+    expected |= {"tls/server.pem": home.server_cert.read_text(), "tls/server-key.pem": home.server_key.read_text()}
+    assert host.applied == expected
+
+
+def test_a_stopped_machine_gets_it_at_its_next_start(invoke: Invoke, made: Callable[..., Home], host: FakeHost) -> None:
+    home = made()
+    before = home.server_cert.read_bytes()
+    assert invoke("regenerate-certs", "-f").out == "Regenerated TLS certificates of default\n"
+    assert home.server_cert.read_bytes() != before
+    assert host.ran == []
+
+
+def test_a_new_client_is_shared_by_all_and_leaves_the_others_servers(
+    invoke: Invoke, made: Callable[..., Home], host: FakeHost
+) -> None:
+    one, two = made("one"), made("two")
+    server, client = two.server_cert.read_bytes(), two.cert.read_bytes()
+    invoke("regenerate-certs", "-f", "--client-certs", "one")
+    assert one.cert.read_bytes() == two.cert.read_bytes() != client
+    assert two.server_cert.read_bytes() == server
+
+
+def test_a_new_ca_is_for_all(invoke: Invoke, made: Callable[..., Home], host: FakeHost) -> None:
+    homes = [made("one"), made("two", state="Running"), made("plain", tls=False)]
+    before = [home.ca.read_bytes() for home in homes[:2]]
+    assert invoke("regenerate-certs", "--ca", "one").code == 2
+    ended = invoke("regenerate-certs", "--ca", "-f", "--json")
+    assert [found["name"] for found in json.loads(ended.out)] == ["one", "two"]
+    after = [home.ca.read_bytes() for home in homes[:2]]
+    assert after[0] == after[1] != before[0]
+    assert host.applied["tls/ca.pem"] == homes[1].ca.read_text()
+    assert not certs.renew_if_due(
+        paths.store() / "certs", homes[0], names=["one"], addresses=[probe.known("one")[2].host]
+    )
+
+
+def test_nothing_is_done_without_a_yes(invoke: Invoke, made: Callable[..., Home]) -> None:
+    before = made().server_cert.read_bytes()
+    ended = invoke("regenerate-certs")
+    assert (ended.code, "regenerate-certs -f" in ended.err) == (2, True)
+    assert made("b").server_cert.exists()
+    assert Home(paths.store() / "machines/default").server_cert.read_bytes() == before
+
+
+def test_the_end_of_a_certificate_is_read_quickly(made: Callable[..., Home], tmp_path: Path) -> None:
+    home = made()
+    for path in (home.server_cert, home.cert, home.ca):
+        assert certs.ends(path) == certs.expiry(path)
+    assert certs.ends(home.server_key) is None
+    assert certs.ends(tmp_path / "absent") is None
+    far = datetime.now(UTC) + timedelta(days=3000)
+    assert certs.ends(home.ca) > far  # type: ignore[operator]

@@ -1,0 +1,5 @@
+NAME=machineos
+ID=machineos
+ID_LIKE=debian
+VERSION_ID=1
+PRETTY_NAME="machineos 1 (Debian bookworm)"
