@@ -65,7 +65,7 @@ def check(asked: Machine, progress: Progress) -> None:
 
 def _placed(asked: Machine, others: list[Machine]) -> Machine:
     """The machine with an address that no other of the store has, where its driver takes one."""
-    if not registry.load(asked.driver).loopback:
+    if not lifecycle.driver(asked, store.home(asked.name)).on_loopback():
         return asked
     taken = [other.address for other in others if other.address]
     return dataclasses.replace(asked, address=loopback.choose(taken, paths.store()))

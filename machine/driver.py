@@ -68,6 +68,10 @@ class Driver(ABC):
         self.run = run
         self.say: Callable[[str], None] = lambda text: None
 
+    def on_loopback(self) -> bool:
+        """Whether the core gives this machine an address; for a driver where that depends on the options."""
+        return self.loopback
+
     @abstractmethod
     def check(self) -> list[str]:
         """Raise CheckFailed when a machine can't be made here; return notes for the user. Writes nothing."""
