@@ -1,0 +1,155 @@
+"""The connection to a libvirtd, and its errors in the user's terms.
+
+The module is `libvirt`, as is this package's last name: it is imported where it is used, because it costs 30 ms and is
+an extra that not everybody installs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from machine.errors import CheckFailed, DriverFailed, ToolMissing
+
+if TYPE_CHECKING:
+    import libvirt
+
+INSTALL_MODULE = "pip install 'machine-vm[libvirt]' (it needs: sudo apt install libvirt-dev pkg-config gcc python3-dev)"
+INSTALL_DAEMON = "sudo apt install libvirt-daemon-system qemu-system-x86 && sudo systemctl start libvirtd"
+JOIN_GROUP = "sudo usermod -aG libvirt $USER, log in again; or without root: --libvirt-uri qemu:///session"
+
+
+class Uri:
+    """qemu:///system, qemu:///session, qemu+ssh://user@host:22/system?keyfile=…"""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        parts = urlsplit(text)
+        self.transport = parts.scheme.partition("+")[2]
+        self.host = parts.hostname or ""
+        self.user = parts.username or ""
+        self.port = parts.port
+        self.keyfile = parse_qs(parts.query).get("keyfile", [""])[0]
+        self.known_hosts = parse_qs(parts.query).get("known_hosts", [""])[0]
+        self.is_session = parts.path == "/session"
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_remote(self) -> bool:
+        return bool(self.host)
+
+    @property
+    def over_ssh(self) -> bool:
+        return self.is_remote and self.transport in {"ssh", "libssh", "libssh2"}
+
+
+def module() -> object:
+    """libvirt-python. Raises ToolMissing."""
+    try:
+        import libvirt
+    except ImportError as error:
+        raise ToolMissing("libvirt-python", hint=INSTALL_MODULE) from error
+    return libvirt
+
+
+class Connection:
+    """Opened when it is first needed, and again when it was lost. Raises CheckFailed when there is no libvirtd."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = Uri(uri)
+        self._opened: libvirt.virConnect | None = None
+
+    @property
+    def raw(self) -> libvirt.virConnect:
+        if self._opened is None or not self._is_alive():
+            self._opened = self._open()
+        return self._opened
+
+    def _is_alive(self) -> bool:
+        import libvirt
+
+        try:
+            return self._opened is not None and self._opened.isAlive() == 1
+        except libvirt.libvirtError:
+            return False
+
+    def _open(self) -> libvirt.virConnect:
+        module()
+        import libvirt
+
+        # Without a handler of ours the library prints each error on stderr.
+        libvirt.registerErrorHandler(lambda context, error: None, None)
+        try:
+            opened = libvirt.open(self.uri.text)
+        except libvirt.libvirtError as error:
+            raise _no_connection(self.uri, str(error)) from error
+        # A server that went away is noticed after 15 s; local sockets need no such thing, and test:/// has none.
+        with contextlib.suppress(libvirt.libvirtError):
+            if self.uri.is_remote:
+                opened.setKeepAlive(5, 3)
+        return opened
+
+    def domain(self, uuid: str) -> libvirt.virDomain | None:
+        """The domain, None when there is none of that UUID."""
+        import libvirt
+
+        with explained(f"{self.uri} doesn't tell of its domains"):
+            try:
+                return self.raw.lookupByUUIDString(uuid)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return None
+                raise
+
+
+@contextlib.contextmanager
+def explained(what: str, *, hint: str = "") -> Iterator[None]:
+    """Every error of libvirt as a DriverFailed that begins with what wasn't possible."""
+    import libvirt
+
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        text = " ".join(str(error).split())
+        raise DriverFailed(f"{what}: {text}", hint=hint or _hint(error)) from error
+
+
+def is_error(error: Exception, *names: str) -> bool:
+    """Whether it is one of libvirt's errors of these names: "NO_NETWORK" for VIR_ERR_NO_NETWORK."""
+    import libvirt
+
+    codes = {getattr(libvirt, f"VIR_ERR_{name}") for name in names}
+    return isinstance(error, libvirt.libvirtError) and error.get_error_code() in codes
+
+
+def _hint(error: libvirt.libvirtError) -> str:
+    text = str(error)
+    if "No space left" in text:
+        return "make room in the storage pool, or choose another: --libvirt-pool NAME"
+    if "End of file while reading" in text or "client socket is closed" in text or "keepalive" in text:
+        return "the connection to libvirtd was lost; see that it runs: sudo systemctl status libvirtd"
+    if "is not active" in text and "network" in text:
+        return "start the network: virsh net-start NAME"
+    if "authentication" in text or "access denied" in text.lower():
+        return JOIN_GROUP
+    return ""
+
+
+def _no_connection(uri: Uri, text: str) -> CheckFailed:
+    if "Permission denied" in text or "authentication" in text.lower():
+        hint = (
+            f"see that this works: ssh {uri.user + '@' if uri.user else ''}{uri.host} true"
+            if uri.is_remote
+            else JOIN_GROUP
+        )
+        return CheckFailed(f"no permission to use {uri}", hint=hint, details=text)
+    if uri.is_remote:
+        return CheckFailed(
+            f"no connection to {uri}", hint=f"see that this works: virsh -c '{uri}' version", details=text
+        )
+    hint = INSTALL_DAEMON.replace("sudo systemctl start libvirtd", "libvirtd -d") if uri.is_session else INSTALL_DAEMON
+    return CheckFailed(f"no libvirtd answers on {uri}", hint=hint, details=text)

@@ -1,0 +1,329 @@
+"""The driver: what libvirt is asked to do, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from machine import files
+from machine.driver import Address, Driver, Snapshot, State
+from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage
+from machine.paths import Image
+from machine.run import which
+
+from . import domain, hypervisor, snapshots
+from .connection import Connection, explained
+from .network import Network
+from .volumes import Pool
+
+if TYPE_CHECKING:
+    import libvirt
+
+# passt came with libvirt 9.0.0; libvirt counts 9000000.
+PASST_SINCE = 9_000_000
+ADDRESS = "address"
+
+
+@dataclass(frozen=True)
+class Options:
+    uri: str = field(
+        default="qemu:///system",
+        metadata={
+            "help": "Whose libvirtd: qemu:///system, qemu:///session, qemu+ssh://user@host/system",
+            "envvar": "LIBVIRT_DEFAULT_URI",
+        },
+    )
+    network: str = field(
+        default="machine",
+        metadata={"help": "The network; made, with NAT, when there is none", "envvar": "LIBVIRT_NETWORK"},
+    )
+    pool: str = field(
+        default="machine",
+        metadata={"help": "The storage pool; made when there is none", "envvar": "LIBVIRT_POOL"},
+    )
+    domain_type: str = field(
+        default="auto", metadata={"help": "kvm or qemu (emulation); auto proves which works", "envvar": "LIBVIRT_TYPE"}
+    )
+
+
+class Libvirt(Driver):
+    name: ClassVar[str] = "libvirt"
+    Options: ClassVar[type] = Options
+
+    @functools.cached_property
+    def connection(self) -> Connection:
+        return Connection(self._option("uri"))
+
+    @functools.cached_property
+    def network(self) -> Network:
+        return Network(self.connection, self._option("network"))
+
+    @functools.cached_property
+    def pool(self) -> Pool:
+        return Pool(self.connection, self._option("pool"))
+
+    def on_loopback(self) -> bool:
+        return self.connection.uri.is_session or self.connection.uri.over_ssh
+
+    def check(self) -> list[str]:
+        if sys.platform == "win32":
+            raise CheckFailed("there is no libvirt for Windows", hint="use VirtualBox: --driver virtualbox")
+        uri = self.connection.uri
+        version = self.connection.raw.getLibVersion()
+        if uri.is_session and uri.is_remote:
+            raise CheckFailed(f"a session on another host can't be reached: {uri}", hint="use its system: …/system")
+        if uri.is_session and version < PASST_SINCE:
+            raise CheckFailed(
+                f"libvirt {_dotted(version)} has no passt, which came with 9.0; {uri} needs it for its network",
+                hint="upgrade libvirt, or use --driver qemu, or --libvirt-uri qemu:///system",
+            )
+        if uri.is_session and which("passt") is None:
+            raise CheckFailed("passt wasn't found, which qemu:///session needs", hint="sudo apt install passt")
+        self._check_room()
+        return hypervisor.choose(self._option("domain_type"), self.connection, self.home, self.run).notes
+
+    def create(self) -> None:
+        if self._find() is not None:
+            return
+        image = Image(self.machine.image)
+        if not image.kernel.exists():
+            raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+        if not self.connection.uri.is_session:
+            files.write(self.home / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
+        parts = self._parts(image)
+        with explained(f"the domain {parts.name} can't be defined"):
+            self.connection.raw.defineXML(domain.describe(self.machine, self.home, parts))
+
+    def start(self) -> None:
+        there = self._domain()
+        with explained(f'the machine "{self.machine.name}" can\'t be started'):
+            if there.isActive():
+                there.resume()
+                self._set_clock(there)
+                return
+            self._make_ready()
+            saved = there.hasManagedSaveImage()
+            if not saved:
+                self.pool.replace(self._volume("seed.iso"), self.home.seed)
+                self._rotate_console()
+            there.create()
+            if saved:
+                self._set_clock(there)
+
+    def stop(self) -> None:
+        there = self._domain()
+        state = self.state()
+        if state is State.SAVED:
+            name = self.machine.name
+            raise DriverFailed(
+                f'the machine "{name}" is suspended',
+                hint=f"go on: machine resume {name}; or drop its memory: machine kill {name}",
+            )
+        with explained("the machine can't be asked to shut down"):
+            if state is State.PAUSED:
+                there.resume()
+            self._press(there)
+
+    def kill(self) -> None:
+        there = self._domain()
+        with explained("the machine can't be killed"):
+            if there.isActive():
+                there.destroy()
+            if there.hasManagedSaveImage():
+                there.managedSaveRemove()
+
+    def remove(self) -> None:
+        if not self.machine.uuid:
+            self._remove_unknown()
+            return
+        if (there := self._find()) is not None:
+            self._undefine(there)
+        self._remove_volumes(self.machine.uuid)
+        if not self.connection.uri.is_session:
+            self.network.release(self.machine.mac)
+
+    def state(self) -> State:
+        return hypervisor.state(self._domain())
+
+    def address(self) -> Address:
+        if self.machine.address:
+            return self.machine.address
+        return Address(self._reserved())
+
+    def warnings(self) -> list[str]:
+        if self.connection.uri.is_session:
+            return []
+        lease, reserved = self.network.lease(self.machine.mac), self._reserved()
+        if lease and lease != reserved:
+            return [f"the machine has taken the address {lease}, though {reserved} is reserved for it"]
+        return []
+
+    def diagnosis(self) -> str:
+        try:
+            there = self._domain()
+            lines = [f"libvirt says: {hypervisor.reason(there)}"]
+            if not self.connection.uri.is_session:
+                lines.append(
+                    f"lease on the network {self.network.name}: {self.network.lease(self.machine.mac) or 'none'}"
+                )
+        except MachineError as error:
+            return f"libvirt says: {error.message}"
+        return "\n".join(lines)
+
+    def suspend(self) -> None:
+        with explained(f'the machine "{self.machine.name}" can\'t be suspended'):
+            self._domain().managedSave()
+
+    def snapshot(self, name: str) -> None:
+        snapshots.take(self._domain(), name)
+
+    def snapshots(self) -> list[Snapshot]:
+        return snapshots.list_all(self._domain())
+
+    def restore(self, name: str) -> None:
+        there = self._domain()
+        self._make_ready()
+        snapshots.restore(there, name)
+        self._set_clock(there)
+
+    def forget(self, name: str) -> None:
+        snapshots.forget(self._domain(), name)
+
+    def set_autostart(self, on: bool) -> None:
+        with explained("the machine's autostart can't be set"):
+            self._domain().setAutostart(int(on))
+
+    def autostart(self) -> bool:
+        with explained("libvirt doesn't tell whether the machine is started by itself"):
+            return bool(self._domain().autostart())
+
+    def _option(self, name: str) -> str:
+        return str(self.machine.options.get(name) or getattr(Options, name))
+
+    def _find(self) -> libvirt.virDomain | None:
+        return self.connection.domain(self.machine.uuid)
+
+    def _domain(self) -> libvirt.virDomain:
+        if (there := self._find()) is None:
+            name = self.machine.name
+            raise DriverFailed(
+                f'the domain of the machine "{name}" is no longer defined on {self.connection.uri}',
+                hint=f"clear up what is left of it: machine rm {name}",
+            )
+        return there
+
+    def _volume(self, what: str) -> str:
+        return f"machine-{self.machine.uuid}-{what}"
+
+    def _parts(self, image: Image) -> domain.Parts:
+        chosen = hypervisor.choose(self._option("domain_type"), self.connection, self.home, self.run)
+        self.pool.ready()
+        shared = {
+            what: self.pool.shared(f"machineos-{image.digest}-{what}", path, self.say).path()
+            for what, path in (("image", image.file), ("kernel", image.kernel), ("initrd", image.initrd))
+        }
+        disk = self.pool.make(self._volume("disk.qcow2"), size=self.machine.disk_mib << 20, format="qcow2")
+        seed = self.pool.make(self._volume("seed.iso"), size=0)
+        return domain.Parts(
+            name=self._free_name(),
+            type=chosen.type,
+            architecture=chosen.architecture,
+            emulator=chosen.emulator,
+            command_line=image.command_line.read_text().strip(),
+            disk=disk.path(),
+            seed=seed.path(),
+            console=str(self.home.console),
+            network="" if self.connection.uri.is_session else self.network.name,
+            **shared,
+        )
+
+    def _free_name(self) -> str:
+        """machine-NAME, as virt-manager shows it; another store may have a machine of the same name."""
+        name = f"machine-{self.machine.name}"
+        with explained(f"{self.connection.uri} doesn't tell of its domains"):
+            names = {there.name() for there in self.connection.raw.listAllDomains()}
+        return f"{name}-{self.machine.uuid[:8]}" if name in names else name
+
+    def _check_room(self) -> None:
+        free, image = self.pool.free_mib(), Image(self.machine.image)
+        needed = (image.file.stat().st_size >> 20) + 64 if image.file.exists() else 64
+        if free is not None and free < needed:
+            raise CheckFailed(
+                f"only {free} MiB are free in the storage pool {self.pool.name}, {needed} are needed",
+                hint="make room, or choose another: --libvirt-pool NAME",
+            )
+
+    def _make_ready(self) -> None:
+        """Start what the domain lies on: after a reboot of the host it may not have been started by itself."""
+        self.pool.ready()
+        if not self.connection.uri.is_session:
+            self.network.ready()
+
+    def _rotate_console(self) -> None:
+        # Made here, so that it is ours: libvirt's virtlogd, which is root, only adds to it.
+        if self.home.console.exists():
+            self.home.console.replace(self.home.console.with_suffix(".log.1"))
+        files.write(self.home.console, "")
+
+    def _press(self, there: libvirt.virDomain) -> None:
+        """ACPI's power button; the second time, when that didn't help, the guest agent as well."""
+        import libvirt
+
+        there.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+        if getattr(self, "_pressed", False):
+            with contextlib.suppress(libvirt.libvirtError):
+                there.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
+        self._pressed = True
+
+    def _set_clock(self, there: libvirt.virDomain) -> None:
+        """A guest that goes on after a while has missed time; without an agent it must live with that."""
+        import libvirt
+
+        with contextlib.suppress(libvirt.libvirtError):
+            if there.isActive():
+                there.setTime({"seconds": int(time.time()), "nseconds": 0})
+
+    def _undefine(self, there: libvirt.virDomain) -> None:
+        import libvirt
+
+        flags = (
+            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        )
+        with explained(f"the domain {there.name()} can't be removed"):
+            if there.isActive():
+                there.destroy()
+            there.undefineFlags(flags)
+
+    def _remove_volumes(self, uuid: str) -> None:
+        if (pool := self.pool.active()) is None:
+            return
+        with explained(f"the storage pool {self.pool.name} doesn't tell of its volumes"):
+            names = [volume.name() for volume in pool.listAllVolumes()]
+        self.pool.delete(*(name for name in names if name.startswith(f"machine-{uuid}-")))
+
+    def _remove_unknown(self) -> None:
+        """What carries the name of a machine whose machine.json can't be read; nothing where there is no libvirtd."""
+        with contextlib.suppress(CheckFailed):
+            for there in list(domain.ours(self.connection, self.home)):
+                uuid, mac = there.UUIDString(), domain.mac(there)
+                self._undefine(there)
+                self._remove_volumes(uuid)
+                if not self.connection.uri.is_session:
+                    self.network.release(mac)
+
+    def _reserved(self) -> str:
+        try:
+            return (self.home / ADDRESS).read_text().strip()
+        except FileNotFoundError as error:
+            raise DriverFailed(f'the machine "{self.machine.name}" has no address yet') from error
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"

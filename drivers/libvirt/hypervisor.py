@@ -1,0 +1,112 @@
+"""What the hypervisor behind a connection can do, and what it says of a domain."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from machine.driver import State
+from machine.errors import CheckFailed
+from machine.paths import Home
+from machine.run import Run
+
+from .connection import Connection, explained
+from .domain import board
+
+if TYPE_CHECKING:
+    import libvirt
+
+# virDomainState, by number: libvirt isn't imported where only its numbers are needed.
+_STATES = {
+    1: (State.RUNNING, "running"),
+    2: (State.RUNNING, "blocked"),
+    3: (State.PAUSED, "paused"),
+    4: (State.STOPPING, "shutting down"),
+    5: (State.STOPPED, "shut off"),
+    6: (State.ERROR, "crashed"),
+    7: (State.PAUSED, "suspended by the guest"),
+}
+_SHUTOFF = 5
+# Why a domain is shut off (virDomainShutoffReason), and paused (virDomainPausedReason), where it tells something.
+_SHUTOFF_REASONS = {
+    1: "the guest shut down",
+    2: "destroyed",
+    3: "crashed",
+    6: "failed to start",
+    8: "libvirtd ended it",
+}
+_PAUSED_REASONS = {5: "an I/O error of the disk: is its storage pool full?", 11: "it is being started"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """type is "kvm" or "qemu"; emulator a path on the hypervisor's host."""
+
+    type: str
+    architecture: str
+    emulator: str
+    notes: list[str]
+
+
+def choose(asked: str, connection: Connection, home: Home, run: Run) -> Choice:
+    """How a domain runs here. asked: "auto", "kvm" or "qemu". Raises CheckFailed."""
+    with explained(f"{connection.uri} doesn't tell what it is"):
+        kind, architecture = connection.raw.getType(), connection.raw.getInfo()[0]
+    if kind != "QEMU":
+        raise CheckFailed(f"{connection.uri} is {kind}, not QEMU", hint="--libvirt-uri qemu:///system")
+    if asked not in {"auto", "kvm", "qemu"}:
+        raise CheckFailed(f'"{asked}" is no type of a domain', hint="--libvirt-domain-type auto, kvm or qemu")
+    emulator = {kind: _emulator(connection, architecture, kind) for kind in ("kvm", "qemu")}
+    notes: list[str] = []
+    if asked == "auto":
+        asked, notes = _proved(connection, emulator, home, run)
+    if not (path := emulator[asked]):
+        raise CheckFailed(
+            f"{connection.uri} can't run domains of the type {asked}",
+            hint="sudo apt install qemu-system-x86" if asked == "qemu" else "--libvirt-domain-type qemu",
+        )
+    return Choice(asked, architecture, path, notes)
+
+
+def _emulator(connection: Connection, architecture: str, kind: str) -> str:
+    import libvirt
+
+    try:
+        xml = connection.raw.getDomainCapabilities(None, architecture, board(architecture), kind)
+    except libvirt.libvirtError:  # of that kind there is none
+        return ""
+    return ElementTree.fromstring(xml).findtext("path", "")
+
+
+def _proved(connection: Connection, emulator: dict[str, str], home: Home, run: Run) -> tuple[str, list[str]]:
+    """That libvirt offers KVM proves nothing: here a few guest instructions are run, as the driver qemu does."""
+    if not emulator["kvm"]:
+        return "qemu", [f"no KVM on {connection.uri}: the machine is emulated in software (TCG), which is slow"]
+    if connection.uri.is_remote:
+        return "kvm", []
+    from ..qemu import acceleration
+
+    chosen = acceleration.choose(emulator["kvm"], home.store / "acceleration.json", run)
+    # libvirtd may use /dev/kvm where we may not.
+    if chosen == "kvm" or (not connection.uri.is_session and not os.access("/dev/kvm", os.R_OK | os.W_OK)):
+        return "kvm", []
+    return "qemu", [acceleration.why_not("tcg")]
+
+
+def state(domain: libvirt.virDomain) -> State:
+    with explained("libvirt doesn't tell the machine's state"):
+        number = domain.state()[0]
+        if number == _SHUTOFF and domain.hasManagedSaveImage():
+            return State.SAVED
+    return _STATES.get(number, (State.ERROR, ""))[0]
+
+
+def reason(domain: libvirt.virDomain) -> str:
+    """The state in words, "shut off (destroyed)"."""
+    with explained("libvirt doesn't tell the machine's state"):
+        number, why = domain.state()
+    text = _STATES.get(number, (State.ERROR, f"state {number}"))[1]
+    known = {3: _PAUSED_REASONS, _SHUTOFF: _SHUTOFF_REASONS}.get(number, {})
+    return f"{text} ({known[why]})" if why in known else text

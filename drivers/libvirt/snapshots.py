@@ -1,0 +1,70 @@
+"""Internal snapshots: memory, when the machine runs, and the disk's state lie in the disk's qcow2 file."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from machine.driver import Snapshot
+from machine.errors import DriverFailed
+from machine.render import render
+
+from .connection import explained, is_error
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+def take(domain: libvirt.virDomain, name: str) -> None:
+    if _find(domain, name) is not None:
+        raise DriverFailed(f'there is a snapshot "{name}" already', hint="choose another name, or remove it")
+    with explained(f'the snapshot "{name}" can\'t be made'):
+        domain.snapshotCreateXML(render("libvirt/snapshot.xml.j2", name=name))
+
+
+def list_all(domain: libvirt.virDomain) -> list[Snapshot]:
+    with explained("libvirt doesn't tell of the machine's snapshots"):
+        found = [_described(snapshot.getXMLDesc()) for snapshot in domain.listAllSnapshots()]
+    return sorted(found, key=lambda snapshot: snapshot.created)
+
+
+def restore(domain: libvirt.virDomain, name: str) -> None:
+    import libvirt
+
+    snapshot = _existing(domain, name)
+    with explained(f'the snapshot "{name}" can\'t be restored'):
+        # A memory that was suspended belongs to another state of the disk.
+        if domain.hasManagedSaveImage():
+            domain.managedSaveRemove()
+        domain.revertToSnapshot(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE)
+
+
+def forget(domain: libvirt.virDomain, name: str) -> None:
+    snapshot = _existing(domain, name)
+    with explained(f'the snapshot "{name}" can\'t be removed'):
+        snapshot.delete()
+
+
+def _existing(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot:
+    if (snapshot := _find(domain, name)) is None:
+        raise DriverFailed(f'there is no snapshot "{name}"', hint="see which there are: machine snapshot ls")
+    return snapshot
+
+
+def _find(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot | None:
+    import libvirt
+
+    with explained("libvirt doesn't tell of the machine's snapshots"):
+        try:
+            return domain.snapshotLookupByName(name)
+        except libvirt.libvirtError as error:
+            if is_error(error, "NO_DOMAIN_SNAPSHOT"):
+                return None
+            raise
+
+
+def _described(xml: str) -> Snapshot:
+    tree = ElementTree.fromstring(xml)
+    created = datetime.fromtimestamp(int(tree.findtext("creationTime", "0")), UTC).isoformat(timespec="seconds")
+    return Snapshot(tree.findtext("name", ""), created, tree.findtext("state") == "running")
