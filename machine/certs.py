@@ -119,6 +119,20 @@ def ends(path: Path) -> datetime | None:
         return None
 
 
+def warning(home: Home) -> str:
+    """What to say of a machine whose certificates end within WARN_DAYS, and what mends it; "" for the others."""
+    found = [(end, path) for path in (home.server_cert, home.cert, home.ca) if (end := ends(path))]
+    if not found:
+        return ""
+    end, path = min(found)
+    days = (end - datetime.now(UTC)).days
+    if days >= WARN_DAYS:
+        return ""
+    words = {home.server_cert: home.name, home.cert: f"--client-certs {home.name}", home.ca: "--ca"}[path]
+    when = f"ends in {days} days" if days >= 0 else "has ended"
+    return f"the certificate {path.name} {when}: machine regenerate-certs {words}"
+
+
 def _ensure(folder: Path) -> None:
     from machine import x509
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import compat, probe, store
+from machine import certs, compat, probe, store
 from machine.errors import MachineError, Usage
 from machine.resources import human
 
@@ -54,6 +54,7 @@ class Row:
     url: str = ""
     docker: str = ""
     error: str = ""
+    warning: str = ""
     seconds: float = 0.0
 
     @property
@@ -71,7 +72,7 @@ class Row:
     "--json",
     "as_json",
     is_flag=True,
-    help='Print [{"name", "active", "driver", "state", "url", "memory_mib", "cpus", "docker", "error"}].',
+    help='Print [{"name", "active", "driver", "state", "url", "memory_mib", "cpus", "docker", "error", "warning"}].',
 )
 @click.option("-t", "--timeout", type=click.FloatRange(min=0.1), default=10, show_default=True, help="In seconds.")
 def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, timeout: float) -> None:
@@ -128,6 +129,7 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
     began = time.monotonic()
     try:
         home = store.home(row.name)
+        row.warning = certs.warning(home) if row.machine.tls else ""
         if row.machine.address:
             row.url = row.machine.address.url
         driver = probe.driver(row.machine, home)
@@ -207,6 +209,7 @@ def _object(row: Row) -> dict[str, object]:
         "cpus": machine.cpus if machine else None,
         "docker": row.docker or None,
         "error": row.error or None,
+        "warning": row.warning or None,
     }
 
 
@@ -253,7 +256,7 @@ def _fields(row: Row) -> dict[str, Value]:
         "SwarmOptions": "",
         "Swarm": "",
         "EngineOptions": compat.engine_options(machine),
-        "Error": " ".join(row.error.split()),
+        "Error": " ".join((row.error or row.warning).split()),
         "DockerVersion": f"v{row.docker}" if row.docker else "Unknown",
         "ResponseTime": f"{row.seconds * 1000:.1f}ms" if row.seconds < 1 else f"{row.seconds:.3f}s",
         "Memory": human(machine.memory_mib) if machine else "",

@@ -74,6 +74,7 @@ def test_json(invoke: Invoke, add: Add, docker: list[str]) -> None:
             "cpus": 2,
             "docker": "28.5.1",
             "error": None,
+            "warning": None,
         }
     ]
 

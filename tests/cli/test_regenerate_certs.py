@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fake_host import FakeHost
 
-from machine import certs, docker, identity, lifecycle, paths, probe, provision, seed
+from machine import certs, docker, identity, lifecycle, paths, probe, provision, seed, store
 from machine.paths import Home
 from machine.spec import Machine
 
@@ -107,3 +107,40 @@ def test_the_end_of_a_certificate_is_read_quickly(made: Callable[..., Home], tmp
     assert certs.ends(tmp_path / "absent") is None
     far = datetime.now(UTC) + timedelta(days=3000)
     assert certs.ends(home.ca) > far  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("server.pem", "machine regenerate-certs default"),
+        ("cert.pem", "machine regenerate-certs --client-certs default"),
+        ("ca.pem", "machine regenerate-certs --ca"),
+    ],
+)
+def test_ls_marks_certificates_that_end_within_30_days(
+    invoke: Invoke, made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, file: str, command: str
+) -> None:
+    home = made()
+    assert json.loads(invoke("ls", "--json").out)[0]["warning"] is None
+    real = certs.ends
+    soon = datetime.now(UTC) + timedelta(days=12, hours=1)
+    monkeypatch.setattr(certs, "ends", lambda path: soon if path == home / file else real(path))
+    told = f"the certificate {file} ends in 12 days: {command}"
+    assert json.loads(invoke("ls", "--json").out)[0]["warning"] == told
+    assert invoke("ls").lines[1].endswith(told)
+    soon = datetime.now(UTC) - timedelta(days=1)
+    assert f"{file} has ended" in invoke("ls").out
+
+
+def test_a_start_renews_what_is_due(made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch) -> None:
+    home = made()
+    machine = store.load("default")
+    before = home.server_cert.read_bytes()
+    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    assert home.server_cert.read_bytes() == before
+    monkeypatch.setattr(certs, "RENEW_DAYS", 100_000)
+    monkeypatch.setattr(certs.renew_if_due, "__kwdefaults__", {"days": 100_000})
+    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    assert home.server_cert.read_bytes() != before
+    assert "machineos/tls/server.pem" in seed.read(home.seed)
+    assert seed.read(home.seed)["machineos/tls/server.pem"] == home.server_cert.read_text()
