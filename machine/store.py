@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 # A folder on its way out; no machine can have such a name.
 TRASH = ".trash-"
+# A folder that a command works in.
+SCRATCH = ".scratch-"
 
 
 def folder() -> Path:
@@ -80,9 +82,14 @@ def load(name: str) -> Machine:
     """Raises NoSuchMachine, or StoreDamaged when machine.json can't be understood."""
     config = home(name).config
     try:
-        return _read(config)
+        machine = _read(config)
     except FileNotFoundError as error:
         raise NoSuchMachine(name) from error
+    # A folder that was copied: what is done to the copy mustn't be done to the machine.
+    if machine.name != name:
+        hint = f"remove the copy: machine rm -f {name}"
+        raise StoreDamaged(f'{config} is of the machine "{machine.name}"', hint=hint)
+    return machine
 
 
 def read(home: Home) -> Machine:
@@ -130,21 +137,10 @@ def reserve(
     build makes the Machine, knowing the others (for an address that is free); undo removes what was made outside the
     home. Raises MachineExists.
     """
-    place = home(name)
-    with _store_lock():
-        if place.folder.exists():
-            _refuse_or_sweep(place, undo)
-        from machine import files
+    from machine import files
 
-        files.make_folder(place.folder)
-        lock = _lock(place)
-        try:
-            lock.acquire(timeout=0)
-            machine = build(all_known())
-            files.write(place.creating, spec.dumps(machine))
-        except BaseException:
-            _discard(place, lock)
-            raise
+    place = home(name)
+    machine, lock = _begin(place, build, undo)
     try:
         yield machine, place
         files.move(place.creating, place.config)
@@ -156,6 +152,42 @@ def reserve(
 
 
 @contextlib.contextmanager
+def scratch(key: str, machine: Machine, undo: Callable[[Machine, Home], None]) -> Iterator[Home]:
+    """A home for a machine that is to live as long as the block: a driver makes a template in it.
+
+    Like a reserved one it is cleared by the next command when this process is killed. Raises MachineExists.
+    """
+    place = Home(folder() / f"{SCRATCH}{key}")
+    _, lock = _begin(place, lambda _: machine, undo)
+    try:
+        yield place
+    finally:
+        undo(machine, place)
+        _discard(place, lock)
+
+
+def _begin(
+    place: Home, build: Callable[[list[Machine]], Machine], undo: Callable[[Machine, Home], None]
+) -> tuple[Machine, FileLock]:
+    """Make the home, locked and with creating.json in it."""
+    from machine import files
+
+    with _store_lock():
+        if place.folder.exists():
+            _refuse_or_sweep(place, undo)
+        files.make_folder(place.folder)
+        lock = _lock(place)
+        try:
+            lock.acquire(timeout=0)
+            machine = build(all_known())
+            files.write(place.creating, spec.dumps(machine))
+        except BaseException:
+            _discard(place, lock)
+            raise
+    return machine, lock
+
+
+@contextlib.contextmanager
 def changing(name: str) -> Iterator[Machine]:
     """Hold the machine's lock while a verb changes it. Raises NoSuchMachine, StoreDamaged, MachineError when busy."""
     place = home(name)
@@ -163,6 +195,9 @@ def changing(name: str) -> Iterator[Machine]:
         raise NoSuchMachine(name)
     lock = _lock(place)
     with _acquired(lock, name):
+        if not place.config.exists():
+            _discard(place, lock)  # rm was quicker; the lock made the folder anew
+            raise NoSuchMachine(name)
         yield load(name)
 
 

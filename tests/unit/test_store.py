@@ -298,6 +298,15 @@ def test_what_cant_be_read_is_damaged_and_hides_no_other(place: Path) -> None:
     assert [known.name for known in store.all_known()] == ["good"]
 
 
+def test_a_copied_folder_isnt_a_second_machine() -> None:
+    make("dev")
+    copy = store.home("copy")
+    copy.folder.mkdir()
+    copy.config.write_text(store.home("dev").config.read_text())
+    with pytest.raises(StoreDamaged, match='is of the machine "dev"'):
+        store.load("copy")
+
+
 def test_a_store_that_isnt_there_is_empty(place: Path, undo: Callable[..., None]) -> None:
     place.rmdir()
     assert (store.names(), store.all_known(), list(store.sweep(undo))) == ([], [], [])

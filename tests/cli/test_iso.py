@@ -1,0 +1,108 @@
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_fixtures import add_image
+
+from machine import images, machineos
+from machine.errors import CheckFailed
+from machine.images import About
+from machine.paths import Image
+from machine.spec import Machine
+from tests.conftest import Outcome
+
+Add = Callable[..., Machine]
+Invoke = Callable[..., Outcome]
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> list[tuple[str, Path | None]]:
+    """What would have been built: architecture and output."""
+    asked: list[tuple[str, Path | None]] = []
+
+    def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> About:
+        asked.append((architecture, output))
+        say("making it")
+        return add_image(tmp_path, "machineos", b"x" * 3_000_000)
+
+    monkeypatch.setattr(machineos, "build", build)
+    return asked
+
+
+def test_build_shows_its_steps_and_what_was_made(invoke: Invoke, builds: list[tuple[str, Path | None]]) -> None:
+    shown = invoke("iso", "build")
+    digest = images.find("machineos").digest
+    assert (shown.code, shown.out) == (0, f"machineos x86_64 2 MiB sha256:{digest}\n")
+    assert shown.err == "[  0.0 s] making it\n"
+    machine = platform.machine().lower()
+    assert builds == [({"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine), None)]
+
+
+def test_build_for_another_processor_into_a_folder(invoke: Invoke, builds: list[tuple[str, Path | None]]) -> None:
+    assert invoke("iso", "build", "--arch", "aarch64", "-o", "out", "--quiet") == Outcome(0, "", "")
+    assert builds == [("aarch64", Path("out"))]
+    assert invoke("iso", "build", "--arch", "sparc").code == 2
+
+
+def test_build_if_missing(invoke: Invoke, builds: list[tuple[str, Path | None]]) -> None:
+    assert invoke("iso", "build", "--if-missing", "-q").code == 0
+    assert invoke("iso", "build", "--if-missing") == Outcome(0, "", "")
+    assert len(builds) == 1
+    Image(images.find("machineos").digest).file.unlink()
+    invoke("iso", "build", "--if-missing")
+    assert len(builds) == 2
+
+
+def test_a_build_that_cant_be(invoke: Invoke, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object, **__: object) -> About:
+        raise CheckFailed("mmdebstrap was not found", hint="sudo apt install mmdebstrap")
+
+    monkeypatch.setattr(machineos, "build", build)
+    assert invoke("iso", "build") == Outcome(
+        3, "", "Error: mmdebstrap was not found\nNext: sudo apt install mmdebstrap\n"
+    )
+
+
+def test_ls(invoke: Invoke, add: Add, tmp_path: Path) -> None:
+    add("dev")
+    assert invoke("iso", "ls").lines == [
+        "NAME         DIGEST         ARCH          SIZE  CREATED                    USED BY"
+    ]
+    assert invoke("iso", "ls", "--quiet").out == ""
+    assert json.loads(invoke("iso", "ls", "--json").out) == []
+    about = add_image(tmp_path, "machineos", b"x" * 2_000_000, "2024-01-02T03:04:05+00:00")
+    for name in ("b", "a"):
+        add(name, image=about.digest)
+    assert invoke("iso", "ls").lines[1] == (
+        f"machineos    {about.digest[:12]}   x86_64       1 MiB  2024-01-02T03:04:05+00:00  a, b"
+    )
+    assert invoke("iso", "ls", "-q").out == f"{about.digest}\n"
+    (listed,) = json.loads(invoke("iso", "ls", "--json").out)
+    assert listed["digest"] == about.digest
+
+
+def test_rm(invoke: Invoke, add: Add, tmp_path: Path) -> None:
+    about = add_image(tmp_path, "machineos", b"one")
+    assert invoke("iso", "rm", about.digest[:6]) == Outcome(0, f"Removed machineos {about.digest[:12]}\n", "")
+    assert list(images.cached()) == []
+
+
+def test_rm_of_one_that_is_used(invoke: Invoke, add: Add, tmp_path: Path) -> None:
+    about = add_image(tmp_path, "machineos", b"one")
+    add("dev", image=about.digest)
+    shown = invoke("iso", "rm", "machineos")
+    assert shown.code == 2
+    assert f"the image {about.digest[:12]} is used by dev" in shown.err
+    assert "machine iso rm -f machineos" in shown.err
+    assert invoke("iso", "rm", "-f", "machineos").code == 0
+
+
+@pytest.mark.parametrize("name", ["", "none", "../x"])
+def test_rm_of_what_isnt_there(invoke: Invoke, store: Path, tmp_path: Path, name: str) -> None:
+    add_image(tmp_path, "machineos", b"one")
+    shown = invoke("iso", "rm", name)
+    assert shown.code == 1
+    assert "there is no image" in shown.err
+    assert len(list(images.cached())) == 1
