@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 # an underscore for each dash.
 VERBS = {
     "active": ("env", "Print the machine that the docker client is set to."),
+    "autostart": ("autostart", "Start a machine when the host boots, or not."),
     "completion": ("completion", "Print the script that completes words in a shell."),
     "config": ("env", "Print the options for a docker client."),
     "create": ("create", "Make a machine and start it."),
+    "docker-context": ("docker_context", "Make docker contexts for machines."),
     "env": ("env", "Print the commands that set up a shell for the docker client."),
     "help": ("help", "Print what a verb does, with examples."),
     "inspect": ("show", "Print all that is known of a machine, as JSON."),
@@ -36,13 +38,16 @@ VERBS = {
     "mount": ("copy", "Show a folder of a machine in a folder of this host."),
     "regenerate-certs": ("certs", "Make new TLS certificates for machines."),
     "restart": ("life", "Stop machines and start them again."),
+    "resume": ("suspend", "Go on with suspended machines."),
     "rm": ("life", "Remove machines and all that belongs to them."),
     "scp": ("copy", "Copy files from or to a machine."),
+    "snapshot": ("snapshot", "Keep a machine as it is under a name, and bring it back."),
     "ssh": ("ssh", "Log in to a machine, or run a command on it."),
     "ssh-config": ("ssh_config", "Make machines known to ssh and what uses it."),
     "start": ("life", "Start machines."),
     "status": ("show", "Print a machine's state and what is amiss."),
     "stop": ("life", "Shut machines down."),
+    "suspend": ("suspend", "Write the memory of machines to disk and switch them off."),
     "url": ("show", "Print the address of a machine's Docker daemon."),
     "version": ("show", "Print the version of machine, or of a machine's Docker."),
 }

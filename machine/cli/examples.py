@@ -7,7 +7,10 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "active": (("machine active", "Print which machine the docker client is set to."),),
-    "autostart": (("machine autostart default", "Start the machine when you log in."),),
+    "autostart": (
+        ("machine autostart dev on", "Start the machine dev when the host boots."),
+        ("machine autostart dev", "Print whether it is on or off."),
+    ),
     "completion": (
         ("machine completion bash >> ~/.bashrc", "Complete machine's words in bash."),
         ("machine completion fish > ~/.config/fish/completions/machine.fish", "The same in fish."),
@@ -84,7 +87,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine scp one:a.tar two:", "Copy from one machine to another."),
     ),
     "set": (("machine set --memory 8G dev", "Give the machine dev 8 GiB of memory from its next start on."),),
-    "snapshot": (("machine snapshot create dev before-upgrade", "Keep the machine's memory and disk under a name."),),
+    "snapshot": (
+        ("machine snapshot create dev before-upgrade", "Keep the machine's memory and disk under a name."),
+        ("machine snapshot restore dev before-upgrade", "Bring them back."),
+    ),
     "ssh": (
         ("machine ssh dev", "Log in to the machine dev."),
         ("machine ssh dev docker ps", "Run a command on it."),

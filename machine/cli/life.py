@@ -22,7 +22,7 @@ def _timeout(seconds: int) -> Callable[[click.decorators.FC], click.decorators.F
     )
 
 
-def _on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
+def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
     """Do the work on each machine; work returns the line that says what came of it."""
     with Display(quiet=quiet) as display:
 
@@ -51,7 +51,7 @@ def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
         started = lifecycle.start(name, shown, timeout=timeout)
         return f'Machine "{name}" was started.' if started else f'Machine "{name}" is already running.'
 
-    _on_each(names.several(machines), quiet, work)
+    on_each(names.several(machines), quiet, work)
 
 
 @click.command()
@@ -66,7 +66,7 @@ def stop(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
         stopped = lifecycle.stop(name, shown, timeout=timeout)
         return f'Machine "{name}" was stopped.' if stopped else f'Machine "{name}" is already stopped.'
 
-    _on_each(names.several(machines), quiet, work)
+    on_each(names.several(machines), quiet, work)
 
 
 @click.command()
@@ -80,7 +80,7 @@ def kill(machines: tuple[str, ...], quiet: bool) -> None:
         killed = lifecycle.kill(name, shown)
         return f'Machine "{name}" was killed.' if killed else f'Machine "{name}" is already stopped.'
 
-    _on_each(names.several(machines), quiet, work)
+    on_each(names.several(machines), quiet, work)
 
 
 @click.command()
@@ -96,7 +96,7 @@ def restart(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
         lifecycle.start(name, shown, timeout=timeout)
         return f'Machine "{name}" was restarted.'
 
-    _on_each(names.several(machines), quiet, work)
+    on_each(names.several(machines), quiet, work)
 
 
 @click.command()
@@ -119,7 +119,7 @@ def rm(machines: tuple[str, ...], force: bool, yes: bool, quiet: bool) -> None:
         return f"Successfully removed {name}"
 
     if wanted:
-        _on_each(wanted, quiet, work)
+        on_each(wanted, quiet, work)
 
 
 def _is_there(name: str, force: bool) -> bool:

@@ -1,0 +1,88 @@
+"""machine snapshot create, ls, restore, rm."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from machine.cli import names
+from machine.cli.life import on_each, quiet
+from machine.progress import Progress
+
+name_argument = click.argument("name", metavar="NAME")
+snapshot_argument = click.argument("snapshot", metavar="SNAPSHOT")
+
+
+@click.group()
+def snapshot() -> None:
+    """Keep a machine's disk, and its memory when it runs, under a name, and bring them back."""
+
+
+@snapshot.command()
+@quiet
+@name_argument
+@snapshot_argument
+def create(name: str, snapshot: str, quiet: bool) -> None:
+    """Keep the machine as it is now. One that runs goes on when it is done."""
+    from machine import snapshots
+
+    def work(name: str, shown: Progress) -> str:
+        snapshots.take(name, snapshot, shown)
+        return f'The snapshot "{snapshot}" of "{name}" was made.'
+
+    on_each([names.one(name)], quiet, work)
+
+
+@snapshot.command("ls")
+@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+@click.option("--json", "as_json", is_flag=True, help='Print [{"name", "created", "running"}].')
+@click.argument("name", metavar="[NAME]", required=False)
+def list_(name: str | None, quiet: bool, as_json: bool) -> None:
+    """List the machine's snapshots, oldest first."""
+    from machine import snapshots
+    from machine.cli.ls import print_columns
+
+    found = snapshots.list_all(names.one(name))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=4))
+    elif quiet:
+        for one in found:
+            print(one.name)
+    else:
+        rows = [[one.name, one.created, "memory and disk" if one.running else "disk"] for one in found]
+        print_columns([["SNAPSHOT", "CREATED", "HOLDS"], *rows])
+
+
+@snapshot.command()
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds that it may take."
+)
+@quiet
+@name_argument
+@snapshot_argument
+def restore(name: str, snapshot: str, quiet: bool, timeout: float) -> None:
+    """Bring the machine back as it was, running if it ran. What it is now is lost."""
+    from machine import snapshots
+
+    def work(name: str, shown: Progress) -> str:
+        state = snapshots.restore(name, snapshot, shown, timeout=timeout)
+        return f'"{name}" is as it was at the snapshot "{snapshot}": {state}.'
+
+    on_each([names.one(name)], quiet, work)
+
+
+@snapshot.command()
+@quiet
+@name_argument
+@snapshot_argument
+def rm(name: str, snapshot: str, quiet: bool) -> None:
+    """Remove a snapshot. The machine stays as it is."""
+    from machine import snapshots
+
+    def work(name: str, shown: Progress) -> str:
+        snapshots.forget(name, snapshot)
+        return f'The snapshot "{snapshot}" of "{name}" was removed.'
+
+    on_each([names.one(name)], quiet, work)

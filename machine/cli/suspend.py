@@ -1,0 +1,40 @@
+"""machine suspend and resume."""
+
+from __future__ import annotations
+
+import click
+
+from machine.cli import names
+from machine.cli.life import machines, on_each, quiet
+from machine.progress import Progress
+
+
+@click.command()
+@quiet
+@machines
+def suspend(machines: tuple[str, ...], quiet: bool) -> None:
+    """Write the memory of machines to disk and switch them off. `start` or `resume` goes on from there."""
+    from machine import snapshots
+
+    def work(name: str, shown: Progress) -> str:
+        done = snapshots.suspend(name, shown)
+        return f'Machine "{name}" was suspended.' if done else f'Machine "{name}" is already suspended.'
+
+    on_each(names.several(machines), quiet, work)
+
+
+@click.command()
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds that it may take."
+)
+@quiet
+@machines
+def resume(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
+    """Go on with suspended or paused machines, and wait until Docker answers. The same as `start`."""
+    from machine import lifecycle
+
+    def work(name: str, shown: Progress) -> str:
+        started = lifecycle.start(name, shown, timeout=timeout)
+        return f'Machine "{name}" was resumed.' if started else f'Machine "{name}" is already running.'
+
+    on_each(names.several(machines), quiet, work)
