@@ -6,12 +6,17 @@ reach the guest.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import tempfile
+import uuid
 from pathlib import Path
 
 from machine import certs, engine, files, keys, paths, seed
 from machine.driver import Address, Driver, Machine
 from machine.paths import Home
+
+NOBODY = str(uuid.UUID(int=0))
 
 
 def prepare(machine: Machine, home: Home, driver: Driver) -> None:
@@ -31,6 +36,20 @@ def certify(machine: Machine, home: Home, address: Address) -> bool:
     return certs.renew_if_due(
         paths.store() / "certs", home, names=[machine.name, *machine.tls_sans], addresses=[address.host]
     )
+
+
+def anonymous(machine: Machine, path: Path) -> None:
+    """Write the seed of a template's guest to path: all that it takes to run as the machine's would, and none of its
+    identity. The keys and certificates in it are made here, thrown away, and known to nobody.
+    """
+    with tempfile.TemporaryDirectory(prefix="machine-") as folder:
+        nobody = Home(Path(folder) / "template")
+        files.make_folder(nobody.folder)
+        for key in (nobody.ssh_key, nobody.host_key):
+            keys.generate(key, "template")
+        if machine.tls:
+            certs.renew_if_due(Path(folder) / "certs", nobody, names=["template"], addresses=[])
+        seed.write(path, describe(dataclasses.replace(machine, name="template", uuid=NOBODY), nobody))
 
 
 def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed.Seed:

@@ -60,10 +60,12 @@ def add(path: Path) -> Image:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=facts["version"],
         )
-        command_line = facts["command_line"].encode()
+        beside = {"kernel": kernel, "initrd": initrd, "cmdline": facts["command_line"].encode()}
+        if facts.get("clones"):
+            beside["clones"] = b""
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(path, error) from error
-    return images.add(path, about, boot={"kernel": kernel, "initrd": initrd, "cmdline": command_line})
+    return images.add(path, about, boot=beside)
 
 
 def extract(iso: Path, *names: str) -> list[bytes]:

@@ -46,6 +46,11 @@ class Image:
     def initrd(self) -> Path:
         return self.folder / "initrd"
 
+    # There when the guest of this image can be cloned while it runs.
+    @property
+    def clones(self) -> Path:
+        return self.folder / "clones"
+
     @property
     def command_line(self) -> Path:
         return self.folder / "cmdline"

@@ -16,6 +16,9 @@ from machine.errors import Usage
 from machine.render import render
 
 LABEL = "CIDATA"
+# A guest doesn't notice another disk in the place of one that it knows, as long as it is of the same size: so a clone
+# of a running machine finds its own seed where the other's was.
+SIZE = 1 << 20
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _CERTIFICATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,50}")
 _WORD = re.compile(r"[A-Za-z0-9.:/_-]+")
@@ -76,7 +79,8 @@ class Seed:
 
 def write(path: Path, seed: Seed) -> None:
     """Write the ISO (label CIDATA, Rock Ridge and Joliet names). Raises Usage for a value that can't stand in it."""
-    files.write(path, image(contents(seed)))
+    raw = image(contents(seed))
+    files.write(path, raw.ljust(-(-len(raw) // SIZE) * SIZE, b"\0"))
 
 
 def contents(seed: Seed) -> dict[str, str]:

@@ -6,6 +6,7 @@ Nothing measured stands in here: whether the machine runs is asked afresh each t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import types
@@ -110,8 +111,13 @@ def loads(text: str, source: Path) -> Machine:
     return machine
 
 
+@functools.cache
+def _hints(cls: type) -> dict[str, object]:
+    return typing.get_type_hints(cls)
+
+
 def _build(cls: type, data: dict[str, object]) -> object:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     if unknown := sorted(data.keys() - hints.keys()):
         raise ValueError(f"unknown field {unknown[0]!r}")
     return cls(**{name: _value(name, hints[name], value) for name, value in data.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from machine.driver import Machine
@@ -13,51 +14,106 @@ MONITOR = "qmp.sock"
 # A monitor serves one client at a time; this one belongs to the helper that forwards ports.
 PORTS_MONITOR = "ports.sock"
 AGENT = "agent.sock"
+# Where the guest of a template waits to be told that it is a clone now.
+RESUME = "resume.sock"
 DISK = "disk.qcow2"
+# In the home of a machine that was never started: its first start is that of a clone of the template it names.
+CLONE_OF = "clone-of"
 
 # The translation cache of TCG counts as the machine's memory: without a limit a 1 GiB guest stood at 1.6 GiB.
 TCG_CACHE_MIB = 256
 
+# Room for memory that is plugged into the running machine. It costs nothing until it is used, and must be the same for
+# a template and its clones.
+ROOM_MIB = 64 * 1024
+
+# Bounce buffers for devices that reach only 4 GiB: there are none here, and with room for more memory than that the
+# kernel would set 64 MiB aside.
+COMMAND_LINE = "swiotlb=noforce"
+
 _BOARD = {"x86_64": "q35", "aarch64": "virt"}
+
+
+@dataclass(frozen=True)
+class Host:
+    """How this host runs a guest. architecture is "x86_64" or "aarch64"; accelerator as -accel takes it."""
+
+    binary: str
+    architecture: str
+    accelerator: str
+    cpu: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the machine starts with, in MiB; the rest is plugged into it when it runs.
+
+    file: where it lies, in anonymous memory when None. shared: whether what the guest writes goes into that file (a
+    template's) or stays with the process (a clone's). read_only: open the file so that nothing can change it; QEMU 8.2
+    and later do. reporting: the guest tells which pages are free, and they are given back to the host.
+    """
+
+    base_mib: int
+    file: Path | None = None
+    shared: bool = False
+    read_only: bool = False
+    reporting: bool = True
 
 
 def argv(
     machine: Machine,
     home: Home,
     *,
-    binary: str,
-    architecture: str,
-    accelerator: str,
-    cpu: str,
+    host: Host,
     image: Image,
     command_line: str,
+    memory: Memory,
+    incoming: bool = False,
 ) -> list[str]:
     """The command that starts the machine and puts itself into the background once its devices are there.
 
-    architecture is "x86_64" or "aarch64"; command_line is the kernel's.
+    command_line is the kernel's. incoming: wait for a saved state instead of booting.
     """
     return [
-        *(binary, "-name", f"machine-{machine.name},process=machine-{machine.name}", "-uuid", machine.uuid),
+        *(host.binary, "-name", f"machine-{machine.name},process=machine-{machine.name}", "-uuid", machine.uuid),
         *("-nodefaults", "-no-user-config", "-display", "none"),
-        *("-machine", _board(architecture), "-accel", _accelerator(accelerator)),
-        *("-cpu", cpu, "-smp", str(machine.cpus), "-m", str(machine.memory_mib)),
-        *_boot(image, command_line),
+        *("-machine", _board(host.architecture), "-accel", _accelerator(host.accelerator)),
+        *("-cpu", host.cpu, "-smp", str(machine.cpus)),
+        *_memory(memory),
+        *_boot(image, f"{command_line} {COMMAND_LINE}"),
         *_disk("data", home / DISK, "qcow2"),
         *_medium("seed", home.seed),
         *_network(machine),
-        *_channels(home, architecture),
+        *_channels(home, host.architecture),
+        *("-device", f"virtio-balloon-pci,id=balloon,free-page-reporting={_on(memory.reporting)}"),
         *("-rtc", "base=utc,clock=host"),
         *("-pidfile", str(home / PIDFILE), "-daemonize"),
+        *(("-incoming", "defer") if incoming else ()),
     ]
 
 
 def _board(architecture: str) -> str:
-    # No VMware port, no USB, no ACPI sleep: nothing in the guest uses them, and each costs time at boot.
-    return f"{_BOARD[architecture]},usb=off" + (",vmport=off,smm=off" if architecture == "x86_64" else "")
+    # No VMware port, no USB, no system management mode: nothing in the guest uses them, and each costs time at boot.
+    board = f"{_BOARD[architecture]},usb=off,memory-backend=ram"
+    return f"{board},vmport=off,smm=off" if architecture == "x86_64" else board
 
 
 def _accelerator(accelerator: str) -> str:
     return f"tcg,thread=multi,tb-size={TCG_CACHE_MIB}" if accelerator == "tcg" else accelerator
+
+
+def _memory(memory: Memory) -> Sequence[str]:
+    base = f"id=ram,size={memory.base_mib}M"
+    if memory.file is None:
+        backend = f"memory-backend-ram,{base}"
+    else:
+        backend = f"memory-backend-file,{base},mem-path={_escaped(memory.file)},share={_on(memory.shared)}"
+        backend += ",readonly=on,rom=off" if memory.read_only else ""
+    return [
+        *("-m", f"{memory.base_mib}M,maxmem={memory.base_mib + ROOM_MIB}M", "-object", backend),
+        *("-object", f"memory-backend-ram,id=room,size={ROOM_MIB}M,reserve=off"),
+        *("-device", "virtio-mem-pci,id=memory,memdev=room,requested-size=0"),
+    ]
 
 
 def _boot(image: Image, command_line: str) -> Sequence[str]:
@@ -84,11 +140,14 @@ def _disk(name: str, path: Path, driver: str) -> Sequence[str]:
 
 def _network(machine: Machine) -> Sequence[str]:
     address = machine.address
-    assert address is not None
-    forwards = [
-        f"hostfwd=tcp:{address.host}:{address.docker_port}-:2375",
-        f"hostfwd=tcp:{address.host}:{address.ssh_port}-:22",
-    ]
+    forwards = (
+        [
+            f"hostfwd=tcp:{address.host}:{address.docker_port}-:2375",
+            f"hostfwd=tcp:{address.host}:{address.ssh_port}-:22",
+        ]
+        if address
+        else []
+    )
     return [
         *("-netdev", ",".join(["user", "id=net", *forwards])),
         # Without its boot ROM: we never boot from the network.
@@ -101,9 +160,11 @@ def _channels(home: Home, architecture: str) -> Sequence[str]:
         *("-chardev", f"file,id=console,path={_escaped(home.console)},append=on", "-serial", "chardev:console"),
         *("-chardev", _socket("monitor", home / MONITOR), "-mon", "chardev=monitor,mode=control"),
         *("-chardev", _socket("ports", home / PORTS_MONITOR), "-mon", "chardev=ports,mode=control"),
-        *("-chardev", _socket("agent", home / AGENT), "-device", "virtio-serial-pci"),
+        *("-device", "virtio-serial-pci", "-chardev", _socket("agent", home / AGENT)),
         *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
-        *("-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,free-page-reporting=on"),
+        *("-chardev", _socket("resume", home / RESUME)),
+        *("-device", "virtserialport,chardev=resume,name=org.machineos.resume"),
+        *("-device", "virtio-rng-pci"),
         # A guest that finds another generation than before reseeds its random numbers.
         *(("-device", "vmgenid,guid=auto") if architecture == "x86_64" else ()),
     ]
@@ -111,6 +172,10 @@ def _channels(home: Home, architecture: str) -> Sequence[str]:
 
 def _socket(name: str, path: Path) -> str:
     return f"socket,id={name},path={_escaped(path)},server=on,wait=off"
+
+
+def _on(yes: bool) -> str:
+    return "on" if yes else "off"
 
 
 def _escaped(path: Path) -> str:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import sys
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from machine.driver import Driver, State
-from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolFailed, ToolMissing
-from machine.paths import Image
+from machine import files
+from machine.driver import Driver, Machine, State
+from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
+from machine.paths import Home, Image
 from machine.run import detach, which
 
-from . import acceleration, ports
-from .argv import AGENT, DISK, MONITOR, PIDFILE, PORTS_MONITOR, argv
+from .argv import AGENT, CLONE_OF, DISK, MONITOR, PIDFILE, PORTS_MONITOR, Host, Memory, argv
 from .process import Process
 from .qmp import GuestAgent, Qmp
 
 # Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
 SOCKET_PATH = 103 if sys.platform == "darwin" else 107
+# The state of a suspended machine, and how its memory was laid out.
+SUSPENDED = "suspended"
+SUSPENDED_MEMORY = "suspended.json"
 INSTALL = "install QEMU: sudo apt install qemu-system-x86 qemu-utils, or: brew install qemu"
 _STATES = {
     "running": State.RUNNING,
@@ -37,6 +41,9 @@ class Options:
     accelerator: str = field(
         default="auto",
         metadata={"help": "kvm, hvf, whpx or tcg; auto proves which works", "envvar": "QEMU_ACCELERATOR"},
+    )
+    cold: bool = field(
+        default=False, metadata={"flag": "--cold", "help": "Boot, instead of cloning a machine that is booted already."}
     )
 
 
@@ -59,23 +66,46 @@ class Qemu(Driver):
                 f"the path of the store is too long for a socket: {self.home.folder}",
                 hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",
             )
+        from . import acceleration
+
         return [note] if (note := acceleration.why_not(self._accelerator(binary))) else []
 
     def create(self) -> None:
-        disk = self.home / DISK
-        if not disk.exists():
-            self.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, f"{self.machine.disk_mib}M"])
+        if (self.home / DISK).exists():
+            return None
+        if self.machine.options.get("cold") or not Image(self.machine.image).clones.exists():
+            return self.make_disk()
+        from . import clone
+
+        try:
+            clone.lay_disk(self)
+        except MachineError as error:
+            self.say(f"no template ({error.message}): booting cold")
+            self.make_disk()
+        return None
+
+    def make_disk(self) -> None:
+        (self.home / DISK).unlink(missing_ok=True)
+        self.run(["qemu-img", "create", "-q", "-f", "qcow2", self.home / DISK, f"{self.machine.disk_mib}M"])
 
     def start(self) -> None:
         if self.process.find():
             return self._go_on()
+        if (self.home / SUSPENDED).exists():
+            self._wake()
+        elif (self.home / CLONE_OF).exists():
+            self._start_clone()
+        else:
+            self.launch(Memory(self.machine.memory_mib))
+        return self._forward_published_ports()
+
+    def launch(self, memory: Memory, *, incoming: bool = False) -> None:
+        """Start QEMU; it is there when this returns. Raises DriverFailed."""
         self._rotate_console()
         try:
-            self.run(self.argv(), timeout=60)
+            self.run(self.argv(memory, incoming=incoming), timeout=60)
         except ToolFailed as error:
             raise self._explained(error) from error
-        self._forward_published_ports()
-        return None
 
     def stop(self) -> None:
         with contextlib.suppress(DriverFailed), self._monitor() as monitor:
@@ -90,12 +120,23 @@ class Qemu(Driver):
                     monitor.receive()
         self.process.kill()
 
+    def suspend(self) -> None:
+        from . import saved
+
+        memory = self._running_memory()
+        partial = self.home / f".{SUSPENDED}"
+        with self._monitor() as monitor:
+            saved.save(monitor, partial)
+        self.kill()
+        files.write(self.home / SUSPENDED_MEMORY, json.dumps(memory))
+        files.move(partial, self.home / SUSPENDED)
+
     def remove(self) -> None:
         self.process.kill()
 
     def state(self) -> State:
         if not self.process.find():
-            return State.STOPPED
+            return State.SAVED if (self.home / SUSPENDED).exists() else State.STOPPED
         try:
             with Qmp(self.home / MONITOR, timeout=2) as monitor:
                 return _STATES.get(monitor.execute("query-status")["status"], State.ERROR)
@@ -103,31 +144,74 @@ class Qemu(Driver):
             return State.ERROR if self.process.find() else State.STOPPED
 
     def warnings(self) -> list[str]:
+        from .ports import taken
+
         address = self.address()
         return [
             f"port {port} is published, but taken on {address.host} by another program of this host"
-            for port in ports.taken(self.home)
+            for port in taken(self.home)
         ]
 
-    def argv(self) -> list[str]:
+    def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
         image = Image(self.machine.image)
         if not image.kernel.exists():
             raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+        command_line = image.command_line.read_text().strip()
+        return argv(
+            *(self.machine, self.home),
+            host=self.host(),
+            image=image,
+            command_line=command_line,
+            memory=memory,
+            incoming=incoming,
+        )
+
+    def host(self) -> Host:
+        from . import acceleration
+
         binary = self._binary()
         accelerator = self._accelerator(binary)
-        return argv(
-            self.machine,
-            self.home,
-            binary=binary,
-            architecture=_architecture(),
-            accelerator=accelerator,
-            cpu=acceleration.cpu(accelerator),
-            image=image,
-            command_line=image.command_line.read_text().strip(),
-        )
+        return Host(binary, _architecture(), accelerator, acceleration.cpu(accelerator))
+
+    def another(self, machine: Machine, home: Home) -> Qemu:
+        """The driver of another machine, which is run as this one is."""
+        return Qemu(machine, home, self.run)
 
     def agent(self) -> GuestAgent:
         return GuestAgent(self.home / AGENT)
+
+    def _start_clone(self) -> None:
+        from . import clone
+
+        try:
+            return clone.start(self)
+        except MachineError as error:
+            self.say(f"cloning failed ({error.message}): booting cold")
+        self.kill()
+        # The template's disk has an identity that others have, too.
+        self.make_disk()
+        (self.home / CLONE_OF).unlink(missing_ok=True)
+        return self.launch(Memory(self.machine.memory_mib))
+
+    def _wake(self) -> None:
+        from . import clone, saved
+
+        memory = json.loads((self.home / SUSPENDED_MEMORY).read_text())
+        self.launch(Memory(memory["base_mib"], reporting=memory["reporting"]), incoming=True)
+        with self._monitor() as monitor:
+            clone.plug(monitor, memory["more_mib"])
+            saved.load(monitor, self.home / SUSPENDED)
+        (self.home / SUSPENDED).unlink()
+        with contextlib.suppress(DriverFailed), self.agent() as agent:
+            agent.set_time()
+
+    def _running_memory(self) -> dict[str, int | bool]:
+        """How the memory of the running QEMU is laid out: a state can be loaded only into one that is laid out alike."""
+        with self._monitor() as monitor:
+            base = monitor.execute("query-memory-size-summary")["base-memory"]
+            more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
+            reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
+        return {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting}
 
     def _go_on(self) -> None:
         with self._monitor() as monitor:
@@ -142,6 +226,8 @@ class Qemu(Driver):
         raise ToolMissing(f"qemu-system-{_architecture()}", hint=INSTALL)
 
     def _accelerator(self, binary: str) -> str:
+        from . import acceleration
+
         chosen = str(self.machine.options.get("accelerator", "auto"))
         if chosen != "auto":
             return chosen

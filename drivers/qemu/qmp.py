@@ -10,7 +10,6 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,7 +77,6 @@ class Qmp(Connection):
 
     def __init__(self, path: Path, *, timeout: float = 10) -> None:
         super().__init__(path, timeout=timeout)
-        self.events: list[dict[str, Any]] = []
         try:
             self.receive()  # the greeting
             self.execute("qmp_capabilities")
@@ -88,30 +86,20 @@ class Qmp(Connection):
 
     def execute(self, command: str, **arguments: object) -> Any:
         self.send({"execute": command, **({"arguments": arguments} if arguments else {})})
+        return self.answer(command)
+
+    def answer(self, command: str) -> Any:
+        """QEMU's answer to a command that was sent."""
         while True:
             answer = self.receive()
-            if "event" in answer:
-                self.events.append(answer)
-            elif "error" in answer:
+            if "error" in answer:
                 raise DriverFailed(f"QEMU refused {command}: {answer['error'].get('desc')}")
-            else:
+            if "event" not in answer:
                 return answer.get("return")
 
     def human(self, line: str) -> str:
         """A command of the human monitor, for the few that QMP lacks (hostfwd_add); returns what it printed."""
         return str(self.execute("human-monitor-command", **{"command-line": line})).strip()
-
-    def wait_event(self, *names: str) -> dict[str, Any]:
-        """The next event of one of these names, an earlier unread one included."""
-        while True:
-            for event in self._drain():
-                if event["event"] in names:
-                    return event
-            self.events.append(self.receive())
-
-    def _drain(self) -> Iterator[dict[str, Any]]:
-        while self.events:
-            yield self.events.pop(0)
 
 
 class GuestAgent(Connection):
@@ -145,6 +133,20 @@ class GuestAgent(Connection):
         if "error" in answer:
             raise DriverFailed(f"the guest agent refused {command}: {answer['error'].get('desc')}")
         return answer.get("return")
+
+    def run(self, command: str, *, timeout: float) -> int:
+        """Run a program of the guest and return its exit code. timeout in seconds."""
+        pid = self.execute("guest-exec", path=command)["pid"]
+        deadline = time.monotonic() + timeout
+        while not (status := self.execute("guest-exec-status", pid=pid))["exited"]:
+            if time.monotonic() > deadline:
+                raise DriverFailed(f"{command} didn't end in the guest within {timeout:g} s")
+            time.sleep(0.02)
+        return int(status.get("exitcode", -1))
+
+    def set_time(self) -> None:
+        """Set the guest's clock to the host's."""
+        self.execute("guest-set-time", time=time.time_ns())
 
     def shutdown(self) -> None:
         """Ask the guest to power off; the agent answers nothing to this command."""

@@ -70,7 +70,7 @@ def version_of(time: int) -> str:
 
 def write_about(path: Path, arch: str, version: str) -> None:
     """What a host must know to boot this ISO without its boot loader."""
-    facts = {"architecture": arch, "version": version, "command_line": cmdline(arch)}
+    facts = {"architecture": arch, "version": version, "command_line": cmdline(arch), "clones": True}
     path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 

@@ -1,0 +1,207 @@
+"""Making a template, and starting a new machine as a clone of one: see template.py for what that is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine import engine, identity, store, wait
+from machine.driver import Machine
+from machine.errors import DriverFailed, MachineError
+from machine.paths import Home
+
+from . import saved, template
+from .argv import AGENT, CLONE_OF, DISK, MONITOR, RESUME, Memory
+from .qmp import GuestAgent, Qmp
+from .template import Recipe, Template
+
+if TYPE_CHECKING:
+    from .driver import Qemu
+
+# A template has this much memory, and its clones get the rest plugged in. Docker needs some 120 MiB to come up.
+BASE_MIB = 512
+# A clone's disk can grow, not shrink: the template's is of the default size, or smaller when a smaller is asked for.
+DISK_MIB = 20 * 1024
+# The disk of the template, linked: it stays when the template goes.
+BASE_DISK = "base.qcow2"
+# Seconds.
+BOOT = 300.0
+PREPARE = 60.0
+INTRODUCE = 30.0
+
+# Up to QEMU 8.1, giving free pages back to the host punches holes into the file that a clone's memory is mapped from,
+# also when it is mapped privately: into the template that others use. Since 8.2 it can be opened for reading only.
+READ_ONLY_SINCE = (8, 2)
+
+
+def lay_disk(qemu: Qemu) -> None:
+    """Make the disk of a new machine over its template's, which is made when it isn't there. Raises MachineError."""
+    if "@" in engine.docker_env(qemu.machine, engine.proxies(os.environ)):
+        raise DriverFailed("its proxy needs a password, which must not be in a template")
+    wanted = recipe(qemu)
+    found = template.obtain(qemu.home.store, wanted, lambda folder: _make(qemu, wanted, folder), qemu.say)
+    (qemu.home / BASE_DISK).unlink(missing_ok=True)
+    os.link(found.disk, qemu.home / BASE_DISK)
+    backing = ["-b", BASE_DISK, "-F", "qcow2"]
+    qemu.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, qemu.home / DISK, f"{wanted.disk_mib}M"])
+    (qemu.home / CLONE_OF).write_text(str(found.folder))
+
+
+def start(qemu: Qemu) -> None:
+    """Start a machine whose disk was laid over a template's, with the template's memory. Raises DriverFailed."""
+    origin = Template(Path((qemu.home / CLONE_OF).read_text()))
+    about = origin.about()
+    memory = Memory(
+        base_mib=int(about.recipe["base_mib"]),
+        file=origin.memory,
+        read_only=about.read_only,
+        reporting=about.read_only,
+    )
+    qemu.launch(memory, incoming=True)
+    with _resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
+        saved.load(monitor, origin.state, without_memory=True)
+        disk_mib = int(about.recipe["disk_mib"])
+        _grow(monitor, qemu.machine, memory, disk_mib)
+        _introduce(qemu, channel, disk_mib)
+    (qemu.home / CLONE_OF).unlink()
+
+
+def recipe(qemu: Qemu) -> Recipe:
+    machine, host = qemu.machine, qemu.host()
+    binary = Path(host.binary).stat()
+    return Recipe(
+        image=machine.image,
+        qemu=f"{host.binary} {binary.st_size} {binary.st_mtime_ns}",
+        accelerator=host.accelerator,
+        cpu=host.cpu if host.accelerator == "tcg" else f"{host.cpu} {_processor()}",
+        cpus=machine.cpus,
+        base_mib=min(BASE_MIB, machine.memory_mib),
+        disk_mib=min(DISK_MIB, machine.disk_mib),
+        engine=_engine(machine),
+    )
+
+
+def _engine(machine: Machine) -> str:
+    """A digest of all that dockerd is started with: a clone's runs already and isn't started again."""
+    proxies = engine.proxies(os.environ)
+    settings = [engine.daemon_json(machine), engine.docker_env(machine, proxies), engine.environment(proxies)]
+    return hashlib.sha256(json.dumps([*settings, machine.tls]).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The model of the host's processor: another one may lack what the guest found when it booted."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
+
+
+def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
+    """Boot a machine without an identity and put its memory, state and disk into folder."""
+    machine = dataclasses.replace(
+        qemu.machine, name="template", memory_mib=wanted.base_mib, disk_mib=wanted.disk_mib, address=None
+    )
+    with store.scratch(wanted.key, machine, lambda machine, home: qemu.another(machine, home).remove()) as home:
+        maker = qemu.another(machine, home)
+        read_only = _version(maker) >= READ_ONLY_SINCE
+        qemu.say("making the template that machines are cloned from (once)")
+        identity.anonymous(machine, home.seed)
+        maker.make_disk()
+        memory = Memory(wanted.base_mib, file=home / template.MEMORY, shared=True, reporting=read_only)
+        maker.launch(memory)
+        wait.until(lambda: _is_up(maker), timeout=BOOT, what="the template to boot", details=maker.diagnosis)
+        _save(home)
+        maker.kill()
+        for name in (template.MEMORY, template.STATE, DISK):
+            shutil.move(home / name, folder / name)
+    return read_only
+
+
+def _is_up(maker: Qemu) -> bool:
+    if not maker.process.find():
+        raise DriverFailed("the template ended while it booted", details=maker.diagnosis())
+    return maker.home.console.exists() and b"docker is ready" in maker.home.console.read_bytes()
+
+
+def _save(home: Home) -> None:
+    with GuestAgent(home / AGENT, timeout=PREPARE) as agent:
+        if code := agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE):
+            raise DriverFailed(f"the guest of the template couldn't be prepared: exit code {code}")
+    # The guest waits on this channel, and must find it open in the clone as it was here.
+    with _resume_channel(home), Qmp(home / MONITOR) as monitor:
+        saved.save(monitor, home / template.STATE, without_memory=True)
+
+
+def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None:
+    """Give the clone the memory and the disk that was asked for: the guest takes them while it runs."""
+    if more := machine.memory_mib - memory.base_mib:
+        plug(monitor, more)
+    if machine.disk_mib > disk_mib:
+        monitor.execute("block_resize", **{"node-name": "data", "size": machine.disk_mib << 20})
+
+
+def plug(monitor: Qmp, more_mib: int) -> None:
+    """Set how much memory the guest has beyond what it started with; virtio-mem takes blocks of 2 MiB."""
+    monitor.execute(
+        "qom-set", path="/machine/peripheral/memory", property="requested-size", value=(more_mib // 2 * 2) << 20
+    )
+
+
+def _resume_channel(home: Home) -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    channel.settimeout(INTRODUCE)
+    try:
+        channel.connect(str(home / RESUME))
+    except OSError as error:
+        channel.close()
+        raise DriverFailed(f"QEMU doesn't answer on {RESUME}: {error}") from error
+    return channel
+
+
+def _introduce(qemu: Qemu, channel: socket.socket, disk_mib: int) -> None:
+    """Tell the guest that it is a machine of its own now; it takes its identity from the seed, and answers."""
+    # To the second: good enough for certificates. The agent sets the clock exactly, meanwhile.
+    clock = threading.Thread(target=_set_clock, args=(qemu.home,))
+    clock.start()
+    larger = "yes" if qemu.machine.disk_mib > disk_mib else "no"
+    try:
+        channel.sendall(f"resume {time.time():.0f} {qemu.machine.mac} {larger}\n".encode())
+        answer = b""
+        while not answer.endswith(b"\n"):
+            more = channel.recv(256)
+            if not more:
+                raise DriverFailed("the guest of the clone went away")
+            answer += more
+    except OSError as error:
+        raise DriverFailed(f"the guest of the clone didn't take its identity: {error}") from error
+    finally:
+        clock.join()
+    if answer.strip() != b"resumed":
+        raise DriverFailed(
+            f"the guest of the clone didn't take its identity: {answer.decode(errors='replace').strip()}"
+        )
+
+
+def _set_clock(home: Home) -> None:
+    try:
+        with GuestAgent(home / AGENT) as agent:
+            agent.set_time()
+    except MachineError:
+        return  # it is right to the second
+
+
+def _version(qemu: Qemu) -> tuple[int, ...]:
+    text = qemu.run([qemu.host().binary, "--version"], timeout=10).stdout
+    found = re.search(r"version (\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

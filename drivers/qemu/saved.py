@@ -1,0 +1,78 @@
+"""Saving a machine's state to a file and loading it again, through QEMU's migration."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from machine import wait
+from machine.errors import DriverFailed
+
+from .qmp import Qmp
+
+# Bytes per second: a file, not a network, is at the other end.
+BANDWIDTH = 100 << 30
+# Seconds; a machine of 64 GiB on a slow disk takes minutes.
+DEADLINE = 600.0
+
+
+def save(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
+    """Stop the guest and write its state. without_memory: what lies in a shared file stays there.
+
+    Raises DriverFailed; the guest is stopped then all the same.
+    """
+    monitor.execute("stop")
+    _prepare(monitor, without_memory)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        _hand_over(monitor, descriptor)
+    finally:
+        os.close(descriptor)
+    monitor.execute("migrate", uri="fd:state")
+    _await_end(monitor)
+
+
+def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
+    """Load a state into a QEMU that waits for one (-incoming defer), and let the guest run. Raises DriverFailed."""
+    _prepare(monitor, without_memory)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _hand_over(monitor, descriptor)
+    finally:
+        os.close(descriptor)
+    monitor.execute("migrate-incoming", uri="fd:state")
+    _await_end(monitor)
+    wait.until(lambda: _is_loaded(monitor), timeout=10, what="QEMU to take over the state", interval=0.002)
+    monitor.execute("cont")
+
+
+def _prepare(monitor: Qmp, without_memory: bool) -> None:
+    capability = {"capability": "x-ignore-shared", "state": without_memory}
+    monitor.execute("migrate-set-capabilities", capabilities=[capability])
+    monitor.execute("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH})
+
+
+def _hand_over(monitor: Qmp, descriptor: int) -> None:
+    """Give QEMU the open file under the name `state`: the descriptor travels with the command."""
+    command = json.dumps({"execute": "getfd", "arguments": {"fdname": "state"}}).encode() + b"\n"
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+    monitor.socket.sendmsg([command], [rights])
+    monitor.answer("getfd")
+
+
+def _await_end(monitor: Qmp) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while (found := monitor.execute("query-migrate")).get("status") not in {"completed", "failed", "cancelled"}:
+        if time.monotonic() > deadline:
+            raise DriverFailed(f"QEMU didn't get through with the state within {DEADLINE:.0f} s")
+        time.sleep(0.005)
+    if found["status"] != "completed":
+        raise DriverFailed(f"QEMU couldn't save or load the state: {found.get('error-desc', found['status'])}")
+
+
+def _is_loaded(monitor: Qmp) -> bool:
+    return bool(monitor.execute("query-status")["status"] != "inmigrate")

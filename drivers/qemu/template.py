@@ -1,0 +1,169 @@
+"""Templates: booted machines without an identity, kept with their memory, from which new machines are cloned.
+
+A template is booted with its memory in a file that QEMU shares (memory-backend-file,share=on). When its Docker answers
+it is stopped, and the state of its devices is saved by migration with the capability x-ignore-shared, which leaves the
+memory where it is. A clone maps that file privately and loads the state; its disk is an overlay of the template's.
+Kata Containers call it VM templating. See docs/performance.md for the measurements.
+
+    <store>/templates/KEY/
+      about.json      what it was made of, and checksums
+      memory  state   the memory, and the devices' state
+      disk.qcow2      the disk that clones' disks are laid over
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from machine import files
+from machine.errors import DriverFailed
+
+from .argv import DISK
+
+ABOUT = "about.json"
+MEMORY = "memory"
+STATE = "state"
+# Raised when a template of an older machine can't be used any more: another layout of QEMU's devices, say.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a template depends on; machines with equal recipes are cloned from one template. Sizes in MiB.
+
+    engine: a digest of the settings that the daemon is started with.
+    """
+
+    image: str
+    qemu: str
+    accelerator: str
+    cpu: str
+    cpus: int
+    base_mib: int
+    disk_mib: int
+    engine: str
+    format: int = FORMAT
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class About:
+    """What about.json says. files: name -> a mark that changes with the file's content. read_only: see argv.Memory."""
+
+    recipe: dict[str, Any]
+    created: str
+    read_only: bool
+    files: dict[str, str]
+
+
+class Template:
+    """One template, which is there or not; the folder appears when it is whole, in one step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def memory(self) -> Path:
+        return self.folder / MEMORY
+
+    @property
+    def state(self) -> Path:
+        return self.folder / STATE
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / DISK
+
+    def about(self) -> About:
+        """Raises DriverFailed when the template is absent or damaged."""
+        try:
+            about = About(**json.loads((self.folder / ABOUT).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DriverFailed(f"the template {self.folder.name} is damaged: {error}") from error
+        for name, mark in about.files.items():
+            if _mark(self.folder / name) != mark:
+                raise DriverFailed(f"the template {self.folder.name} is damaged: {name} has changed")
+        return about
+
+    def remove(self) -> None:
+        """Machines that were cloned from it are not touched: each has a link of its own to the disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def folder(store: Path) -> Path:
+    return store / "templates"
+
+
+def all_of(store: Path) -> Iterator[Template]:
+    """The templates of a store, damaged ones too."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(folder(store).iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                yield Template(path)
+
+
+def obtain(store: Path, recipe: Recipe, make: Callable[[Path], bool], say: Callable[[str], None]) -> Template:
+    """The template of that recipe, made when it isn't there or is damaged; one process makes it, others wait for it.
+
+    make puts memory, state and disk into the folder that it gets, and says whether clones can open the memory
+    read-only. Raises what make raises.
+    """
+    from filelock import FileLock
+
+    template = Template(folder(store) / recipe.key)
+    if _is_good(template):
+        return template
+    files.make_folder(folder(store))
+    with FileLock(folder(store) / f".{recipe.key}.lock", mode=0o600):
+        if _is_good(template):
+            return template
+        if template.folder.exists():
+            say("its template is damaged: making it anew")
+            template.remove()
+        _make(template, recipe, make)
+    return template
+
+
+def _make(template: Template, recipe: Recipe, make: Callable[[Path], bool]) -> None:
+    new = template.folder.with_name(f".{recipe.key}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    files.make_folder(new)
+    try:
+        read_only = make(new)
+        marks = {name: _mark(new / name) for name in (MEMORY, STATE, DISK)}
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        about = About(asdict(recipe), created, read_only, marks)
+        files.write(new / ABOUT, json.dumps(asdict(about), indent=2) + "\n")
+        files.move(new, template.folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_good(template: Template) -> bool:
+    try:
+        template.about()
+    except DriverFailed:
+        return False
+    return True
+
+
+def _mark(path: Path) -> str:
+    """A checksum of what can be read in a millisecond or two, and the file's size and time of change for the rest."""
+    try:
+        stat = path.stat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.name == STATE else ""
+    except OSError:
+        return ""
+    # Links to the disk come and go, which changes its ctime; so the time of change of the content is what counts.
+    return f"{stat.st_size} {stat.st_mtime_ns} {content}".strip()
