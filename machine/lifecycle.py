@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from machine import docker, identity, images, registry, ssh, store, wait
+from machine import contexts, docker, identity, images, registry, ssh, store, wait
 from machine.driver import Driver, Machine, State
 from machine.errors import DriverFailed, MachineError, ToolMissing, WaitTimeout
 from machine.paths import Home, Image
@@ -43,6 +43,8 @@ def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, t
     if machine.image:
         images.verify(Image(machine.image))
     identity.prepare(machine, home, backend)
+    with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
+        contexts.refresh(machine, home, backend.address())
     progress.phase("starting the virtual machine")
     backend.start()
     wait_ready(machine, home, backend, progress, timeout=timeout)
@@ -145,7 +147,10 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
 def undo(machine: Machine | None, home: Home) -> None:
     """Remove what a machine has outside its home; without a Machine, of whatever driver it was."""
     if machine:
-        driver(machine, home).remove()
+        backend = driver(machine, home)
+        with contextlib.suppress(MachineError):  # a context that is left does no harm
+            contexts.remove(machine.name, lambda: backend.address().url)
+        backend.remove()
         return
     unknown = Machine(name=home.name, driver="", uuid="", mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
     for kind in _working_drivers():

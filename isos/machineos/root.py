@@ -103,6 +103,6 @@ def pack(root: Path, squashfs: Path, *, time: int) -> None:
     """Pack a folder as a squashfs owned by root, alike for like contents."""
     (root / "tmp").chmod(0o1777)
     (root / "var/tmp").chmod(0o1777)
-    options = ["-comp", "zstd", "-Xcompression-level", "19", "-b", "256K", "-noappend", "-all-root", "-no-xattrs"]
+    options = ["-comp", "zstd", "-Xcompression-level", "19", "-b", "1M", "-noappend", "-all-root", "-no-xattrs"]
     times = ["-mkfs-time", str(time), "-all-time", str(time)]
     run(["mksquashfs", root, squashfs, *options, *times, "-quiet", "-no-progress"], timeout=600)

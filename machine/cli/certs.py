@@ -55,7 +55,7 @@ def regenerate_certs(
 
 
 def _regenerate(name: str, shown: Progress) -> None:
-    from machine import provision
+    from machine import contexts, provision
 
     with store.changing(name) as machine:
         home = store.home(name)
@@ -66,18 +66,22 @@ def _regenerate(name: str, shown: Progress) -> None:
             names=[machine.name, *machine.tls_sans],
             addresses=[driver.address().host],
         )
+        contexts.refresh(machine, home, driver.address())
         if driver.state() == "Running":
             provision.send_certificates(name, shown)
 
 
 def _share_client(others: set[str]) -> None:
     """The machines that weren't named have a copy of the client's certificate too; their servers know its CA."""
+    from machine import contexts
+
     for name in others:
         machine, home, address = probe.known(name)
         if machine.tls:
             certs.renew_if_due(
                 paths.store() / "certs", home, names=[name, *machine.tls_sans], addresses=[address.host], days=0
             )
+            contexts.refresh(machine, home, address)
 
 
 def _confirmed() -> bool:

@@ -14,7 +14,7 @@ import click
 from machine import config, registry, resources, run
 from machine.cli import names
 from machine.driver import Driver
-from machine.errors import MachineError, Usage
+from machine.errors import MachineError, ToolMissing, Usage
 from machine.spec import Engine, Machine, Option
 
 MACHINEOS = "machineos"
@@ -76,17 +76,20 @@ def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds until it must be ready."
 )
+@click.option("--context", is_flag=True, help="Make a docker context machine-NAME too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the machine, or the error, as JSON.")
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
-def create(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: float, **asked: Any) -> None:
+def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool, timeout: float, **asked: Any) -> None:
     """Make machines and start them. Ends when Docker answers and SSH lets in, or leaves nothing.
 
     NAME is `default` when it is left out.
     """
-    from machine import progress, spec
+    from machine import contexts, probe, progress, spec
     from machine.create import create as make
 
+    if context and not run.which("docker"):
+        raise ToolMissing("docker", hint="install the docker client, or leave out --context")
     wanted = list(dict.fromkeys(machines)) or [names.DEFAULT]
     for name in wanted:
         spec.check_name(name)
@@ -98,6 +101,8 @@ def create(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: float
             shown = display.of(name)
             try:
                 made[name] = make(_draft(name, image, asked), shown, timeout=timeout)
+                if context:
+                    contexts.write(*probe.known(name))
             finally:
                 shown.done()
 

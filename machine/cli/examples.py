@@ -23,7 +23,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine create web db cache", "Make three machines at once."),
     ),
     "docker-context": (
-        ("machine docker-context dev", "Make the docker context dev: docker --context dev ps."),
+        ("machine docker-context dev", "Make the docker context machine-dev."),
         ("machine docker-context --remove dev", "Remove it again."),
     ),
     "doctor": (

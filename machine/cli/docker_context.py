@@ -1,0 +1,46 @@
+"""machine docker-context."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from machine import probe
+from machine.cli import names
+from machine.errors import Usage
+
+
+@click.command()
+@click.option("--remove", is_flag=True, help="Remove the contexts.")
+@click.option("--use", is_flag=True, help="Make it the one that the docker client uses by itself.")
+@click.option("--json", "as_json", is_flag=True, help='Print [{"name", "context", "changed"}].')
+@click.argument("machines", metavar="[NAME]...", nargs=-1)
+def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: bool) -> None:
+    """Make a docker context for each machine: docker --context machine-NAME ps.
+
+    It is removed with its machine, and gets its new certificates. `machine create --context` makes one too.
+    """
+    from machine import contexts
+
+    wanted = names.several(machines)
+    if use and (remove or len(wanted) > 1):
+        raise Usage("only one context can be in use", hint=f"machine docker-context --use {wanted[0]}")
+    changed = {}
+    for name in wanted:
+        machine, home, address = probe.known(name)
+        if remove:
+            changed[name] = contexts.remove(name, lambda url=address.url: url)  # type: ignore[misc]
+        else:
+            changed[name] = contexts.write(machine, home, address)
+        if use:
+            contexts.use(name)
+    if as_json:
+        found = [{"name": name, "context": contexts.name(name), "changed": changed[name]} for name in wanted]
+        print(json.dumps(found, indent=4))
+        return
+    for name in wanted:
+        if remove:
+            print(f"{'Removed' if changed[name] else 'There is no'} docker context {contexts.name(name)}")
+        else:
+            print(f"docker --context {contexts.name(name)}")
