@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from machine import certs, engine, files, keys, paths, seed
+from machine import authorities, certs, engine, files, keys, paths, seed, ssh_config
 from machine.driver import Address, Driver, Machine
 from machine.paths import Home
 
@@ -28,6 +28,7 @@ def prepare(machine: Machine, home: Home, driver: Driver) -> None:
     files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, public(home.host_key)) + "\n")
     if machine.tls:
         certify(machine, home, address)
+    ssh_config.write(machine, home, address)
     seed.write(home.seed, describe(machine, home, driver))
 
 
@@ -67,6 +68,7 @@ def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed
         else None,
         docker_env=engine.docker_env(machine, proxies),
         environment=engine.environment(proxies),
+        ca_certificates=authorities.extra(),
         interfaces=driver.interfaces() if driver else (),
         mounts=driver.mounts() if driver else (),
     )

@@ -49,10 +49,11 @@ class Machineos(Provisioner):
     )
 
     def provision(self, steps: Steps) -> None:
-        from machine import identity, seed
+        from machine import identity, probe, seed
 
+        driver = probe.driver(self.machine, self.home)
         with steps.step("bringing the machine in line with its settings"):
-            self._apply(seed.contents(identity.describe(self.machine, self.home)))
+            self._apply(seed.contents(identity.describe(self.machine, self.home, driver)))
 
     def send_certificates(self, steps: Steps) -> None:
         from machine import seed
@@ -131,9 +132,8 @@ class Distribution(Provisioner):
         return True
 
     def environment(self) -> str:
-        from machine import identity
-
-        return identity.describe(self.machine, self.home).docker_env
+        # Only what was asked for: the proxies of this computer need not be right for a host elsewhere.
+        return engine.docker_env(self.machine, {})
 
     def _install(self) -> None:
         if url := str(self.machine.options.get("install_url", "")):
