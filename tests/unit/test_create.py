@@ -44,6 +44,7 @@ def test_a_created_machine_runs_and_has_all_its_files(vms: Path) -> None:
             "ssh_host_ed25519_key",
             "ssh_host_ed25519_key.pub",
             "known_hosts",
+            "ssh_config",
             "seed.iso",
         ),
     }
