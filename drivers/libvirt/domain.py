@@ -25,7 +25,11 @@ _BOARDS = {"x86_64": "q35", "aarch64": "virt"}
 
 @dataclass(frozen=True)
 class Parts:
-    """What the domain is put together from: paths on the hypervisor's host. network: "" for passt."""
+    """What the domain is put together from: paths on the hypervisor's host.
+
+    network: the name of libvirt's; "" for a network of the machine's own, which user_network makes: "passt", or
+    "slirp" for the one in QEMU.
+    """
 
     name: str
     type: str
@@ -39,6 +43,7 @@ class Parts:
     seed: str
     console: str
     network: str
+    user_network: str
 
 
 def describe(machine: Machine, home: Home, parts: Parts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import sys
 import time
@@ -23,8 +24,6 @@ from .volumes import Pool
 if TYPE_CHECKING:
     import libvirt
 
-# passt came with libvirt 9.0.0; libvirt counts 9000000.
-PASST_SINCE = 9_000_000
 ADDRESS = "address"
 
 
@@ -44,6 +43,13 @@ class Options:
     pool: str = field(
         default="machine",
         metadata={"help": "The storage pool; made when there is none", "envvar": "LIBVIRT_POOL"},
+    )
+    user_network: str = field(
+        default="auto",
+        metadata={
+            "help": "For qemu:///session: passt or slirp (QEMU's own); auto takes passt where libvirt has it",
+            "envvar": "LIBVIRT_USER_NETWORK",
+        },
     )
     domain_type: str = field(
         default="auto", metadata={"help": "kvm or qemu (emulation); auto proves which works", "envvar": "LIBVIRT_TYPE"}
@@ -73,16 +79,8 @@ class Libvirt(Driver):
         if sys.platform == "win32":
             raise CheckFailed("there is no libvirt for Windows", hint="use VirtualBox: --driver virtualbox")
         uri = self.connection.uri
-        version = self.connection.raw.getLibVersion()
         if uri.is_session and uri.is_remote:
             raise CheckFailed(f"a session on another host can't be reached: {uri}", hint="use its system: …/system")
-        if uri.is_session and version < PASST_SINCE:
-            raise CheckFailed(
-                f"libvirt {_dotted(version)} has no passt, which came with 9.0; {uri} needs it for its network",
-                hint="upgrade libvirt, or use --driver qemu, or --libvirt-uri qemu:///system",
-            )
-        if uri.is_session and which("passt") is None:
-            raise CheckFailed("passt wasn't found, which qemu:///session needs", hint="sudo apt install passt")
         self._check_room()
         return hypervisor.choose(self._option("domain_type"), self.connection, self.home, self.run).notes
 
@@ -94,9 +92,7 @@ class Libvirt(Driver):
             raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
         if not self.connection.uri.is_session:
             files.write(self.home / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
-        parts = self._parts(image)
-        with explained(f"the domain {parts.name} can't be defined"):
-            self.connection.raw.defineXML(domain.describe(self.machine, self.home, parts))
+        self._define(self._parts(image))
 
     def start(self) -> None:
         there = self._domain()
@@ -238,8 +234,31 @@ class Libvirt(Driver):
             seed=seed.path(),
             console=str(self.home.console),
             network="" if self.connection.uri.is_session else self.network.name,
+            user_network=self._user_network(),
             **shared,
         )
+
+    def _define(self, parts: domain.Parts) -> None:
+        import libvirt
+
+        with explained(f"the domain {parts.name} can't be defined"):
+            try:
+                self.connection.raw.defineXML(domain.describe(self.machine, self.home, parts))
+            except libvirt.libvirtError as error:
+                # It came with libvirt 9.0, and some builds, Debian 12's among them, leave it out.
+                if self._option("user_network") != "auto" or not hypervisor.lacks_passt(error):
+                    raise
+                slirp = dataclasses.replace(parts, user_network="slirp")
+                self.connection.raw.defineXML(domain.describe(self.machine, self.home, slirp))
+
+    def _user_network(self) -> str:
+        """ "" where libvirt's network is used."""
+        if not self.connection.uri.is_session:
+            return ""
+        asked = self._option("user_network")
+        if asked != "auto":
+            return asked
+        return "passt" if which("passt") else "slirp"
 
     def _free_name(self) -> str:
         """machine-NAME, as virt-manager shows it; another store may have a machine of the same name."""
@@ -323,7 +342,3 @@ class Libvirt(Driver):
             return (self.home / ADDRESS).read_text().strip()
         except FileNotFoundError as error:
             raise DriverFailed(f'the machine "{self.machine.name}" has no address yet') from error
-
-
-def _dotted(version: int) -> str:
-    return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"

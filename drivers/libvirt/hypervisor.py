@@ -12,7 +12,7 @@ from machine.errors import CheckFailed
 from machine.paths import Home
 from machine.run import Run
 
-from .connection import Connection, explained
+from .connection import Connection, explained, is_error
 from .domain import board
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _proved(connection: Connection, emulator: dict[str, str], home: Home, run: R
         return "qemu", [f"no KVM on {connection.uri}: the machine is emulated in software (TCG), which is slow"]
     if connection.uri.is_remote:
         return "kvm", []
-    from ..qemu import acceleration
+    from ..qemu import acceleration  # noqa: TID252 - no import of ours names machine.drivers
 
     chosen = acceleration.choose(emulator["kvm"], home.store / "acceleration.json", run)
     # libvirtd may use /dev/kvm where we may not.
@@ -110,3 +110,8 @@ def reason(domain: libvirt.virDomain) -> str:
     text = _STATES.get(number, (State.ERROR, f"state {number}"))[1]
     known = {3: _PAUSED_REASONS, _SHUTOFF: _SHUTOFF_REASONS}.get(number, {})
     return f"{text} ({known[why]})" if why in known else text
+
+
+def lacks_passt(error: libvirt.libvirtError) -> bool:
+    """Whether that is why libvirt refused a domain."""
+    return is_error(error, "XML_ERROR", "XML_DETAIL", "CONFIG_UNSUPPORTED") and "passt" in str(error)

@@ -1,8 +1,8 @@
-"""A libvirtd for the tests, which nobody else's libvirtd notices: `python libvirtd.py FOLDER system|session [READY]`.
+"""A libvirtd for the tests, which nobody else's libvirtd notices: `python libvirtd.py FOLDER system|session`.
 
 system: meant to be started in a network namespace. Its files lie in FOLDER, mounted over libvirt's own places in a
 private mount namespace; who wants to speak to it enters both namespaces.
-session: an ordinary user's, with the XDG folders in FOLDER.
+session: an ordinary user's, with the XDG folders in FOLDER. Root has no session: this process becomes `nobody`.
 
 This process is the reaper of all that libvirtd starts. Where process 1 reaps late, libvirtd waits for its dead QEMU
 probes, and `define` took 76 s. /dev/kvm is left out of the private /dev: libvirtd asks QEMU again and again for its
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -82,6 +83,11 @@ def _hide_kvm(folder: Path) -> None:
 
 
 def _session(folder: Path) -> Path:
+    user = pwd.getpwnam("nobody")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
     for key, value in session_environment(folder).items():
         os.environ[key] = value
         Path(value).mkdir(exist_ok=True, mode=0o700)
@@ -90,7 +96,7 @@ def _session(folder: Path) -> Path:
 
 def session_environment(folder: Path) -> dict[str, str]:
     """What a client needs to find the session's libvirtd."""
-    names = {"XDG_RUNTIME_DIR": "runtime", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache-home"}
+    names = {"XDG_RUNTIME_DIR": "runtime", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
     return {key: str(folder / name) for key, name in {**names, "XDG_DATA_HOME": "data", "HOME": "home"}.items()}
 
 
