@@ -50,8 +50,10 @@ class HostOnly:
     made: bool
 
     def words(self, machine: Machine, nictype: str) -> list[str]:
-        which = "--hostonlyadapter2" if self.kind == "hostonlyif" else "--host-only-net2"
-        return ["modifyvm", machine.uuid, "--nic2", self.kind, which, self.name, *_card(machine, nictype)]
+        card = ["--nic2", "hostonlynet", "--host-only-net2"]
+        if self.kind == "hostonlyif":
+            card = ["--nic2", "hostonly", "--hostonlyadapter2"]
+        return ["modifyvm", machine.uuid, *card, self.name, *_card(machine, nictype)]
 
 
 def check(

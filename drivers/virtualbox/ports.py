@@ -30,8 +30,7 @@ PIDFILE = "ports.pid"
 LOG = "ports.log"
 TAKEN = "ports.json"
 # Docker isn't there while the machine boots, or while dockerd restarts. Seconds.
-PAUSE = 0.5
-ASK_STATE_EVERY = 5.0
+SHORTEST, LONGEST = 0.5, 5.0
 _ALIVE = {State.RUNNING, State.PAUSED, State.STARTING}
 _RULE = re.compile(r"(tcp|udp)-(\d+)")
 
@@ -127,16 +126,15 @@ def main(folder: str) -> None:
     vboxmanage = VBoxManage(run, home.store)
     reserved = {("tcp", address.docker_port), ("tcp", address.ssh_port)}
     forwards = Forwards(vboxmanage, machine.uuid, address.host, reserved)
-    asked = 0.0
-    while _is_the_newest(home):
+    pause = SHORTEST
+    while _is_the_newest(home) and _lives(vboxmanage, machine.uuid):
+        began = time.monotonic()
         # MachineError: VBoxManage failed, and the next round sees why: the machine has ended, or it will work.
         with contextlib.suppress(MachineError):
             follow(home, forwards, docker.Client(machine, home, address))
-        if time.monotonic() - asked > ASK_STATE_EVERY:
-            if not _lives(vboxmanage, machine.uuid):
-                return
-            asked = time.monotonic()
-        time.sleep(PAUSE)
+        # A guest that boots has better things to do than to refuse us all the time.
+        pause = min(pause * 1.5, LONGEST) if time.monotonic() - began < 2 * LONGEST else SHORTEST
+        time.sleep(pause)
 
 
 def follow(home: Home, forwards: Forwards, client: docker.Client) -> None:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_vboxmanage import UUID, Scripted
+from machine.drivers.virtualbox import VirtualBox, vboxmanage
+from machine.drivers.virtualbox.vboxmanage import VBoxManage
+
+from machine.paths import Home
+from machine.spec import Address, Machine, Option
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    monkeypatch.setattr(vboxmanage, "find", lambda: "VBoxManage")
+    monkeypatch.setattr(vboxmanage, "PAUSE", 0.01)
+    return Scripted()
+
+
+@pytest.fixture
+def call(run: Scripted, tmp_path: Path) -> VBoxManage:
+    return VBoxManage(run, tmp_path / "store", patience=0.2)
+
+
+@pytest.fixture
+def make(run: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., VirtualBox]:
+    """A driver with the machine's fields and options: make(memory_mib=512, no_share=True)."""
+    from machine.drivers.virtualbox import ports
+
+    monkeypatch.setattr(ports, "begin", lambda home: run.calls.append(["(helper)"]))
+
+    def build(name: str = "dev", *, memory_mib: int = 2048, **options: Option) -> VirtualBox:
+        home = Home(tmp_path / "store" / "machines" / name)
+        home.folder.mkdir(parents=True, exist_ok=True)
+        machine = Machine(
+            name=name,
+            driver="virtualbox",
+            uuid=UUID,
+            mac="52:54:00:0a:0b:0c",
+            image="",
+            memory_mib=memory_mib,
+            cpus=2,
+            disk_mib=20000,
+            address=Address("127.77.1.2"),
+            options={"no_share": True, **options},
+        )
+        return VirtualBox(machine, home, run)
+
+    return build
