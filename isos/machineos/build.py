@@ -1,6 +1,6 @@
 """Builds the ISO of machineos: packages -> root, initrd -> ISO, manifest.
 
-Runs on Debian 12 and later and on Ubuntu, as any user: mmdebstrap, mksquashfs, xorriso, mtools, depmod and zstd, no more.
+Runs on Debian 12 and later and on Ubuntu, as any user, with mmdebstrap, mksquashfs, xorriso, mtools, depmod and zstd.
 """
 
 from __future__ import annotations

@@ -11,12 +11,14 @@ def archive(folder: Path, *, time: int) -> bytes:
     parts = []
     for number, path in enumerate(sorted(folder.rglob("*")), start=1):
         mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            data = str(path.readlink()).encode()
-        else:
-            data = path.read_bytes() if stat.S_ISREG(mode) else b""
-        parts.append(entry(str(path.relative_to(folder)), mode, data, number=number, time=time))
+        parts.append(entry(str(path.relative_to(folder)), mode, contents(path, mode), number=number, time=time))
     return b"".join([*parts, entry("TRAILER!!!", 0, b"", number=0, time=0)])
+
+
+def contents(path: Path, mode: int) -> bytes:
+    if stat.S_ISLNK(mode):
+        return str(path.readlink()).encode()
+    return path.read_bytes() if stat.S_ISREG(mode) else b""
 
 
 def entry(name: str, mode: int, data: bytes, *, number: int, time: int) -> bytes:

@@ -10,8 +10,10 @@ from machine.run import run
 from .lists import HERE
 
 LABEL = "MACHINEOS"
-EFI = {"x86_64": ("bootx64.efi", "shimx64.efi.signed", "grubx64.efi", "x86_64-efi-signed/gcdx64.efi.signed"),
-       "aarch64": ("bootaa64.efi", "shimaa64.efi.signed", "grubaa64.efi", "arm64-efi-signed/gcdaa64.efi.signed")}
+EFI = {
+    "x86_64": ("bootx64.efi", "shimx64.efi.signed", "grubx64.efi", "x86_64-efi-signed/gcdx64.efi.signed"),
+    "aarch64": ("bootaa64.efi", "shimaa64.efi.signed", "grubaa64.efi", "arm64-efi-signed/gcdaa64.efi.signed"),
+}
 
 
 def make(tree: Path, packages: Path, iso: Path, *, arch: str, cmdline: str, time: int) -> None:
@@ -36,8 +38,18 @@ def bios_options(folder: Path, packages: Path) -> list[str | Path]:
     lib = packages / "usr/lib"
     shutil.copy(lib / "ISOLINUX/isolinux.bin", folder)
     shutil.copy(lib / "syslinux/modules/bios/ldlinux.c32", folder)
-    return ["-b", "boot/isolinux/isolinux.bin", "-c", "boot/isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4",
-            "-boot-info-table", "-isohybrid-mbr", lib / "ISOLINUX/isohdpfx.bin"]
+    return [
+        "-b",
+        "boot/isolinux/isolinux.bin",
+        "-c",
+        "boot/isolinux/boot.cat",
+        "-no-emul-boot",
+        "-boot-load-size",
+        "4",
+        "-boot-info-table",
+        "-isohybrid-mbr",
+        lib / "ISOLINUX/isohdpfx.bin",
+    ]
 
 
 def write_efi(image: Path, packages: Path, arch: str, time: int) -> None:

@@ -33,7 +33,7 @@ def make(packages: Path, root: Path, *, version: str, suite: str) -> None:
     modules.install(packages, root, entries("modules.list"))
     install_authorities(packages, root)
     (root / "etc/os-release").write_text(OS_RELEASE.format(version=version, suite=suite))
-    (root / "etc/motd").write_text(f"machineos {version}: a Docker host. Only what lies in /home and in Docker lasts.\n")
+    (root / "etc/motd").write_text(f"machineos {version}: a Docker host. What lies in /home and in Docker lasts.\n")
     copy_ours(HERE / "rootfs", root)
 
 
