@@ -60,7 +60,10 @@ def _hand_over(monitor: Qmp, descriptor: int) -> None:
     """Give QEMU the open file under the name `state`: the descriptor travels with the command."""
     command = json.dumps({"execute": "getfd", "arguments": {"fdname": "state"}}).encode() + b"\n"
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
-    monitor.socket.sendmsg([command], [rights])
+    try:
+        monitor.socket.sendmsg([command], [rights])
+    except OSError as error:
+        raise DriverFailed(f"QEMU closed {monitor.path.name}: {error}") from error
     monitor.answer("getfd")
 
 

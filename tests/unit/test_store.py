@@ -209,6 +209,30 @@ def test_leftovers_make_room_for_a_machine_of_the_name(undo: Callable[..., None]
     assert (store.names(), undone) == (["dev"], [("dev", "dev")])
 
 
+def test_a_scratch_home_lives_as_long_as_its_block(
+    place: Path, undo: Callable[[Machine, Home], None], undone: Undone
+) -> None:
+    with store.scratch("key", machine("template"), undo) as home:
+        assert store.read(home) == machine("template")
+        assert (store.names(), list(store.sweep(undo)), undone) == ([], [], [])
+        with pytest.raises(MachineExists), store.scratch("key", machine("template"), undo):
+            pytest.fail("not reached")
+    assert (undone, entries(place)) == ([("template", home.name)], [])
+    with pytest.raises(KeyboardInterrupt), store.scratch("key", machine("template"), undo):
+        raise KeyboardInterrupt
+    assert (len(undone), entries(place)) == (2, [])
+
+
+def test_a_scratch_home_that_was_left_is_swept(
+    place: Path, undo: Callable[[Machine, Home], None], undone: Undone
+) -> None:
+    home = Home(place / "machines" / ".scratch-key")
+    files.make_folder(home.folder)
+    home.creating.write_text(spec.dumps(machine("template")))
+    assert len(list(store.sweep(undo))) == 1
+    assert (undone, entries(place)) == ([("template", ".scratch-key")], [])
+
+
 def test_a_failing_undo_leaves_what_a_sweep_can_clear(place: Path, undo: Callable[..., None], undone: Undone) -> None:
     def fails(machine: Machine, home: Home) -> None:
         raise MachineError("no hypervisor")
