@@ -17,6 +17,8 @@ from machine import files, paths
 from machine.errors import ImageCorrupt, MachineError, NoSuchImage
 from machine.paths import Image
 
+# The digests of the files that were taken out of an image, by their names.
+SUMS = "boot.json"
 # A folder that isn't an image yet, or never became one.
 _NEW = ".new-"
 
@@ -60,6 +62,8 @@ def _add(path: Path, about: About, boot: dict[str, bytes], new: Path) -> None:
             raise ImageCorrupt(f"{path} has the digest {found}, not {about.digest}", hint="fetch or build it again")
         for name, content in boot.items():
             files.write(new / name, content)
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in boot.items()}
+        files.write(new / SUMS, json.dumps(sums) + "\n")
         files.write(new / "image.json", json.dumps(asdict(about), indent=2) + "\n")
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
@@ -88,11 +92,23 @@ def verify(image: Image) -> None:
     """Raise NoSuchImage when it isn't in the cache, ImageCorrupt when it isn't what it was."""
     if not image.file.exists():
         raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
-    if (found := digest(image.file)) != image.digest:
-        raise ImageCorrupt(
-            f"{image.file} is damaged: its digest is {found[:12]}…",
-            hint=f"remove it and build it again: machine iso rm {image.digest[:12]} && machine iso build",
-        )
+    for path, wanted in {image.file: image.digest, **_boot_sums(image)}.items():
+        if not path.exists() or digest(path) != wanted:
+            raise ImageCorrupt(
+                f"{path} is damaged: it isn't what was taken into the cache",
+                hint=f"remove it and build it again: machine iso rm {image.digest[:12]} && machine iso build",
+            )
+
+
+def _boot_sums(image: Image) -> dict[Path, str]:
+    """What is booted directly was taken out of the image, and isn't under its digest."""
+    try:
+        sums = json.loads((image.folder / SUMS).read_text())
+        return {image.folder / name: str(wanted) for name, wanted in sums.items()}
+    except FileNotFoundError:
+        return {}  # from before there were any
+    except (OSError, ValueError, AttributeError):
+        return {image.folder / SUMS: ""}
 
 
 def cached() -> Iterator[About]:

@@ -100,6 +100,24 @@ def test_an_image_that_was_changed_in_the_cache_isnt_booted(tmp_path: Path) -> N
         images.verify(image)
 
 
+@pytest.mark.parametrize("name", ["kernel", "initrd", "cmdline", "boot.json"])
+def test_what_boots_is_what_was_taken_out_of_the_image(tmp_path: Path, name: str) -> None:
+    image = Image(add_image(tmp_path, "machineos", b"one").digest)
+    (image.folder / name).write_bytes(b"changed")
+    with pytest.raises(ImageCorrupt, match=f"{name} is damaged"):
+        images.verify(image)
+    if name != "boot.json":
+        (image.folder / name).unlink()
+        with pytest.raises(ImageCorrupt, match=f"{name} is damaged"):
+            images.verify(image)
+
+
+def test_an_image_of_an_earlier_version_has_no_sums(tmp_path: Path) -> None:
+    image = Image(add_image(tmp_path, "machineos", b"one").digest)
+    (image.folder / images.SUMS).unlink()
+    images.verify(image)
+
+
 def test_an_absent_image_has_a_hint() -> None:
     with pytest.raises(NoSuchImage, match='there is no image "machineos"') as caught:
         images.current("machineos")

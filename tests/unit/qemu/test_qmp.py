@@ -158,6 +158,31 @@ def test_the_agent_refuses(path: Path, guest: Server) -> None:
         connection.execute("guest-refuse")
 
 
+def test_a_program_of_the_guest(path: Path) -> None:
+    ends = [{"exited": False}, {"exited": True, "exitcode": 7}]
+
+    def answer(message: dict[str, Any]) -> list[Any]:
+        if message["execute"] == "guest-exec":
+            return [{"return": {"pid": 42}}]
+        if message["execute"] == "guest-exec-status":
+            assert message["arguments"] == {"pid": 42}
+            return [{"return": ends.pop(0) if len(ends) > 1 or ends[0]["exited"] else ends[0]}]
+        return answering([])(message)
+
+    with agent(path, answer) as server, GuestAgent(path) as connection:
+        assert connection.run("/bin/true", timeout=5) == 7
+        ends[:] = [{"exited": False}]
+        with pytest.raises(DriverFailed, match="didn't end in the guest"):
+            connection.run("/bin/sleep", timeout=0.05)
+    assert server.asked[1] == {"execute": "guest-exec", "arguments": {"path": "/bin/true"}}
+
+
+def test_the_guests_clock_is_set_to_ours(path: Path, guest: Server) -> None:
+    with GuestAgent(path) as connection:
+        connection.set_time()
+    assert abs(guest.asked[-1]["arguments"]["time"] - time.time_ns()) < 10e9
+
+
 def test_a_shutdown_needs_no_answer(path: Path, guest: Server) -> None:
     with GuestAgent(path) as connection:
         connection.shutdown()
