@@ -48,6 +48,11 @@ def write(machine: Machine, home: Home, address: Address) -> bool:
     return True
 
 
+def is_stale(machine: Machine, home: Home, address: Address) -> bool:
+    """Whether the machine has a context, and that holds other certificates than its own."""
+    return _host(machine.name) == address.url and not _has_certificates(machine, home)
+
+
 def refresh(machine: Machine, home: Home, address: Address) -> None:
     """Bring the machine's context in line, if it has one. Raises MachineError."""
     if _host(machine.name) == address.url:

@@ -27,6 +27,7 @@ VERBS = {
     "config": ("env", "Print the options for a docker client."),
     "create": ("create", "Make a machine and start it."),
     "docker-context": ("docker_context", "Make docker contexts for machines."),
+    "doctor": ("doctor", "Say what is wrong, and what mends it."),
     "env": ("env", "Print the commands that set up a shell for the docker client."),
     "help": ("help", "Print what a verb does, with examples."),
     "inspect": ("show", "Print all that is known of a machine, as JSON."),

@@ -10,7 +10,7 @@ import click
 from machine import certs, paths, probe, store
 from machine.cli import names
 from machine.errors import MachineError, Usage
-from machine.progress import Display, Progress
+from machine.progress import Display
 
 
 @click.command()
@@ -27,6 +27,8 @@ def regenerate_certs(
 
     A machine that runs gets them at once, the others at their next start.
     """
+    from machine import renewal
+
     if ca and machines:
         raise Usage("a new CA is for all machines", hint="machine regenerate-certs --ca")
     wanted = [name for name in (store.names() if ca else names.several(machines)) if store.load(name).tls]
@@ -40,7 +42,7 @@ def regenerate_certs(
         def one(name: str) -> None:
             shown = display.of(name)
             try:
-                _regenerate(name, shown)
+                renewal.renew(name, shown)
             finally:
                 shown.done()
 
@@ -52,23 +54,6 @@ def regenerate_certs(
     elif not quiet and not code:
         print("Regenerated TLS certificates" + (f" of {', '.join(wanted)}" if wanted else ""))
     names.exit_with(code)
-
-
-def _regenerate(name: str, shown: Progress) -> None:
-    from machine import contexts, provision
-
-    with store.changing(name) as machine:
-        home = store.home(name)
-        driver = probe.driver(machine, home)
-        certs.issue_server(
-            paths.store() / "certs",
-            home,
-            names=[machine.name, *machine.tls_sans],
-            addresses=[driver.address().host],
-        )
-        contexts.refresh(machine, home, driver.address())
-        if driver.state() == "Running":
-            provision.send_certificates(name, shown)
 
 
 def _share_client(others: set[str]) -> None:

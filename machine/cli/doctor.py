@@ -1,0 +1,47 @@
+"""machine doctor."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from machine.cli import names
+from machine.errors import MachineError
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Mend what can be mended without losing anything.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what is wrong.")
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print [{"check", "level", "text", "hint", "repaired"}] (level: ok, ...).'
+)
+def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
+    """Say what is wrong on this host and with its machines, and the command that mends it.
+
+    The exit code is 1 when there is an error left. Warnings don't count.
+    """
+    from machine.cli.create import default_driver
+    from machine.doctor import Level, examine
+
+    found = []
+    failed = False
+    for finding in examine(default_driver()):
+        repaired = False
+        if repair and finding.repair:
+            try:
+                finding.repair()
+                repaired = True
+            except (MachineError, OSError) as error:
+                print(f"warning: that can't be repaired: {error}", file=sys.stderr)
+        failed = failed or (finding.level is Level.ERROR and not repaired)
+        level, text, hint = finding.level.value, finding.text, "" if repaired else finding.hint
+        found.append({"check": finding.check, "level": level, "text": text, "hint": hint, "repaired": repaired})
+        if not as_json and not (quiet and level == "ok"):
+            print(f"{'repaired' if repaired else level:<8}  {finding.check}: {text}")
+            if hint:
+                print(f"{'':<8}  Next: {hint}")
+    if as_json:
+        print(json.dumps(found, indent=4, ensure_ascii=False))
+    names.exit_with(1 if failed else 0)

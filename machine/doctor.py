@@ -1,0 +1,295 @@
+"""What is wrong on this host and with its machines, and what mends it: the checks behind `machine doctor`.
+
+Each check yields findings. A repair is safe: it loses nothing, and doing it twice is the same as once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine import certs, contexts, docker, images, inside, paths, probe, registry, renewal, ssh_config, store
+from machine.driver import Driver, Machine, State
+from machine.errors import MachineError, NoSuchImage
+from machine.paths import Home, Image
+from machine.progress import Silent
+from machine.resources import human
+from machine.run import run, which
+from machine.spec import Address
+
+if TYPE_CHECKING:
+    import psutil
+
+# Free space in the store's file system, in MiB, below which a machine's disk can't grow much further.
+FREE_MIB = 2048
+# Seconds for a hypervisor, or an engine, to answer.
+TIMEOUT = 10.0
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """check: what was looked at, or a machine's name. hint: what mends it, as a rule a command."""
+
+    check: str
+    level: Level
+    text: str
+    hint: str = ""
+    repair: Callable[[], None] | None = None
+
+
+def examine(default_driver: str) -> Iterator[Finding]:
+    """All findings, as they are made. default_driver: what `create` takes when none is asked for."""
+    machines = {name: _loaded(name) for name in store.names()}
+    yield from tools()
+    yield from drivers(default_driver, {machine.driver for machine in machines.values() if machine})
+    yield from cached_images(machines)
+    yield from the_store(machines)
+    yield from space()
+    yield from certificates(machines)
+    yield from orphans()
+    yield from client()
+    for name, machine in machines.items():
+        if machine:
+            yield from one_machine(machine, store.home(name))
+
+
+def tools() -> Iterator[Finding]:
+    missing = {
+        "ssh": "OpenSSH isn't installed: paramiko takes its place, without options of ssh, scp and mount",
+        "docker": "there is no docker client on this host",
+    }
+    for tool, text in missing.items():
+        if not which(tool):
+            yield Finding("tools", Level.WARNING, text, f"install {tool}")
+    if all(map(which, missing)):
+        yield Finding("tools", Level.OK, "ssh and docker are installed")
+
+
+def drivers(default: str, used: set[str]) -> Iterator[Finding]:
+    """A driver that nobody uses, and that can't be used, is nothing to mend."""
+    for name in registry.names():
+        needed = name == default or name in used
+        try:
+            notes = _driver(_nobody(name)).check()
+        except MachineError as error:
+            if needed:
+                yield Finding("drivers", Level.ERROR, f"{name}: {error.message}", error.hint)
+            continue
+        if notes and needed:
+            yield from (Finding("drivers", Level.WARNING, f"{name}: {note}") for note in notes)
+        else:
+            yield Finding("drivers", Level.OK, f"{name} can be used")
+
+
+def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
+    used = {machine.image: name for name, machine in machines.items() if machine and machine.image}
+    with contextlib.suppress(NoSuchImage):
+        used.setdefault(images.current("machineos").digest, "")
+    if not used:
+        yield Finding("images", Level.WARNING, "there is no machineos in the cache", "machine iso build")
+    for digest, name in used.items():
+        try:
+            images.verify(Image(digest))
+            yield Finding("images", Level.OK, f"the image {digest[:12]} is whole")
+        except MachineError as error:
+            text = f"{error.message}{f', and the machine {name} boots it' if name else ''}"
+            yield Finding("images", Level.ERROR, text, error.hint)
+
+
+def the_store(machines: dict[str, Machine | None]) -> Iterator[Finding]:
+    folder = paths.store()
+    bad = [name for name, machine in machines.items() if machine is None]
+    for name in bad:
+        try:
+            store.load(name)
+        except MachineError as error:
+            yield Finding("store", Level.ERROR, error.message, error.hint)
+    exposed = [path for path in _private(folder) if path.stat().st_mode & 0o077] if os.name == "posix" else []
+    for path in exposed:
+        yield Finding("store", Level.ERROR, f"others can read {path}", f"chmod go= {path}", _closing(path))
+    if not bad and not exposed:
+        yield Finding("store", Level.OK, f"{folder} is in order")
+
+
+def space() -> Iterator[Finding]:
+    folder = paths.store()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free >> 20
+    if free < FREE_MIB:
+        hint = "make room there, or remove images that nothing boots: machine iso ls, machine iso rm"
+        yield Finding("space", Level.WARNING, f"only {human(free)} are free in {folder}", hint)
+    else:
+        yield Finding("space", Level.OK, f"{human(free)} are free in {folder}")
+
+
+def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:
+    checked = [(machine, store.home(name)) for name, machine in machines.items() if machine and machine.tls]
+    found = False
+    for machine, home in checked:
+        for finding in _certificate(machine, home):
+            found = True
+            yield finding
+    if checked and not found:
+        yield Finding("certificates", Level.OK, "all certificates fit, and last")
+
+
+def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
+    from datetime import timedelta
+
+    from machine import x509
+
+    if warning := certs.warning(home):
+        text, _, command = warning.partition(": ")
+        ours = command == f"machine regenerate-certs {machine.name}"  # the others concern all machines
+        repair = _renewing(machine.name) if ours else None
+        yield Finding("certificates", Level.WARNING, f"{machine.name}: {text}", command, repair)
+        return
+    folder = paths.store() / "certs"
+    names = [machine.name, "localhost", *machine.tls_sans]
+    with contextlib.suppress(MachineError):
+        names.append(_driver(machine, home).address().host)
+    try:
+        ca = x509.load(folder / "ca.pem", folder / "ca-key.pem")
+    except MachineError as error:
+        yield Finding("certificates", Level.ERROR, error.message, "machine regenerate-certs --ca")
+        return
+    if not x509.fits(home.server_cert, home.server_key, ca, within=timedelta(), names=list(dict.fromkeys(names))):
+        text = f"{machine.name}: its certificate is damaged, of another CA, or for other names"
+        command = f"machine regenerate-certs {machine.name}"
+        yield Finding("certificates", Level.ERROR, text, command, _renewing(machine.name))
+
+
+def orphans() -> Iterator[Finding]:
+    """Hypervisors and helpers of ours in a home that isn't there: a machine whose folder was removed by hand."""
+    import psutil
+
+    gone: dict[str, list[psutil.Process]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if (name := _works_for(process.cmdline())) and not (store.folder() / name).exists():
+                gone.setdefault(name, []).append(process)
+    for name, processes in gone.items():
+        numbers = " ".join(str(process.pid) for process in processes)
+        text = f"processes of a machine {name} that isn't there: {numbers}"
+        yield Finding("orphans", Level.ERROR, text, f"kill {numbers}", _ending(processes))
+    if not gone:
+        yield Finding("orphans", Level.OK, "no process is left of a machine that isn't there")
+
+
+def _works_for(command: list[str]) -> str:
+    """The machine of this store that a hypervisor (-pidfile PATH) or a helper (-m MODULE HOME) works for, else ""."""
+    homes = f"{store.folder()}{os.sep}"
+    for option, value in pairwise(command):
+        if option == "-pidfile" and value.startswith(homes):
+            return value.removeprefix(homes).partition(os.sep)[0]
+        if option == "-m" and value.startswith(f"{__package__}.drivers") and command[-1].startswith(homes):
+            return command[-1].removeprefix(homes).partition(os.sep)[0]
+    return ""
+
+
+def client() -> Iterator[Finding]:
+    """The docker client's settings in this shell."""
+    host = os.environ.get("DOCKER_HOST", "")
+    name = os.environ.get("DOCKER_MACHINE_NAME", "")
+    if not name:
+        return
+    known = probe.url(machine, store.home(name)) if (machine := _loaded(name)) else None
+    if known == host:
+        yield Finding("client", Level.OK, f"this shell's docker client is set to the machine {name}")
+    else:
+        text = f"this shell's docker client is set to the machine {name} on {host}, which isn't there"
+        yield Finding("client", Level.WARNING, text, 'eval "$(machine env -u)"')
+
+
+def one_machine(machine: Machine, home: Home) -> Iterator[Finding]:
+    name = machine.name
+    try:
+        driver = _driver(machine, home)
+        state, address = driver.state(), driver.address()
+    except MachineError as error:
+        yield Finding(name, Level.ERROR, error.message, error.hint)
+        return
+    with contextlib.suppress(MachineError):
+        yield from _stale(machine, home, address)
+    if state is State.ERROR:
+        yield Finding(name, Level.ERROR, driver.diagnosis(), f"machine kill {name} && machine start {name}")
+    if state is not State.RUNNING:
+        yield Finding(name, Level.OK, f"it is {state.lower()}")
+        return
+    yield from (Finding(name, Level.WARNING, warning) for warning in driver.warnings())
+    try:
+        version = docker.version(machine, home, address, timeout=TIMEOUT)
+        yield Finding(name, Level.OK, f"Docker {version} answers on {address.url}")
+    except MachineError as error:
+        hint = error.hint if "machine status" not in error.hint else f"machine logs {name}, machine restart {name}"
+        yield Finding(name, Level.ERROR, error.message, hint)
+    for level, text, hint, repair in inside.look(machine, home, address):
+        yield Finding(name, Level(level), text, hint, repair)
+
+
+def _stale(machine: Machine, home: Home, address: Address) -> Iterator[Finding]:
+    if contexts.is_stale(machine, home, address):
+        hint = f"machine docker-context {machine.name}"
+        text = f"its docker context {contexts.name(machine.name)} has old certificates"
+        yield Finding(machine.name, Level.WARNING, text, hint, lambda: contexts.refresh(machine, home, address))
+    if ssh_config.installed() and not home.ssh_config.exists():
+        text, hint = "ssh doesn't know it yet", "machine ssh-config --install"
+        yield Finding(machine.name, Level.WARNING, text, hint, lambda: ssh_config.write(machine, home, address))
+
+
+def _private(folder: Path) -> Iterator[Path]:
+    """The store's folder and what holds secrets in it."""
+    candidates = [folder, *folder.glob("certs/*key.pem"), *folder.glob("machines/*")]
+    for home in map(Home, folder.glob("machines/*")):
+        candidates += [home.key, home.server_key, home.ssh_key, home.host_key, home.seed]
+    return (path for path in candidates if path.exists() and not path.is_symlink())
+
+
+def _renewing(name: str) -> Callable[[], None]:
+    return lambda: renewal.renew(name, Silent())
+
+
+def _closing(path: Path) -> Callable[[], None]:
+    return lambda: path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
+
+
+def _ending(processes: list[psutil.Process]) -> Callable[[], None]:
+    def end() -> None:
+        import psutil
+
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=5)
+
+    return end
+
+
+def _loaded(name: str) -> Machine | None:
+    try:
+        return store.load(name)
+    except MachineError:
+        return None
+
+
+def _driver(machine: Machine, home: Home | None = None) -> Driver:
+    return registry.load(machine.driver)(machine, home or Home(store.folder() / machine.name), run)
+
+
+def _nobody(driver: str) -> Machine:
+    return Machine(name="x" * 8, driver=driver, uuid="", mac="", image="", memory_mib=2048, cpus=1, disk_mib=20480)

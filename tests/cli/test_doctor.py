@@ -1,0 +1,256 @@
+"""machine doctor: what it finds, and what --repair does about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fake_host import FakeHost
+
+from machine import certs, docker, doctor, identity, images, inside, lifecycle, provision, remote, store
+from machine.errors import DriverFailed, SSHFailed, ToolFailed
+from machine.paths import Home, Image
+from machine.run import Completed
+from machine.spec import Machine
+
+Invoke = Callable[..., Any]
+Add = Callable[..., Machine]
+DISK = "/dev/vda 10 5 5 {used}% /var/lib/docker"
+
+
+class Guest:
+    """What a look into a machine prints."""
+
+    def __init__(self) -> None:
+        self.skew = 0.0
+        self.used = 12
+        self.names = "answers"
+        self.set: list[str] = []
+
+    def run(self, argv: list[str], **_: object) -> Completed:
+        if argv[0] == "date":
+            self.set.append(argv[-1])
+            return Completed(argv, 0, "", "")
+        lines = [f"{time.time() + self.skew:.0f}", DISK.format(used=self.used), self.names]
+        return Completed(argv, 0, "\n".join(lines) + "\n", "")
+
+
+@pytest.fixture
+def guest(monkeypatch: pytest.MonkeyPatch) -> Guest:
+    inner = Guest()
+    monkeypatch.setattr(remote, "OverSsh", lambda *_: inner)
+    monkeypatch.setattr(docker, "version", lambda *_, **__: "28.5.1")
+    return inner
+
+
+@pytest.fixture
+def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
+    """The findings that aren't fine, by their text, and with all=True the others too."""
+
+    def look(*words: str, all: bool = False) -> dict[str, dict[str, Any]]:
+        ended = invoke("doctor", "--json", *words)
+        return {one["text"]: one for one in json.loads(ended.out) if all or one["level"] != "ok"}
+
+    monkeypatch.setattr("machine.cli.create.default_driver", lambda: "fake")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin:/usr/local/bin")
+    return look
+
+
+@pytest.fixture
+def made(add: Add) -> Callable[..., Home]:
+    def make(name: str = "default", **fields: object) -> Home:
+        machine = add(name, uuid=name, **fields)
+        home = store.home(name)
+        home.folder.chmod(0o700)
+        identity.prepare(machine, home, lifecycle.driver(machine, home))
+        return home
+
+    return make
+
+
+def test_nothing_is_wrong(found: Callable[..., Any], made: Callable[..., Home], guest: Guest, invoke: Invoke) -> None:
+    made()
+    made("web", state="Running")
+    said = found(all=True)
+    assert {one["check"] for one in said.values()} >= {"tools", "drivers", "images", "store", "space", "certificates"}
+    assert [text for text, one in said.items() if one["check"] == "web"] == [
+        "Docker 28.5.1 answers on tcp://127.77.0.3:2375",
+        "its clock is right",
+        "its disk is 12 % full",
+        "its name server answers",
+    ]
+    assert set(found()) == {"fake: a note of the fake"}
+    ended = invoke("doctor", "-q")
+    assert (ended.code, ended.lines) == (0, ["warning   drivers: fake: a note of the fake"])
+
+
+def test_a_clock_that_is_off_is_set(found: Callable[..., Any], made: Callable[..., Home], guest: Guest) -> None:
+    made(state="Running")
+    guest.skew = -3600
+    assert "its clock is 3" in next(text for text in found() if "clock" in text)
+    repaired = next(one for one in found("--repair").values() if "slow" in one["text"])
+    assert (repaired["repaired"], repaired["hint"]) == (True, "")
+    assert abs(float(guest.set[0].removeprefix("@")) - time.time()) < 5
+
+
+def test_inside_a_machine(found: Callable[..., Any], made: Callable[..., Home], guest: Guest) -> None:
+    made(state="Running")
+    guest.used, guest.names = 97, "dead"
+    said = found()
+    assert said["its disk is 97 % full"]["hint"] == "machine ssh default docker system prune"
+    assert said["its name server doesn't answer"]["level"] == "error"
+
+
+def test_a_machine_that_doesnt_let_us_in(
+    found: Callable[..., Any], made: Callable[..., Home], guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(state="Running")
+
+    def fail(*_: object, **__: object) -> Completed:
+        raise SSHFailed("no SSH connection", hint="machine status default")
+
+    monkeypatch.setattr(guest, "run", fail)
+    assert found()["no SSH connection"]["level"] == "error"
+
+
+def test_what_others_can_read_is_closed(found: Callable[..., Any], made: Callable[..., Home]) -> None:
+    home = made()
+    home.key.chmod(0o640)
+    text = f"others can read {home.key}"
+    assert found()[text]["hint"] == f"chmod go= {home.key}"
+    assert found("--repair")[text]["repaired"]
+    assert home.key.stat().st_mode & 0o777 == 0o600
+    assert text not in found()
+
+
+def test_certificates(
+    found: Callable[..., Any], made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    home = made()
+    shutil.copy(home.cert, home.server_cert)
+    text = "default: its certificate is damaged, of another CA, or for other names"
+    assert found()[text]["hint"] == "machine regenerate-certs default"
+    assert invoke("doctor").code == 1
+    assert found("--repair")[text]["repaired"]
+    assert text not in found()
+
+
+def test_a_running_machine_gets_the_repaired_certificate(
+    found: Callable[..., Any], made: Callable[..., Home], guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = made(state="Running")
+    host = FakeHost("machineos")
+    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
+    home.server_key.write_text("")
+    found("--repair")
+    assert host.applied["tls/server-key.pem"] == home.server_key.read_text() != ""
+
+
+def test_a_client_certificate_that_ends(
+    found: Callable[..., Any], made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = made()
+    soon = datetime.now(UTC) + timedelta(days=9, hours=1)
+    monkeypatch.setattr(certs, "ends", lambda path: soon if path == home.cert else None)
+    told = next(one for text, one in found("--repair").items() if "cert.pem ends in 9 days" in text)
+    assert not told["repaired"]
+    assert told["hint"] == "machine regenerate-certs --client-certs default"
+
+
+@pytest.fixture
+def orphan(store: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A hypervisor whose machine is gone."""
+    words = ["-c", "import time; time.sleep(60)", "-pidfile", f"{store}/machines/gone/qemu.pid"]
+    with subprocess.Popen([sys.executable, *words]) as process:
+        yield process
+        process.kill()
+
+
+def test_an_orphan_is_ended(found: Callable[..., Any], orphan: subprocess.Popen[bytes], store: Path) -> None:
+    text = f"processes of a machine gone that isn't there: {orphan.pid}"
+    assert found()[text]["hint"] == f"kill {orphan.pid}"
+    (store / "machines" / "gone").mkdir(parents=True)
+    (store / "machines" / "gone" / "keep").touch()
+    assert text not in found()
+    shutil.rmtree(store / "machines" / "gone")
+    assert found("--repair")[text]["repaired"]
+    assert not psutil.pid_exists(orphan.pid)
+
+
+def test_images(found: Callable[..., Any], add: Add, vms: Path) -> None:
+    digest = images.current("machineos").digest
+    add(image=digest)
+    Image(digest).file.write_bytes(b"changed")
+    said = next(one for one in found().values() if one["check"] == "images")
+    assert "and the machine default boots it" in said["text"]
+    assert said["level"] == "error"
+    shutil.rmtree(Image(digest).folder)
+    assert any("isn't in the cache" in text for text in found())
+
+
+def test_a_machine_that_cannot_be_read_hides_no_other(
+    found: Callable[..., Any], made: Callable[..., Home], guest: Guest
+) -> None:
+    made("good", state="Running")
+    made("bad").config.write_text("{")
+    said = found(all=True)
+    assert any("bad/machine.json is damaged" in text for text in said)
+    assert "Docker 28.5.1 answers on tcp://127.77.0.2:2375" in said
+
+
+def test_a_driver_that_fails(
+    found: Callable[..., Any], made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made()
+
+    def fail(_: object) -> None:
+        raise DriverFailed("the hypervisor is on strike", hint="pay it")
+
+    monkeypatch.setattr(doctor.registry.load("fake"), "state", fail)
+    assert found()["the hypervisor is on strike"]["hint"] == "pay it"
+
+
+def test_a_shell_that_is_set_to_a_machine_of_the_past(
+    found: Callable[..., Any], add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add()
+    monkeypatch.setenv("DOCKER_MACHINE_NAME", "default")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.77.0.2:2375")
+    assert not any("docker client is set" in text for text in found())
+    monkeypatch.setenv("DOCKER_MACHINE_NAME", "gone")
+    assert next(one for one in found().values() if one["check"] == "client")["hint"] == 'eval "$(machine env -u)"'
+
+
+def test_a_repair_that_fails_is_told_and_stays_wrong(
+    invoke: Invoke, found: Callable[..., Any], made: Callable[..., Home], guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(state="Running")
+    guest.skew = 60
+
+    def fail(_: object) -> None:
+        raise ToolFailed(["date"], 1, "not permitted")
+
+    monkeypatch.setattr(inside, "set_clock", fail)
+    ended = invoke("doctor", "--repair")
+    assert (ended.code, "that can't be repaired: date failed: not permitted" in ended.err) == (1, True)
+
+
+def test_the_real_look(reachable: Callable[..., Home], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this host, through a real SSH server, without a question to a name server."""
+    home = reachable()
+    monkeypatch.setattr(inside, "_LOOK", inside._LOOK.replace("command -v nslookup", "false"))
+    machine = store.load("default")
+    assert machine.address
+    said = {text: level for level, text, _, _ in inside.look(machine, home, machine.address)}
+    assert said["its clock is right"] == "ok"
+    assert said["its name server wasn't asked"] == "ok"
+    assert any("full" in text for text in said)
