@@ -184,7 +184,7 @@ def hints() -> list[str]:
 
 
 # Named by hints, and still to be written.
-COMING = {"doctor", "regenerate-certs", "resume", "snapshot"}
+COMING = {"export"}
 
 
 def test_each_hint_names_verbs_and_options_that_there_are() -> None:
