@@ -55,6 +55,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "see which there are: VBoxManage list hostonlyifs",
     ),
     (
+        r"Snapshot .* cannot be deleted, because it (?:is the current snapshot and )?has",
+        "VirtualBox can't remove a snapshot on which two others build, or one and the machine as it is now",
+        "remove the later ones first: machine snapshot ls",
+    ),
+    (
         r"VERR_NO_MEMORY|VERR_EM_NO_MEMORY|Unable to allocate",
         "VirtualBox gets no memory for the machine",
         "end something, or make a smaller machine: --memory 1G",

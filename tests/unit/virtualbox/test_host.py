@@ -118,6 +118,11 @@ def test_the_service_of_windows_is_off(call: VBoxManage, run: Scripted) -> None:
         ("VirtualBox can't enable the AMD-V extension (VERR_SVM_IN_USE)", "another hypervisor", "modprobe -r kvm"),
         ("Call to WHvSetupPartition failed (VERR_NEM_VM_CREATE_FAILED)", "Hyper-V", "hypervisorlaunchtype off"),
         ("Kernel driver not installed (rc=-1908)", "kernel driver", "vboxconfig"),
+        (
+            "VBoxManage: error: Snapshot 'a' of the machine 'dev' cannot be deleted, because it has 2 child snapshots",
+            "on which two others build",
+            "machine snapshot ls",
+        ),
         ("IP configuration is outside the allowed range", "host-only", "networks.conf"),
     ],
 )
