@@ -26,7 +26,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     if store.exists(asked.name):
         raise MachineExists(asked.name)
     check(asked, progress)
-    with store.reserve(asked.name, lambda others: _placed(asked, others), lifecycle.undo) as (machine, home):
+    with store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo) as (machine, home):
         backend = lifecycle.driver(machine, home)
         progress.phase("making the virtual machine")
         backend.create()
@@ -63,8 +63,8 @@ def check(asked: Machine, progress: Progress) -> None:
         progress.note(note)
 
 
-def _placed(asked: Machine, others: list[Machine]) -> Machine:
-    """The machine with an address that no other of the store has, where its driver takes one."""
+def placed(asked: Machine, others: list[Machine]) -> Machine:
+    """The machine with an address that none of the others has, where its driver takes one."""
     if not lifecycle.driver(asked, store.home(asked.name)).on_loopback():
         return asked
     taken = [other.address for other in others if other.address]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from machine.paths import Home
 
 # verb -> its module in machine.cli and the one line that `machine --help` shows. The function has the verb's name, with
-# an underscore for each dash.
+# an underscore for each dash, and one more where it is a word of Python.
 VERBS = {
     "active": ("env", "Print the machine that the docker client is set to."),
     "autostart": ("autostart", "Start a machine when the host boots, or not."),
@@ -29,7 +29,9 @@ VERBS = {
     "docker-context": ("docker_context", "Make docker contexts for machines."),
     "doctor": ("doctor", "Say what is wrong, and what mends it."),
     "env": ("env", "Print the commands that set up a shell for the docker client."),
+    "export": ("archive", "Write a machine into a file, with its disk and keys."),
     "help": ("help", "Print what a verb does, with examples."),
+    "import": ("archive", "Make a machine from a file that export wrote."),
     "inspect": ("show", "Print all that is known of a machine, as JSON."),
     "ip": ("show", "Print a machine's address."),
     "iso": ("iso", "Build and manage the machines' operating system."),
@@ -67,7 +69,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module, _ = VERBS[cmd_name]
-        command = getattr(import_module(f"machine.cli.{module}"), cmd_name.replace("-", "_"))
+        command = getattr(import_module(f"machine.cli.{module}"), _function(cmd_name))
         assert isinstance(command, click.Command)
         if COMPLETING in os.environ:
             from machine.cli.completion import tell_types
@@ -176,6 +178,10 @@ def _fail_of_system(error: OSError) -> int:
     from machine.cli.report import explained
 
     return _fail(explained(error))
+
+
+def _function(verb: str) -> str:
+    return verb.replace("-", "_") + ("_" if verb in {"import"} else "")
 
 
 def _meant(typed: str) -> str:
