@@ -206,7 +206,7 @@ class Qemu(Driver):
             agent.set_time()
 
     def _running_memory(self) -> dict[str, int | bool]:
-        """How the memory of the running QEMU is laid out: a state can be loaded only into one that is laid out alike."""
+        """How the memory of the running QEMU is laid out: a state loads only into one that is laid out alike."""
         with self._monitor() as monitor:
             base = monitor.execute("query-memory-size-summary")["base-memory"]
             more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
