@@ -10,6 +10,8 @@ from machine.run import run
 from . import elf, modules
 from .lists import HERE, entries, is_kept, words
 
+# An ordinary user's mmdebstrap loses these bits.
+SETUID = ("usr/bin/sudo",)
 FOLDERS = ("dev", "proc", "sys", "run", "tmp", "mnt", "root", "home", "opt", "srv", "var/lib", "var/log", "var/tmp")
 OS_RELEASE = """\
 NAME=machineos
@@ -27,6 +29,8 @@ def make(packages: Path, root: Path, *, version: str, suite: str) -> None:
     for link in entries("links.list"):
         make_link(root, *link.split())
     copy_kept(packages, root)
+    for program in SETUID:
+        (root / program).chmod(0o4755)
     copy_libraries(packages, root)
     for applet in words("applets.list"):
         make_link(root, f"usr/bin/{applet}", "busybox")
