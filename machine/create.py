@@ -8,10 +8,10 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import engine, lifecycle, loopback, paths, registry, resources, spec, store
+from machine import engine, images, lifecycle, loopback, paths, registry, resources, spec, store
 from machine.driver import Machine
 from machine.errors import MachineExists
-from machine.paths import Home
+from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.run import run
 
@@ -50,7 +50,7 @@ def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, dis
 
 
 def check(asked: Machine, progress: Progress) -> None:
-    """Everything that can be found out before something is written. Raises Usage, CheckFailed."""
+    """Everything that can be found out before something is written. Raises Usage, CheckFailed, ImageCorrupt."""
     engine.daemon_json(asked)
     engine.docker_env(asked, {})
     backend = registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
@@ -61,6 +61,9 @@ def check(asked: Machine, progress: Progress) -> None:
         *backend.check(),
     ]:
         progress.note(note)
+    # Before the driver makes anything: it may boot a template from it.
+    if asked.image:
+        images.verify(Image(asked.image))
 
 
 def placed(asked: Machine, others: list[Machine]) -> Machine:

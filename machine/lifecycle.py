@@ -33,15 +33,15 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
         backend = driver(machine, home)
         if backend.state() is State.RUNNING:
             return False
+        if machine.image:
+            images.verify(Image(machine.image))
         boot(machine, home, backend, progress, timeout=timeout)
     return True
 
 
 def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
-    """Bring a machine up that is off, or paused: the common end of create and start."""
+    """Bring a machine up that is off, or paused: the common end of create and start. Its image has been verified."""
     progress.phase("preparing its keys and seed")
-    if machine.image:
-        images.verify(Image(machine.image))
     identity.prepare(machine, home, backend)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
         contexts.refresh(machine, home, backend.address())
