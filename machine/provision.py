@@ -1,7 +1,7 @@
 """Bringing Docker and its settings on a machine in line with what was asked for.
 
-What a system needs is in `provisioners`, a class for each; here are the steps that they share. Each step looks before
-it acts, so a second run changes nothing, and one after a failure goes on where that stopped.
+What a system needs is in `provisioners` and `distributions`, a class for each. Each step looks before it acts, so a
+second run changes nothing, and one after a failure goes on where that stopped.
 """
 
 from __future__ import annotations
@@ -36,6 +36,16 @@ def provision(machine: Machine, home: Home, address: Address, progress: Progress
     return steps.changed
 
 
+def upgrade(machine: Machine, home: Home, address: Address, progress: Progress) -> list[str]:
+    """Bring Docker on the machine to its system's newest; returns what was changed."""
+    steps = Steps(progress)
+    with steps.step("finding out which system it is"):
+        provisioner = find(machine, home, address)
+    provisioner.upgrade(steps)
+    await_docker(machine, home, address, progress)
+    return steps.changed
+
+
 def send_certificates(name: str, progress: Progress) -> None:
     """Give a running machine the server's certificate that lies in its home. Containers go on."""
     machine, home, address = probe.known(name)
@@ -48,7 +58,7 @@ def send_certificates(name: str, progress: Progress) -> None:
 
 def find(machine: Machine, home: Home, address: Address, remote: Remote | None = None) -> Provisioner:
     """The provisioner for the machine's system, by its /etc/os-release (os-release(5)). Raises MachineError."""
-    from machine.provisioners import KNOWN
+    from machine.distributions import KNOWN
 
     remote = remote or OverSsh(home, address, machine.ssh_user)
     about = _os_release(remote.read("/etc/os-release") or remote.read("/usr/lib/os-release") or "")

@@ -1,4 +1,7 @@
-"""The systems on which Docker is set up: a class for each that holds only what differs."""
+"""Setting Docker up on a machine: by a seed on machineos, by packages and files on distributions of Linux.
+
+What differs between distributions is in `distributions`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from machine import engine
-from machine.errors import MachineError
+from machine.errors import MachineError, Usage
 from machine.paths import Home
 from machine.remote import Remote
 from machine.spec import Address, Machine
@@ -38,6 +41,10 @@ class Provisioner(ABC):
     def send_certificates(self, steps: Steps) -> None:
         """Bring the server's certificate to the machine and into use."""
 
+    @abstractmethod
+    def upgrade(self, steps: Steps) -> None:
+        """Bring Docker to the newest that the system has."""
+
 
 class Machineos(Provisioner):
     """It takes a folder of files, as they stand in the seed, and tells its services of what changed."""
@@ -53,7 +60,13 @@ class Machineos(Provisioner):
 
         driver = probe.driver(self.machine, self.home)
         with steps.step("bringing the machine in line with its settings"):
-            self._apply(seed.contents(identity.describe(self.machine, self.home, driver)))
+            before = seed.read(self.home.seed) if self.home.seed.exists() else {}
+            identity.prepare(self.machine, self.home, driver)
+            files = seed.read(self.home.seed)
+            self._apply(files)
+            for name in sorted(name for name in before.keys() | files.keys() if before.get(name) != files.get(name)):
+                if name.startswith("machineos/"):
+                    steps.did(f"sent another {name.removeprefix('machineos/')}")
 
     def send_certificates(self, steps: Steps) -> None:
         from machine import seed
@@ -67,6 +80,9 @@ class Machineos(Provisioner):
         ):
             files[f"machineos/tls/{name}.pem"] = path.read_text()
         self._apply(files)
+
+    def upgrade(self, steps: Steps) -> None:
+        raise Usage("machineos is upgraded as a whole", hint="build a new one: machine iso build")
 
     def _apply(self, files: dict[str, str]) -> None:
         packed = io.BytesIO()
@@ -83,10 +99,11 @@ class Machineos(Provisioner):
 class Distribution(Provisioner):
     """A Linux distribution, with Docker from its own packages.
 
-    install: the commands that bring Docker, each with the seconds that it may take.
+    install: the commands that bring Docker; renew: those that bring its newest version.
     """
 
     install: ClassVar[tuple[tuple[str, ...], ...]]
+    renew: ClassVar[tuple[tuple[str, ...], ...]]
     INSTALL_TIMEOUT: ClassVar[float] = 900
     _TLS = "/etc/docker/tls"
     _CONFIG = "/etc/docker/daemon.json"
@@ -112,6 +129,19 @@ class Distribution(Provisioner):
         if self._send_tls(steps):
             # live-restore, in daemon.json, keeps containers running while the daemon isn't.
             self.restart()
+
+    def upgrade(self, steps: Steps) -> None:
+        with steps.step("upgrading Docker"):
+            before = self._version()
+            for command in self.renew:
+                self.remote.run(command, timeout=self.INSTALL_TIMEOUT)
+            if (after := self._version()) != before:
+                steps.did(f"Docker {before} -> {after}")
+                self.restart()
+
+    def _version(self) -> str:
+        """`dockerd --version` prints "Docker version 20.10.24+dfsg1, build 297e128"."""
+        return self.remote.run(["dockerd", "--version"]).stdout.partition("version ")[2].partition(",")[0].strip()
 
     @abstractmethod
     def write_service(self, steps: Steps) -> bool:
@@ -243,57 +273,6 @@ class OpenRc(Distribution):
 
     def restart(self) -> None:
         self.remote.run(["rc-service", "docker", "restart"], timeout=120)
-
-
-class Debian(Systemd):
-    ids = frozenset({"debian", "raspbian", "ubuntu"})
-    _QUIET = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y")
-    install = ((*_QUIET, "update"), (*_QUIET, "install", "--no-install-recommends", "docker.io"))
-
-
-class Fedora(Systemd):
-    ids = frozenset({"fedora"})
-    install = (("dnf", "-q", "-y", "install", "moby-engine"),)
-
-
-class RedHat(Systemd):
-    """No Docker is among their packages."""
-
-    ids = frozenset({"rhel", "centos", "rocky", "almalinux", "ol"})
-    install = ()
-
-    def _install(self) -> None:
-        if not self.machine.options.get("install_url"):
-            raise MachineError(
-                "this system has no package of Docker", hint="say where its script is: --generic-install-url URL"
-            )
-        super()._install()
-
-
-class AmazonLinux(Systemd):
-    ids = frozenset({"amzn"})
-    install = (("yum", "-q", "-y", "install", "docker"),)
-
-
-class OpenSuse(Systemd):
-    ids = frozenset({"opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "suse"})
-    install = (("zypper", "-q", "-n", "install", "docker"),)
-
-
-class Arch(Systemd):
-    ids = frozenset({"arch", "archarm", "manjaro"})
-    install = (("pacman", "-Sy", "--noconfirm", "--needed", "docker"),)
-
-
-class Alpine(OpenRc):
-    ids = frozenset({"alpine"})
-    install = (("apk", "add", "-q", "docker"),)
-
-    def join_group(self, user: str) -> list[str]:
-        return ["addgroup", user, "docker"]
-
-
-KNOWN: tuple[type[Provisioner], ...] = (Machineos, Debian, Fedora, RedHat, AmazonLinux, OpenSuse, Arch, Alpine)
 
 
 def _systemd(text: str) -> str:

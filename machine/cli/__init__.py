@@ -39,6 +39,7 @@ VERBS = {
     "logs": ("logs", "Print a machine's serial console."),
     "ls": ("ls", "List the machines."),
     "mount": ("copy", "Show a folder of a machine in a folder of this host."),
+    "provision": ("provision", "Bring Docker and its settings on machines in line."),
     "regenerate-certs": ("certs", "Make new TLS certificates for machines."),
     "restart": ("life", "Stop machines and start them again."),
     "resume": ("suspend", "Go on with suspended machines."),
@@ -51,6 +52,7 @@ VERBS = {
     "status": ("show", "Print a machine's state and what is amiss."),
     "stop": ("life", "Shut machines down."),
     "suspend": ("suspend", "Write the memory of machines to disk and switch them off."),
+    "upgrade": ("provision", "Bring machines to the newest system."),
     "url": ("show", "Print the address of a machine's Docker daemon."),
     "version": ("show", "Print the version of machine, or of a machine's Docker."),
 }

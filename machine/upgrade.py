@@ -1,0 +1,74 @@
+"""Bringing a machine to the newest system: another image for one that boots ours, new packages for another."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+
+from machine import images, lifecycle, probe, provision, store
+from machine.driver import State
+from machine.errors import MachineError, NotRunning, Usage
+from machine.paths import Image
+from machine.progress import Progress
+
+
+def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> str:
+    """Returns what was done, "" when the machine is up to date. timeout in seconds, for the start.
+
+    A machine whose new image doesn't come up gets its old one back. Raises Usage, NotRunning, WaitTimeout and others.
+    """
+    machine = store.load(name)
+    if not machine.image:
+        return _upgrade_packages(name, progress)
+    kind = _name(machine.image)
+    newest = images.current(kind)
+    if newest.digest == machine.image:
+        return ""
+    images.verify(newest)
+    state = lifecycle.driver(machine, store.home(name)).state()
+    if state not in {State.RUNNING, State.STOPPED}:
+        raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"start or stop it first: machine start {name}")
+    if state is State.RUNNING:
+        lifecycle.stop(name, progress)
+    _switch(name, newest.digest)
+    if state is State.RUNNING:
+        try:
+            lifecycle.start(name, progress, timeout=timeout)
+        except MachineError as error:
+            progress.note("the new image doesn't come up: going back to the old one")
+            with contextlib.suppress(MachineError):
+                lifecycle.kill(name, progress)
+            _switch(name, machine.image)
+            lifecycle.start(name, progress, timeout=timeout)
+            error.hint = f"it runs with its old image again; look at what happened: machine logs --previous {name}"
+            raise
+    return f"{kind} {_version(machine.image)} -> {_version(newest.digest)}"
+
+
+def _upgrade_packages(name: str, progress: Progress) -> str:
+    machine, home, address = probe.known(name)
+    if lifecycle.driver(machine, home).state() is not State.RUNNING:
+        raise NotRunning(name)
+    return "; ".join(provision.upgrade(machine, home, address, progress))
+
+
+def _switch(name: str, digest: str) -> None:
+    with store.changing(name) as machine:
+        store.save(dataclasses.replace(machine, image=digest))
+
+
+def _about(digest: str) -> dict[str, object]:
+    try:
+        found = json.loads(Image(digest).about.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _name(digest: str) -> str:
+    return str(_about(digest).get("name") or "machineos")
+
+
+def _version(digest: str) -> str:
+    return f"{_about(digest).get('version') or ''} ({digest[:12]})".strip()
