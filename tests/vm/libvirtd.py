@@ -83,11 +83,12 @@ def _hide_kvm(folder: Path) -> None:
 
 
 def _session(folder: Path) -> Path:
-    user = pwd.getpwnam("nobody")
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    os.setgroups([])
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("nobody")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        os.setgroups([])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
     for key, value in session_environment(folder).items():
         os.environ[key] = value
         Path(value).mkdir(exist_ok=True, mode=0o700)

@@ -1,0 +1,161 @@
+"""Where the contract suite makes its machines: a driver, its hypervisor, and the way to speak to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm import libvirtd
+from tests.vm.testbed import Done, Store, execute, until
+
+SUPERVISOR = Path(libvirtd.__file__)
+AS_NOBODY = (
+    # Reading everything, because the Python that runs the tests may lie in root's home.
+    *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"),
+)
+
+
+class Place(Store):
+    """A store whose machines are made with one driver. enter: what leads a command to the driver's hypervisor."""
+
+    driver = "qemu"
+    options: tuple[str, ...] = ()
+
+    def __init__(self, images: Path, folder: Path, enter: tuple[str, ...] = (), **extra: str) -> None:
+        super().__init__(images, folder)
+        self.enter = enter
+        self.env |= {"MACHINE_DRIVER": self.driver, **extra}
+
+    def argv(self, *words: str) -> list[str]:
+        return [*self.enter, *super().argv(*words)]
+
+    def create(self, name: str, *options: str) -> Done:
+        return self.machine("create", *self.options, *options, name)
+
+    def docker(self, name: str, *words: str | Path, **options: object) -> Done:
+        return self.execute("docker", *shlex.split(self.machine("config", name).out), *words, **options)
+
+    def execute(self, *words: str | Path, **options: object) -> Done:
+        return execute([*self.enter, *words], **{"env": self.env, **options})  # type: ignore[arg-type]
+
+    def left_outside(self) -> list[str]:
+        """What is left of machines in the hypervisor, apart from what all machines share."""
+        return []
+
+
+class LibvirtPlace(Place):
+    driver = "libvirt"
+    uri = "qemu:///system"
+
+    def __init__(self, images: Path, folder: Path, enter: tuple[str, ...], **extra: str) -> None:
+        super().__init__(images, folder, enter, LIBVIRT_DEFAULT_URI=self.uri, **extra)
+
+    def virsh(self, *words: str, code: int | None = 0) -> Done:
+        return self.execute("virsh", "--quiet", *words, code=code)
+
+    def left_outside(self) -> list[str]:
+        domains = self.virsh("list", "--all", "--name").out.split()
+        volumes = self.virsh("vol-list", "machine", code=None).out.split()
+        reservations = self.virsh("net-dumpxml", "machine", code=None).lines
+        return [
+            *domains,
+            *(volume for volume in volumes if volume.startswith("machine-")),
+            *(line.strip() for line in reservations if "<host " in line),
+        ]
+
+
+class SessionPlace(LibvirtPlace):
+    uri = "qemu:///session"
+
+
+@contextlib.contextmanager
+def qemu(images: Path) -> Iterator[Place]:
+    with _folder() as folder:
+        yield Place(images, folder)
+
+
+@contextlib.contextmanager
+def libvirt_system(images: Path) -> Iterator[LibvirtPlace]:
+    """libvirtd as root, in a network namespace, with machines that have addresses on a network there."""
+    _need("libvirtd", "virtlogd", "virsh", "ip", "dnsmasq", "nsenter")
+    if os.geteuid() != 0:
+        pytest.skip("a network namespace can be made by root only")
+    with (
+        _folder() as folder,
+        _folder() as store,
+        network_namespace() as namespace,
+        supervised(folder / "libvirt", "system", ("ip", "netns", "exec", namespace)) as pid,
+    ):
+        yield LibvirtPlace(images, store, ("nsenter", f"--target={pid}", "--mount", "--net", "--"))
+
+
+@contextlib.contextmanager
+def libvirt_session(images: Path) -> Iterator[SessionPlace]:
+    """An ordinary user's libvirtd; root has none, and becomes `nobody` for it."""
+    _need("libvirtd", "virtlogd", "virsh", "setpriv")
+    with _folder() as folder, _folder() as store, supervised(folder / "libvirt", "session"):
+        environment = libvirtd.session_environment(folder / "libvirt")
+        if os.geteuid() == 0:
+            shutil.chown(store, "nobody", "nogroup")
+            yield SessionPlace(images, store, AS_NOBODY, **environment)
+        else:
+            yield SessionPlace(images, store, (), **environment)
+
+
+@contextlib.contextmanager
+def network_namespace() -> Iterator[str]:
+    name = f"mvm-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@contextlib.contextmanager
+def supervised(folder: Path, mode: str, enter: tuple[str, ...] = ()) -> Iterator[int]:
+    """libvirtd with its files in the folder; yields the process whose namespaces it lives in."""
+    folder.mkdir()
+    with (folder / "supervisor.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*enter, sys.executable, SUPERVISOR, folder, mode], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        until(lambda: (folder / "ready").exists() or process.poll() is not None, "libvirtd", timeout=90)
+        assert process.poll() is None, (folder / "supervisor.log").read_text()
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """In /tmp itself: sockets lie in it, and other users go through it."""
+    folder = Path(tempfile.mkdtemp(prefix="mvm", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _need(*tools: str) -> None:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    if missing := [tool for tool in tools if shutil.which(tool, path=path) is None]:
+        pytest.skip(f"{', '.join(missing)} isn't installed here")
+
+
+PLACES = {"qemu": qemu, "libvirt-system": libvirt_system, "libvirt-session": libvirt_session}

@@ -1,0 +1,157 @@
+"""What every driver promises, on real machines: the same cases for each. They build on each other, in this order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from machine import registry
+from machine.driver import Autostart, Snapshots, Suspend
+from tests.vm import testbed
+from tests.vm.places import PLACES, Place
+from tests.vm.testbed import until
+
+DEV = "dev"
+SIZE = ("--memory", "1G", "--cpus", "2", "--disk", "4G")
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def place(request: pytest.FixtureRequest, images: Path) -> Iterator[Place]:
+    with PLACES[request.param](images) as place:
+        if place.driver not in registry.names():
+            pytest.skip(f"there is no driver {place.driver} here")
+        yield place
+        place.close()
+
+
+@pytest.fixture(scope="module")
+def made(place: Place, busybox_root: Path) -> Place:
+    """The place with the machine dev, in whose Docker there are the image busybox and the volume keep."""
+    testbed.say(f"creating a machine with {place.driver} {place.env.get('LIBVIRT_DEFAULT_URI', '')}")
+    done = place.create(DEV, *SIZE)
+    testbed.say(f"made in {done.seconds:.0f} s")
+    archive = subprocess.run(["tar", "-C", busybox_root, "-c", "."], capture_output=True, check=True).stdout
+    place.docker(DEV, "import", "--change", 'CMD ["sh"]', "-", "busybox", input=archive)
+    place.docker(DEV, "run", "--rm", "-v", "keep:/keep", "busybox", "sh", "-c", "echo one >/keep/it")
+    return place
+
+
+def kept(place: Place) -> str:
+    return place.docker(DEV, "run", "--rm", "-v", "keep:/keep", "busybox", "cat", "/keep/it").out.strip()
+
+
+def can(place: Place, capability: type) -> None:
+    if not issubclass(registry.load(place.driver), capability):
+        pytest.skip(f"the driver {place.driver} has no {capability.__name__}")
+
+
+def state(place: Place) -> str:
+    return place.machine("status", DEV).out.strip()
+
+
+def test_a_failed_create_leaves_nothing(place: Place) -> None:
+    ended = place.machine("create", *place.options, *SIZE, "--timeout", "1", DEV, code=1)
+    assert "timed out after 1 s waiting for Docker to answer" in ended.err
+    assert "console: " in ended.err or "says" in ended.err
+    assert place.machine("ls", "-q").out == ""
+    place.assert_nothing_left()
+    assert place.left_outside() == []
+
+
+def test_create_makes_a_docker_host(made: Place) -> None:
+    [listed] = json.loads(made.machine("ls", "--json").out)
+    assert (listed["name"], listed["driver"], listed["state"]) == (DEV, made.driver, "Running")
+    assert made.machine("ssh", DEV, "hostname").out.strip() == DEV
+    assert kept(made) == "one"
+
+
+def test_nobody_gets_in_without_a_certificate(made: Place) -> None:
+    address = made.machine("url", DEV).out.strip()
+    refused = made.execute("docker", "--host", address, "version", code=None)
+    assert refused.code != 0
+    refused = made.execute("docker", "--host", address, "--tls", "version", code=None)
+    assert refused.code != 0
+
+
+def test_the_console_is_kept(made: Place) -> None:
+    assert "docker is ready" in made.machine("logs", DEV).out
+
+
+def test_starting_what_runs_changes_nothing(made: Place) -> None:
+    assert "already running" in made.machine("start", DEV).out
+    assert state(made) == "Running"
+
+
+def test_suspend_and_resume(made: Place) -> None:
+    can(made, Suspend)
+    made.docker(DEV, "run", "-d", "--name", "counter", "busybox", "sh", "-c", "while sleep 1; do date; done")
+    before = made.docker(DEV, "inspect", "-f", "{{.State.StartedAt}}", "counter").out
+    assert "was suspended" in made.machine("suspend", DEV).out
+    assert state(made) == "Saved"
+    assert "already suspended" in made.machine("suspend", DEV).out
+    assert "was resumed" in made.machine("resume", DEV).out
+    assert state(made) == "Running"
+    assert made.docker(DEV, "inspect", "-f", "{{.State.StartedAt}}", "counter").out == before
+    guest = int(made.machine("ssh", DEV, "date", "+%s").out)
+    assert abs(guest - time.time()) < 10
+    made.docker(DEV, "rm", "-f", "counter")
+
+
+def test_a_snapshot_brings_back_memory_and_disk(made: Place) -> None:
+    can(made, Snapshots)
+    made.machine("snapshot", "create", DEV, "first")
+    assert "already" in made.machine("snapshot", "create", DEV, "first", code=1).err
+    made.docker(DEV, "run", "--rm", "-v", "keep:/keep", "busybox", "sh", "-c", "echo two >/keep/it; sync")
+    assert kept(made) == "two"
+    [listed] = json.loads(made.machine("snapshot", "ls", "--json", DEV).out)
+    assert (listed["name"], listed["running"]) == ("first", True)
+    made.machine("snapshot", "restore", DEV, "first")
+    assert state(made) == "Running"
+    assert kept(made) == "one"
+    made.machine("snapshot", "rm", DEV, "first")
+    assert made.machine("snapshot", "ls", "-q", DEV).out == ""
+    assert "no snapshot" in made.machine("snapshot", "restore", DEV, "first", code=1).err
+
+
+def test_autostart(made: Place) -> None:
+    can(made, Autostart)
+    assert made.machine("autostart", DEV).out == "off\n"
+    made.machine("autostart", DEV, "on")
+    assert made.machine("autostart", DEV).out == "on\n"
+    made.machine("autostart", DEV, "off")
+    assert made.machine("autostart", DEV).out == "off\n"
+
+
+def test_a_restart_keeps_address_and_volumes(made: Place) -> None:
+    before = made.machine("env", "--shell", "bash", DEV).out
+    assert "was stopped" in made.machine("stop", DEV).out
+    assert state(made) == "Stopped"
+    assert made.machine("env", "--shell", "bash", DEV).out == before
+    assert "already stopped" in made.machine("stop", DEV).out
+    assert "was started" in made.machine("start", DEV).out
+    assert made.machine("env", "--shell", "bash", DEV).out == before
+    assert kept(made) == "one"
+
+
+def test_a_snapshot_of_a_stopped_machine_and_kill(made: Place) -> None:
+    assert "was killed" in made.machine("kill", DEV).out
+    assert state(made) == "Stopped"
+    assert "already stopped" in made.machine("kill", DEV).out
+    can(made, Snapshots)
+    made.machine("snapshot", "create", DEV, "off")
+    [listed] = json.loads(made.machine("snapshot", "ls", "--json", DEV).out)
+    assert (listed["name"], listed["running"]) == ("off", False)
+    made.machine("snapshot", "restore", DEV, "off")
+    assert state(made) == "Stopped"
+
+
+def test_rm_leaves_nothing(made: Place) -> None:
+    assert "Successfully removed" in made.machine("rm", "-y", DEV).out
+    assert made.machine("ls", "-q").out == ""
+    made.assert_nothing_left()
+    until(lambda: made.left_outside() == [], "the hypervisor to forget the machine", timeout=10)
