@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +89,3 @@ def _end(rig: Rig) -> None:
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=10)
-
-
-def until(deadline: float, probe: object) -> bool:
-    """Whether the probe came true within so many seconds."""
-    end = time.monotonic() + deadline
-    assert callable(probe)
-    while not (found := bool(probe())) and time.monotonic() < end:
-        time.sleep(0.3)
-    return found

@@ -1,0 +1,238 @@
+"""One real VirtualBox machine goes through its whole life, by the driver's own methods.
+
+The guest is a tiny Linux with an SSH server, because the processor is interpreted here. The tests build on each other.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from machine.drivers.virtualbox import VirtualBox, parse, ports
+from machine.drivers.virtualbox.ports import Forwards
+from virtualbox_rig import Rig, rig
+
+from machine import lifecycle, paths, spec, store
+from machine.create import draft
+from machine.driver import State
+from machine.errors import DriverFailed
+from machine.run import run
+from machine.spec import Address, Machine
+from tests.vm import testbed
+
+__all__ = ["rig"]
+
+# The helper outlives who started it, and is meant to.
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+# On an idle host SSH answers after 53 s. Others' machines may have the processor, too.
+BOOT = 240.0
+WAKE = 90.0
+BOOT_ID = "boot_id"
+ADDRESS = Address("127.77.255.3", 2375, 2222)
+
+
+def until(what: str, timeout: float, probe: object) -> None:
+    assert callable(probe)
+    began = time.monotonic()
+    while not probe():
+        assert time.monotonic() - began < timeout, f"{what}: not within {timeout:g} s"
+        time.sleep(0.3)
+    testbed.say(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+@pytest.fixture(scope="module")
+def driver(rig: Rig) -> Iterator[VirtualBox]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(paths.STORE_VARIABLE, str(rig.share / "store"))
+        patch.setenv(paths.IMAGES_VARIABLE, str(rig.share / "images"))
+        image = paths.Image("t" * 64)
+        image.folder.mkdir(parents=True)
+        shutil.copy(rig.guest / "tiny.iso", image.file)
+        key = rig.share / "id"
+        shutil.copy(rig.guest / "id", key)
+        key.chmod(0o600)
+        home = store.home("dev")
+        home.folder.mkdir(parents=True)
+        asked = draft("dev", "virtualbox", image.digest, memory_mib=256, cpus=1, disk_mib=2000)
+        options = {"no_vtx_check": True, "no_share": True, "nat_nictype": "82540EM"}  # the card that the guest knows
+        machine = Machine(**{**vars(asked), "address": ADDRESS, "options": options, "tls": False})
+        home.config.write_text(spec.dumps(machine))
+        home.seed.write_bytes(b"\0" * 1048576)
+        made = VirtualBox(machine, home, run)
+        yield made
+        made.remove()
+
+
+def word(rig: Rig, driver: VirtualBox) -> str:
+    """The state in VirtualBox's own word."""
+    return parse.machinereadable(rig("showvminfo", driver.uuid, "--machinereadable"))["VMState"]
+
+
+def banner(address: Address = ADDRESS) -> bool:
+    try:
+        with socket.create_connection((address.host, address.ssh_port), timeout=5) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def boot_id(rig: Rig) -> str:
+    """Tells one boot of the guest from another; a login costs the interpreted guest 10 to 30 s."""
+    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=60")
+    words = [word for option in options for word in ("-o", option)]
+    address = ("-p", str(ADDRESS.ssh_port), f"root@{ADDRESS.host}")
+    return subprocess.run(
+        ["ssh", "-F", "none", "-i", rig.share / "id", *words, *address, "cat", "/proc/sys/kernel/random/boot_id"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+
+
+def helper(driver: VirtualBox) -> psutil.Process | None:
+    try:
+        return psutil.Process(int((driver.home / ports.PIDFILE).read_text()))
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
+
+
+def rules(rig: Rig, driver: VirtualBox) -> set[str]:
+    info = parse.Info(parse.machinereadable(rig("showvminfo", driver.uuid, "--machinereadable")))
+    return {rule.name for rule in info.forwards}
+
+
+def test_a_port_that_is_taken_is_told_before_the_start(rig: Rig, driver: VirtualBox) -> None:
+    driver.create()
+    taken = pytest.raises(DriverFailed, match=r"port 2222 on 127\.77\.255\.3 is taken")
+    with socket.create_server((ADDRESS.host, ADDRESS.ssh_port)), taken:
+        driver.start()
+    assert word(rig, driver) == "poweroff"
+
+
+def test_start_to_ssh_on_the_loopback_address(rig: Rig, driver: VirtualBox) -> None:
+    driver.start()
+    assert driver.state() is State.RUNNING
+    assert word(rig, driver) == "running"
+    until("the guest's first words on the console", BOOT, lambda: driver.home.console.read_bytes())
+    until("SSH answers", BOOT, banner)
+    rig.share.joinpath(BOOT_ID).write_text(boot_id(rig))
+    assert b"GUEST-UP" in driver.home.console.read_bytes()
+    assert not banner(Address("127.0.0.1", 2375, ADDRESS.ssh_port))
+
+
+def test_start_of_a_running_machine_changes_nothing(rig: Rig, driver: VirtualBox) -> None:
+    driver.start()
+    assert word(rig, driver) == "running"
+
+
+def test_published_ports_come_and_go_live(rig: Rig, driver: VirtualBox) -> None:
+    forwards = Forwards(driver.vboxmanage, driver.uuid, ADDRESS.host, {("tcp", 2375), ("tcp", 2222)})
+    with socket.create_server((ADDRESS.host, 8081)):
+        forwards.bring_in_line({("tcp", 8080), ("tcp", 8081), ("udp", 5353), ("tcp", 2375)})
+    assert forwards.taken == {("tcp", 8081)}
+    assert rules(rig, driver) == {"docker", "ssh", "tcp-8080", "udp-5353"}
+    until("the port is open", 20, lambda: not ports.is_free("tcp", ADDRESS.host, 8080))
+    forwards.bring_in_line({("udp", 5353)})
+    assert rules(rig, driver) == {"docker", "ssh", "udp-5353"}
+    until("the port is closed", 20, lambda: ports.is_free("tcp", ADDRESS.host, 8080))
+
+
+def test_pause_and_go_on(rig: Rig, driver: VirtualBox) -> None:
+    rig("controlvm", driver.uuid, "pause")
+    assert driver.state() is State.PAUSED
+    driver.start()
+    assert driver.state() is State.RUNNING
+
+
+def test_suspend_and_go_on(rig: Rig, driver: VirtualBox) -> None:
+    driver.suspend()
+    assert driver.state() is State.SAVED
+    assert word(rig, driver) == "saved"
+    until("no process is left", 20, lambda: all(one.name() != "VBoxHeadless" for one in rig.processes()))
+    assert ports.is_free("tcp", ADDRESS.host, ADDRESS.ssh_port)
+    driver.start()
+    assert driver.state() is State.RUNNING
+    until("SSH answers again", WAKE, banner)
+    assert boot_id(rig) == rig.share.joinpath(BOOT_ID).read_text()
+
+
+def test_a_snapshot_of_the_running_machine(rig: Rig, driver: VirtualBox) -> None:
+    driver.snapshot("then")
+    assert driver.state() is State.RUNNING
+    [snapshot] = driver.snapshots()
+    assert (snapshot.name, snapshot.running) == ("then", True)
+
+
+def test_kill(rig: Rig, driver: VirtualBox) -> None:
+    driver.kill()
+    assert driver.state() is State.STOPPED
+    assert word(rig, driver) == "poweroff"
+    driver.kill()
+
+
+def test_restore_brings_back_the_running_machine(rig: Rig, driver: VirtualBox) -> None:
+    driver.restore("then")
+    assert driver.state() is State.RUNNING
+    until("SSH answers again", WAKE, banner)
+    assert boot_id(rig) == rig.share.joinpath(BOOT_ID).read_text()
+    assert rules(rig, driver) == {"docker", "ssh", "udp-5353"}  # as they were; the helper brings them in line
+    driver.forget("then")
+    assert driver.snapshots() == []
+    assert driver.state() is State.RUNNING
+
+
+def test_one_helper_lives_with_the_machine(driver: VirtualBox) -> None:
+    process = helper(driver)
+    assert process is not None
+    assert process.cmdline()[-2:] == ["machine.drivers.virtualbox", str(driver.home.folder)]
+    others = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if one.info["cmdline"] and one.info["cmdline"][-1] == str(driver.home.folder) and one.pid != process.pid
+    ]
+    until("helpers of earlier lives end", 60, lambda: not any(one.is_running() for one in others))
+
+
+def test_stop_by_the_power_button(rig: Rig, driver: VirtualBox) -> None:
+    began = time.monotonic()
+    lifecycle.shut_down(driver, timeout=WAKE)
+    testbed.say(f"off: {time.monotonic() - began:.1f} s")
+    assert word(rig, driver) == "poweroff"
+    assert b"POWERBTN" in driver.home.console.read_bytes()
+
+
+def test_a_machine_whose_process_died_can_be_started(rig: Rig, driver: VirtualBox) -> None:
+    driver.start()
+    [process] = [one for one in rig.processes() if one.name() == "VBoxHeadless"]
+    process.kill()
+    until("VirtualBox notices", 20, lambda: word(rig, driver) == "aborted")
+    assert driver.state() is State.STOPPED
+    driver.start()
+    assert driver.state() is State.RUNNING
+    assert "udp-5353" not in rules(rig, driver)
+    assert (driver.home / "console.log.1").exists()
+
+
+def test_remove_of_a_running_machine_leaves_nothing(rig: Rig, driver: VirtualBox) -> None:
+    last = helper(driver)
+    driver.remove()
+    assert rig.leftovers() == []
+    assert not (driver.home / "disk.vdi").exists()
+    assert not [path for path in driver.home.folder.rglob("*.vbox*") if path.exists()]
+    until("the helper ends", 60, lambda: last is None or not last.is_running() or _is_dead(last))
+    until("no process is left", 30, lambda: all(one.name() != "VBoxHeadless" for one in rig.processes()))
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
