@@ -23,7 +23,6 @@ from machine.driver import State
 from machine.errors import DriverFailed
 from machine.run import run
 from machine.spec import Address, Machine
-from tests.vm import testbed
 
 __all__ = ["rig"]
 
@@ -43,7 +42,7 @@ def until(what: str, timeout: float, probe: object) -> None:
     while not probe():
         assert time.monotonic() - began < timeout, f"{what}: not within {timeout:g} s"
         time.sleep(0.3)
-    testbed.say(f"{what}: {time.monotonic() - began:.1f} s")
+    print(f"{what}: {time.monotonic() - began:.1f} s")
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +203,7 @@ def test_one_helper_lives_with_the_machine(driver: VirtualBox) -> None:
 def test_stop_by_the_power_button(rig: Rig, driver: VirtualBox) -> None:
     began = time.monotonic()
     lifecycle.shut_down(driver, timeout=WAKE)
-    testbed.say(f"off: {time.monotonic() - began:.1f} s")
+    print(f"off: {time.monotonic() - began:.1f} s")
     assert word(rig, driver) == "poweroff"
     assert b"POWERBTN" in driver.home.console.read_bytes()
 
