@@ -1,5 +1,5 @@
 # The two set-up commands are `make up` and `make test`; each works on a fresh machine.
-.PHONY: up test check bench iso clean
+.PHONY: up test test-virtualbox-full check bench iso clean
 
 VENV := .venv
 MACHINE := $(VENV)/bin/machine
@@ -10,6 +10,10 @@ up: $(VENV)/installed
 
 test: $(VENV)/tested
 	@.ci/test
+
+# A machine in a VirtualBox whose processor is interpreted, to `docker version`: an hour or more.
+test-virtualbox-full: $(VENV)/tested
+	@MACHINE_TEST_VIRTUALBOX_FULL=1 $(VENV)/bin/pytest tests/vm/test_virtualbox_full.py -v -s
 
 check: $(VENV)/tested
 	@$(VENV)/bin/ruff check .
