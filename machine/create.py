@@ -28,6 +28,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     check(asked, progress)
     with store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo) as (machine, home):
         backend = lifecycle.driver(machine, home)
+        backend.say = progress.note
         progress.phase("making the virtual machine")
         backend.create()
         lifecycle.boot(machine, home, backend, progress, timeout=timeout)
@@ -54,16 +55,19 @@ def check(asked: Machine, progress: Progress) -> None:
     engine.daemon_json(asked)
     engine.docker_env(asked, {})
     backend = registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
-    for note in [
-        *resources.check_memory(asked.memory_mib),
-        *resources.check_cpus(asked.cpus),
-        *resources.check_disk(asked.disk_mib, _existing(paths.store())),
-        *backend.check(),
-    ]:
+    for note in [*(() if backend.adopts else _sizes(asked)), *backend.check()]:
         progress.note(note)
     # Before the driver makes anything: it may boot a template from it.
     if asked.image:
         images.verify(Image(asked.image))
+
+
+def _sizes(asked: Machine) -> list[str]:
+    return [
+        *resources.check_memory(asked.memory_mib),
+        *resources.check_cpus(asked.cpus),
+        *resources.check_disk(asked.disk_mib, _existing(paths.store())),
+    ]
 
 
 def placed(asked: Machine, others: list[Machine]) -> Machine:

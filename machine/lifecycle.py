@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from machine import contexts, docker, identity, images, registry, ssh, store, wait
+from machine import adoption, contexts, docker, identity, images, registry, ssh, store, wait
 from machine.driver import Driver, Machine, State
 from machine.errors import DriverFailed, MachineError, ToolMissing, WaitTimeout
 from machine.paths import Home, Image
@@ -19,6 +19,8 @@ START_TIMEOUT = 300.0
 STOP_TIMEOUT = 60.0
 # A guest that is still booting doesn't feel the power button: it is pressed again after so many seconds.
 PRESS_AGAIN = 10.0
+# A hypervisor on a busy host may not answer for a while.
+SILENCE = 20.0
 CONSOLE_LINES = 15
 
 
@@ -35,12 +37,17 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
             return False
         if machine.image:
             images.verify(Image(machine.image))
+        backend.say = progress.note
         boot(machine, home, backend, progress, timeout=timeout)
     return True
 
 
 def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
     """Bring a machine up that is off, or paused: the common end of create and start. Its image has been verified."""
+    if backend.adopts:
+        backend.start()
+        adoption.set_up(machine, home, backend, progress)
+        return
     progress.phase("preparing its keys and seed")
     identity.prepare(machine, home, backend)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
@@ -58,10 +65,16 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
     deadline = time.monotonic() + timeout
     address = backend.address()
 
+    well = time.monotonic()
+
     def answers() -> bool:
+        nonlocal well
         if docker.ping(machine, home, address, timeout=5):
             return True
-        if backend.state() in {State.STOPPED, State.ERROR}:
+        state = backend.state()
+        if state is not State.ERROR:
+            well = time.monotonic()
+        if state is State.STOPPED or time.monotonic() - well > SILENCE:
             raise DriverFailed("the machine stopped while it was booting", details=_evidence(home, backend))
         return False
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # A template has this much memory, and its clones get the rest plugged in. Docker needs some 120 MiB to come up.
 BASE_MIB = 512
+# What the guest of a template needs itself, with Docker up and idle: it was seen to hold 150 MiB.
+NEEDED_MIB = 240
 # A clone's disk can grow, not shrink: the template's is of the default size, or smaller when a smaller is asked for.
 DISK_MIB = 20 * 1024
 # The disk of the template, linked: it stays when the template goes.
@@ -121,7 +123,7 @@ def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
         memory = Memory(wanted.base_mib, file=home / template.MEMORY, shared=True, reporting=read_only)
         maker.launch(memory)
         wait.until(lambda: _is_up(maker), timeout=BOOT, what="the template to boot", details=maker.diagnosis)
-        _save(home)
+        _save(home, wanted.base_mib)
         maker.kill()
         for name in (template.MEMORY, template.STATE, DISK):
             shutil.move(home / name, folder / name)
@@ -134,13 +136,25 @@ def _is_up(maker: Qemu) -> bool:
     return maker.home.console.exists() and b"docker is ready" in maker.home.console.read_bytes()
 
 
-def _save(home: Home) -> None:
+def _save(home: Home, base_mib: int) -> None:
     with GuestAgent(home / AGENT, timeout=PREPARE) as agent:
         if code := agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE):
             raise DriverFailed(f"the guest of the template couldn't be prepared: exit code {code}")
     # The guest waits on this channel, and must find it open in the clone as it was here.
     with _resume_channel(home), Qmp(home / MONITOR) as monitor:
+        _empty_free_memory(monitor, base_mib)
         saved.save(monitor, home / template.STATE, without_memory=True)
+
+
+def _empty_free_memory(monitor: Qmp, base_mib: int) -> None:
+    """Take the guest's free memory away and give it back: it is zero then, and takes no place in files or in clones."""
+    for size in (NEEDED_MIB << 20, base_mib << 20):
+        monitor.execute("balloon", value=size)
+
+        def has_followed(size: int = size) -> bool:
+            return bool(monitor.execute("query-balloon")["actual"] == size)
+
+        wait.until(has_followed, timeout=PREPARE, what="the guest to give its free memory back")
 
 
 def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None:

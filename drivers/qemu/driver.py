@@ -26,6 +26,7 @@ SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 SUSPENDED = "suspended"
 SUSPENDED_MEMORY = "suspended.json"
 INSTALL = "install QEMU: sudo apt install qemu-system-x86 qemu-utils, or: brew install qemu"
+ACCELERATORS = ("auto", "kvm", "hvf", "whpx", "tcg")
 _STATES = {
     "running": State.RUNNING,
     "paused": State.PAUSED,
@@ -58,6 +59,10 @@ class Qemu(Driver):
     def check(self) -> list[str]:
         if sys.platform == "win32":
             raise CheckFailed("QEMU machines need Unix sockets", hint="use VirtualBox: --driver virtualbox")
+        if self._chosen() not in ACCELERATORS:
+            raise CheckFailed(
+                f'QEMU has no accelerator "{self._chosen()}"', hint=f"choose one of {', '.join(ACCELERATORS)}"
+            )
         binary = self._binary()
         if which("qemu-img") is None:
             raise ToolMissing("qemu-img", hint=INSTALL)
@@ -109,6 +114,8 @@ class Qemu(Driver):
 
     def stop(self) -> None:
         with contextlib.suppress(DriverFailed), self._monitor() as monitor:
+            if monitor.execute("query-status").get("status") == "paused":
+                monitor.execute("cont")
             monitor.execute("system_powerdown")
 
     def kill(self) -> None:
@@ -225,11 +232,13 @@ class Qemu(Driver):
             return binary
         raise ToolMissing(f"qemu-system-{_architecture()}", hint=INSTALL)
 
+    def _chosen(self) -> str:
+        return str(self.machine.options.get("accelerator", "auto"))
+
     def _accelerator(self, binary: str) -> str:
         from . import acceleration
 
-        chosen = str(self.machine.options.get("accelerator", "auto"))
-        if chosen != "auto":
+        if (chosen := self._chosen()) != "auto":
             return chosen
         return acceleration.choose(binary, self.home.store / "acceleration.json", self.run)
 

@@ -6,7 +6,6 @@ import array
 import json
 import os
 import socket
-import time
 from pathlib import Path
 
 from machine import wait
@@ -68,11 +67,11 @@ def _hand_over(monitor: Qmp, descriptor: int) -> None:
 
 
 def _await_end(monitor: Qmp) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while (found := monitor.execute("query-migrate")).get("status") not in {"completed", "failed", "cancelled"}:
-        if time.monotonic() > deadline:
-            raise DriverFailed(f"QEMU didn't get through with the state within {DEADLINE:.0f} s")
-        time.sleep(0.005)
+    def end() -> dict[str, str] | None:
+        found: dict[str, str] = monitor.execute("query-migrate")
+        return found if found.get("status") in {"completed", "failed", "cancelled"} else None
+
+    found = wait.until(end, timeout=DEADLINE, what="QEMU to get through with the state", interval=0.005)
     if found["status"] != "completed":
         raise DriverFailed(f"QEMU couldn't save or load the state: {found.get('error-desc', found['status'])}")
 
