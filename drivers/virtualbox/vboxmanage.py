@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from machine import files
 from machine.errors import DriverFailed, ToolMissing
 from machine.run import Completed, Run
 
@@ -153,7 +154,7 @@ class VBoxManage:
         from filelock import FileLock
 
         # A singleton: the same thread may take it again.
-        self.store.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.store)
         return FileLock(self.store / "virtualbox.lock", mode=0o600, is_singleton=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -17,10 +18,11 @@ from machine.drivers.virtualbox import VirtualBox, parse, ports
 from machine.drivers.virtualbox.ports import Forwards
 from virtualbox_rig import Rig, rig
 
-from machine import lifecycle, paths, spec, store
+from machine import images, lifecycle, paths, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import DriverFailed
+from machine.images import About
 from machine.run import run
 from machine.spec import Address, Machine
 
@@ -50,9 +52,9 @@ def driver(rig: Rig) -> Iterator[VirtualBox]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(paths.STORE_VARIABLE, str(rig.share / "store"))
         patch.setenv(paths.IMAGES_VARIABLE, str(rig.share / "images"))
-        image = paths.Image("t" * 64)
-        image.folder.mkdir(parents=True)
-        shutil.copy(rig.guest / "tiny.iso", image.file)
+        iso = rig.guest / "tiny.iso"
+        about = About("tiny", images.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01")
+        image = images.add(iso, about)
         key = rig.share / "id"
         shutil.copy(rig.guest / "id", key)
         key.chmod(0o600)
@@ -228,6 +230,53 @@ def test_remove_of_a_running_machine_leaves_nothing(rig: Rig, driver: VirtualBox
     assert not [path for path in driver.home.folder.rglob("*.vbox*") if path.exists()]
     until("the helper ends", 60, lambda: last is None or not last.is_running() or _is_dead(last))
     until("no process is left", 30, lambda: all(one.name() != "VBoxHeadless" for one in rig.processes()))
+
+
+ASKED = (
+    "--driver",
+    "virtualbox",
+    "--virtualbox-no-vtx-check",
+    "--virtualbox-no-share",
+    "--image",
+    "tiny",
+    "--cpus",
+    "1",
+)
+SIZE = ("--memory", "256", "--disk", "2000")
+
+
+def test_a_create_that_times_out_leaves_nothing(rig: Rig, driver: VirtualBox) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "machine", "create", *ASKED, *SIZE, "--timeout", "1", "late"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "timed out after 1 s waiting for Docker to answer" in done.stderr
+    assert "VirtualBox says: running" in done.stderr
+    assert rig.leftovers() == []
+    assert not store.home("late").folder.exists()
+
+
+def test_what_a_killed_create_leaves_is_cleared_by_the_next_command(rig: Rig, driver: VirtualBox) -> None:
+    command = [sys.executable, "-m", "machine", "create", *ASKED, *SIZE, "killed"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        until("it starts", 60, lambda: any(one.name() == "VBoxHeadless" for one in rig.processes()))
+        process.kill()
+    assert rig.leftovers() != []
+    done = subprocess.run(
+        [sys.executable, "-m", "machine", "ls", "-q"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert 'Removed what an interrupted "machine create killed" had left behind.' in done.stderr
+    assert rig.leftovers() == []
+    assert not store.home("killed").folder.exists()
 
 
 def _is_dead(process: psutil.Process) -> bool:
