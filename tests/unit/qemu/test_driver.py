@@ -216,7 +216,13 @@ def test_stop_presses_the_button_and_minds_no_machine_that_is_off(qemu: Qemu, ho
     qemu.stop()
     with monitor(home / "qmp.sock") as server:
         qemu.stop()
-    assert server.commands == ["qmp_capabilities", "system_powerdown"]
+    assert server.commands == ["qmp_capabilities", "query-status", "system_powerdown"]
+
+
+def test_stop_wakes_a_paused_guest_which_would_feel_no_button(qemu: Qemu, home: Home) -> None:
+    with monitor(home / "qmp.sock", {"query-status": [{"return": {"status": "paused"}}]}) as server:
+        qemu.stop()
+    assert server.commands == ["qmp_capabilities", "query-status", "cont", "system_powerdown"]
 
 
 def test_kill_lets_qemu_write_its_tables_and_ends_what_is_left(
