@@ -83,6 +83,13 @@ def renew_if_due(
     return not fits
 
 
+def share_client(ca_folder: Path, home: Home) -> None:
+    """Give the home the CA and the client's files, for a daemon whose certificate isn't ours to make."""
+    with _lock(ca_folder):
+        _ensure(ca_folder)
+        _copy_client(ca_folder, home)
+
+
 def regenerate(ca_folder: Path, *, ca: bool = False) -> None:
     """Make a new client certificate, and before it, when ca is true, a new CA.
 

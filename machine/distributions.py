@@ -29,7 +29,7 @@ class RedHat(Systemd):
     def _install(self) -> None:
         if not self.machine.options.get("install_url"):
             raise MachineError(
-                "this system has no package of Docker", hint="say where its script is: --generic-install-url URL"
+                "this system has no package of Docker", hint="say where its script is: --engine-install-url URL"
             )
         super()._install()
 

@@ -160,6 +160,9 @@ def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
         yield Finding("certificates", Level.WARNING, f"{machine.name}: {text}", command, repair)
         return
     folder = paths.store() / "certs"
+    with contextlib.suppress(MachineError):
+        if not _driver(machine, home).over_ssh:
+            return  # its certificate isn't ours
     names = [machine.name, "localhost", *machine.tls_sans]
     with contextlib.suppress(MachineError):
         names.append(_driver(machine, home).address().host)
@@ -238,7 +241,7 @@ def one_machine(machine: Machine, home: Home) -> Iterator[Finding]:
     except MachineError as error:
         hint = error.hint if "machine status" not in error.hint else f"machine logs {name}, machine restart {name}"
         yield Finding(name, Level.ERROR, error.message, hint)
-    for level, text, hint, repair in inside.look(machine, home, address):
+    for level, text, hint, repair in inside.look(machine, home, address) if driver.over_ssh else ():
         yield Finding(name, Level(level), text, hint, repair)
 
 

@@ -55,12 +55,17 @@ class Driver(ABC):
     option --virtualbox-memory; its metadata may hold `help`, `envvar` and `flag` (another spelling of the option).
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
+    adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to switch
+    off. over_ssh: whether SSH reaches it. user: who logs in, unless the machine says otherwise.
     say: told what is going on, in a few words, when a step takes long.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
+    adopts: ClassVar[bool] = False
+    over_ssh: ClassVar[bool] = True
+    user: ClassVar[str] = "docker"
 
     def __init__(self, machine: Machine, home: Home, run: Run) -> None:
         self.machine = machine
@@ -103,6 +108,10 @@ class Driver(ABC):
         """Where the machine is reached. Raises DriverFailed while that isn't known."""
         assert self.machine.address is not None
         return self.machine.address
+
+    def host_key(self) -> str:
+        """The SSH key of an adopted host, or its fingerprint; "" when the user hasn't said which it is."""
+        return ""
 
     def mounts(self) -> tuple[Mount, ...]:
         """Folders of the host that the guest mounts: its seed says so."""

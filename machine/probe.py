@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from machine import store
-from machine.errors import MachineError, NotRunning, WaitTimeout
+from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 
 if TYPE_CHECKING:
     from machine.driver import Driver, State
@@ -38,8 +38,16 @@ def known(name: str) -> tuple[Machine, Home, Address]:
 
 
 def running(name: str, *, timeout: float = 10) -> tuple[Machine, Home, Address]:
-    """As `known`, for a machine that runs. Raises NotRunning, and WaitTimeout when the hypervisor doesn't tell."""
+    """As `known`, for a machine that runs and that SSH reaches.
+
+    Raises NotRunning, Usage when it is only the URL of a daemon, WaitTimeout when the hypervisor doesn't tell.
+    """
     machine, home, place = known(name)
+    if not driver(machine, home).over_ssh:
+        raise Usage(
+            f'of the machine "{name}" only the URL of its Docker is known: there is no way in',
+            hint="machine url " + name,
+        )
     found = state(machine, home, timeout=timeout)
     if found is None:
         raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="machine ls")

@@ -107,6 +107,9 @@ class Distribution(Provisioner):
     INSTALL_TIMEOUT: ClassVar[float] = 900
     _TLS = "/etc/docker/tls"
     _CONFIG = "/etc/docker/daemon.json"
+    # The digest of the settings that Docker was started with last.
+    _APPLIED = "/var/lib/machine/applied"
+    service_file: ClassVar[str]
 
     def provision(self, steps: Steps) -> None:
         if not self._has("dockerd"):
@@ -114,21 +117,21 @@ class Distribution(Provisioner):
                 self._install()
                 steps.did("installed Docker")
         with steps.step("writing Docker's settings"):
-            changed = self._send_tls(steps)
-            changed = self._configure(steps) or changed
-            changed = self.write_service(steps) or changed
+            self._send_tls(steps)
+            self._configure(steps)
+            self.write_service(steps)
         with steps.step("starting Docker"):
-            if changed or not self.is_running():
-                self.restart()
+            if self.remote.read(self._APPLIED) != self._digest() or not self.is_running():
+                self._apply()
                 steps.did("started Docker with these settings")
         with steps.step("letting the user and Docker's port through"):
             self._join_group(steps)
             self._open_port(steps)
 
     def send_certificates(self, steps: Steps) -> None:
-        if self._send_tls(steps):
-            # live-restore, in daemon.json, keeps containers running while the daemon isn't.
-            self.restart()
+        self._send_tls(steps)
+        if self.remote.read(self._APPLIED) != self._digest():
+            self._apply()
 
     def upgrade(self, steps: Steps) -> None:
         with steps.step("upgrading Docker"):
@@ -143,9 +146,23 @@ class Distribution(Provisioner):
         """`dockerd --version` prints "Docker version 20.10.24+dfsg1, build 297e128"."""
         return self.remote.run(["dockerd", "--version"]).stdout.partition("version ")[2].partition(",")[0].strip()
 
+    def _apply(self) -> None:
+        # live-restore, in daemon.json, keeps containers running while the daemon isn't.
+        self.restart()
+        self.remote.write(self._APPLIED, self._digest())
+
+    def _digest(self) -> str:
+        """Of all settings: a run that broke off before Docker was started with them shows so."""
+        paths = [
+            *(f"{self._TLS}/{name}.pem" for name in ("ca", "server", "server-key")),
+            self._CONFIG,
+            self.service_file,
+        ]
+        return self.remote.run(["sh", "-c", 'cat "$@" 2>/dev/null | sha256sum', "sh", *paths]).stdout
+
     @abstractmethod
-    def write_service(self, steps: Steps) -> bool:
-        """Make the service read daemon.json only, and start it at boot; True when something was changed."""
+    def write_service(self, steps: Steps) -> None:
+        """Make the service read daemon.json only, and start it at boot."""
 
     @abstractmethod
     def is_running(self) -> bool: ...
@@ -177,14 +194,14 @@ class Distribution(Provisioner):
     def _has(self, program: str) -> bool:
         return self.remote.run(["sh", "-c", f"command -v {program}"], check=False).code == 0
 
-    def _send_tls(self, steps: Steps) -> bool:
+    def _send_tls(self, steps: Steps) -> None:
         if not self.machine.tls:
-            return False
+            return
         sources = {"ca": self.home.ca, "server": self.home.server_cert, "server-key": self.home.server_key}
-        texts = {f"{self._TLS}/{name}.pem": path.read_text() for name, path in sources.items()}
-        return True in [self.put(path, text, steps, 0o600) for path, text in texts.items()]
+        for name, path in sources.items():
+            self.put(f"{self._TLS}/{name}.pem", path.read_text(), steps, 0o600)
 
-    def _configure(self, steps: Steps) -> bool:
+    def _configure(self, steps: Steps) -> None:
         text = self.remote.read(self._CONFIG) or "{}"
         try:
             present = json.loads(text)
@@ -192,7 +209,7 @@ class Distribution(Provisioner):
             raise MachineError(
                 f"{self._CONFIG} on the host isn't JSON: {error}", hint="mend or remove it there"
             ) from error
-        return self.put(self._CONFIG, json.dumps({**present, **self._wanted(present)}, indent=2) + "\n", steps)
+        self.put(self._CONFIG, json.dumps({**present, **self._wanted(present)}, indent=2) + "\n", steps)
 
     def _wanted(self, present: dict[str, object]) -> dict[str, object]:
         """What daemon.json must hold; settings of the host that aren't ours stay."""
@@ -230,43 +247,40 @@ class Distribution(Provisioner):
 
 
 class Systemd(Distribution):
-    _DROP_IN = "/etc/systemd/system/docker.service.d/machine.conf"
+    service_file = "/etc/systemd/system/docker.service.d/machine.conf"
 
-    def write_service(self, steps: Steps) -> bool:
+    def write_service(self, steps: Steps) -> None:
         dockerd = self.remote.run(["sh", "-c", "command -v dockerd"]).stdout.strip()
         # Distributions pass -H on the command line, which daemon.json must not contradict: an empty ExecStart drops it.
         lines = ["[Service]", "ExecStart=", f"ExecStart={dockerd}"]
         lines += [f'Environment="{_systemd(line)}"' for line in self.environment().splitlines()]
-        changed = self.put(self._DROP_IN, "\n".join(lines) + "\n", steps)
-        if changed:
-            self.remote.run(["systemctl", "daemon-reload"])
+        self.put(self.service_file, "\n".join(lines) + "\n", steps)
         if self.remote.run(["systemctl", "is-enabled", "-q", "docker"], check=False).code != 0:
             self.remote.run(["systemctl", "enable", "-q", "docker"])
             steps.did("let Docker start at boot")
-        return changed
 
     def is_running(self) -> bool:
         return self.remote.run(["systemctl", "is-active", "-q", "docker"], check=False).code == 0
 
     def restart(self) -> None:
+        self.remote.run(["systemctl", "daemon-reload"])
         self.remote.run(["systemctl", "restart", "docker"], timeout=120)
 
 
 class OpenRc(Distribution):
-    _CONF = "/etc/conf.d/docker"
+    service_file = "/etc/conf.d/docker"
     _BEGIN, _END = "# machine: begin", "# machine: end"
 
-    def write_service(self, steps: Steps) -> bool:
-        present = self.remote.read(self._CONF) or ""
+    def write_service(self, steps: Steps) -> None:
+        present = self.remote.read(self.service_file) or ""
         before, begin, rest = present.partition(f"{self._BEGIN}\n")
         after = rest.partition(f"{self._END}\n")[2] if begin else ""
         lines = [f"export {_shell(line)}\n" for line in self.environment().splitlines()]
         block = "".join([f"{self._BEGIN}\n", 'DOCKER_OPTS=""\n', *lines, f"{self._END}\n"])
-        changed = self.put(self._CONF, f"{before}{block}{after}", steps)
+        self.put(self.service_file, f"{before}{block}{after}", steps)
         if "docker |" not in self.remote.run(["rc-update", "show", "default"]).stdout:
             self.remote.run(["rc-update", "add", "docker", "default"])
             steps.did("let Docker start at boot")
-        return changed
 
     def is_running(self) -> bool:
         return self.remote.run(["rc-service", "-q", "docker", "status"], check=False).code == 0

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from machine import certs, contexts, paths, probe, provision, store
+from machine import certs, contexts, paths, probe, provision, registry, store
 from machine.progress import Progress
+from machine.spec import Machine
+
+
+def is_ours(machine: Machine) -> bool:
+    """Whether the machine's daemon has a certificate that we make."""
+    return machine.tls and registry.load(machine.driver).over_ssh
 
 
 def renew(name: str, progress: Progress) -> None:

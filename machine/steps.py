@@ -24,6 +24,7 @@ class Steps:
             yield
         except MachineError as error:
             error.message = f"{what} failed: {error.message}"
+            error.args = (error.message,)
             done = [f"done before: {change}" for change in self.changed] or ["nothing was changed before"]
             error.details = "\n".join(filter(None, [error.details, *done]))
             error.hint = error.hint or "mend the cause and run it again: what is done is left as it is"

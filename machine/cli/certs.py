@@ -31,7 +31,7 @@ def regenerate_certs(
 
     if ca and machines:
         raise Usage("a new CA is for all machines", hint="machine regenerate-certs --ca")
-    wanted = [name for name in (store.names() if ca else names.several(machines)) if store.load(name).tls]
+    wanted = [name for name in (store.names() if ca else names.several(machines)) if renewal.is_ours(store.load(name))]
     if not force and not _confirmed():
         return
     folder = paths.store() / "certs"
@@ -58,11 +58,11 @@ def regenerate_certs(
 
 def _share_client(others: set[str]) -> None:
     """The machines that weren't named have a copy of the client's certificate too; their servers know its CA."""
-    from machine import contexts
+    from machine import contexts, renewal
 
     for name in others:
         machine, home, address = probe.known(name)
-        if machine.tls:
+        if renewal.is_ours(machine):
             certs.renew_if_due(
                 paths.store() / "certs", home, names=[name, *machine.tls_sans], addresses=[address.host], days=0
             )

@@ -93,7 +93,8 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     wanted = list(dict.fromkeys(machines)) or [names.DEFAULT]
     for name in wanted:
         spec.check_name(name)
-    image = _image(asked["image"])
+    adopts = registry.load(asked["driver"] or default_driver()).adopts
+    image = "" if adopts else _image(asked["image"])
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
 
@@ -119,16 +120,10 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
     from machine.create import draft
 
     driver = asked["driver"] or default_driver()
-    machine = draft(
-        name,
-        driver,
-        image,
-        memory_mib=asked["memory"],
-        cpus=asked["cpus"],
-        disk_mib=asked["disk"],
-    )
+    kind = registry.load(driver)
+    memory, cpus, disk = (0, 0, 0) if kind.adopts else (asked["memory"], asked["cpus"], asked["disk"])
     return dataclasses.replace(
-        machine,
+        draft(name, driver, image, memory_mib=memory, cpus=cpus, disk_mib=disk),
         tls=not asked["no_tls"],
         tls_sans=asked["tls_san"],
         engine=Engine(
@@ -139,7 +134,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
             insecure_registries=asked["engine_insecure_registry"],
         ),
         options=_own_options(driver, asked),
-        **_common_options(driver, asked),
+        **{"ssh_user": kind.user, **_common_options(driver, asked)},
     )
 
 

@@ -205,8 +205,8 @@ def _object(row: Row) -> dict[str, object]:
         "driver": machine.driver if machine else None,
         "state": row.state,
         "url": row.url or None,
-        "memory_mib": machine.memory_mib if machine else None,
-        "cpus": machine.cpus if machine else None,
+        "memory_mib": machine.memory_mib or None if machine else None,
+        "cpus": machine.cpus or None if machine else None,
         "docker": row.docker or None,
         "error": row.error or None,
         "warning": row.warning or None,
@@ -259,6 +259,7 @@ def _fields(row: Row) -> dict[str, Value]:
         "Error": " ".join((row.error or row.warning).split()),
         "DockerVersion": f"v{row.docker}" if row.docker else "Unknown",
         "ResponseTime": f"{row.seconds * 1000:.1f}ms" if row.seconds < 1 else f"{row.seconds:.3f}s",
-        "Memory": human(machine.memory_mib) if machine else "",
-        "CPUs": machine.cpus if machine else "",
+        # Of a host that was there before nothing is known.
+        "Memory": human(machine.memory_mib) if machine and machine.memory_mib else "",
+        "CPUs": machine.cpus if machine and machine.cpus else "",
     }

@@ -195,7 +195,7 @@ def test_each_hint_names_verbs_and_options_that_there_are() -> None:
 
 def test_every_verb_is_a_command() -> None:
     for verb, (module, text) in cli.VERBS.items():
-        command = getattr(importlib.import_module(f"machine.cli.{module}"), verb.replace("-", "_"))
+        command = getattr(importlib.import_module(f"machine.cli.{module}"), cli._function(verb))
         assert isinstance(command, click.Command)
         assert text.endswith(".")
 

@@ -1,0 +1,140 @@
+"""A Linux host that is there already, and that SSH reaches: the core sets Docker up on it.
+
+The host isn't ours: it is never switched on or off, and rm leaves it, with its Docker, as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from machine.driver import Driver, State
+from machine.errors import CheckFailed, DriverFailed
+from machine.spec import Address
+
+TIMEOUT = 5.0
+# What ssh itself tries, the best first.
+_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+
+@dataclass(frozen=True)
+class Options:
+    ip_address: str = field(default="", metadata={"help": "The host's address or name", "envvar": "GENERIC_IP_ADDRESS"})
+    ssh_user: str = field(
+        default="root",
+        metadata={
+            "help": "Who logs in: root, or one who may use sudo without a password",
+            "envvar": "GENERIC_SSH_USER",
+            "sets": "ssh_user",
+            "convert": str,
+        },
+    )
+    ssh_key: str = field(
+        default="", metadata={"help": "The private key; one of ~/.ssh when absent", "envvar": "GENERIC_SSH_KEY"}
+    )
+    ssh_port: int = field(default=22, metadata={"help": "The port of its SSH server", "envvar": "GENERIC_SSH_PORT"})
+    engine_port: int = field(default=2375, metadata={"help": "Docker's port", "envvar": "GENERIC_ENGINE_PORT"})
+    host_key: str = field(
+        default="",
+        metadata={
+            "help": "The host's public key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...); it is trusted at"
+            " the first connection when absent",
+            "envvar": "GENERIC_HOST_KEY",
+        },
+    )
+    install_url: str = field(
+        default="",
+        metadata={
+            "help": "A script that installs Docker, in the place of the distribution's own package",
+            "flag": "--engine-install-url",
+            "envvar": "MACHINE_DOCKER_INSTALL_URL",
+        },
+    )
+
+
+class Generic(Driver):
+    name: ClassVar[str] = "generic"
+    Options: ClassVar[type] = Options
+    loopback: ClassVar[bool] = False
+    adopts: ClassVar[bool] = True
+    user: ClassVar[str] = "root"
+
+    def check(self) -> list[str]:
+        if not self._host:
+            raise CheckFailed("which host?", hint="--driver generic --generic-ip-address HOST")
+        self._key()
+        self._reach()
+        return []
+
+    def create(self) -> None:
+        target = self.home.ssh_key
+        if not target.exists():
+            target.touch(mode=0o600)
+            shutil.copyfile(self._key(), target)
+            # ssh takes the public half for the private one's when it stands beside it.
+            public = self._key().with_name(f"{self._key().name}.pub")
+            if public.exists():
+                shutil.copyfile(public, target.with_name(f"{target.name}.pub"))
+
+    def start(self) -> None:
+        try:
+            self._reach()
+        except CheckFailed as error:
+            raise DriverFailed(f"{error.message}: the host isn't ours to switch on") from error
+
+    def stop(self) -> None:
+        raise DriverFailed(
+            "the host isn't ours to switch off", hint=f"if you mean it: machine ssh {self.machine.name} sudo poweroff"
+        )
+
+    def kill(self) -> None:
+        self.stop()
+
+    def remove(self) -> None:
+        return None
+
+    def state(self) -> State:
+        try:
+            self._reach()
+        except CheckFailed:
+            return State.STOPPED
+        return State.RUNNING
+
+    def address(self) -> Address:
+        return Address(self._host, self._number("engine_port"), self._number("ssh_port"))
+
+    def host_key(self) -> str:
+        return str(self.machine.options.get("host_key", ""))
+
+    def diagnosis(self) -> str:
+        return f"the host's SSH server {'answers' if self.state() is State.RUNNING else 'does not answer'}"
+
+    @property
+    def _host(self) -> str:
+        return str(self.machine.options.get("ip_address", ""))
+
+    def _number(self, option: str) -> int:
+        return int(str(self.machine.options.get(option, getattr(Options, option))))
+
+    def _key(self) -> Path:
+        if given := str(self.machine.options.get("ssh_key", "")):
+            candidates = [Path(given).expanduser()]
+        else:
+            candidates = [Path.home() / ".ssh" / name for name in _KEYS]
+        for path in candidates:
+            if path.is_file():
+                return path
+        raise CheckFailed(f"there is no key {' or '.join(map(str, candidates))}", hint="--generic-ssh-key FILE")
+
+    def _reach(self) -> None:
+        place = (self._host, self._number("ssh_port"))
+        try:
+            socket.create_connection(place, TIMEOUT).close()
+        except OSError as error:
+            raise CheckFailed(
+                f"{place[0]} doesn't answer on port {place[1]}: {error.strerror or error}",
+                hint="see that the host runs, and that its SSH server has that port: --generic-ssh-port",
+            ) from error

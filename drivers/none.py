@@ -1,0 +1,80 @@
+"""A Docker daemon that runs somewhere: nothing but its URL, and the certificates for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from machine import files
+from machine.driver import Driver, State
+from machine.errors import CheckFailed, DriverFailed
+from machine.spec import Address
+
+PORTS = {True: 2376, False: 2375}
+_FILES = ("ca", "cert", "key")
+
+
+@dataclass(frozen=True)
+class Options:
+    url: str = field(default="", metadata={"help": "tcp://HOST:PORT", "flag": "--url"})
+    ca: str = field(default="", metadata={"help": "The CA of the daemon's certificate; the store's own when absent"})
+    cert: str = field(default="", metadata={"help": "The client's certificate"})
+    key: str = field(default="", metadata={"help": "The client's key"})
+
+
+class Nothing(Driver):
+    name: ClassVar[str] = "none"
+    Options: ClassVar[type] = Options
+    loopback: ClassVar[bool] = False
+    adopts: ClassVar[bool] = True
+    over_ssh: ClassVar[bool] = False
+
+    def check(self) -> list[str]:
+        self._address()
+        given = {name: path for name in _FILES if (path := str(self.machine.options.get(name, "")))}
+        if given and len(given) < len(_FILES):
+            raise CheckFailed("the CA, the client's certificate and its key go together", hint="give all three")
+        for path in given.values():
+            if not Path(path).expanduser().is_file():
+                raise CheckFailed(f"there is no file {path}", hint="see --none-ca, --none-cert and --none-key")
+        if given and not self.machine.tls:
+            raise CheckFailed("--no-tls needs no certificates", hint="leave out one of the two")
+        return []
+
+    def create(self) -> None:
+        for name, target in zip(_FILES, (self.home.ca, self.home.cert, self.home.key), strict=True):
+            if path := str(self.machine.options.get(name, "")):
+                files.write(target, Path(path).expanduser().read_bytes(), 0o600 if name == "key" else 0o644)
+
+    def start(self) -> None:
+        return None
+
+    def stop(self) -> None:
+        raise DriverFailed("hosts without a driver cannot be stopped")
+
+    def kill(self) -> None:
+        raise DriverFailed("hosts without a driver cannot be killed")
+
+    def remove(self) -> None:
+        return None
+
+    def state(self) -> State:
+        return State.RUNNING
+
+    def address(self) -> Address:
+        try:
+            return self._address()
+        except CheckFailed as error:
+            raise DriverFailed(error.message) from error
+
+    def _address(self) -> Address:
+        url = str(self.machine.options.get("url", ""))
+        try:
+            parts = urlsplit(url)
+            if parts.hostname and parts.scheme in {"tcp", "http", "https"} and parts.path in {"", "/"}:
+                return Address(parts.hostname, parts.port or PORTS[self.machine.tls])
+        except ValueError:  # a port that is no number
+            pass
+        raise CheckFailed(f'"{url}" is no URL of a Docker daemon', hint="--driver none --url tcp://HOST:2376")

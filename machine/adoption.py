@@ -1,0 +1,84 @@
+"""Taking a host that is there already: trusting its SSH key, setting Docker up on it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+
+from machine import certs, docker, files, identity, keys, paths, provision, ssh_config
+from machine.driver import Address, Driver, Machine
+from machine.errors import DockerFailed, SSHFailed
+from machine.paths import Home
+from machine.progress import Progress
+
+TIMEOUT = 10.0
+KIND = "ssh-ed25519"
+
+
+def set_up(machine: Machine, home: Home, driver: Driver, progress: Progress) -> None:
+    """Make the host what was asked for; a host that is so already isn't changed. Raises MachineError.
+
+    A daemon of which only the URL is known is left as it is, and need not answer now.
+    """
+    address = driver.address()
+    if driver.over_ssh:
+        if not home.known_hosts.exists():
+            progress.phase("looking at the host's key")
+            pin(home, address, driver.host_key(), progress)
+        ssh_config.write(machine, home, address)
+        if machine.tls:
+            identity.certify(machine, home, address)
+        for change in provision.provision(machine, home, address, progress):
+            progress.note(change)
+        return
+    if machine.tls and not home.ca.exists():
+        certs.share_client(paths.store() / "certs", home)
+    try:
+        answers = docker.ping(machine, home, address)
+    except DockerFailed as error:
+        progress.note(error.message)
+    else:
+        if not answers:
+            progress.note(f"nothing answers on {address.url} now")
+
+
+def pin(home: Home, address: Address, expected: str, progress: Progress) -> None:
+    """Write the host's key into known_hosts. expected: the key, or its fingerprint, or "" to trust what is shown.
+
+    Raises SSHFailed when there is no such key, or it isn't the one expected.
+    """
+    key = _shown(address)
+    if expected and expected not in {key, fingerprint(key)} and expected.split()[:2] != key.split():
+        raise SSHFailed(
+            f"{address.host} isn't the host that was meant: its key is {fingerprint(key)}",
+            hint="see which key the host has: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        )
+    if not expected:
+        progress.note(f"trusting the host's key {fingerprint(key)}, as it is shown now")
+    files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
+
+
+def fingerprint(key: str) -> str:
+    """As ssh-keygen -l prints it."""
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+def _shown(address: Address) -> str:
+    import paramiko  # 98 ms
+
+    try:
+        with socket.create_connection((address.host, address.ssh_port), TIMEOUT) as connection:
+            transport = paramiko.Transport(connection)
+            try:
+                transport.banner_timeout = TIMEOUT
+                transport.get_security_options().key_types = (KIND,)
+                transport.start_client(timeout=TIMEOUT)
+                return f"{KIND} {transport.get_remote_server_key().get_base64()}"
+            finally:
+                transport.close()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise SSHFailed(
+            f"{address.host}:{address.ssh_port} shows no {KIND} key: {error}", hint="see that its SSH server has one"
+        ) from error

@@ -1,0 +1,209 @@
+"""The drivers generic and none: hosts and daemons that are there already."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_host import FakeHost
+from real_sshd import USER, Server
+
+from machine import adoption, docker, keys, probe, provision, store, x509
+from machine.errors import SSHFailed
+from machine.paths import Home
+from machine.progress import Silent
+from machine.spec import Address
+
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A Debian host behind the SSH server: what provisioning does to it happens to this, and not to our own."""
+    fake = FakeHost("debian")
+    monkeypatch.setattr(provision, "OverSsh", lambda *_: fake)
+    monkeypatch.setattr(docker, "ping", lambda *_, **__: True)
+    return fake
+
+
+@pytest.fixture
+def words(sshd: Server, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words that make a machine of the driver generic, of our own SSH server."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys.generate(tmp_path / "key", "mine")
+    with sshd.authorized.open("a") as authorized:
+        authorized.write((tmp_path / "key.pub").read_text())
+    options = {
+        "ip-address": "127.0.0.1",
+        "ssh-port": sshd.address.ssh_port,
+        "ssh-user": USER,
+        "ssh-key": tmp_path / "key",
+    }
+    return ["-d", "generic", *(word for key, value in options.items() for word in (f"--generic-{key}", str(value)))]
+
+
+def test_a_host_is_taken(invoke: Invoke, words: list[str], host: FakeHost, sshd: Server) -> None:
+    ended = invoke("create", *words, "--engine-label", "stage=test", "far")
+    assert ended.code == 0, ended.err
+    public = Path(f"{sshd.host_key}.pub").read_text()
+    assert f"trusting the host's key {adoption.fingerprint(public)}" in ended.err
+    assert "far: note: installed Docker\n" in ended.err
+    made = store.load("far")
+    assert (made.driver, made.image, made.memory_mib, made.ssh_user) == ("generic", "", 0, USER)
+    assert json.loads(host.files["/etc/docker/daemon.json"])["labels"] == ["provider=generic", "stage=test"]
+    assert invoke("url", "far").out == "tcp://127.0.0.1:2375\n"
+    assert invoke("status", "far").out == "Running\n"
+    assert invoke("ssh", "far", "echo", "in").out == "in\n"
+    row = json.loads(invoke("ls", "--json").out)[0]
+    assert (row["driver"], row["memory_mib"], row["cpus"]) == ("generic", None, None)
+    assert invoke("provision", "far").out == "far: there was nothing to change\n"
+    assert invoke("start", "far").out == 'Machine "far" is already running.\n'
+
+
+def test_it_is_not_ours_to_switch_off(invoke: Invoke, words: list[str], host: FakeHost) -> None:
+    invoke("create", "-q", *words, "far")
+    for verb in ("stop", "kill"):
+        ended = invoke(verb, "far")
+        assert (ended.code, "machine ssh far sudo poweroff" in ended.err) == (1, True)
+    files = dict(host.files)
+    assert invoke("rm", "-y", "far").code == 0
+    assert host.files == files
+    assert store.names() == []
+
+
+def test_a_failure_leaves_no_machine_and_says_what_was_done(invoke: Invoke, words: list[str], host: FakeHost) -> None:
+    host.fails = "systemctl restart"
+    ended = invoke("create", "-q", *words, "far")
+    assert (ended.code, "done before: installed Docker" in ended.err) == (1, True)
+    assert store.names() == []
+    host.fails = ""
+    assert invoke("create", "-q", *words, "far").code == 0
+    assert sum("apt-get" in command for command in host.ran) == 2
+
+
+def test_the_host_key_is_pinned(invoke: Invoke, words: list[str], host: FakeHost, sshd: Server) -> None:
+    public = Path(f"{sshd.host_key}.pub").read_text().strip()
+    for expected in (public, adoption.fingerprint(public)):
+        ended = invoke("create", *words, "--generic-host-key", expected, "far")
+        assert (ended.code, "trusting" in ended.err) == (0, False)
+        invoke("rm", "-y", "far")
+    ended = invoke("create", "-q", *words, "--generic-host-key", "SHA256:" + "x" * 43, "far")
+    assert (ended.code, "isn't the host that was meant" in ended.err) == (1, True)
+    assert store.names() == []
+
+
+def test_a_host_that_is_changed_later_is_refused(
+    invoke: Invoke, words: list[str], host: FakeHost, tmp_path: Path
+) -> None:
+    invoke("create", "-q", *words, "far")
+    keys.generate(tmp_path / "another", "host")
+    home = store.home("far")
+    address = probe.known("far")[2]
+    key = (tmp_path / "another.pub").read_text()
+    home.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
+    assert invoke("ssh", "far", "true").code == 255
+
+
+def test_what_is_wrong_is_found_before_anything_is_written(
+    invoke: Invoke, words: list[str], store: Path, tmp_path: Path
+) -> None:
+    assert "which host?" in invoke("create", "-d", "generic", "far").err
+    ended = invoke("create", *words[:-1], tmp_path / "absent", "far")
+    assert (ended.code, "there is no key" in ended.err) == (3, True)
+    ended = invoke("create", *words, "--generic-ssh-port", "1", "far")
+    assert (ended.code, "doesn't answer on port 1" in ended.err) == (3, True)
+    assert not (store / "machines").exists() or not list((store / "machines").iterdir())
+
+
+def test_a_server_without_such_a_key(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closer = threading.Thread(target=lambda: listener.accept()[0].close())
+        closer.start()
+        with pytest.raises(SSHFailed, match="shows no ssh-ed25519 key"):
+            adoption.pin(Home(tmp_path), Address("127.0.0.1", ssh_port=listener.getsockname()[1]), "", Silent())
+        closer.join(5)
+
+
+def test_certificates_of_a_host_are_renewed(invoke: Invoke, words: list[str], host: FakeHost) -> None:
+    invoke("create", "-q", *words, "far")
+    before = host.files["/etc/docker/tls/server.pem"]
+    assert invoke("regenerate-certs", "-f", "-q", "far").code == 0
+    assert host.files["/etc/docker/tls/server.pem"] == store.home("far").server_cert.read_text() != before
+
+
+@pytest.fixture
+def engine() -> Iterator[str]:
+    """The URL of a Docker daemon without TLS."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"OK" if self.path == "/_ping" else b'{"Version": "28.5.1"}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_daemon_without_tls(invoke: Invoke, store: Path, engine: str) -> None:
+    ended = invoke("create", "-d", "none", "--url", engine, "--no-tls", "there")
+    assert (ended.code, "note" in ended.err) == (0, False)
+    assert invoke("url", "there").out == f"{engine}\n"
+    assert invoke("status", "there").out == "Running\n"
+    assert invoke("version", "there").out == "28.5.1\n"
+    assert f'export DOCKER_HOST="{engine}"' in invoke("env", "there").out
+    assert "DOCKER_CERT_PATH" in invoke("env", "there").out.partition("export")[0]
+    assert json.loads(invoke("ls", "--json").out)[0]["docker"] == "28.5.1"
+    assert invoke("stop", "there").code == 1
+    assert invoke("ssh", "there", "true").code == 2
+    assert invoke("regenerate-certs", "-f", "there").out == "Regenerated TLS certificates\n"
+    assert invoke("rm", "-y", "there").code == 0
+    assert not (store / "machines" / "there").exists()
+
+
+def test_a_daemon_that_does_not_answer_now(invoke: Invoke, store: Path) -> None:
+    ended = invoke("create", "-d", "none", "--url", "tcp://127.0.0.1:1", "--no-tls", "later")
+    assert (ended.code, "nothing answers on tcp://127.0.0.1:1 now" in ended.err) == (0, True)
+
+
+def test_certificates_that_are_given(invoke: Invoke, store: Path, tmp_path: Path) -> None:
+    ca = x509.new_ca("theirs")
+    client = x509.issue(ca, "client", usage="client")
+    for name, raw in (("ca", ca.cert_pem()), ("cert", client.cert_pem()), ("key", client.key_pem())):
+        (tmp_path / name).write_bytes(raw)
+    given = [word for name in ("ca", "cert", "key") for word in (f"--none-{name}", tmp_path / name)]
+    url = ["-d", "none", "--url", "tcp://127.0.0.1:1"]
+    assert invoke("create", *url, *given[:4], "b").code == 3
+    assert invoke("create", *url, *given, "--no-tls", "b").code == 3
+    assert invoke("create", *url, *given[:5], tmp_path / "absent", "b").code == 3
+    assert invoke("create", *url, *given, "b").code == 0
+    home = store / "machines" / "b"
+    assert [(home / f"{name}.pem").read_bytes() for name in ("ca", "cert", "key")] == [
+        (tmp_path / name).read_bytes() for name in ("ca", "cert", "key")
+    ]
+    assert (home / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_stores_own_certificates_where_none_are_given(invoke: Invoke, store: Path) -> None:
+    assert invoke("create", "-q", "-d", "none", "--url", "tcp://127.0.0.1", "b").code == 0
+    assert invoke("url", "b").out == "tcp://127.0.0.1:2376\n"
+    assert (store / "machines/b/ca.pem").read_bytes() == (store / "certs/ca.pem").read_bytes()
+    assert not (store / "machines/b/server.pem").exists()
+
+
+@pytest.mark.parametrize("url", ["", "unix:///var/run/docker.sock", "tcp://", "tcp://h:x", "tcp://h/v1.24", "h:2375"])
+def test_what_is_no_url(invoke: Invoke, store: Path, url: str) -> None:
+    ended = invoke("create", "-d", "none", "--url", url, "b")
+    assert (ended.code, "is no URL of a Docker daemon" in ended.err) == (3, True)
