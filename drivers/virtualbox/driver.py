@@ -68,6 +68,8 @@ class VirtualBox(Driver):
             for words in share.words(self.machine, shared):
                 call(*words)
         network.attach(self.machine, self.home, self.options, call)
+        for card in self.interfaces()[1:]:
+            self.say(f"its address on the host-only network is {card.address.partition('/')[0]}")
         # The last call makes it whole.
         call(*settings.attach_disk(self.uuid, disk))
 

@@ -297,6 +297,25 @@ def test_without_the_network_driver_a_host_only_card_fails_and_nothing_is_left(r
     assert rig.leftovers() == []
 
 
+def test_a_bridged_card(rig: Rig, make: Make) -> None:
+    names = [block["Name"] for block in parse.blocks(rig("list", "bridgedifs"))]
+    if not names:
+        pytest.skip("this host has no interface to bridge to")
+    driver = make(bridged=names[0])
+    assert driver.check() == []
+    driver.create()
+    fields = show(rig, driver).fields
+    assert (fields["nic2"], fields["bridgeadapter2"], fields["nictype2"]) == ("bridged", names[0], "virtio")
+    with pytest.raises(CheckFailed, match="no interface 'nosuch'"):
+        make(bridged="nosuch").check()
+
+
+def test_efi(rig: Rig, make: Make) -> None:
+    driver = make(firmware="efi")
+    driver.create()
+    assert show(rig, driver).fields["firmware"] == "EFI"
+
+
 def test_a_machine_that_was_removed_behind_our_back(rig: Rig, make: Make) -> None:
     driver = make()
     driver.create()
