@@ -31,8 +31,11 @@ class Uri:
         self.host = parts.hostname or ""
         self.user = parts.username or ""
         self.port = parts.port
-        self.keyfile = parse_qs(parts.query).get("keyfile", [""])[0]
-        self.known_hosts = parse_qs(parts.query).get("known_hosts", [""])[0]
+        # Parameters of libvirt's own transport (libvirt.org/uri.html), which our tunnel goes by as well.
+        given = parse_qs(parts.query)
+        self.keyfile = given.get("keyfile", [""])[0]
+        self.command = given.get("command", ["ssh"])[0]
+        self.no_verify = given.get("no_verify", ["0"])[0] != "0"
         self.is_session = parts.path == "/session"
 
     def __str__(self) -> str:

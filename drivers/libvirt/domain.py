@@ -81,8 +81,9 @@ def _mark(domain: libvirt.virDomain) -> tuple[str, ...] | None:
         if is_error(error, "NO_DOMAIN_METADATA", "NO_DOMAIN"):
             return None
         raise
-    found = ElementTree.fromstring(text)
-    return tuple(found.findtext(f"{{{NAMESPACE}}}{key}", "") for key in ("name", "store", "host"))
+    # libvirt may leave the name space out of what it returns.
+    found = {element.tag.rpartition("}")[2]: element.text or "" for element in ElementTree.fromstring(text)}
+    return tuple(found.get(key, "") for key in ("name", "store", "host"))
 
 
 def mac(domain: libvirt.virDomain) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from machine import files
 from machine.driver import Address, Driver, Snapshot, State
-from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage
+from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolMissing
 from machine.paths import Image
 from machine.run import which
 
-from . import domain, hypervisor, snapshots
+from . import domain, forwards, helper, hypervisor, snapshots
 from .connection import Connection, explained
 from .network import Network
 from .volumes import Pool
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import libvirt
 
 ADDRESS = "address"
+# Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
+SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,13 @@ class Libvirt(Driver):
         uri = self.connection.uri
         if uri.is_session and uri.is_remote:
             raise CheckFailed(f"a session on another host can't be reached: {uri}", hint="use its system: …/system")
+        if uri.over_ssh:
+            self._check_tunnel()
         self._check_room()
         return hypervisor.choose(self._option("domain_type"), self.connection, self.home, self.run).notes
 
     def create(self) -> None:
-        if self._find() is not None:
+        if self.find() is not None:
             return
         image = Image(self.machine.image)
         if not image.kernel.exists():
@@ -104,11 +109,12 @@ class Libvirt(Driver):
             self._make_ready()
             saved = there.hasManagedSaveImage()
             if not saved:
-                self.pool.replace(self._volume("seed.iso"), self.home.seed)
+                self.pool.replace(self.volume("seed.iso"), self.home.seed)
                 self._rotate_console()
             there.create()
             if saved:
                 self._set_clock(there)
+        self._help()
 
     def stop(self) -> None:
         there = self._domain()
@@ -136,24 +142,31 @@ class Libvirt(Driver):
         if not self.machine.uuid:
             self._remove_unknown()
             return
-        if (there := self._find()) is not None:
+        if (there := self.find()) is not None:
             self._undefine(there)
         self._remove_volumes(self.machine.uuid)
         if not self.connection.uri.is_session:
             self.network.release(self.machine.mac)
 
     def state(self) -> State:
-        return hypervisor.state(self._domain())
+        state = hypervisor.state(self._domain())
+        if state is State.RUNNING:
+            self._help()
+        return state
 
     def address(self) -> Address:
         if self.machine.address:
             return self.machine.address
-        return Address(self._reserved())
+        return Address(self.reserved())
 
     def warnings(self) -> list[str]:
+        found = [f"port {port} is published, but can't be forwarded on this host" for port in helper.taken(self.home)]
+        return found + self._warnings_of_network()
+
+    def _warnings_of_network(self) -> list[str]:
         if self.connection.uri.is_session:
             return []
-        lease, reserved = self.network.lease(self.machine.mac), self._reserved()
+        lease, reserved = self.network.lease(self.machine.mac), self.reserved()
         if lease and lease != reserved:
             return [f"the machine has taken the address {lease}, though {reserved} is reserved for it"]
         return []
@@ -197,14 +210,19 @@ class Libvirt(Driver):
         with explained("libvirt doesn't tell whether the machine is started by itself"):
             return bool(self._domain().autostart())
 
+    def _help(self) -> None:
+        """Start the helper where there is none: this host, or the helper, may have ended before the machine did."""
+        if self.on_loopback():
+            helper.ensure(self.home)
+
     def _option(self, name: str) -> str:
         return str(self.machine.options.get(name) or getattr(Options, name))
 
-    def _find(self) -> libvirt.virDomain | None:
+    def find(self) -> libvirt.virDomain | None:
         return self.connection.domain(self.machine.uuid)
 
     def _domain(self) -> libvirt.virDomain:
-        if (there := self._find()) is None:
+        if (there := self.find()) is None:
             name = self.machine.name
             raise DriverFailed(
                 f'the domain of the machine "{name}" is no longer defined on {self.connection.uri}',
@@ -212,7 +230,7 @@ class Libvirt(Driver):
             )
         return there
 
-    def _volume(self, what: str) -> str:
+    def volume(self, what: str) -> str:
         return f"machine-{self.machine.uuid}-{what}"
 
     def _parts(self, image: Image) -> domain.Parts:
@@ -222,8 +240,8 @@ class Libvirt(Driver):
             what: self.pool.shared(f"machineos-{image.digest}-{what}", path, self.say).path()
             for what, path in (("image", image.file), ("kernel", image.kernel), ("initrd", image.initrd))
         }
-        disk = self.pool.make(self._volume("disk.qcow2"), size=self.machine.disk_mib << 20, format="qcow2")
-        seed = self.pool.make(self._volume("seed.iso"), size=0)
+        disk = self.pool.make(self.volume("disk.qcow2"), size=self.machine.disk_mib << 20, format="qcow2")
+        seed = self.pool.make(self.volume("seed.iso"), size=0)
         return domain.Parts(
             name=self._free_name(),
             type=chosen.type,
@@ -232,7 +250,7 @@ class Libvirt(Driver):
             command_line=image.command_line.read_text().strip(),
             disk=disk.path(),
             seed=seed.path(),
-            console=str(self.home.console),
+            console=self._console(),
             network="" if self.connection.uri.is_session else self.network.name,
             user_network=self._user_network(),
             **shared,
@@ -276,13 +294,31 @@ class Libvirt(Driver):
                 hint="make room, or choose another: --libvirt-pool NAME",
             )
 
+    def _check_tunnel(self) -> None:
+        if which(self.connection.uri.command) is None:
+            raise ToolMissing(self.connection.uri.command, hint="sudo apt install openssh-client")
+        if len(os.fsencode(self.home / forwards.CONTROL)) > SOCKET_PATH - forwards.SUFFIX:
+            raise CheckFailed(
+                f"the path of the store is too long for a socket: {self.home.folder}",
+                hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",
+            )
+
     def _make_ready(self) -> None:
         """Start what the domain lies on: after a reboot of the host it may not have been started by itself."""
         self.pool.ready()
         if not self.connection.uri.is_session:
             self.network.ready()
 
+    def _console(self) -> str:
+        """Where the console's log lies, on the hypervisor's host: there it is a volume, which the helper fetches."""
+        if self.connection.uri.is_remote:
+            return str(self.pool.make(self.volume("console.log"), size=0).path())
+        return str(self.home.console)
+
     def _rotate_console(self) -> None:
+        if self.connection.uri.is_remote:
+            self.pool.delete(self.volume("console.log"))
+            self.pool.make(self.volume("console.log"), size=0)
         # Made here, so that it is ours: libvirt's virtlogd, which is root, only adds to it.
         if self.home.console.exists():
             self.home.console.replace(self.home.console.with_suffix(".log.1"))
@@ -337,7 +373,7 @@ class Libvirt(Driver):
                 if not self.connection.uri.is_session:
                     self.network.release(mac)
 
-    def _reserved(self) -> str:
+    def reserved(self) -> str:
         try:
             return (self.home / ADDRESS).read_text().strip()
         except FileNotFoundError as error:

@@ -26,8 +26,8 @@ FOR_DRIVERS = {
     "render",
     "seed",
 }
-# Whether hardware acceleration works is the same question for every driver that runs QEMU.
-SHARED = {"machine.drivers.qemu.acceleration"}
+# Whether acceleration works, and what containers publish, are the same questions for every driver that runs QEMU.
+SHARED = {"machine.drivers.qemu.acceleration", "machine.drivers.qemu.ports"}
 # Who may start processes. The rest calls machine.run, which cleans the environment and explains what is missing.
 STARTS_PROCESSES = {"machine.run"}
 

@@ -78,6 +78,14 @@ def test_nobody_gets_in_without_a_certificate(made: Place) -> None:
     assert refused.code != 0
 
 
+def test_a_published_port_is_reached_at_the_machines_address(made: Place) -> None:
+    made.docker(DEV, "run", "-d", "--name", "web", "-p", "8080:80", "busybox", "httpd", "-f", "-h", "/etc")
+    url = f"http://{made.machine('ip', DEV).out.strip()}:8080/passwd"
+    until(lambda: "root" in made.execute("curl", "-s", "-m", "5", url, code=None).out, f"an answer of {url}")
+    made.docker(DEV, "rm", "-f", "web")
+    until(lambda: made.execute("curl", "-s", "-m", "5", url, code=None).code, f"no answer of {url}")
+
+
 def test_the_console_is_kept(made: Place) -> None:
     assert "docker is ready" in made.machine("logs", DEV).out
 

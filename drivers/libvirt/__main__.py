@@ -1,0 +1,8 @@
+"""The helper process of a running machine on loopback: python -m machine.drivers.libvirt HOME."""
+
+import sys
+
+from .helper import main
+
+if __name__ == "__main__":
+    main(sys.argv[1])

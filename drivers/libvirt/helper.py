@@ -1,0 +1,189 @@
+"""The helper process of a running machine that is reached on loopback.
+
+It ends when the machine does, of which libvirt's events tell. Meanwhile it keeps the SSH tunnel to another host up,
+brings that host's console here, and forwards the ports that containers publish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine import docker, files, store
+from machine.errors import DockerFailed, MachineError
+from machine.paths import Home
+from machine.run import detach, run
+
+from .forwards import CONTROL, Forwards, Port, Slirp, Tunnel
+
+if TYPE_CHECKING:
+    import libvirt
+
+    from .driver import Libvirt
+
+LOCK = "helper.lock"
+LOG = "helper.log"
+TAKEN = "ports.json"
+PAUSE = 0.5
+# How often the console is fetched from another host, and the machine's state is asked should an event be lost.
+TICK = 1.0
+
+
+def ensure(home: Home) -> None:
+    """Start the helper of the machine unless it is there."""
+    with _lock(home) as free:
+        pass
+    if free:
+        with (home / LOG).open("ab") as log:
+            detach([sys.executable, "-m", "machine.drivers.libvirt", home.folder], output=log)
+
+
+def main(folder: str) -> None:
+    from .driver import Libvirt
+
+    home = Home(Path(folder))
+    with _lock(home) as free:
+        if free:
+            helper = Helper(Libvirt(store.read(home), home, run))
+            try:
+                helper.watch()
+            finally:
+                helper.close()
+    os._exit(0)  # whatever the threads wait for
+
+
+def taken(home: Home) -> list[str]:
+    """The published ports that couldn't be forwarded, as "8080/tcp"."""
+    try:
+        found = json.loads((home / TAKEN).read_text())
+    except (OSError, ValueError):
+        return []
+    return [str(port) for port in found] if isinstance(found, list) else []
+
+
+class Helper:
+    def __init__(self, driver: Libvirt) -> None:
+        import libvirt
+
+        libvirt.virEventRegisterDefaultImpl()
+        self.driver = driver
+        self.ended = threading.Event()
+        self.tunnel: Tunnel | None = None
+        self.console = Console(driver) if driver.connection.uri.over_ssh else None
+        self._watched: libvirt.virConnect | None = None
+        forwards = self._forwards()
+        threading.Thread(target=self._follow, args=(forwards,), daemon=True).start()
+
+    def watch(self) -> None:
+        """Return when the machine has ended, or was removed."""
+        import libvirt
+
+        libvirt.virEventAddTimeout(int(TICK * 1000), lambda timer, opaque: None, None)
+        while self.driver.home.folder.exists():
+            try:
+                there = self.driver.find()
+                if there is None or not there.isActive():
+                    break
+                self._subscribe(there)
+                if self.console:
+                    self.console.fetch()
+                libvirt.virEventRunDefaultImpl()
+            except (MachineError, libvirt.libvirtError):
+                time.sleep(TICK)  # the connection was lost; the machine need not be
+        if self.console:
+            with contextlib.suppress(MachineError, libvirt.libvirtError):
+                self.console.fetch()
+
+    def close(self) -> None:
+        self.ended.set()
+        if self.tunnel:
+            self.tunnel.close()
+
+    def _subscribe(self, there: libvirt.virDomain) -> None:
+        """An event of the machine ends virEventRunDefaultImpl at once."""
+        import libvirt
+
+        connection = self.driver.connection.raw
+        if connection is not self._watched:
+            kind = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+            connection.domainEventRegisterAny(there, kind, lambda *_: None, None)
+            self._watched = connection
+
+    def _forwards(self) -> Forwards:
+        driver, address = self.driver, self.driver.address()
+        if driver.connection.uri.over_ssh:
+            control = driver.home / CONTROL
+            self.tunnel = Tunnel(driver.connection.uri, control, address, driver.reserved(), driver.run)
+            threading.Thread(target=self._keep_open, args=(self.tunnel,), daemon=True).start()
+            return self.tunnel
+        there = driver.find()
+        if there is not None and "user,id=machine," in there.XMLDesc():
+            return Slirp(there, address)
+        return Forwards([])
+
+    def _keep_open(self, tunnel: Tunnel) -> None:
+        while not self.ended.is_set():
+            tunnel.hold(self.driver.home / LOG)
+            time.sleep(PAUSE)
+
+    def _follow(self, forwards: Forwards) -> None:
+        driver = self.driver
+        client = docker.Client(driver.machine, driver.home, driver.address())
+        while not self.ended.is_set():
+            with contextlib.suppress(DockerFailed):
+                follow(driver.home, forwards, client)
+            time.sleep(PAUSE)
+
+
+class Console:
+    """The console's log on another host, which is a volume there; what is added to it is added to the one here."""
+
+    def __init__(self, driver: Libvirt) -> None:
+        self.driver = driver
+        self.offset = driver.home.console.stat().st_size if driver.home.console.exists() else 0
+
+    def fetch(self) -> None:
+        volume = self.driver.pool.volume(self.driver.volume("console.log"))
+        if volume is None:
+            return
+        stream = self.driver.connection.raw.newStream()
+        volume.download(stream, self.offset, 0)
+        with self.driver.home.console.open("ab") as console:
+            while block := stream.recv(1 << 16):
+                self.offset += len(block)
+                console.write(block)
+        stream.finish()
+
+
+def follow(home: Home, forwards: Forwards, client: docker.Client) -> None:
+    """Keep the forwards in line as long as Docker answers. Raises DockerFailed when it no longer does."""
+    from ..qemu.ports import published  # noqa: TID252 - no import of ours names machine.drivers
+
+    noted: set[Port] | None = None
+    for _ in client.container_events():
+        containers = client.get("/containers/json")
+        assert isinstance(containers, list)
+        forwards.bring_in_line(published(containers))
+        if forwards.taken != noted:
+            noted = set(forwards.taken)
+            files.write(home / TAKEN, json.dumps(sorted(f"{port}/{protocol}" for protocol, port in noted)))
+
+
+@contextlib.contextmanager
+def _lock(home: Home) -> Iterator[bool]:
+    """Whether no helper holds the lock; while the block lasts it is ours. A process that ends drops it."""
+    with (home / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
