@@ -7,19 +7,21 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from machine import wait
 from machine.driver import Driver, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image
-from machine.seed import Interface, Mount
 
 from . import host, leftovers, network, parse, ports, settings, share
 from .options import Options as VirtualBoxOptions
 from .options import of
 from .parse import Info
 from .vboxmanage import LONG, VBoxManage
+
+if TYPE_CHECKING:
+    from machine.seed import Interface, Mount
 
 DISK = "disk.vdi"
 _OFF = {State.STOPPED, State.SAVED}

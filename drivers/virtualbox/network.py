@@ -15,16 +15,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from machine import files
 from machine.driver import Machine
 from machine.errors import CheckFailed, DriverFailed, MachineError, Usage
 from machine.paths import Home
-from machine.seed import Interface
 
 from . import parse, settings
 from .options import HOSTONLY_CIDR, Options
 from .vboxmanage import VBoxManage
+
+if TYPE_CHECKING:
+    from machine.seed import Interface
 
 NOTE = "hostonly.json"
 # The machines' addresses, counted from the network's: below those that VirtualBox's and docker-machine's DHCP servers
@@ -119,6 +122,8 @@ def interfaces(machine: Machine, home: Home) -> tuple[Interface, ...]:
     network = _read(home)
     if network is None:
         return ()
+    from machine.seed import Interface
+
     return (Interface(machine.mac), Interface(settings.second_mac(machine), network.address))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
-from xml.etree import ElementTree
 
 from machine.driver import Snapshot, State
 
@@ -137,6 +136,8 @@ def version(text: str) -> tuple[int, int, int] | None:
 
 def snapshots(settings: str) -> list[tuple[str, Snapshot]]:
     """UUID and snapshot, oldest first, of a .vbox file: VBoxManage tells no times."""
+    from xml.etree import ElementTree  # each look at a machine's state would pay for it
+
     found = [
         (
             node.get("uuid", "").strip("{}"),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from machine.driver import Machine
 from machine.errors import CheckFailed
-from machine.seed import Mount
 
 from .options import Options
+
+if TYPE_CHECKING:
+    from machine.seed import Mount
 
 NAME = "home"
 # Its own there: a mount over it would hide what the guest needs.
@@ -45,6 +48,8 @@ class Share:
 
     @property
     def mount(self) -> Mount:
+        from machine.seed import Mount
+
         return Mount(NAME, self.path, "vboxsf", _OWNER)
 
 
