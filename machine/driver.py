@@ -11,13 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from machine.errors import DriverFailed
 from machine.paths import Home
-from machine.run import Run
 from machine.spec import Address, Machine
 
 if TYPE_CHECKING:
+    from machine.run import Run
     from machine.seed import Interface, Mount
 
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     "Driver",
     "Machine",
     "NoOptions",
+    "Resize",
     "Snapshot",
     "Snapshots",
     "State",
     "Suspend",
+    "Template",
 ]
 
 
@@ -46,6 +50,21 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class NoOptions:
     """The Options of a driver that has none."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A booted machine that new ones are cloned from.
+
+    key: its name; created in ISO 8601; size_mib: what it takes on disk; what: of which system and settings, in words;
+    stale: why no new machine is cloned from it any more, "" when some are.
+    """
+
+    key: str
+    created: str
+    size_mib: int
+    what: str
+    stale: str
 
 
 class Driver(ABC):
@@ -125,6 +144,16 @@ class Driver(ABC):
         """What is amiss with a running machine without breaking it (a port that is taken): `status` shows it."""
         return []
 
+    @classmethod
+    def templates(cls, store: Path) -> list[Template]:
+        """The booted machines that this driver keeps in the store to clone new ones from."""
+        return []
+
+    @classmethod
+    def remove_template(cls, store: Path, key: str) -> None:
+        """Remove the template of that key; machines cloned from it stay as they are."""
+        raise DriverFailed(f"{cls.name} machines are made without templates")
+
     def diagnosis(self) -> str:
         """Lines that help when a wait has timed out: the hypervisor's view, its log."""
         return f"the hypervisor says: {self.state()}"
@@ -165,6 +194,14 @@ class Snapshots(Protocol):
 
     def forget(self, name: str) -> None:
         """Remove the snapshot. Raises DriverFailed when there is none of that name."""
+
+
+@runtime_checkable
+class Resize(Protocol):
+    """Other sizes for a machine that is there."""
+
+    def resize(self, wanted: Machine) -> list[str]:
+        """Bring memory_mib, cpus and disk_mib in line with wanted; returns those that wait for the next start."""
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError
 from machine.paths import Home
 
-from . import saved, template
+from . import saved, sizes, template
 from .argv import AGENT, CLONE_OF, DISK, MONITOR, RESUME, Memory
 from .qmp import GuestAgent, Qmp
 from .template import Recipe, Template
@@ -80,10 +80,9 @@ def start(qemu: Qemu) -> None:
 
 def recipe(qemu: Qemu) -> Recipe:
     machine, host = qemu.machine, qemu.host()
-    binary = Path(host.binary).stat()
     return Recipe(
         image=machine.image,
-        qemu=f"{host.binary} {binary.st_size} {binary.st_mtime_ns}",
+        qemu=f"{host.binary} {template.qemu_mark(Path(host.binary))}",
         accelerator=host.accelerator,
         cpu=host.cpu if host.accelerator == "tcg" else f"{host.cpu} {_processor()}",
         cpus=machine.cpus,
@@ -160,16 +159,9 @@ def _empty_free_memory(monitor: Qmp, base_mib: int) -> None:
 def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None:
     """Give the clone the memory and the disk that was asked for: the guest takes them while it runs."""
     if more := machine.memory_mib - memory.base_mib:
-        plug(monitor, more)
+        sizes.plug(monitor, more)
     if machine.disk_mib > disk_mib:
-        monitor.execute("block_resize", **{"node-name": "data", "size": machine.disk_mib << 20})
-
-
-def plug(monitor: Qmp, more_mib: int) -> None:
-    """Set how much memory the guest has beyond what it started with; virtio-mem takes blocks of 2 MiB."""
-    monitor.execute(
-        "qom-set", path="/machine/peripheral/memory", property="requested-size", value=(more_mib // 2 * 2) << 20
-    )
+        sizes.enlarge(monitor, machine.disk_mib)
 
 
 def _resume_channel(home: Home) -> socket.socket:

@@ -8,10 +8,12 @@ import os
 import platform
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from machine import files
-from machine.driver import Driver, Machine, State
+from machine.driver import Driver, Machine, Snapshot, State
+from machine.driver import Template as KeptTemplate
 from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
 from machine.paths import Home, Image
 from machine.run import detach, which
@@ -104,16 +106,16 @@ class Qemu(Driver):
             self.launch(Memory(self.machine.memory_mib))
         return self._forward_published_ports()
 
-    def launch(self, memory: Memory, *, incoming: bool = False) -> None:
+    def launch(self, memory: Memory, *, incoming: bool = False, paused: bool = False) -> None:
         """Start QEMU; it is there when this returns. Raises DriverFailed."""
         self._rotate_console()
         try:
-            self.run(self.argv(memory, incoming=incoming), timeout=60)
+            self.run([*self.argv(memory, incoming=incoming), *(["-S"] if paused else [])], timeout=60)
         except ToolFailed as error:
             raise self._explained(error) from error
 
     def stop(self) -> None:
-        with contextlib.suppress(DriverFailed), self._monitor() as monitor:
+        with contextlib.suppress(DriverFailed), self.monitor() as monitor:
             if monitor.execute("query-status").get("status") == "paused":
                 monitor.execute("cont")
             monitor.execute("system_powerdown")
@@ -130,13 +132,52 @@ class Qemu(Driver):
     def suspend(self) -> None:
         from . import saved
 
-        memory = self._running_memory()
         partial = self.home / f".{SUSPENDED}"
-        with self._monitor() as monitor:
+        with self.monitor() as monitor:
+            memory = self.running_memory(monitor)
             saved.save(monitor, partial)
         self.kill()
         files.write(self.home / SUSPENDED_MEMORY, json.dumps(memory))
         files.move(partial, self.home / SUSPENDED)
+
+    def resize(self, wanted: Machine) -> list[str]:
+        from . import sizes
+
+        return sizes.resize(self, wanted)
+
+    @classmethod
+    def templates(cls, store: Path) -> list[KeptTemplate]:
+        from . import template
+
+        return template.kept(store)
+
+    @classmethod
+    def remove_template(cls, store: Path, key: str) -> None:
+        from . import template
+
+        template.Template(template.folder(store) / key).remove()
+
+    def snapshot(self, name: str) -> None:
+        from . import snapshots
+
+        snapshots.take(self, name)
+
+    def snapshots(self) -> list[Snapshot]:
+        from . import snapshots
+
+        return snapshots.found(self)
+
+    def restore(self, name: str) -> None:
+        from . import snapshots
+
+        snapshots.restore(self, name)
+        if self.process.find():
+            self._forward_published_ports()
+
+    def forget(self, name: str) -> None:
+        from . import snapshots
+
+        snapshots.forget(self, name)
 
     def remove(self) -> None:
         self.process.kill()
@@ -201,30 +242,37 @@ class Qemu(Driver):
         return self.launch(Memory(self.machine.memory_mib))
 
     def _wake(self) -> None:
-        from . import clone, saved
+        from . import saved, sizes
 
         memory = json.loads((self.home / SUSPENDED_MEMORY).read_text())
         self.launch(Memory(memory["base_mib"], reporting=memory["reporting"]), incoming=True)
-        with self._monitor() as monitor:
-            clone.plug(monitor, memory["more_mib"])
+        with self.monitor() as monitor:
+            sizes.plug(monitor, memory["more_mib"])
             saved.load(monitor, self.home / SUSPENDED)
-        (self.home / SUSPENDED).unlink()
+        self.forget_suspended()
+        self.has_woken()
+
+    def has_woken(self) -> None:
+        """The guest goes on where it was, and has missed what time it is."""
         with contextlib.suppress(DriverFailed), self.agent() as agent:
             agent.set_time()
 
-    def _running_memory(self) -> dict[str, int | bool]:
+    def forget_suspended(self) -> None:
+        for name in (SUSPENDED, SUSPENDED_MEMORY):
+            (self.home / name).unlink(missing_ok=True)
+
+    def running_memory(self, monitor: Qmp) -> dict[str, int | bool]:
         """How the memory of the running QEMU is laid out: a state loads only into one that is laid out alike."""
-        with self._monitor() as monitor:
-            base = monitor.execute("query-memory-size-summary")["base-memory"]
-            more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
-            reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
+        base = monitor.execute("query-memory-size-summary")["base-memory"]
+        more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
+        reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
         return {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting}
 
     def _go_on(self) -> None:
-        with self._monitor() as monitor:
+        with self.monitor() as monitor:
             monitor.execute("cont")
 
-    def _monitor(self) -> Qmp:
+    def monitor(self) -> Qmp:
         return Qmp(self.home / MONITOR)
 
     def _binary(self) -> str:

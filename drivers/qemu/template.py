@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from machine import files
+from machine.driver import Template as Kept
 from machine.errors import DriverFailed
+from machine.paths import Image
 
 from .argv import DISK
 
@@ -111,6 +113,41 @@ def all_of(store: Path) -> Iterator[Template]:
         for path in sorted(folder(store).iterdir()):
             if path.is_dir() and not path.name.startswith("."):
                 yield Template(path)
+
+
+def kept(store: Path) -> list[Kept]:
+    """The templates of a store as the user sees them."""
+    return [_seen(template) for template in all_of(store)]
+
+
+def _seen(template: Template) -> Kept:
+    # Where a file has holes, what it takes is less than its size.
+    size = sum(path.stat().st_blocks * 512 for path in template.folder.iterdir()) >> 20
+    try:
+        about = template.about()
+    except DriverFailed as error:
+        return Kept(template.folder.name, "", size, "", error.message)
+    recipe = Recipe(**about.recipe)
+    what = f"{recipe.image[:12]}, {recipe.cpus} cpus, {recipe.base_mib} MiB, {recipe.accelerator}"
+    return Kept(template.folder.name, about.created, size, what, _stale(recipe))
+
+
+def _stale(recipe: Recipe) -> str:
+    path, _, mark = recipe.qemu.partition(" ")
+    if not Image(recipe.image).file.exists():
+        return "its image is gone"
+    if qemu_mark(Path(path)) != mark:
+        return "QEMU has changed"
+    return "" if recipe.format == FORMAT else "made by another version of machine"
+
+
+def qemu_mark(binary: Path) -> str:
+    """What changes when QEMU is upgraded; a device's state may look different then."""
+    try:
+        stat = binary.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def obtain(store: Path, recipe: Recipe, make: Callable[[Path], bool], say: Callable[[str], None]) -> Template:

@@ -45,6 +45,7 @@ VERBS = {
     "resume": ("suspend", "Go on with suspended machines."),
     "rm": ("life", "Remove machines and all that belongs to them."),
     "scp": ("copy", "Copy files from or to a machine."),
+    "set": ("sizes", "Change a machine's memory, processors or disk."),
     "snapshot": ("snapshot", "Keep a machine as it is under a name, and bring it back."),
     "ssh": ("ssh", "Log in to a machine, or run a command on it."),
     "ssh-config": ("ssh_config", "Make machines known to ssh and what uses it."),
@@ -52,6 +53,7 @@ VERBS = {
     "status": ("show", "Print a machine's state and what is amiss."),
     "stop": ("life", "Shut machines down."),
     "suspend": ("suspend", "Write the memory of machines to disk and switch them off."),
+    "template": ("template", "Manage the booted machines that new ones are cloned from."),
     "upgrade": ("provision", "Bring machines to the newest system."),
     "url": ("show", "Print the address of a machine's Docker daemon."),
     "version": ("show", "Print the version of machine, or of a machine's Docker."),
@@ -183,7 +185,7 @@ def _fail_of_system(error: OSError) -> int:
 
 
 def _function(verb: str) -> str:
-    return verb.replace("-", "_") + ("_" if verb in {"import"} else "")
+    return verb.replace("-", "_") + ("_" if verb in {"import", "set"} else "")
 
 
 def _meant(typed: str) -> str:

@@ -86,7 +86,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine scp -r --delta site dev:/home/docker", "Send only what differs, by rsync."),
         ("machine scp one:a.tar two:", "Copy from one machine to another."),
     ),
-    "set": (("machine set --memory 8G dev", "Give the machine dev 8 GiB of memory from its next start on."),),
+    "set": (
+        ("machine set --memory 4G dev", "Give the machine dev 4 GiB of memory, while it runs."),
+        ("machine set --disk 40G --cpus 4 dev", "A larger disk at once, more processors at the next start."),
+    ),
     "snapshot": (
         ("machine snapshot create dev before-upgrade", "Keep the machine's memory and disk under a name."),
         ("machine snapshot restore dev before-upgrade", "Bring them back."),
@@ -104,7 +107,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "status": (("machine status dev", "Print the state of the machine dev."),),
     "stop": (("machine stop web db", "Shut two machines down."),),
     "suspend": (("machine suspend dev", "Write the machine's memory to disk and switch it off."),),
-    "template": (("machine template ls", "List the warm templates that machines are cloned from."),),
+    "template": (
+        ("machine template ls", "List the booted machines that new ones are cloned from."),
+        ("machine template prune", "Remove those that no new machine is cloned from any more."),
+    ),
     "upgrade": (("machine upgrade dev", "Restart the machine dev with the newest machineos in the cache."),),
     "url": (("machine url dev", "Print the address of the machine's Docker daemon."),),
     "version": (

@@ -1,0 +1,69 @@
+"""Memory and disk of a machine that runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from machine import wait
+from machine.driver import Machine
+from machine.errors import DriverFailed, WaitTimeout
+
+from .argv import DISK, ROOM_MIB
+from .qmp import Qmp
+
+if TYPE_CHECKING:
+    from .driver import Qemu
+
+# Seconds: a guest gives memory back as it can free it.
+PATIENCE = 10.0
+GROW = 120.0
+# virtio-mem works in blocks of this size.
+BLOCK_MIB = 2
+
+
+def resize(qemu: Qemu, wanted: Machine) -> list[str]:
+    """See driver.Resize. Processors wait for the next start, and less memory than the machine started with."""
+    if not qemu.process.find():
+        if wanted.disk_mib > qemu.machine.disk_mib:
+            qemu.run(["qemu-img", "resize", "-q", "-f", "qcow2", qemu.home / DISK, f"{wanted.disk_mib}M"])
+        return []
+    later = []
+    with qemu.monitor() as monitor:
+        if wanted.memory_mib != qemu.machine.memory_mib and not _give_memory(qemu, monitor, wanted.memory_mib):
+            later.append("memory_mib")
+        if wanted.disk_mib > qemu.machine.disk_mib:
+            enlarge(monitor, wanted.disk_mib)
+            with qemu.agent() as agent:
+                if agent.run("/usr/sbin/machineos-grow", timeout=GROW):
+                    raise DriverFailed("the file system of the disk couldn't be enlarged", hint="machine restart NAME")
+    if wanted.cpus != qemu.machine.cpus:
+        later.append("cpus")
+    return later
+
+
+def plug(monitor: Qmp, more_mib: int) -> None:
+    """Set how much memory the guest has beyond what it started with."""
+    size = (more_mib // BLOCK_MIB * BLOCK_MIB) << 20
+    monitor.execute("qom-set", path="/machine/peripheral/memory", property="requested-size", value=size)
+
+
+def enlarge(monitor: Qmp, disk_mib: int) -> None:
+    monitor.execute("block_resize", **{"node-name": "data", "size": disk_mib << 20})
+
+
+def _give_memory(qemu: Qemu, monitor: Qmp, memory_mib: int) -> bool:
+    """Plug or unplug; False where that takes a restart."""
+    more = memory_mib - int(qemu.running_memory(monitor)["base_mib"])
+    if not 0 <= more <= ROOM_MIB:
+        return False
+    plug(monitor, more)
+
+    def has_followed() -> bool:
+        size = monitor.execute("qom-get", path="/machine/peripheral/memory", property="size")
+        return bool(size >> 20 == more // BLOCK_MIB * BLOCK_MIB)
+
+    try:
+        wait.until(has_followed, timeout=PATIENCE, what="the guest to follow")
+    except WaitTimeout:
+        return False  # it needs its memory; the rest follows as it is freed, or at the next start
+    return True
