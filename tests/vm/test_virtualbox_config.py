@@ -180,8 +180,11 @@ class Failing:
         return done
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, CALLS_OF_CREATE + 1))
+@pytest.mark.parametrize(
+    ("number", "when"),
+    # The first two only read.
+    [*((n, "before") for n in range(1, CALLS_OF_CREATE + 1)), *((n, "after") for n in range(3, CALLS_OF_CREATE + 1))],
+)
 def test_create_is_undone_whichever_call_fails(rig: Rig, make: Make, number: int, when: str) -> None:
     driver = make(via=Failing(number, when))
     with pytest.raises(VBoxFailed, match="made to fail"):
@@ -197,7 +200,7 @@ def test_create_makes_as_many_calls_as_are_made_to_fail(make: Make) -> None:
     assert counting.calls == CALLS_OF_CREATE
 
 
-@pytest.mark.parametrize("number", [4, 6, 8])
+@pytest.mark.parametrize("number", [4, 8])
 def test_create_goes_on_after_one_that_was_killed(rig: Rig, make: Make, number: int) -> None:
     killed = make(via=Failing(number, "after"))
     with pytest.raises(VBoxFailed):
