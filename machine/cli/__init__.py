@@ -32,6 +32,7 @@ VERBS = {
     "export": ("archive", "Write a machine into a file, with its disk and keys."),
     "help": ("help", "Print what a verb does, with examples."),
     "import": ("archive", "Make a machine from a file that export wrote."),
+    "import-docker-machine": ("docker_machine", "Take over the machines of docker-machine."),
     "inspect": ("show", "Print all that is known of a machine, as JSON."),
     "ip": ("show", "Print a machine's address."),
     "iso": ("iso", "Build and manage the machines' operating system."),

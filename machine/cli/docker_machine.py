@@ -1,0 +1,57 @@
+"""machine import-docker-machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from machine.cli import names
+from machine.cli.report import report
+from machine.errors import MachineError
+from machine.progress import Display
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be taken over.")
+@click.option("-m", "--machine", "only", metavar="NAME", multiple=True, help="Only this one. May be repeated.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help='Print [{"name", "was", "driver", "error": text or null}].')
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """Take over the machines of docker-machine, whose own files stay as they are.
+
+    PATH is its store, ~/.docker/machine when it is left out. A machine must run, so that its SSH key can be pinned.
+    It keeps its certificates; one of VirtualBox or of a cloud is taken over as a host that SSH reaches (generic).
+    """
+    from machine import docker_machine
+
+    told: list[dict[str, object]] = []
+    failed = False
+    with Display(quiet=quiet or as_json) as display:
+        for name, found in docker_machine.find(path or docker_machine.DEFAULT):
+            if only and name not in only:
+                continue
+            error = found if isinstance(found, MachineError) else None
+            if not isinstance(found, MachineError):
+                shown = display.of(name)
+                try:
+                    if not dry_run:
+                        docker_machine.take(found, shown)
+                except MachineError as cause:
+                    error = cause
+                finally:
+                    shown.done()
+                told.append({"name": name, "was": found.driver, "driver": found.machine.driver})
+            else:
+                told.append({"name": name, "was": None, "driver": None})
+            told[-1]["error"] = error.message if error else None
+            if error:
+                failed = True
+                report(error, name=name, as_json=as_json)
+            elif not quiet and not as_json:
+                print(f"{name} ({told[-1]['was']}): {'would be ' if dry_run else ''}taken over as {told[-1]['driver']}")
+    if as_json:
+        print(json.dumps(told, indent=4))
+    names.exit_with(1 if failed else 0)

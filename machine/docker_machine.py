@@ -1,0 +1,124 @@
+"""Reading docker-machine's store, to take its machines over. Nothing in it is changed.
+
+A machine of a cloud or of VirtualBox is taken over as a host that SSH reaches: its certificates and its SSH key go on
+being used, and whoever switched it on and off still does so. `machine provision` later brings its Docker, if it runs on
+a system that is known here, under this store's CA.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machine import adoption, spec, ssh_config, store
+from machine.driver import Machine
+from machine.errors import MachineError, StoreDamaged
+from machine.paths import Home
+from machine.progress import Progress
+from machine.spec import Address, Engine
+
+DEFAULT = Path.home() / ".docker" / "machine"
+# Where docker-machine's daemons listen.
+PORT = 2376
+
+
+@dataclass(frozen=True)
+class Found:
+    """A machine of docker-machine: its folder, its driver there, and what it becomes here."""
+
+    folder: Path
+    driver: str
+    machine: Machine
+    address: Address
+
+
+def find(path: Path) -> Iterator[tuple[str, Found | MachineError]]:
+    """Each machine by its name, or why it can't be taken over. Raises MachineError when there is no such store."""
+    if not (path / "machines").is_dir():
+        raise MachineError(f"there is no store of docker-machine in {path}", hint="machine import-docker-machine PATH")
+    for config in sorted((path / "machines").glob("*/config.json")):
+        try:
+            yield config.parent.name, _read(config)
+        except MachineError as error:
+            yield config.parent.name, error
+
+
+def take(found: Found, progress: Progress) -> None:
+    """Put the machine into the store, or leave nothing. Raises MachineExists, SSHFailed when it doesn't answer."""
+    with store.reserve(found.machine.name, lambda _: found.machine, lambda *_: None) as (machine, home):
+        for name, target in _files(found.folder, home).items():
+            source = next((path for path in (found.folder / name, _certs(found) / name) if path.exists()), None)
+            if source:
+                target.touch(mode=0o600)
+                shutil.copyfile(source, target)
+        if machine.driver == "generic":
+            adoption.pin(home, found.address, "", progress)
+            ssh_config.write(machine, home, found.address)
+
+
+def _files(folder: Path, home: Home) -> dict[str, Path]:
+    tls = {path.name: path for path in (home.ca, home.cert, home.key, home.server_cert, home.server_key)}
+    return {**tls, "id_rsa": home.ssh_key}
+
+
+def _certs(found: Found) -> Path:
+    return found.folder.parent.parent / "certs"
+
+
+def _read(config: Path) -> Found:
+    try:
+        data = json.loads(config.read_text(encoding="utf-8"))
+        driver, name = str(data["DriverName"]), str(data["Name"])
+        spec.check_name(name)
+        return _found(config.parent, name, driver, data["Driver"], data.get("HostOptions") or {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreDamaged(f"{config} can't be understood: {type(error).__name__}: {error}") from error
+
+
+def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host: dict[str, Any]) -> Found:
+    if driver == "none":
+        url = str(settings["URL"])
+        machine = _machine(name, "none", {"url": url}, "root", host)
+        return Found(folder, driver, machine, Address(""))
+    address = str(settings.get("IPAddress") or "")
+    if not address:
+        raise MachineError(f"docker-machine doesn't know the address of {name}", hint=f"docker-machine start {name}")
+    # VirtualBox's SSHPort is one of this host, where it forwards; the machine itself listens on the usual one.
+    port = 22 if driver == "virtualbox" else int(settings.get("SSHPort") or 22)
+    engine = int(settings.get("EnginePort") or PORT)
+    options: dict[str, spec.Option] = {"ip_address": address, "ssh_port": port, "engine_port": engine}
+    machine = _machine(name, "generic", options, str(settings.get("SSHUser") or "root"), host)
+    return Found(folder, driver, machine, Address(address, engine, port))
+
+
+def _machine(name: str, driver: str, options: dict[str, spec.Option], user: str, host: dict[str, Any]) -> Machine:
+    engine = host.get("EngineOptions") or {}
+    return Machine(
+        name=name,
+        driver=driver,
+        uuid="",
+        mac="",
+        image="",
+        memory_mib=0,
+        cpus=0,
+        disk_mib=0,
+        ssh_user=user,
+        tls_sans=tuple((host.get("AuthOptions") or {}).get("ServerCertSANs") or ()),
+        engine=Engine(
+            options=_options(engine),
+            labels=tuple(label for label in engine.get("Labels") or () if not label.startswith("provider=")),
+            environment=tuple(engine.get("Env") or ()),
+            registry_mirrors=tuple(engine.get("RegistryMirror") or ()),
+            insecure_registries=tuple(engine.get("InsecureRegistry") or ()),
+        ),
+        options=options,
+    )
+
+
+def _options(engine: dict[str, Any]) -> tuple[str, ...]:
+    driver = engine.get("StorageDriver")
+    return (*(engine.get("ArbitraryFlags") or ()), *((f"storage-driver={driver}",) if driver else ()))

@@ -1,0 +1,131 @@
+"""machine import-docker-machine, from a store as docker-machine 0.16 leaves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_sshd import USER, Server
+
+from machine import docker_machine, keys, store, x509
+
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture
+def old(tmp_path: Path, sshd: Server, store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its store with a certificate and the machines far (generic), vm (virtualbox) and url (none)."""
+    folder = tmp_path / "user" / ".docker" / "machine"
+    (folder / "certs").mkdir(parents=True)
+    ca = x509.new_ca("theirs")
+    client = x509.issue(ca, "client", usage="client")
+    for name, raw in (("ca", ca.cert_pem()), ("cert", client.cert_pem()), ("key", client.key_pem())):
+        (folder / "certs" / f"{name}.pem").write_bytes(raw)
+    port = sshd.address.ssh_port
+    put(folder, "far", "generic", {"IPAddress": "127.0.0.1", "SSHUser": USER, "SSHPort": port, "EnginePort": 2377})
+    put(folder, "url", "none", {"IPAddress": "192.0.2.9:2376", "URL": "tcp://192.0.2.9:2376"})
+    with sshd.authorized.open("a") as authorized:
+        authorized.write((folder / "machines/far/id_rsa.pub").read_text())
+    monkeypatch.setattr(docker_machine, "DEFAULT", folder)
+    return folder
+
+
+def put(folder: Path, name: str, driver: str, settings: dict[str, object]) -> Path:
+    home = folder / "machines" / name
+    home.mkdir(parents=True)
+    if driver != "none":
+        keys.generate(home / "id_rsa", name)
+        for file in ("ca.pem", "cert.pem", "key.pem"):
+            shutil.copy(folder / "certs" / file, home)
+        (home / "server.pem").write_text("server")
+        (home / "server-key.pem").write_text("server key")
+    engine = {
+        "ArbitraryFlags": ["log-driver=local"],
+        "Env": ["A=b"],
+        "InsecureRegistry": ["r.test:5000"],
+        "Labels": ["stage=test", f"provider={driver}"],
+        "RegistryMirror": [],
+        "StorageDriver": "overlay2",
+    }
+    config = {
+        "ConfigVersion": 3,
+        "Driver": {"MachineName": name, "StorePath": "/home/gone", "SSHKeyPath": "/home/gone/id_rsa", **settings},
+        "DriverName": driver,
+        "HostOptions": {"EngineOptions": engine, "AuthOptions": {"ServerCertSANs": ["far.test"]}},
+        "Name": name,
+    }
+    (home / "config.json").write_text(json.dumps(config))
+    return home
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        str(path): f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode} {path.stat().st_mtime_ns}"
+        for path in files
+    }
+
+
+def test_they_are_taken_over_and_the_originals_stay(invoke: Invoke, old: Path) -> None:
+    before = fingerprint(old)
+    ended = invoke("import-docker-machine")
+    assert ended.out == "far (generic): taken over as generic\nurl (none): taken over as none\n"
+    assert fingerprint(old) == before
+    made, home = store.load("far"), store.home("far")
+    assert made.ssh_user == USER
+    assert made.tls_sans == ("far.test",)
+    assert made.engine.labels == ("stage=test",)
+    assert made.engine.options == ("log-driver=local", "storage-driver=overlay2")
+    assert (home.ca.read_bytes(), home.server_cert.read_text()) == ((old / "certs/ca.pem").read_bytes(), "server")
+    assert home.ssh_key.stat().st_mode & 0o777 == 0o600
+    assert invoke("url", "far", "--json").code == 0
+    assert invoke("url", "far").out == "tcp://127.0.0.1:2377\n"
+    assert invoke("url", "url").out == "tcp://192.0.2.9:2376\n"
+    assert (store.home("url").ca).read_bytes() == (old / "certs/ca.pem").read_bytes()
+    assert invoke("ssh", "far", "echo", "in").out == "in\n"
+    assert invoke("status", "far").out == "Running\n"
+
+
+def test_a_second_time_takes_what_is_new(invoke: Invoke, old: Path) -> None:
+    invoke("import-docker-machine", "-q", "-m", "url")
+    assert store.names() == ["url"]
+    ended = invoke("import-docker-machine", "--json")
+    found = {one["name"]: one["error"] for one in json.loads(ended.out)}
+    assert found == {"far": None, "url": 'Docker machine "url" already exists'}
+    assert ended.code == 1
+    assert store.names() == ["far", "url"]
+
+
+def test_one_of_virtualbox_is_reached_by_its_own_address(invoke: Invoke, old: Path) -> None:
+    put(old, "vm", "virtualbox", {"IPAddress": "192.168.99.100", "SSHUser": "docker", "SSHPort": 40123})
+    found = dict(docker_machine.find(old))["vm"]
+    assert isinstance(found, docker_machine.Found)
+    assert (found.address.url, found.address.ssh_port) == ("tcp://192.168.99.100:2376", 22)
+    assert "vm (virtualbox): would be taken over as generic" in invoke("import-docker-machine", "--dry-run").lines
+    assert store.names() == []
+
+
+def test_one_that_does_not_run_or_is_damaged_hides_no_other(invoke: Invoke, old: Path) -> None:
+    (put(old, "bad", "generic", {}) / "config.json").write_text('{"ConfigVersion": 3, "Dri')
+    put(old, "off", "generic", {"IPAddress": "127.0.0.1", "SSHPort": 1})
+    put(old, "new", "virtualbox", {"IPAddress": ""})
+    put(old, "a_b", "none", {"URL": "tcp://h"})
+    ended = invoke("import-docker-machine")
+    assert ended.code == 1
+    assert store.names() == ["far", "url"]
+    assert "Error: bad: " in ended.err
+    assert "Error: off: 127.0.0.1:1 shows no ssh-ed25519 key" in ended.err
+    assert "Next: docker-machine start new" in ended.err
+    assert 'Error: a_b: "a_b" can\'t be the name of a machine' in ended.err
+
+
+def test_a_path_that_is_given(invoke: Invoke, old: Path, tmp_path: Path) -> None:
+    shutil.move(old, tmp_path / "moved")
+    assert invoke("import-docker-machine").code == 1
+    assert invoke("import-docker-machine", "-q", tmp_path / "moved").code == 0
+    assert store.names() == ["far", "url"]
