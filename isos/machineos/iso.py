@@ -26,7 +26,7 @@ def make(tree: Path, packages: Path, iso: Path, *, arch: str, cmdline: str, time
     if arch == "x86_64":
         write_menu(boot / "isolinux/isolinux.cfg", "isolinux.cfg", cmdline)
         argv += bios_options(boot / "isolinux", packages)
-    for path in tree.rglob("*"):
+    for path in (tree, *tree.rglob("*")):
         os.utime(path, (time, time))
     argv += ["-eltorito-alt-boot", "-e", "boot/efi.img", "-no-emul-boot", "-isohybrid-gpt-basdat", tree]
     run(argv, env={"SOURCE_DATE_EPOCH": str(time), "TZ": "UTC"}, timeout=300)
