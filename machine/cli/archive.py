@@ -27,9 +27,10 @@ PIPE = "-"
 @click.option("--no-image", is_flag=True, help="Without the image that it boots: whoever imports it must have that.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"name", "file", "size"} (bytes).')
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, quiet: bool) -> None:
+def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, quiet: bool, as_json: bool) -> None:
     """Write a stopped machine into FILE (- for stdout): its disk, its keys, and the image that it boots.
 
     Whoever has the file can log in to the machine: it is readable by you only.
@@ -43,7 +44,7 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
     if to_pipe and sys.stdout.isatty():
         raise Usage("a terminal is no place for a disk", hint=f"machine export {name} {name}.machine")
     part = file.with_name(f".{file.name}.part")
-    with store.changing(name) as machine, Display(quiet=quiet) as display:
+    with store.changing(name) as machine, Display(quiet=quiet or as_json) as display:
         home, shown = store.home(name), display.of(name)
         archive.check_stopped(name, probe.driver(machine, home).state())
 
@@ -63,7 +64,9 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
             shown.done()
             if not to_pipe:
                 part.unlink(missing_ok=True)
-    if not quiet and not to_pipe:
+    if as_json and not to_pipe:
+        print(json.dumps({"name": name, "file": str(file), "size": file.stat().st_size}, indent=4))
+    elif not quiet and not to_pipe:
         print(f"Exported {name} to {file}")
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from machine.cli import names
 
 
 @click.command()
+@click.option("--json", "as_json", is_flag=True, help='Print {"name", "autostart": true or false}.')
 @click.argument("name", metavar="NAME")
 @click.argument("switch", metavar="[on|off]", type=click.Choice(["on", "off"]), required=False)
-def autostart(name: str, switch: str | None) -> None:
+def autostart(name: str, switch: str | None, as_json: bool) -> None:
     """Let the machine be started when the host boots (on), or not (off); without either, print which it is."""
     from machine import snapshots
 
     chosen = names.one(name)
     if switch:
         snapshots.set_autostart(chosen, switch == "on")
-    else:
+    if as_json:
+        print(json.dumps({"name": chosen, "autostart": snapshots.autostart(chosen)}, indent=4))
+    elif not switch:
         print("on" if snapshots.autostart(chosen) else "off")

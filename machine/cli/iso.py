@@ -26,7 +26,8 @@ def iso() -> None:
 )
 @click.option("--if-missing", is_flag=True, help="Do nothing when there is one in the cache.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
+def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:
     """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""
     from machine import machineos
     from machine.resources import human
@@ -40,7 +41,9 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool) 
             print(f"[{time.monotonic() - began:5.1f} s] {text}", file=sys.stderr, flush=True)
 
     about = machineos.build(arch or _architecture(), say, output=output)
-    if not quiet:
+    if as_json:
+        print(json.dumps(dataclasses.asdict(about), indent=2))
+    elif not quiet:
         print(f"{about.name} {about.architecture} {human(about.size >> 20)} sha256:{about.digest}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 
@@ -13,7 +14,18 @@ from machine.errors import NoSuchMachine, Usage
 from machine.progress import Display, Progress
 
 machines = click.argument("machines", metavar="[NAME]...", nargs=-1)
-quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+_JSON = "machine.cli.life.json"
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[_JSON] = value
+
+
+def quiet(function: click.decorators.FC) -> click.decorators.FC:
+    """The options --quiet, and --json, which only `on_each` sees."""
+    text = 'Print [{"name", "result": text}] when all is done.'
+    as_json = click.option("--json", is_flag=True, expose_value=False, callback=_remember, help=text)
+    return click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")(as_json(function))
 
 
 def _timeout(seconds: int) -> Callable[[click.decorators.FC], click.decorators.FC]:
@@ -24,18 +36,23 @@ def _timeout(seconds: int) -> Callable[[click.decorators.FC], click.decorators.F
 
 def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
     """Do the work on each machine; work returns the line that says what came of it."""
-    with Display(quiet=quiet) as display:
+    as_json = click.get_current_context().meta.get(_JSON, False)
+    done: dict[str, str] = {}
+    with Display(quiet=quiet or as_json) as display:
 
         def one(name: str) -> None:
             shown = display.of(name)
             try:
-                line = work(name, shown)
+                done[name] = work(name, shown)
             finally:
                 shown.done()
-            if not quiet:
-                print(line, flush=True)
+            if not quiet and not as_json:
+                print(done[name], flush=True)
 
-        code = names.each(wanted, one)
+        code = names.each(wanted, one, as_json=as_json)
+    if as_json:
+        found = [{"name": name, "result": done[name]} for name in wanted if name in done]
+        print(json.dumps(found, indent=4, ensure_ascii=False))
     names.exit_with(code)
 
 
