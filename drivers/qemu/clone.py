@@ -70,7 +70,7 @@ def start(qemu: Qemu) -> None:
         reporting=about.read_only,
     )
     qemu.launch(memory, incoming=True)
-    with _resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
+    with resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
         saved.load(monitor, origin.state, without_memory=True)
         disk_mib = int(about.recipe["disk_mib"])
         _grow(monitor, qemu.machine, memory, disk_mib)
@@ -140,7 +140,7 @@ def _save(home: Home, base_mib: int) -> None:
         if code := agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE):
             raise DriverFailed(f"the guest of the template couldn't be prepared: exit code {code}")
     # The guest waits on this channel, and must find it open in the clone as it was here.
-    with _resume_channel(home), Qmp(home / MONITOR) as monitor:
+    with resume_channel(home), Qmp(home / MONITOR) as monitor:
         _empty_free_memory(monitor, base_mib)
         saved.save(monitor, home / template.STATE, without_memory=True)
 
@@ -164,7 +164,7 @@ def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None
         sizes.enlarge(monitor, machine.disk_mib)
 
 
-def _resume_channel(home: Home) -> socket.socket:
+def resume_channel(home: Home) -> socket.socket:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     channel.settimeout(INTRODUCE)
     try:

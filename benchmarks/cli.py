@@ -1,0 +1,49 @@
+"""How long the verbs take that a shell's start-up file or a prompt may call: they start no machine."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import MACHINE, Report, repeat, run, seconds
+
+from machine import create, spec
+from machine.paths import Home
+from machine.spec import Address
+
+RUNS = 20
+STOPPED = 50
+
+
+def measure(report: Report) -> None:
+    with tempfile.TemporaryDirectory(prefix="mb") as folder:
+        _fill(Path(folder), STOPPED)
+        # As it is when installed: with compiled modules, which an environment may have switched off.
+        settings = {"MACHINE_STORAGE_PATH": folder, "PYTHONDONTWRITEBYTECODE": ""}
+        run([*MACHINE, "ls"], **settings)
+        report.add(
+            "floor: Python and click",
+            repeat(RUNS, lambda: seconds([sys.executable, "-c", "import click"], **settings)),
+            "python -c 'import click'",
+        )
+        for verb, goal in (
+            ("env m1", "at most 1.5 times the floor"),
+            ("ip m1", ""),
+            ("status m1", ""),
+            ("ls", f"at most 0.1 s with {STOPPED} stopped machines"),
+        ):
+            words = verb.split()
+            report.add(
+                f"machine {verb}", repeat(RUNS, lambda words=words: seconds([*MACHINE, *words], **settings)),
+                f"machine {verb}", goal=goal,
+            )  # fmt: skip
+
+
+def _fill(store: Path, count: int) -> None:
+    for number in range(1, count + 1):
+        machine = create.draft(f"m{number}", "qemu", "0" * 64, memory_mib=2048, cpus=2, disk_mib=20480)
+        home = Home(store / "machines" / machine.name)
+        home.folder.mkdir(parents=True)
+        placed = {**spec.dataclasses.asdict(machine), "address": Address(f"127.77.1.{number + 1}")}
+        home.config.write_text(spec.dumps(spec.Machine(**placed | {"engine": machine.engine})))
