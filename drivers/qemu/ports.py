@@ -18,6 +18,7 @@ from machine import docker, files, store, wait
 from machine.errors import DockerFailed, DriverFailed
 from machine.paths import Home
 
+from . import clock
 from .argv import PIDFILE, PORTS_MONITOR
 from .process import Process, alive
 from .qmp import Qmp
@@ -97,6 +98,7 @@ def main(folder: str) -> None:
     assert address is not None
     process = wait.until(Process(home / PIDFILE).find, timeout=30, what="QEMU's pidfile")
     threading.Thread(target=_end_with, args=(process,)).start()
+    threading.Thread(target=clock.follow, args=(home, clock.Jumps()), daemon=True).start()
     forwards = Forwards(
         wait.until(lambda: _monitor(home), timeout=30, what="QEMU's monitor"),
         address.host,
