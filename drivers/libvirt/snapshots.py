@@ -24,8 +24,12 @@ def take(domain: libvirt.virDomain, name: str) -> None:
 
 
 def list_all(domain: libvirt.virDomain) -> list[Snapshot]:
+    import libvirt
+
     with explained("libvirt doesn't tell of the machine's snapshots"):
-        found = [_described(snapshot.getXMLDesc()) for snapshot in domain.listAllSnapshots()]
+        # Parents first: their times have whole seconds only.
+        listed = domain.listAllSnapshots(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)
+        found = [_described(snapshot.getXMLDesc()) for snapshot in listed]
     return sorted(found, key=lambda snapshot: snapshot.created)
 
 

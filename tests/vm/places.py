@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import shutil
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.vm import libvirtd
-from tests.vm.testbed import Done, Store, execute, until
+from tests.vm.testbed import Done, Store, environment, execute, until
 
+# In network namespaces of our own.
+CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
 SUPERVISOR = Path(libvirtd.__file__)
 AS_NOBODY = (
     # Reading everything, because the Python that runs the tests may lie in root's home.
@@ -111,6 +114,71 @@ def libvirt_session(images: Path) -> Iterator[SessionPlace]:
             yield SessionPlace(images, store, AS_NOBODY, **environment)
         else:
             yield SessionPlace(images, store, (), **environment)
+
+
+class RemotePlace(LibvirtPlace):
+    """virsh speaks to the hypervisor on its own host; machine does it over SSH."""
+
+    uri = ""
+    server: tuple[str, ...] = ()
+
+    def virsh(self, *words: str, code: int | None = 0) -> Done:
+        return execute([*self.server, "virsh", "--quiet", *words], env=environment(), code=code)
+
+
+@contextlib.contextmanager
+def libvirt_remote(images: Path) -> Iterator[RemotePlace]:
+    """libvirtd and an sshd in one network namespace, machine in another, a cable between them."""
+    _need("libvirtd", "virtlogd", "virsh", "ip", "dnsmasq", "nsenter", "sshd", "ssh", "virt-ssh-helper")
+    if os.geteuid() != 0:
+        pytest.skip("a network namespace can be made by root only")
+    with (
+        _folder() as folder,
+        _folder() as store,
+        network_namespace() as here,
+        network_namespace() as there,
+        supervised(folder / "libvirt", "system", ("ip", "netns", "exec", there)) as pid,
+    ):
+        _cable(here, there)
+        enter = ("nsenter", f"--target={pid}", "--mount", "--net", "--")
+        with _sshd(folder, enter) as ssh:
+            place = RemotePlace(images, store, ("ip", "netns", "exec", here))
+            place.server = enter
+            place.env["LIBVIRT_DEFAULT_URI"] = f"qemu+ssh://root@{SERVER}/system?command={ssh}"
+            yield place
+
+
+def _cable(here: str, there: str) -> None:
+    run = functools.partial(subprocess.run, check=True)
+    run(["ip", "-n", here, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", there])
+    for namespace, address in ((here, CLIENT), (there, SERVER)):
+        run(["ip", "-n", namespace, "address", "add", f"{address}/24", "dev", "cable"])
+        run(["ip", "-n", namespace, "link", "set", "cable", "up"])
+
+
+@contextlib.contextmanager
+def _sshd(folder: Path, enter: tuple[str, ...]) -> Iterator[Path]:
+    """An sshd where enter leads; yields a program that is ssh with the keys for it."""
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
+    (folder / "sshd_config").write_text(
+        f"ListenAddress {SERVER}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
+        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n"
+    )
+    (folder / "known_hosts").write_text(f"{SERVER} {(folder / 'host.pub').read_text()}")
+    ssh = folder / "ssh"
+    ssh.write_text(f'#!/bin/sh\nexec ssh -F none -i {folder}/user -o UserKnownHostsFile={folder}/known_hosts "$@"\n')
+    ssh.chmod(0o755)
+    sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd"
+    subprocess.run([*enter, "mkdir", "-p", "/run/sshd"], check=True)
+    with (folder / "sshd.log").open("wb") as log:
+        command = [*enter, sshd, "-D", "-e", "-f", folder / "sshd_config"]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield ssh
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,298 @@
+"""The driver against libvirt's own test hypervisor."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from machine.drivers.libvirt import Libvirt, hypervisor
+
+from machine.driver import Address, Autostart, Snapshots, State, Suspend
+from machine.errors import CheckFailed, DriverFailed, NoSuchImage
+from tests.unit.libvirt.conftest import MAC, UUID, refusal
+
+
+def made(driver: Libvirt) -> Libvirt:
+    driver.create()
+    return driver
+
+
+def volumes(driver: Libvirt) -> set[str]:
+    pool = driver.pool.find()
+    return {volume.name() for volume in pool.listAllVolumes()}
+
+
+def own(driver: Libvirt) -> set[str]:
+    return {name.removeprefix(f"machine-{UUID}-") for name in volumes(driver) if UUID in name}
+
+
+def test_create(driver: Libvirt, uploads: list[str]) -> None:
+    driver.create()
+    assert driver.state() is State.STOPPED
+    assert driver.address() == Address("192.168.122.2")
+    assert own(driver) == {"disk.qcow2", "seed.iso"}
+    digest = driver.machine.image
+    assert uploads == [f"machineos-{digest}-{what}" for what in ("image", "kernel", "initrd")]
+    assert {f"{name}.complete" for name in uploads} <= volumes(driver)
+    domain = driver.find()
+    assert domain.name() == "machine-dev"
+    xml = domain.XMLDesc()
+    assert f"<mac address='{MAC}'/>" in xml
+    assert "<cmdline>quiet</cmdline>" in xml
+
+
+def test_create_twice_changes_nothing(driver: Libvirt, uploads: list[str]) -> None:
+    made(driver).create()
+    assert len(uploads) == 3
+    assert len(driver.connection.raw.listAllDomains()) == 2  # and theirs
+
+
+def test_a_machine_of_the_same_name_in_another_store(driver: Libvirt) -> None:
+    other = Libvirt(
+        dataclasses.replace(driver.machine, uuid=UUID.replace("8", "7"), mac="52:54:00:00:00:01"),
+        driver.home,
+        driver.run,
+    )
+    other.connection = driver.connection
+    made(other)
+    made(driver)
+    assert {other.find().name(), driver.find().name()} == {"machine-dev", f"machine-dev-{UUID[:8]}"}
+
+
+def test_an_image_that_is_not_in_the_cache(driver: Libvirt) -> None:
+    driver.machine = dataclasses.replace(driver.machine, image="beef")
+    with pytest.raises(NoSuchImage):
+        driver.create()
+    driver.remove()
+    assert own(driver) == set()
+
+
+def test_life(driver: Libvirt, uploads: list[str]) -> None:
+    made(driver).start()
+    assert uploads[-1] == driver.volume("seed.iso")
+    assert driver.state() is State.RUNNING
+    driver.find().suspend()
+    assert driver.state() is State.PAUSED
+    driver.start()
+    assert driver.state() is State.RUNNING
+    driver.find().suspend()
+    driver.stop()
+    assert driver.state() is State.STOPPED
+    driver.start()
+    driver.kill()
+    assert driver.state() is State.STOPPED
+    driver.kill()
+
+
+def test_a_start_keeps_the_console_of_the_run_before(driver: Libvirt) -> None:
+    made(driver).start()
+    driver.home.console.write_text("first")
+    driver.kill()
+    driver.start()
+    assert driver.home.console.with_suffix(".log.1").read_text() == "first"
+    assert driver.home.console.read_text() == ""
+
+
+def test_suspend(driver: Libvirt, uploads: list[str]) -> None:
+    assert isinstance(driver, Suspend)
+    made(driver).start()
+    driver.suspend()
+    assert driver.state() is State.SAVED
+    with pytest.raises(DriverFailed, match="is suspended") as refused:
+        driver.stop()
+    assert "machine resume dev" in refused.value.hint
+    written = len(uploads)
+    driver.start()
+    assert driver.state() is State.RUNNING
+    assert len(uploads) == written, "a guest that goes on has read its seed"
+    driver.suspend()
+    driver.kill()
+    assert driver.state() is State.STOPPED
+    with pytest.raises(DriverFailed, match="can't be suspended"):
+        driver.suspend()
+
+
+def test_snapshots(driver: Libvirt) -> None:
+    assert isinstance(driver, Snapshots)
+    made(driver)
+    driver.snapshot("off")
+    driver.start()
+    driver.snapshot("on")
+    assert [(one.name, one.running) for one in driver.snapshots()] == [("off", False), ("on", True)]
+    with pytest.raises(DriverFailed, match='a snapshot "on" already'):
+        driver.snapshot("on")
+    driver.restore("off")
+    assert driver.state() is State.STOPPED
+    driver.restore("on")
+    assert driver.state() is State.RUNNING
+    driver.forget("off")
+    for refused in (driver.forget, driver.restore):
+        with pytest.raises(DriverFailed, match='no snapshot "off"'):
+            refused("off")
+
+
+def test_autostart(driver: Libvirt) -> None:
+    assert isinstance(driver, Autostart)
+    assert not made(driver).autostart()
+    driver.set_autostart(True)
+    assert driver.autostart()
+
+
+@pytest.mark.parametrize("state", ["stopped", "running", "saved", "with snapshots", "undefined behind our back"])
+def test_remove_leaves_nothing(driver: Libvirt, state: str) -> None:
+    made(driver)
+    if state != "stopped":
+        driver.start()
+    if state == "saved":
+        driver.suspend()
+    if state == "with snapshots":
+        driver.snapshot("one")
+    if state.startswith("undefined"):
+        driver.find().destroy()
+        driver.find().undefine()
+    driver.remove()
+    assert driver.find() is None
+    assert own(driver) == set()
+    assert MAC not in driver.network.find().XMLDesc()
+    driver.remove()
+
+
+def test_a_domain_that_was_undefined_behind_our_back(driver: Libvirt) -> None:
+    made(driver).find().undefine()
+    for call in (driver.state, driver.start, driver.stop, driver.kill, driver.snapshots):
+        with pytest.raises(DriverFailed, match="is no longer defined on test:") as refused:
+            call()
+        assert "machine rm dev" in refused.value.hint
+    assert "no longer defined" in driver.diagnosis()
+
+
+def test_a_domain_that_was_renamed(driver: Libvirt) -> None:
+    made(driver).find().rename("other")
+    assert driver.state() is State.STOPPED
+    driver.remove()
+    assert driver.find() is None
+
+
+def test_a_damaged_machine_is_removed_by_its_mark(driver: Libvirt) -> None:
+    made(driver).start()
+    unknown = Libvirt(dataclasses.replace(driver.machine, uuid="", mac=""), driver.home, driver.run)
+    unknown.connection = driver.connection
+    unknown.remove()
+    assert driver.find() is None
+    assert own(driver) == set()
+    assert MAC not in driver.network.find().XMLDesc()
+    assert [domain.name() for domain in driver.connection.raw.listAllDomains()] == ["theirs"]
+
+
+def test_a_damaged_machine_where_there_is_no_libvirtd(driver: Libvirt) -> None:
+    options = {"uri": "qemu+unix:///system?socket=/nonexistent"}
+    Libvirt(dataclasses.replace(driver.machine, uuid="", mac="", options=options), driver.home, driver.run).remove()
+
+
+def test_an_inactive_network_and_pool_are_started(driver: Libvirt) -> None:
+    made(driver)
+    driver.network.find().destroy()
+    driver.pool.find().destroy()
+    driver.start()
+    assert driver.network.find().isActive()
+    assert driver.pool.find().isActive()
+
+
+def test_check(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert driver.check() == ["a note"]
+    monkeypatch.setattr(type(driver.pool), "free_mib", lambda pool: 3)
+    with pytest.raises(CheckFailed, match="only 3 MiB are free in the storage pool disks") as refused:
+        driver.check()
+    assert "--libvirt-pool" in refused.value.hint
+
+
+def test_warnings_and_diagnosis(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(driver).start()
+    assert driver.warnings() == []
+    assert driver.diagnosis() == "libvirt says: running\nlease on the network lan: none"
+    lease = {"ipaddr": "192.168.122.9", "expirytime": 1}
+    import libvirt
+
+    monkeypatch.setattr(libvirt.virNetwork, "DHCPLeases", lambda network, *_: [lease])
+    [warning] = driver.warnings()
+    assert "192.168.122.9" in warning
+    (driver.home / "ports.json").write_text('["80/tcp"]')
+    assert "port 80/tcp is published" in driver.warnings()[0]
+
+
+def test_no_address_yet(driver: Libvirt) -> None:
+    with pytest.raises(DriverFailed, match="has no address yet"):
+        driver.address()
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("qemu:///system", False),
+        ("qemu:///session", True),
+        ("qemu+ssh://me@host/system", True),
+        ("qemu+tls://host/system", False),
+    ],
+)
+def test_which_machines_are_reached_on_loopback(driver: Libvirt, uri: str, expected: bool) -> None:
+    driver.machine = dataclasses.replace(driver.machine, options={"uri": uri})
+    assert driver.on_loopback() is expected
+
+
+def test_a_session_on_another_host(driver: Libvirt) -> None:
+    driver.machine = dataclasses.replace(driver.machine, options={"uri": "qemu+ssh://host/session"})
+    with pytest.raises(CheckFailed, match="can't be reached"):
+        driver.check()
+
+
+def test_a_path_that_is_too_long_for_a_tunnel(driver: Libvirt, tmp_path: Path) -> None:
+    driver.machine = dataclasses.replace(driver.machine, options={"uri": "qemu+ssh://host/system"})
+    driver.home.folder = tmp_path / ("x" * 100)
+    with pytest.raises(CheckFailed, match="too long for a socket"):
+        driver.check()
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("qemu+unix:///system?socket=/nonexistent", "apt install libvirt-daemon-system"),
+        ("qemu+unix:///session?socket=/nonexistent", "libvirtd -d"),
+        ("qemu+tcp://127.0.0.1:1/system", "virsh -c"),
+    ],
+)
+def test_no_libvirtd(driver: Libvirt, uri: str, hint: str) -> None:
+    driver.machine = dataclasses.replace(driver.machine, options={"uri": uri})
+    with pytest.raises(CheckFailed) as refused:
+        driver.check()
+    assert hint in refused.value.hint
+    assert refused.value.exit_code == 3
+
+
+def test_the_hypervisor_must_be_qemu(uri: str, driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(CheckFailed, match="is TEST, not QEMU"):
+        hypervisor.choose("auto", driver.connection, driver.home, driver.run)
+
+
+def test_a_libvirt_without_passt_gets_qemus_own_network(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt
+
+    defined: list[str] = []
+
+    def define(connection: object, xml: str) -> None:
+        if 'type="passt"' in xml:
+            raise refusal("XML error: Invalid value for attribute 'type': 'passt'", libvirt.VIR_ERR_XML_ERROR)
+        defined.append(xml)
+
+    monkeypatch.setattr(libvirt.virConnect, "defineXML", define)
+    monkeypatch.setattr(driver.connection.uri, "is_session", True)
+    monkeypatch.setattr("machine.drivers.libvirt.driver.which", lambda tool: f"/usr/bin/{tool}")
+    driver.machine = dataclasses.replace(driver.machine, address=Address("127.77.0.2", 2375, 2222))
+    driver.create()
+    [xml] = defined
+    assert "hostfwd=tcp:127.77.0.2:2375-:2375,hostfwd=tcp:127.77.0.2:2222-:22" in xml
+    options = {**driver.machine.options, "user_network": "passt"}
+    driver.machine = dataclasses.replace(driver.machine, options=options)
+    with pytest.raises(DriverFailed, match="passt"):
+        driver.create()

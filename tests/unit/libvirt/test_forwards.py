@@ -1,0 +1,102 @@
+"""Forwarded ports: in QEMU's user-mode network, and through SSH."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.drivers.libvirt import forwards
+from machine.drivers.libvirt.connection import Uri
+from machine.drivers.libvirt.forwards import Forwards, Slirp, Tunnel
+
+from machine.run import Completed
+from machine.spec import Address
+from tests.unit.libvirt.conftest import refusal
+
+ADDRESS = Address("127.77.0.2", 2375, 2222)
+
+
+class Ssh:
+    """Stands in for `run` and `detach`. refused: words that an argv is refused for."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.refused: set[str] = set()
+
+    def __call__(self, argv: Sequence[str | Path], **_: Any) -> Completed:
+        words = [str(word) for word in argv]
+        self.calls.append(words)
+        return Completed(words, int(bool(self.refused & set(words))), "", "")
+
+
+def tunnel(ssh: Ssh, uri: str = "qemu+ssh://anna@server:2022/system?keyfile=/k&command=/usr/bin/myssh") -> Tunnel:
+    return Tunnel(Uri(uri), Path("/store/50% more/tunnel.ssh"), ADDRESS, "192.168.177.2", ssh)
+
+
+def test_a_published_port_through_ssh() -> None:
+    ssh = Ssh()
+    through = tunnel(ssh)
+    ssh.refused = {"127.77.0.2:81:192.168.177.2:81"}
+    through.bring_in_line({("tcp", 80), ("tcp", 81), ("udp", 53), ("tcp", 2375)})
+    assert through.current == {("tcp", 80)}
+    assert through.taken == {("tcp", 81), ("udp", 53)}
+    add = ssh.calls[0]
+    assert add[0] == "/usr/bin/myssh"
+    assert 'ControlPath="/store/50%% more/tunnel.ssh"' in add
+    assert add[add.index("-O") :] == [
+        *("-O", "forward", "-L", "127.77.0.2:80:192.168.177.2:80"),
+        *("-i", "/k", "-p", "2022", "-l", "anna", "--", "server"),
+    ]
+    ssh.calls.clear()
+    through.bring_in_line(set())
+    assert [call[call.index("-O") + 1] for call in ssh.calls] == ["cancel"]
+    assert (through.current, through.taken) == (set(), set())
+
+
+def test_the_tunnel_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh, started = Ssh(), []
+
+    def detach(argv: list[str], *, output: object) -> subprocess.Popen[bytes]:
+        started.append(argv)
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(forwards, "detach", detach)
+    through = tunnel(ssh, "qemu+ssh://server/system?no_verify=1")
+    through.current = {("tcp", 80)}
+    through.close()
+    through.hold(tmp_path / "log")
+    assert through.current == set(), "a new connection forwards nothing yet"
+    assert ssh.calls[0][-4:-2] == ["-O", "exit"], "one that was left over is ended"
+    [argv] = started
+    assert "StrictHostKeyChecking=no" in argv
+    assert argv[-6:-2] == ["-L", "127.77.0.2:2375:192.168.177.2:2375", "-L", "127.77.0.2:2222:192.168.177.2:22"]
+    through.close()
+
+
+def test_a_published_port_in_qemu(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt_qemu
+
+    lines: list[str] = []
+
+    def command(domain: object, line: str, flags: int) -> str:
+        lines.append(line)
+        if ":82" in line:
+            raise refusal("the monitor is busy")
+        return "could not set up host forwarding rule" if ":81" in line else "\r\n"
+
+    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", command)
+    slirp = Slirp(None, ADDRESS)  # type: ignore[arg-type]
+    slirp.bring_in_line({("udp", 53), ("tcp", 81), ("tcp", 82), ("tcp", 2222)})
+    assert slirp.current == {("udp", 53)}
+    assert slirp.taken == {("tcp", 81), ("tcp", 82)}
+    slirp.bring_in_line(set())
+    assert lines[-1] == "hostfwd_remove machine udp:127.77.0.2:53"
+
+
+def test_passt_cannot_be_told() -> None:
+    plain = Forwards([])
+    plain.bring_in_line({("tcp", 80)})
+    assert plain.taken == {("tcp", 80)}
