@@ -13,6 +13,9 @@ from machine import __version__
 from machine.errors import MachineError, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.decorators import FC
     from click.shell_completion import CompletionItem
 
     from machine.driver import Machine
@@ -100,6 +103,16 @@ class Verbs(click.Group):
             formatter.write_dl([(verb, text) for verb, (_, text) in sorted(VERBS.items())])
 
 
+def _as_variable(option: str, variable: str, *, is_flag: bool = False) -> Callable[[FC], FC]:
+    """An option of docker-machine's that is the same as a variable; without a variable, nothing: its script goes on."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: str | bool | None) -> None:
+        if value and variable:
+            os.environ[variable] = str(value)
+
+    return click.option(option, is_flag=is_flag, hidden=True, expose_value=False, callback=keep)
+
+
 @click.group(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -110,6 +123,13 @@ class Verbs(click.Group):
     "-D", "--debug", is_flag=True, help="Show each command that is run, and tracebacks.  [env: MACHINE_DEBUG]"
 )
 @click.option("-s", "--storage-path", metavar="FOLDER", help="Where machines lie.  [env: MACHINE_STORAGE_PATH]")
+@_as_variable("--tls-ca-cert", "MACHINE_TLS_CA_CERT")
+@_as_variable("--tls-ca-key", "MACHINE_TLS_CA_KEY")
+@_as_variable("--tls-client-cert", "MACHINE_TLS_CLIENT_CERT")
+@_as_variable("--tls-client-key", "MACHINE_TLS_CLIENT_KEY")
+@_as_variable("--native-ssh", "MACHINE_NATIVE_SSH", is_flag=True)
+@_as_variable("--github-api-token", "")
+@_as_variable("--bugsnag-api-token", "")
 @click.pass_context
 def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
     """A Docker host from one command.

@@ -71,6 +71,7 @@ def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]
 @_list("--engine-env", "An environment variable of the daemon: KEY=VALUE.")
 @_list("--engine-registry-mirror", "A mirror of Docker's registry: URL.", "ENGINE_REGISTRY_MIRROR")
 @_list("--engine-insecure-registry", "A registry spoken to without TLS: HOST:PORT.")
+@click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
 @_list("--tls-san", "A further name or address in the daemon's certificate.")
 @click.option("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
 @click.option(
@@ -127,7 +128,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         tls=not asked["no_tls"],
         tls_sans=asked["tls_san"],
         engine=Engine(
-            options=asked["engine_opt"],
+            options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),
             labels=asked["engine_label"],
             environment=asked["engine_env"],
             registry_mirrors=asked["engine_registry_mirror"],
@@ -136,6 +137,10 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         options=_own_options(driver, asked),
         **{"ssh_user": kind.user, **_common_options(driver, asked)},
     )
+
+
+def _storage_driver(name: str | None) -> tuple[str, ...]:
+    return (f"storage-driver={name}",) if name else ()
 
 
 def default_driver(platform: str = sys.platform) -> str:
