@@ -14,6 +14,9 @@ from typing import IO, Protocol
 
 from machine.errors import ToolFailed, ToolMissing, WaitTimeout
 
+# A process without a console (the helper of a machine) would open one for each command that it runs.
+_NO_WINDOW = subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0
+
 debug = bool(os.environ.get("MACHINE_DEBUG", "").lower() in {"1", "true", "yes", "on"})
 
 
@@ -65,6 +68,7 @@ def run(
             cwd=cwd,
             env=_environment(env),
             check=False,
+            creationflags=_NO_WINDOW,
         )
     except FileNotFoundError as error:
         raise _not_found(words, cwd) from error
