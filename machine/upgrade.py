@@ -8,7 +8,7 @@ import json
 
 from machine import images, lifecycle, probe, provision, store
 from machine.driver import State
-from machine.errors import MachineError, NotRunning, Usage
+from machine.errors import MachineError, Usage
 from machine.paths import Image
 from machine.progress import Progress
 
@@ -47,9 +47,7 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
 
 
 def _upgrade_packages(name: str, progress: Progress) -> str:
-    machine, home, address = probe.known(name)
-    if lifecycle.driver(machine, home).state() is not State.RUNNING:
-        raise NotRunning(name)
+    machine, home, address = probe.running(name)
     return "; ".join(provision.upgrade(machine, home, address, progress))
 
 

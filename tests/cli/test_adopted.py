@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ from machine import adoption, docker, keys, probe, provision, store, x509
 from machine.errors import SSHFailed
 from machine.paths import Home
 from machine.progress import Silent
-from machine.spec import Address
+from machine.spec import Address, Machine
 
 Invoke = Callable[..., Any]
 
@@ -167,7 +168,9 @@ def test_a_daemon_without_tls(invoke: Invoke, store: Path, engine: str) -> None:
     assert "DOCKER_CERT_PATH" in invoke("env", "there").out.partition("export")[0]
     assert json.loads(invoke("ls", "--json").out)[0]["docker"] == "28.5.1"
     assert invoke("stop", "there").code == 1
-    assert invoke("ssh", "there", "true").code == 2
+    for words in (["ssh", "there", "true"], ["provision", "there"], ["upgrade", "there"], ["scp", "a", "there:"]):
+        ended = invoke(*words)
+        assert (ended.code, "there is no way in" in ended.err) == (2, True)
     assert invoke("regenerate-certs", "-f", "there").out == "Regenerated TLS certificates\n"
     assert invoke("rm", "-y", "there").code == 0
     assert not (store / "machines" / "there").exists()
@@ -207,3 +210,12 @@ def test_the_stores_own_certificates_where_none_are_given(invoke: Invoke, store:
 def test_what_is_no_url(invoke: Invoke, store: Path, url: str) -> None:
     ended = invoke("create", "-d", "none", "--url", url, "b")
     assert (ended.code, "is no URL of a Docker daemon" in ended.err) == (3, True)
+
+
+def test_version_of_a_daemon_that_is_silent(invoke: Invoke, add: Callable[..., Machine]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        add("web", state="Running", tls=False, address=Address("127.0.0.1", listener.getsockname()[1]))
+        began = time.monotonic()
+        ended = invoke("version", "--timeout", "0.3", "web")
+    assert (ended.code, "doesn't answer" in ended.err) == (1, True)
+    assert time.monotonic() - began < 5
