@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,6 @@ from machine.spec import Address
 from .connection import Uri
 
 if TYPE_CHECKING:
-    import subprocess
-
     import libvirt
 
 Port = tuple[str, int]
@@ -92,7 +90,7 @@ class Tunnel(Forwards):
         self.address = address
         self.target = target
         self.run = run
-        self.process: subprocess.Popen[bytes] | None = None
+        self.close: Callable[[], None] = lambda: None
 
     def hold(self, log: Path) -> None:
         """Open the tunnel; returns when the connection has ended. One that was left over is ended before."""
@@ -102,12 +100,9 @@ class Tunnel(Forwards):
         own = [(self.address.docker_port, 2375), (self.address.ssh_port, 22)]
         words = [word for here, there in own for word in ("-L", self._forward(here, there))]
         with log.open("ab") as output:
-            self.process = detach(self._argv("-M", "-N", *words), output=output)
-        self.process.wait()
-
-    def close(self) -> None:
-        if self.process:
-            self.process.terminate()
+            process = detach(self._argv("-M", "-N", *words), output=output)
+        self.close = process.terminate
+        process.wait()
 
     def add(self, protocol: str, port: int) -> bool:
         return protocol == "tcp" and self._tell("forward", port)
