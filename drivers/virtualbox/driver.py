@@ -48,10 +48,7 @@ class VirtualBox(Driver):
         version = host.check_version(self.vboxmanage)
         notes = [] if self.options.no_vtx_check else host.check(self.vboxmanage, self.run, version)
         network.check(self.options, self.vboxmanage, version)
-        shared = share.asked(self.options)
-        if shared is None and not self.options.no_share:
-            notes.append("your home folder isn't shared: the machine has a folder of its own there")
-        return notes
+        return [*notes, *share.check(self.options)]
 
     def create(self) -> None:
         info = self.vboxmanage.info(self.uuid)

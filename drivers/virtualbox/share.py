@@ -54,7 +54,7 @@ class Share:
 
 
 def asked(options: Options, home: Path | None = None) -> Share | None:
-    """What is to be shared; None for nothing. Raises CheckFailed for a folder that was typed and isn't there."""
+    """What is to be shared; None for nothing."""
     if options.no_share:
         return None
     if not options.share_folder:
@@ -62,16 +62,22 @@ def asked(options: Options, home: Path | None = None) -> Share | None:
         path = guest_path(folder)
         return Share(folder, path) if path not in _GUESTS else None
     if pair := _PAIR.fullmatch(options.share_folder):
-        share = Share(pair["folder"], f"/{pair['path'].strip('/')}")
-    else:
-        share = Share(options.share_folder, guest_path(options.share_folder))
+        return Share(pair["folder"], f"/{pair['path'].strip('/')}")
+    return Share(options.share_folder, guest_path(options.share_folder))
+
+
+def check(options: Options) -> list[str]:
+    """Raise CheckFailed for a folder that can't be shared; return a note when the home folder isn't."""
+    share = asked(options)
+    if share is None:
+        return [] if options.no_share else ["your home folder isn't shared: the machine has a folder of its own there"]
     if not Path(share.folder).is_dir():
         raise CheckFailed(f"there is no folder {share.folder} to share", hint="--virtualbox-share-folder DIR")
     if share.path in _GUESTS:
         raise CheckFailed(
             f"{share.path} in the machine is its own", hint=f"--virtualbox-share-folder {share.folder}:/mnt/host"
         )
-    return share
+    return []
 
 
 def guest_path(folder: str) -> str:

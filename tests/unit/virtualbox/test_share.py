@@ -56,9 +56,9 @@ def test_a_drive_isnt_taken_for_a_path_in_the_machine(
 
 def test_a_folder_that_cant_be_shared(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="there is no folder"):
-        share.asked(Options(share_folder=str(tmp_path / "nothing")))
+        share.check(Options(share_folder=str(tmp_path / "nothing")))
     with pytest.raises(CheckFailed, match="/etc in the machine is its own"):
-        share.asked(Options(share_folder=f"{tmp_path}:/etc"))
+        share.check(Options(share_folder=f"{tmp_path}:/etc"))
 
 
 def test_the_guest_mounts_it_for_its_user() -> None:
