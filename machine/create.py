@@ -55,7 +55,7 @@ def check(asked: Machine, progress: Progress) -> None:
     engine.daemon_json(asked)
     engine.docker_env(asked, {})
     backend = registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
-    for note in [*(() if backend.adopts else _sizes(asked)), *backend.check()]:
+    for note in [*(_sizes(asked) if backend.is_local() else ()), *backend.check()]:
         progress.note(note)
     # Before the driver makes anything: it may boot a template from it.
     if asked.image:

@@ -96,6 +96,10 @@ class Driver(ABC):
         """Whether the core gives this machine an address; for a driver where that depends on the options."""
         return self.loopback
 
+    def is_local(self) -> bool:
+        """Whether the machine takes its memory and disk from this host, which is then checked for them."""
+        return not self.adopts
+
     @abstractmethod
     def check(self) -> list[str]:
         """Raise CheckFailed when a machine can't be made here; return notes for the user. Writes nothing."""

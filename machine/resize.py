@@ -38,7 +38,7 @@ def resize(
             disk_mib=disk_mib or machine.disk_mib,
         )
         changed = [field for field in SIZES if getattr(target, field) != getattr(machine, field)]
-        for note in _checked(machine, target, store.home(name).folder):
+        for note in _checked(machine, target, store.home(name).folder, local=backend.is_local()):
             progress.note(note)
         if backend.state() is State.SAVED:
             raise MachineError(
@@ -52,12 +52,14 @@ def resize(
     return now, [word for field, word in SIZES.items() if field in later]
 
 
-def _checked(machine: Machine, target: Machine, folder: Path) -> list[str]:
+def _checked(machine: Machine, target: Machine, folder: Path, *, local: bool) -> list[str]:
     if target.disk_mib < machine.disk_mib:
         raise CheckFailed(
             f"a disk can't shrink: it has {resources.human(machine.disk_mib)}",
             hint=f"ask for more, or make another machine: machine create --disk {target.disk_mib} NAME",
         )
+    if not local:
+        return []
     notes = []
     if target.memory_mib != machine.memory_mib:
         notes += resources.check_memory(target.memory_mib)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import os
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from machine import files
-from machine.driver import Address, Driver, Snapshot, State
-from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolMissing
-from machine.paths import Image
-from machine.run import which
+from machine.driver import Address, Driver, Machine, Snapshot, State
+from machine.errors import CheckFailed, DriverFailed, MachineError
 
-from . import domain, forwards, helper, hypervisor, snapshots
+from . import checks, definition, domain, helper, hypervisor, sizes, snapshots
 from .connection import Connection, explained
 from .network import Network
 from .volumes import Pool
@@ -26,8 +21,6 @@ if TYPE_CHECKING:
     import libvirt
 
 ADDRESS = "address"
-# Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
-SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 
 
 @dataclass(frozen=True)
@@ -65,39 +58,31 @@ class Libvirt(Driver):
 
     @functools.cached_property
     def connection(self) -> Connection:
-        return Connection(self._option("uri"))
+        return Connection(self.option("uri"))
 
     @functools.cached_property
     def network(self) -> Network:
-        return Network(self.connection, self._option("network"))
+        return Network(self.connection, self.option("network"))
 
     @functools.cached_property
     def pool(self) -> Pool:
-        return Pool(self.connection, self._option("pool"))
+        return Pool(self.connection, self.option("pool"))
 
     def on_loopback(self) -> bool:
         return self.connection.uri.is_session or self.connection.uri.over_ssh
 
+    def is_local(self) -> bool:
+        return not self.connection.uri.is_remote
+
     def check(self) -> list[str]:
-        if sys.platform == "win32":
-            raise CheckFailed("there is no libvirt for Windows", hint="use VirtualBox: --driver virtualbox")
-        uri = self.connection.uri
-        if uri.is_session and uri.is_remote:
-            raise CheckFailed(f"a session on another host can't be reached: {uri}", hint="use its system: …/system")
-        if uri.over_ssh:
-            self._check_tunnel()
-        self._check_room()
-        return hypervisor.choose(self._option("domain_type"), self.connection, self.home, self.run).notes
+        return checks.check(self)
 
     def create(self) -> None:
         if self.find() is not None:
             return
-        image = Image(self.machine.image)
-        if not image.kernel.exists():
-            raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
         if not self.connection.uri.is_session:
             files.write(self.home / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
-        self._define(self._parts(image))
+        definition.define(self)
 
     def start(self) -> None:
         there = self._domain()
@@ -109,9 +94,10 @@ class Libvirt(Driver):
             self._make_ready()
             saved = there.hasManagedSaveImage()
             if not saved:
+                definition.define(self)
                 self.pool.replace(self.volume("seed.iso"), self.home.seed)
                 self._rotate_console()
-            there.create()
+            self._domain().create()
             if saved:
                 self._set_clock(there)
         self._help()
@@ -202,6 +188,14 @@ class Libvirt(Driver):
     def forget(self, name: str) -> None:
         snapshots.forget(self._domain(), name)
 
+    def resize(self, wanted: Machine) -> list[str]:
+        there = self._domain()
+        running = there.isActive()
+        if wanted.disk_mib != self.machine.disk_mib:
+            sizes.grow_disk(there, self.pool, self.volume("disk.qcow2"), wanted.disk_mib << 20)
+        later = [field for field in ("memory_mib", "cpus") if getattr(wanted, field) != getattr(self.machine, field)]
+        return later if running else []
+
     def set_autostart(self, on: bool) -> None:
         with explained("the machine's autostart can't be set"):
             self._domain().setAutostart(int(on))
@@ -212,10 +206,10 @@ class Libvirt(Driver):
 
     def _help(self) -> None:
         """Start the helper where there is none: this host, or the helper, may have ended before the machine did."""
-        if self.on_loopback():
+        if self.on_loopback() or self.connection.uri.is_remote:
             helper.ensure(self.home)
 
-    def _option(self, name: str) -> str:
+    def option(self, name: str) -> str:
         return str(self.machine.options.get(name) or getattr(Options, name))
 
     def find(self) -> libvirt.virDomain | None:
@@ -233,87 +227,11 @@ class Libvirt(Driver):
     def volume(self, what: str) -> str:
         return f"machine-{self.machine.uuid}-{what}"
 
-    def _parts(self, image: Image) -> domain.Parts:
-        chosen = hypervisor.choose(self._option("domain_type"), self.connection, self.home, self.run)
-        self.pool.ready()
-        shared = {
-            what: self.pool.shared(f"machineos-{image.digest}-{what}", path, self.say).path()
-            for what, path in (("image", image.file), ("kernel", image.kernel), ("initrd", image.initrd))
-        }
-        disk = self.pool.make(self.volume("disk.qcow2"), size=self.machine.disk_mib << 20, format="qcow2")
-        seed = self.pool.make(self.volume("seed.iso"), size=0)
-        return domain.Parts(
-            name=self._free_name(),
-            type=chosen.type,
-            architecture=chosen.architecture,
-            emulator=chosen.emulator,
-            command_line=image.command_line.read_text().strip(),
-            disk=disk.path(),
-            seed=seed.path(),
-            console=self._console(),
-            network="" if self.connection.uri.is_session else self.network.name,
-            user_network=self._user_network(),
-            **shared,
-        )
-
-    def _define(self, parts: domain.Parts) -> None:
-        import libvirt
-
-        with explained(f"the domain {parts.name} can't be defined"):
-            try:
-                self.connection.raw.defineXML(domain.describe(self.machine, self.home, parts))
-            except libvirt.libvirtError as error:
-                # It came with libvirt 9.0, and some builds, Debian 12's among them, leave it out.
-                if self._option("user_network") != "auto" or not hypervisor.lacks_passt(error):
-                    raise
-                slirp = dataclasses.replace(parts, user_network="slirp")
-                self.connection.raw.defineXML(domain.describe(self.machine, self.home, slirp))
-
-    def _user_network(self) -> str:
-        """ "" where libvirt's network is used."""
-        if not self.connection.uri.is_session:
-            return ""
-        asked = self._option("user_network")
-        if asked != "auto":
-            return asked
-        return "passt" if which("passt") else "slirp"
-
-    def _free_name(self) -> str:
-        """machine-NAME, as virt-manager shows it; another store may have a machine of the same name."""
-        name = f"machine-{self.machine.name}"
-        with explained(f"{self.connection.uri} doesn't tell of its domains"):
-            names = {there.name() for there in self.connection.raw.listAllDomains()}
-        return f"{name}-{self.machine.uuid[:8]}" if name in names else name
-
-    def _check_room(self) -> None:
-        free, image = self.pool.free_mib(), Image(self.machine.image)
-        needed = (image.file.stat().st_size >> 20) + 64 if image.file.exists() else 64
-        if free is not None and free < needed:
-            raise CheckFailed(
-                f"only {free} MiB are free in the storage pool {self.pool.name}, {needed} are needed",
-                hint="make room, or choose another: --libvirt-pool NAME",
-            )
-
-    def _check_tunnel(self) -> None:
-        if which(self.connection.uri.command) is None:
-            raise ToolMissing(self.connection.uri.command, hint="sudo apt install openssh-client")
-        if len(os.fsencode(self.home / forwards.CONTROL)) > SOCKET_PATH - forwards.SUFFIX:
-            raise CheckFailed(
-                f"the path of the store is too long for a socket: {self.home.folder}",
-                hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",
-            )
-
     def _make_ready(self) -> None:
         """Start what the domain lies on: after a reboot of the host it may not have been started by itself."""
         self.pool.ready()
         if not self.connection.uri.is_session:
             self.network.ready()
-
-    def _console(self) -> str:
-        """Where the console's log lies, on the hypervisor's host: there it is a volume, which the helper fetches."""
-        if self.connection.uri.is_remote:
-            return str(self.pool.make(self.volume("console.log"), size=0).path())
-        return str(self.home.console)
 
     def _rotate_console(self) -> None:
         if self.connection.uri.is_remote:

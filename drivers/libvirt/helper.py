@@ -77,10 +77,10 @@ class Helper:
         self.driver = driver
         self.ended = threading.Event()
         self.tunnel: Tunnel | None = None
-        self.console = Console(driver) if driver.connection.uri.over_ssh else None
+        self.console = Console(driver) if driver.connection.uri.is_remote else None
         self._watched: libvirt.virConnect | None = None
-        forwards = self._forwards()
-        threading.Thread(target=self._follow, args=(forwards,), daemon=True).start()
+        if driver.on_loopback():
+            threading.Thread(target=self._follow, args=(self._forwards(),), daemon=True).start()
 
     def watch(self) -> None:
         """Return when the machine has ended, or was removed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from machine.drivers.libvirt import Libvirt, hypervisor
 
-from machine.driver import Address, Autostart, Snapshots, State, Suspend
+from machine.driver import Address, Autostart, Resize, Snapshots, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage
 from tests.unit.libvirt.conftest import MAC, UUID, refusal
 
@@ -92,6 +92,38 @@ def test_a_start_keeps_the_console_of_the_run_before(driver: Libvirt) -> None:
     driver.start()
     assert driver.home.console.with_suffix(".log.1").read_text() == "first"
     assert driver.home.console.read_text() == ""
+
+
+def test_a_start_brings_the_domain_in_line(driver: Libvirt) -> None:
+    made(driver)
+    theirs = driver.find().XMLDesc().replace("<title>dev", "<title>my dev")
+    driver.connection.raw.defineXML(theirs)
+    driver.start()
+    assert "<title>my dev" in driver.find().XMLDesc(), "what the user changed stays"
+    driver.kill()
+    driver.machine = dataclasses.replace(driver.machine, memory_mib=2048)
+    driver.start()
+    assert driver.find().maxMemory() == 2048 << 10
+    assert driver.find().name() == "machine-dev"
+
+
+def test_other_sizes(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt
+    import libvirt_qemu
+
+    assert isinstance(driver, Resize)
+    done: list[object] = []
+    monkeypatch.setattr(libvirt.virStorageVol, "resize", lambda volume, size: done.append((volume.name(), size)))
+    monkeypatch.setattr(libvirt.virDomain, "blockResize", lambda domain, *words: done.append(words))
+    monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", lambda domain, command, *_: done.append(command))
+    made(driver)
+    larger = dataclasses.replace(driver.machine, memory_mib=2048, cpus=4, disk_mib=8192)
+    assert driver.resize(larger) == []
+    assert done == [(driver.volume("disk.qcow2"), 8192 << 20)]
+    driver.start()
+    assert driver.resize(larger) == ["memory_mib", "cpus"]
+    assert done[1] == ("vdb", 8192 << 20, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+    assert "machineos-grow" in str(done[2])
 
 
 def test_suspend(driver: Libvirt, uploads: list[str]) -> None:
@@ -207,6 +239,15 @@ def test_check(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--libvirt-pool" in refused.value.hint
 
 
+def test_another_hosts_memory_is_asked_there(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert driver.is_local()
+    monkeypatch.setattr(driver.connection.uri, "host", "server")
+    assert not driver.is_local()
+    driver.machine = dataclasses.replace(driver.machine, memory_mib=1 << 20)
+    with pytest.raises(CheckFailed, match=r"1024 GiB asked for, but server has"):
+        driver.check()
+
+
 def test_warnings_and_diagnosis(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     made(driver).start()
     assert driver.warnings() == []
@@ -287,7 +328,7 @@ def test_a_libvirt_without_passt_gets_qemus_own_network(driver: Libvirt, monkeyp
 
     monkeypatch.setattr(libvirt.virConnect, "defineXML", define)
     monkeypatch.setattr(driver.connection.uri, "is_session", True)
-    monkeypatch.setattr("machine.drivers.libvirt.driver.which", lambda tool: f"/usr/bin/{tool}")
+    monkeypatch.setattr("machine.drivers.libvirt.definition.which", lambda tool: f"/usr/bin/{tool}")
     driver.machine = dataclasses.replace(driver.machine, address=Address("127.77.0.2", 2375, 2222))
     driver.create()
     [xml] = defined
