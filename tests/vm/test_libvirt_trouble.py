@@ -1,0 +1,130 @@
+"""What happens behind our back in libvirt: the reason is said, nothing is lost, and `rm` still clears up.
+
+No machine boots here to its end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.vm.places import LibvirtPlace, libvirt_system
+
+# What `machine create` does up to where it would start the machine.
+MAKE = """
+import sys
+from machine import images, lifecycle, store
+from machine.create import draft
+asked = draft(sys.argv[1], "libvirt", images.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=2048)
+with store.reserve(asked.name, lambda others: asked, lifecycle.undo) as (machine, home):
+    lifecycle.driver(machine, home).create()
+"""
+
+
+@pytest.fixture(scope="module")
+def place(images: Path) -> Iterator[LibvirtPlace]:
+    with libvirt_system(images) as place:
+        yield place
+
+
+@pytest.fixture
+def dev(place: LibvirtPlace) -> str:
+    """A machine that was never started."""
+    place.execute(sys.executable, "-c", MAKE, "dev")
+    assert place.machine("status", "dev").out == "Stopped\n"
+    return "machine-dev"
+
+
+def gone(place: LibvirtPlace) -> bool:
+    place.assert_nothing_left()
+    return place.left_outside() == []
+
+
+def test_a_domain_that_was_undefined(place: LibvirtPlace, dev: str) -> None:
+    place.virsh("undefine", dev)
+    for verb in ("status", "start", "stop", "kill"):
+        refused = place.machine(verb, "dev", code=1)
+        assert 'the domain of the machine "dev" is no longer defined on qemu:///system' in refused.err
+        assert "Next: clear up what is left of it: machine rm dev" in refused.err
+    assert "no longer defined" in place.machine("ls").out
+    assert "192.168." in place.machine("env", "--shell", "bash", "dev").out
+    place.machine("rm", "-y", "dev")
+    assert gone(place)
+
+
+def test_a_domain_that_was_renamed(place: LibvirtPlace, dev: str) -> None:
+    place.virsh("domrename", dev, "another")
+    assert place.machine("status", "dev").out == "Stopped\n"
+    place.machine("rm", "-y", "dev")
+    assert gone(place)
+
+
+def test_a_damaged_machine(place: LibvirtPlace, dev: str) -> None:
+    place.home("dev").joinpath("machine.json").write_text("{")
+    assert "is damaged" in place.machine("status", "dev", code=1).err
+    place.machine("rm", "-f", "dev")
+    assert gone(place)
+
+
+def test_others_domains_stay(place: LibvirtPlace, dev: str) -> None:
+    xml = "<domain type='qemu'><name>theirs</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+    place.home("dev").joinpath("theirs.xml").write_text(xml)
+    place.virsh("define", str(place.home("dev") / "theirs.xml"))
+    place.home("dev").joinpath("machine.json").write_text("{")
+    place.machine("rm", "-f", "dev")
+    assert place.left_outside() == ["theirs"]
+    place.virsh("undefine", "theirs")
+
+
+def test_an_inactive_network_is_started(place: LibvirtPlace, dev: str) -> None:
+    place.virsh("net-destroy", "machine")
+    place.virsh("pool-destroy", "machine")
+    ended = place.machine("start", "--timeout", "1", "dev", code=1)
+    assert "timed out after 1 s waiting for Docker" in ended.err
+    assert "libvirt says: running" in ended.err
+    assert place.machine("status", "dev").out == "Running\n"
+    place.machine("rm", "-y", "dev")
+    assert gone(place)
+
+
+def test_a_pool_without_room(place: LibvirtPlace) -> None:
+    folder = "/var/lib/libvirt/tiny"
+    place.execute("mkdir", folder)
+    place.execute("mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", folder)
+    place.virsh("pool-create-as", "tiny", "dir", "--target", folder)
+    ended = place.machine("create", "--libvirt-pool", "tiny", "--memory", "512", "dev", code=3)
+    assert "MiB are free in the storage pool tiny" in ended.err
+    assert "Next: make room, or choose another: --libvirt-pool NAME" in ended.err
+    assert gone(place)
+
+
+def test_a_killed_create_is_swept(place: LibvirtPlace) -> None:
+    with place.begun("create", "--memory", "512", "dev") as create:
+        create.says("waiting for Docker")
+        os.kill(create.process.pid, signal.SIGKILL)
+        create.end()
+    assert "machine-dev" in place.left_outside()
+    assert "interrupted" in place.machine("ls").err
+    assert gone(place)
+
+
+def test_a_libvirtd_that_ended(place: LibvirtPlace, dev: str) -> None:
+    """The last one: nobody starts it again."""
+    supervisor = psutil.Process(int(place.enter[1].partition("=")[2]))
+    for process in supervisor.children():
+        if process.name() == "libvirtd":
+            process.kill()
+    refused = place.machine("status", "dev", code=3)
+    assert "no libvirtd answers on qemu:///system" in refused.err
+    assert "systemctl start libvirtd" in refused.err
+    assert "no libvirtd" in place.machine("ls").out
+    refused = place.machine("rm", "-y", "dev", code=3)
+    assert place.machine("ls", "-q").out == "dev\n", "nothing is lost"
+    place.machine("rm", "-f", "dev")
+    place.assert_nothing_left()
