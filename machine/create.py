@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from machine import engine, images, lifecycle, loopback, paths, registry, resources, spec, store
-from machine.driver import Machine
-from machine.errors import MachineExists
+from machine.driver import Driver, Machine
+from machine.errors import CheckFailed, MachineExists
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.run import run
@@ -59,7 +59,13 @@ def check(asked: Machine, progress: Progress) -> None:
         progress.note(note)
     # Before the driver makes anything: it may boot a template from it.
     if asked.image:
-        images.verify(Image(asked.image))
+        _check_image(asked.image, backend)
+
+
+def _check_image(digest: str, backend: Driver) -> None:
+    images.verify(Image(digest))
+    if not backend.stock and images.is_stock(digest):
+        raise CheckFailed(f"the driver {backend.name} boots machineos only", hint="--image machineos")
 
 
 def _sizes(asked: Machine) -> list[str]:

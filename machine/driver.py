@@ -74,6 +74,7 @@ class Driver(ABC):
     option --virtualbox-memory; its metadata may hold `help`, `envvar` and `flag` (another spelling of the option).
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
+    stock: whether it boots stock cloud images (disks), and not machineos only.
     adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to switch
     off. over_ssh: whether SSH reaches it. user: who logs in, unless the machine says otherwise.
     say: told what is going on, in a few words, when a step takes long.
@@ -82,6 +83,7 @@ class Driver(ABC):
     name: ClassVar[str]
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
+    stock: ClassVar[bool] = False
     adopts: ClassVar[bool] = False
     over_ssh: ClassVar[bool] = True
     user: ClassVar[str] = "docker"

@@ -111,6 +111,11 @@ def _boot_sums(image: Image) -> dict[Path, str]:
         return {image.folder / SUMS: ""}
 
 
+def is_stock(digest: str) -> bool:
+    """Whether it is a disk that boots by itself (a publisher's cloud image), and not a machineos ISO."""
+    return any(about.digest == digest and about.format != "iso" for about in cached())
+
+
 def cached() -> Iterator[About]:
     """Every image of the cache, in the order of its age, oldest first."""
     found = []

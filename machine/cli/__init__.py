@@ -34,6 +34,7 @@ VERBS = {
     "env": ("env", "Print the commands that set up a shell for the docker client."),
     "export": ("archive", "Write a machine into a file, with its disk and keys."),
     "help": ("help", "Print what a verb does, with examples."),
+    "image": ("image", "Manage the cache of images."),
     "import": ("archive", "Make a machine from a file that export wrote."),
     "import-docker-machine": ("docker_machine", "Take over the machines of docker-machine."),
     "inspect": ("show", "Print all that is known of a machine, as JSON."),

@@ -6,8 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +15,9 @@ from machine.cli import names
 from machine.driver import Driver
 from machine.errors import MachineError, ToolMissing, Usage
 from machine.spec import Engine, Machine, Option
+
+if TYPE_CHECKING:
+    from machine.progress import Progress
 
 MACHINEOS = "machineos"
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
@@ -64,7 +66,10 @@ def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]
     show_default=True,
     metavar="NAME",
     envvar="MACHINE_IMAGE",
-    help="An image of the cache by name or digest (machine iso ls), or the path of a machineos ISO.",
+    help="A name or digest (machine image ls, machine image catalog), a file, or a URL with #sha256=... behind it.",
+)
+@click.option(
+    "--offline", is_flag=True, envvar="MACHINE_OFFLINE", help="Fetch nothing: the image must be in the cache."
 )
 @_list("--engine-opt", "An option of dockerd: KEY=VALUE.")
 @_list("--engine-label", "A label of the daemon: KEY=VALUE.")
@@ -95,9 +100,13 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     for name in wanted:
         spec.check_name(name)
     adopts = registry.load(asked["driver"] or default_driver()).adopts
-    image = "" if adopts else _image(asked["image"])
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
+        fetching = display.of(asked["image"].partition("#")[0])
+        try:
+            image = "" if adopts else _image(asked["image"], fetching, offline=asked["offline"])
+        finally:
+            fetching.done()
 
         def work(name: str) -> None:
             shown = display.of(name)
@@ -150,16 +159,13 @@ def default_driver(platform: str = sys.platform) -> str:
     return "qemu"
 
 
-def _image(text: str) -> str:
-    """The digest of the image that is meant; an ISO given by its path is taken into the cache."""
-    from machine import images
+def _image(text: str, shown: Progress, *, offline: bool) -> str:
+    """The digest of the image that is meant; what isn't in the cache is taken or fetched into it."""
+    from machine import catalog, images
 
-    path = Path(text)
-    if path.suffix == ".iso" or len(path.parts) > 1:
-        from machine import machineos
-
-        return machineos.add(path).digest
-    return images.find(text).digest if text != MACHINEOS else images.current(text).digest
+    if text == MACHINEOS:
+        return images.current(text).digest
+    return catalog.obtain(text, shown, offline=offline).digest
 
 
 def _driver_options() -> list[click.Option]:

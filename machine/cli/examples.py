@@ -40,6 +40,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine export --gzip dev dev.machine.gz", "Into a smaller file, more slowly."),
     ),
     "help": (("machine help create", "Print what `create` does, its options and examples."),),
+    "image": (
+        ("machine image ls", "List what is in the cache."),
+        ("machine image pull debian-12", "Fetch a cloud image of the catalog."),
+        ("machine image prune", "Remove what no machine boots."),
+    ),
     "import": (
         ("machine import dev.machine", "Make a machine from a file that `machine export` wrote."),
         ("machine import --name dev2 dev.machine", "Under another name."),

@@ -66,7 +66,7 @@ def list_(quiet: bool, as_json: bool) -> None:
     print(f"{'NAME':<12} {'DIGEST':<14} {'ARCH':<8} {'SIZE':>9}  {'CREATED':<26} USED BY")
     for about in found:
         size = human(about.size >> 20)
-        used = ", ".join(_users(about.digest))
+        used = ", ".join(users(about.digest))
         print(f"{about.name:<12} {about.digest[:12]:<14} {about.architecture:<8} {size:>9}  {about.created:<26} {used}")
 
 
@@ -78,16 +78,16 @@ def rm(image: str, force: bool) -> None:
     from machine import images
 
     about = images.find(image)
-    if (users := _users(about.digest)) and not force:
+    if (used := users(about.digest)) and not force:
         raise Usage(
-            f"the image {about.digest[:12]} is used by {', '.join(users)}",
+            f"the image {about.digest[:12]} is used by {', '.join(used)}",
             hint="remove the machines first, or insist: machine iso rm -f " + image,
         )
     images.remove(about)
     print(f"Removed {about.name} {about.digest[:12]}")
 
 
-def _users(digest: str) -> list[str]:
+def users(digest: str) -> list[str]:
     from machine import store
 
     return sorted(machine.name for machine in store.all_known() if machine.image == digest)

@@ -1,0 +1,160 @@
+"""Which image is meant by a name: one of the cache, a cloud image of isos/catalog.toml, a file, a URL with a digest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from machine import downloads, files, images, paths
+from machine.downloads import Source
+from machine.errors import ImageCorrupt, NoSuchImage
+from machine.images import About
+from machine.progress import Progress
+from machine.resources import human
+
+OFFLINE_VARIABLE = "MACHINE_OFFLINE"
+# Seconds between two words on a download's progress.
+TELL = 2.0
+# The first bytes of a qcow2 image (QEMU's docs/interop/qcow2.rst), and of a disk with a boot sector at 510.
+_QCOW2 = b"QFI\xfb"
+_BOOT_SECTOR = b"\x55\xaa"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cloud image of the catalog, for one architecture."""
+
+    name: str
+    user: str
+    format: str
+    source: Source
+
+
+def entries(architecture: str | None = None) -> list[Entry]:
+    """All that the catalog has for this host's processor, or another's."""
+    wanted = architecture or host_architecture()
+    text = resources.files("machine.isos").joinpath("catalog.toml").read_text(encoding="utf-8")
+    return [
+        Entry(name, about["user"], about["format"], downloads.source(about[wanted]))
+        for name, about in tomllib.loads(text).items()
+        if wanted in about
+    ]
+
+
+def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
+    """The image that is meant, which is in the cache then.
+
+    Raises Usage for a URL without a digest, NoSuchImage, ImageCorrupt, MachineError when it can't be fetched.
+    """
+    if "://" in text:
+        wanted = downloads.source(text)
+        return cached(wanted) or _pull(wanted, _stem(wanted.name), progress, offline)
+    path = Path(text).expanduser()
+    if len(path.parts) > 1 or path.suffix in {".iso", ".img", ".qcow2", ".raw"}:
+        return take(path)
+    for entry in entries():
+        if entry.name == text:
+            return cached(entry.source) or _pull(entry.source, entry.name, progress, offline)
+    try:
+        return images.find(text)
+    except NoSuchImage as error:
+        names = ", ".join(entry.name for entry in entries())
+        error.hint = f"{error.hint}; there are besides: {names}"
+        raise
+
+
+def take(path: Path, name: str = "") -> About:
+    """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw)."""
+    if path.suffix == ".iso":
+        from machine import machineos
+
+        return images.find(machineos.add(path).digest)
+    if not path.is_file():
+        raise NoSuchImage(f"there is no file {path}", hint="machine image ls")
+    kind = _format(path)
+    about = About(
+        name=name or _stem(path.name),
+        digest=images.digest(path),
+        architecture=host_architecture(),
+        format=kind,
+        size=path.stat().st_size,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    images.add(path, about)
+    return about
+
+
+def host_architecture() -> str:
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def is_offline() -> bool:
+    return os.environ.get(OFFLINE_VARIABLE, "").lower() in {"1", "true", "yes", "on"}
+
+
+def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About:
+    if offline or is_offline():
+        raise NoSuchImage(
+            f"the image {name} isn't in the cache, and nothing is to be fetched", hint=f"machine image pull {name}"
+        )
+    with downloads.fetched(wanted, paths.images(), _teller(name, progress)) as path:
+        progress.phase(f"taking {name} into the cache")
+        about = take(path, name)
+    files.write(_note(wanted), about.digest + "\n")
+    return about
+
+
+def cached(wanted: Source) -> About | None:
+    """The image that was fetched from there; its own digest, by which it lies in the cache, need not be the same."""
+    try:
+        digest = wanted.digest if wanted.algorithm == "sha256" else _note(wanted).read_text().strip()
+        return next((about for about in images.cached() if about.digest == digest), None)
+    except OSError:
+        return None
+
+
+def _note(wanted: Source) -> Path:
+    return paths.images() / f".{wanted.algorithm}-{wanted.digest[:40]}"
+
+
+def _teller(name: str, progress: Progress) -> downloads.Say:
+    begun = told = time.monotonic()
+    first: int | None = None
+
+    def say(have: int, total: int | None) -> None:
+        nonlocal told, first
+        first = have if first is None else first
+        now = time.monotonic()
+        if now - told < TELL and have != total:
+            return
+        told = now
+        speed = (have - first) / max(now - begun, 0.001) / (1 << 20)
+        part = f"{100 * have // total} % of {human(max(1, total >> 20))}" if total else human(max(1, have >> 20))
+        progress.phase(f"fetching {name}: {part}, {speed:.1f} MiB/s")
+
+    return say
+
+
+def _format(path: Path) -> str:
+    with path.open("rb") as file:
+        begin = file.read(512)
+    if begin.startswith(_QCOW2):
+        return "qcow2"
+    if begin[510:512] == _BOOT_SECTOR:
+        return "raw"
+    raise ImageCorrupt(f"{path} is neither a disk (qcow2, raw) nor a machineos ISO", hint="machine iso build")
+
+
+def _stem(name: str) -> str:
+    """debian-12-amd64.qcow2?x=1 -> debian-12-amd64, with nothing in it that can't be a file's name."""
+    stem = name.partition("?")[0]
+    for suffix in (".qcow2", ".img", ".raw", ".iso"):
+        stem = stem.removesuffix(suffix)
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem).strip(".-") or "image"

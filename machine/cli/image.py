@@ -1,0 +1,103 @@
+"""machine image ls, pull, rm, prune: the cache of images, and what can come into it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from machine.cli import iso
+from machine.progress import Display
+
+if TYPE_CHECKING:
+    from machine.images import About
+
+
+@click.group()
+def image() -> None:
+    """Manage the cache of images that machines boot, machineos and others."""
+
+
+image.add_command(iso.list_, "ls")
+image.add_command(iso.rm, "rm")
+
+
+@image.command()
+@click.option("--json", "as_json", is_flag=True, help='Print [{"name", "user", "format", "url", "cached": bool}].')
+def catalog(as_json: bool) -> None:
+    """List the cloud images that are known by name, for this host's processor."""
+    from machine import catalog
+    from machine.cli.ls import print_columns
+
+    found = [(entry, catalog.cached(entry.source) is not None) for entry in catalog.entries()]
+    if as_json:
+        objects = [
+            {"name": entry.name, "user": entry.user, "format": entry.format, "url": entry.source.url, "cached": there}
+            for entry, there in found
+        ]
+        print(json.dumps(objects, indent=4))
+        return
+    rows = [[entry.name, "yes" if there else "no", entry.source.url] for entry, there in found]
+    print_columns([["NAME", "CACHED", "FROM"], *rows])
+
+
+@image.command()
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the image, as `machine image ls --json` does.")
+@click.argument("source", metavar="NAME|URL#sha256=...|FILE")
+def pull(source: str, quiet: bool, as_json: bool) -> None:
+    """Bring an image into the cache; one that is there isn't fetched again.
+
+    What was broken off goes on where it stopped. Nothing counts without the digest that its publisher says.
+    """
+    from machine import catalog
+    from machine.resources import human
+
+    with Display(quiet=quiet or as_json) as display:
+        shown = display.of(source.partition("#")[0])
+        try:
+            about = catalog.obtain(source, shown)
+        finally:
+            shown.done()
+    if as_json:
+        print(json.dumps(dataclasses.asdict(about), indent=2))
+    elif not quiet:
+        print(f"{about.name} {about.architecture} {human(max(1, about.size >> 20))} sha256:{about.digest}")
+
+
+@image.command()
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"images": [name], "downloads": [file]}.')
+def prune(dry_run: bool, as_json: bool) -> None:
+    """Remove what no machine boots: images that aren't the newest of their name, and downloads that were broken off."""
+    from machine import downloads, images, paths
+
+    unused = [about for about in images.cached() if not iso.users(about.digest) and not _is_newest(about)]
+    halves = downloads.left_over(paths.images())
+    if not dry_run:
+        for about in unused:
+            images.remove(about)
+        for half in halves:
+            Path(half).unlink(missing_ok=True)
+    if as_json:
+        named = [f"{about.name} {about.digest}" for about in unused]
+        print(json.dumps({"images": named, "downloads": [str(half) for half in halves]}, indent=4))
+        return
+    word = "Would remove" if dry_run else "Removed"
+    for about in unused:
+        print(f"{word} {about.name} {about.digest[:12]}")
+    if halves:
+        print(f"{word} {len(halves)} downloads that were broken off")
+
+
+def _is_newest(about: About) -> bool:
+    from machine import images
+    from machine.errors import NoSuchImage
+
+    try:
+        return images.current(about.name).digest == about.digest
+    except NoSuchImage:
+        return False
