@@ -75,6 +75,7 @@ class Driver(ABC):
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
     stock: whether it boots stock cloud images (disks), and not machineos only.
+    portable: whether all of a stopped machine lies in its home, from which `export` takes it.
     adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to switch
     off. over_ssh: whether SSH reaches it. user: who logs in, unless the machine says otherwise.
     say: told what is going on, in a few words, when a step takes long.
@@ -84,6 +85,7 @@ class Driver(ABC):
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
     stock: ClassVar[bool] = False
+    portable: ClassVar[bool] = True
     adopts: ClassVar[bool] = False
     over_ssh: ClassVar[bool] = True
     user: ClassVar[str] = "docker"

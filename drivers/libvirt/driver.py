@@ -55,6 +55,7 @@ class Options:
 class Libvirt(Driver):
     name: ClassVar[str] = "libvirt"
     Options: ClassVar[type] = Options
+    portable: ClassVar[bool] = False
 
     @functools.cached_property
     def connection(self) -> Connection:

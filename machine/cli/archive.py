@@ -46,7 +46,13 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
     part = file.with_name(f".{file.name}.part")
     with store.changing(name) as machine, Display(quiet=quiet or as_json) as display:
         home, shown = store.home(name), display.of(name)
-        archive.check_stopped(name, probe.driver(machine, home).state())
+        backend = probe.driver(machine, home)
+        if not backend.portable:
+            raise Usage(
+                f"{machine.driver} machines can't be exported: their disks lie outside of the store",
+                hint="move the volumes with docker: docker run --rm -v VOLUME:/v IMAGE tar c /v",
+            )
+        archive.check_stopped(name, backend.state())
 
         def write(out: IO[bytes]) -> None:
             archive.write(machine, home, out, shown, compress=compress, image=not no_image)

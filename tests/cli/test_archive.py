@@ -186,3 +186,15 @@ def test_what_is_damaged_leaves_nothing(
 
 def test_a_file_that_is_not_there(invoke: Invoke, store: Path) -> None:
     assert invoke("import", "absent").code == 1
+
+
+def test_a_machine_whose_disk_lies_elsewhere(
+    dev: Home, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import machine_fake
+
+    monkeypatch.setattr(machine_fake.Fake, "portable", False)
+    refused = invoke("export", "dev", tmp_path / "dev.machine")
+    assert refused.code == 2
+    assert "their disks lie outside of the store" in refused.err
+    assert not (tmp_path / "dev.machine").exists()
