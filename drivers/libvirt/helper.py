@@ -33,8 +33,9 @@ LOCK = "helper.lock"
 LOG = "helper.log"
 TAKEN = "ports.json"
 PAUSE = 0.5
-# How often the console is fetched from another host, and the machine's state is asked should an event be lost.
+# How often the console is fetched from another host; and the machine's state is asked, should an event be lost.
 TICK = 1.0
+LONG_TICK = 5.0
 
 
 def ensure(home: Home) -> None:
@@ -76,6 +77,7 @@ class Helper:
         libvirt.virEventRegisterDefaultImpl()
         self.driver = driver
         self.ended = threading.Event()
+        self.changed = threading.Event()
         self.tunnel: Tunnel | None = None
         self.console = Console(driver) if driver.connection.uri.is_remote else None
         self._watched: libvirt.virConnect | None = None
@@ -86,7 +88,8 @@ class Helper:
         """Return when the machine has ended, or was removed."""
         import libvirt
 
-        libvirt.virEventAddTimeout(int(TICK * 1000), lambda timer, opaque: None, None)
+        # In a thread of its own: a call of this one would make it return at once, and the loop spin.
+        threading.Thread(target=self._take_events, daemon=True).start()
         while self.driver.home.folder.exists():
             try:
                 there = self.driver.find()
@@ -95,7 +98,8 @@ class Helper:
                 self._subscribe(there)
                 if self.console:
                     self.console.fetch()
-                libvirt.virEventRunDefaultImpl()
+                self.changed.wait(TICK if self.console else LONG_TICK)
+                self.changed.clear()
             except (MachineError, libvirt.libvirtError):
                 time.sleep(TICK)  # the connection was lost; the machine need not be
         if self.console:
@@ -107,14 +111,22 @@ class Helper:
         if self.tunnel:
             self.tunnel.close()
 
+    def _take_events(self) -> None:
+        import libvirt
+
+        while not self.ended.is_set():
+            libvirt.virEventRunDefaultImpl()
+
     def _subscribe(self, there: libvirt.virDomain) -> None:
-        """An event of the machine ends virEventRunDefaultImpl at once."""
+        """An event of the machine, or the end of the connection, ends the wait at once."""
         import libvirt
 
         connection = self.driver.connection.raw
         if connection is not self._watched:
             kind = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-            connection.domainEventRegisterAny(there, kind, lambda *_: None, None)
+            connection.domainEventRegisterAny(there, kind, lambda *_: self.changed.set(), None)
+            with contextlib.suppress(libvirt.libvirtError):  # not every kind of connection can tell
+                connection.registerCloseCallback(lambda *_: self.changed.set(), None)
             self._watched = connection
 
     def _forwards(self) -> Forwards:

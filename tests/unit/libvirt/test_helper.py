@@ -75,7 +75,7 @@ def test_a_running_machine_on_loopback_has_its_helper(driver: Libvirt, monkeypat
 
 
 def test_it_ends_with_the_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper, "TICK", 0.02)
+    monkeypatch.setattr(helper, "LONG_TICK", 60)
     monkeypatch.setattr("machine.docker.Client", Client)
     driver.create()
     driver.start()
