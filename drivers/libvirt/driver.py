@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from machine import files
 from machine.driver import Address, Driver, Machine, Snapshot, State
-from machine.errors import CheckFailed, DriverFailed, MachineError
+from machine.errors import DriverFailed, MachineError
 
-from . import checks, definition, domain, helper, hypervisor, sizes, snapshots
+from . import hypervisor
 from .connection import Connection, explained
 from .network import Network
 from .volumes import Pool
@@ -76,9 +76,13 @@ class Libvirt(Driver):
         return not self.connection.uri.is_remote
 
     def check(self) -> list[str]:
+        from . import checks
+
         return checks.check(self)
 
     def create(self) -> None:
+        from . import definition
+
         if self.find() is not None:
             return
         if not self.connection.uri.is_session:
@@ -86,6 +90,8 @@ class Libvirt(Driver):
         definition.define(self)
 
     def start(self) -> None:
+        from . import definition
+
         there = self._domain()
         with explained(f'the machine "{self.machine.name}" can\'t be started'):
             if there.isActive():
@@ -126,14 +132,9 @@ class Libvirt(Driver):
                 there.managedSaveRemove()
 
     def remove(self) -> None:
-        if not self.machine.uuid:
-            self._remove_unknown()
-            return
-        if (there := self.find()) is not None:
-            self._undefine(there)
-        self._remove_volumes(self.machine.uuid)
-        if not self.connection.uri.is_session:
-            self.network.release(self.machine.mac)
+        from . import removal
+
+        removal.remove(self)
 
     def state(self) -> State:
         state = hypervisor.state(self._domain())
@@ -147,6 +148,8 @@ class Libvirt(Driver):
         return Address(self.reserved())
 
     def warnings(self) -> list[str]:
+        from . import helper
+
         found = [f"port {port} is published, but can't be forwarded on this host" for port in helper.taken(self.home)]
         return found + self._warnings_of_network()
 
@@ -175,21 +178,31 @@ class Libvirt(Driver):
             self._domain().managedSave()
 
     def snapshot(self, name: str) -> None:
+        from . import snapshots
+
         snapshots.take(self._domain(), name)
 
     def snapshots(self) -> list[Snapshot]:
+        from . import snapshots
+
         return snapshots.list_all(self._domain())
 
     def restore(self, name: str) -> None:
+        from . import snapshots
+
         there = self._domain()
         self._make_ready()
         snapshots.restore(there, name)
         self._set_clock(there)
 
     def forget(self, name: str) -> None:
+        from . import snapshots
+
         snapshots.forget(self._domain(), name)
 
     def resize(self, wanted: Machine) -> list[str]:
+        from . import sizes
+
         there = self._domain()
         running = there.isActive()
         if wanted.disk_mib != self.machine.disk_mib:
@@ -207,6 +220,8 @@ class Libvirt(Driver):
 
     def _help(self) -> None:
         """Start the helper where there is none: this host, or the helper, may have ended before the machine did."""
+        from . import helper
+
         if self.on_loopback() or self.connection.uri.is_remote:
             helper.ensure(self.home)
 
@@ -260,37 +275,6 @@ class Libvirt(Driver):
         with contextlib.suppress(libvirt.libvirtError):
             if there.isActive():
                 there.setTime({"seconds": int(time.time()), "nseconds": 0})
-
-    def _undefine(self, there: libvirt.virDomain) -> None:
-        import libvirt
-
-        flags = (
-            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-            | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-        )
-        with explained(f"the domain {there.name()} can't be removed"):
-            if there.isActive():
-                there.destroy()
-            there.undefineFlags(flags)
-
-    def _remove_volumes(self, uuid: str) -> None:
-        if (pool := self.pool.active()) is None:
-            return
-        with explained(f"the storage pool {self.pool.name} doesn't tell of its volumes"):
-            names = [volume.name() for volume in pool.listAllVolumes()]
-        self.pool.delete(*(name for name in names if name.startswith(f"machine-{uuid}-")))
-
-    def _remove_unknown(self) -> None:
-        """What carries the name of a machine whose machine.json can't be read; nothing where there is no libvirtd."""
-        with contextlib.suppress(CheckFailed):
-            for there in list(domain.ours(self.connection, self.home)):
-                uuid, mac = there.UUIDString(), domain.mac(there)
-                self._undefine(there)
-                self._remove_volumes(uuid)
-                if not self.connection.uri.is_session:
-                    self.network.release(mac)
 
     def reserved(self) -> str:
         try:
