@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from machine import adoption, contexts, docker, identity, images, registry, ssh, store, wait
+from machine import adoption, contexts, docker, identity, images, provision, registry, ssh, store, wait
 from machine.driver import Driver, Machine, State
 from machine.errors import DriverFailed, MachineError, ToolMissing, WaitTimeout
 from machine.paths import Home, Image
@@ -54,7 +54,28 @@ def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, t
         contexts.refresh(machine, home, backend.address())
     progress.phase("starting the virtual machine")
     backend.start()
+    if machine.image and images.is_stock(machine.image):
+        _await_ssh(machine, home, backend, progress, timeout=timeout)
+        for change in provision.provision(machine, home, backend.address(), progress):
+            progress.note(change)
+        return
     wait_ready(machine, home, backend, progress, timeout=timeout)
+
+
+def _await_ssh(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
+    """Wait until cloud-init has let our key in: what else is to be done there is done over SSH."""
+
+    def lets_in() -> bool:
+        if backend.state() is State.STOPPED:
+            raise DriverFailed("the machine stopped while it was booting", details=_evidence(home, backend))
+        return ssh.ready(home, backend.address(), machine.ssh_user, timeout=10)
+
+    progress.phase("waiting for SSH to let us in")
+    try:
+        wait.until(lets_in, timeout=timeout, what="SSH to let us in", details=lambda: _evidence(home, backend))
+    except WaitTimeout as error:
+        error.hint = f"look at the whole console: machine logs {machine.name}, or allow more time: --timeout"
+        raise
 
 
 def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from abc import ABC, abstractmethod
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import engine
+from machine import engine, probe
 from machine.errors import MachineError, Usage
 from machine.paths import Home
 from machine.remote import Remote
@@ -20,6 +21,9 @@ from machine.spec import Address, Machine
 
 if TYPE_CHECKING:
     from machine.steps import Steps
+
+
+PORT = 2375
 
 
 class Provisioner(ABC):
@@ -31,6 +35,7 @@ class Provisioner(ABC):
         self.machine = machine
         self.home = home
         self.address = address
+        self.adopted = probe.driver(machine, home).adopts
         self.remote = remote
 
     @abstractmethod
@@ -56,7 +61,7 @@ class Machineos(Provisioner):
     )
 
     def provision(self, steps: Steps) -> None:
-        from machine import identity, probe, seed
+        from machine import identity, seed
 
         driver = probe.driver(self.machine, self.home)
         with steps.step("bringing the machine in line with its settings"):
@@ -183,8 +188,13 @@ class Distribution(Provisioner):
         return True
 
     def environment(self) -> str:
-        # Only what was asked for: the proxies of this computer need not be right for a host elsewhere.
-        return engine.docker_env(self.machine, {})
+        # The proxies of this computer need not be right for a host elsewhere.
+        return engine.docker_env(self.machine, {} if self.adopted else engine.proxies(os.environ))
+
+    @property
+    def port(self) -> int:
+        """Where the daemon listens: what is forwarded to a virtual machine may have another number outside."""
+        return self.address.docker_port if self.adopted else PORT
 
     def _install(self) -> None:
         if url := str(self.machine.options.get("install_url", "")):
@@ -218,7 +228,7 @@ class Distribution(Provisioner):
     def _wanted(self, present: dict[str, object]) -> dict[str, object]:
         """What daemon.json must hold; settings of the host that aren't ours stay."""
         wanted: dict[str, object] = json.loads(engine.daemon_json(self.machine))
-        hosts = ["unix:///var/run/docker.sock", f"tcp://0.0.0.0:{self.address.docker_port}"]
+        hosts = ["unix:///var/run/docker.sock", f"tcp://0.0.0.0:{self.port}"]
         wanted |= {"hosts": hosts, "live-restore": True, "tlsverify": self.machine.tls}
         if self.machine.tls:
             names = {"tlscacert": "ca", "tlscert": "server", "tlskey": "server-key"}
@@ -239,7 +249,7 @@ class Distribution(Provisioner):
         return ["usermod", "-aG", "docker", user]
 
     def _open_port(self, steps: Steps) -> None:
-        port = f"{self.address.docker_port}/tcp"
+        port = f"{self.port}/tcp"
         if self.remote.run(["firewall-cmd", "--state"], check=False).code == 0:
             if self.remote.run(["firewall-cmd", "--query-port", port], check=False).code != 0:
                 for permanent in ([], ["--permanent"]):

@@ -72,7 +72,7 @@ def argv(
 ) -> list[str]:
     """The command that starts the machine and puts itself into the background once its devices are there.
 
-    command_line is the kernel's. incoming: wait for a saved state instead of booting.
+    command_line is the kernel's, "" for a disk that has a boot loader. incoming: wait for a saved state, don't boot.
     """
     return [
         *(host.binary, "-name", f"machine-{machine.name},process=machine-{machine.name}", "-uuid", machine.uuid),
@@ -80,8 +80,8 @@ def argv(
         *("-machine", _board(host.architecture), "-accel", _accelerator(host.accelerator)),
         *("-cpu", host.cpu, "-smp", str(machine.cpus)),
         *_memory(memory),
-        *_boot(image, f"{command_line} {COMMAND_LINE}"),
-        *_disk("data", home / DISK, "qcow2"),
+        *(_boot(image, f"{command_line} {COMMAND_LINE}") if command_line else ()),
+        *_disk("data", home / DISK, "qcow2", boots=not command_line),
         *_medium("seed", home.seed),
         *_network(machine),
         *_channels(home, host.architecture),
@@ -129,12 +129,12 @@ def _medium(name: str, path: Path) -> Sequence[str]:
     ]
 
 
-def _disk(name: str, path: Path, driver: str) -> Sequence[str]:
+def _disk(name: str, path: Path, driver: str, *, boots: bool = False) -> Sequence[str]:
     # A block that the guest gives up or fills with zeros is given back to the host.
     options = "discard=unmap,detect-zeroes=unmap,file.driver=file,file.discard=unmap"
     return [
         *("-blockdev", f"driver={driver},node-name={name},{options},file.filename={_escaped(path)}"),
-        *("-device", f"virtio-blk-pci,drive={name},serial={name},discard=on"),
+        *("-device", f"virtio-blk-pci,drive={name},serial={name},discard=on{',bootindex=0' if boots else ''}"),
     ]
 
 

@@ -18,6 +18,7 @@ from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage,
 from machine.paths import Home, Image
 from machine.run import detach, which
 
+from . import stock
 from .argv import AGENT, CLONE_OF, DISK, MONITOR, PIDFILE, PORTS_MONITOR, Host, Memory, argv
 from .process import Process
 from .qmp import GuestAgent, Qmp
@@ -52,6 +53,7 @@ class Options:
 
 class Qemu(Driver):
     name: ClassVar[str] = "qemu"
+    stock: ClassVar[bool] = True
     Options: ClassVar[type] = Options
 
     @property
@@ -93,7 +95,10 @@ class Qemu(Driver):
 
     def make_disk(self) -> None:
         (self.home / DISK).unlink(missing_ok=True)
+        if stock.boots(Image(self.machine.image)):
+            return stock.lay_disk(self)
         self.run(["qemu-img", "create", "-q", "-f", "qcow2", self.home / DISK, f"{self.machine.disk_mib}M"])
+        return None
 
     def start(self) -> None:
         if self.process.find():
@@ -202,9 +207,9 @@ class Qemu(Driver):
 
     def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
         image = Image(self.machine.image)
-        if not image.kernel.exists():
+        if not image.file.exists():
             raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
-        command_line = image.command_line.read_text().strip()
+        command_line = "" if stock.boots(image) else image.command_line.read_text().strip()
         return argv(
             *(self.machine, self.home),
             host=self.host(),

@@ -1,0 +1,141 @@
+"""Machines that boot a publisher's cloud image: their disk, QEMU's command line, and what the core does then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import machine_fake
+import pytest
+from fake_host import FakeHost
+from machine.drivers.qemu import Qemu, stock
+from machine.drivers.qemu.argv import DISK
+
+from machine import create, docker, images, lifecycle, provision, run, store
+from machine.driver import State
+from machine.errors import DriverFailed
+from machine.images import About
+from machine.paths import Home, Image
+from machine.progress import Silent
+from machine.spec import Address, Machine
+
+qemu_img = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
+
+
+@pytest.fixture
+def cloud(store: Path, tmp_path: Path) -> Image:
+    """A cloud image of 64 MiB in the cache."""
+    disk = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "64M"], check=True)
+    return add(disk)
+
+
+def add(disk: Path) -> Image:
+    about = About("test", images.digest(disk), "x86_64", "qcow2", disk.stat().st_size, "2024-01-01")
+    images.add(disk, about)
+    return Image(about.digest)
+
+
+def machine(image: Image, disk_mib: int = 2048) -> Machine:
+    address = Address("127.77.0.2")
+    return Machine("dev", "qemu", "u", "52:54:00:00:00:01", image.digest, 512, 1, disk_mib, address=address)
+
+
+@pytest.fixture
+def home(store: Path) -> Home:
+    home = Home(store / "machines" / "dev")
+    home.folder.mkdir(parents=True)
+    return home
+
+
+@qemu_img
+def test_the_disk_lies_over_the_image(cloud: Image, home: Home) -> None:
+    Qemu(machine(cloud), home, run.run).create()
+    found = json.loads(run.run(["qemu-img", "info", "--output=json", home / DISK]).stdout)
+    assert found["virtual-size"] == 2 << 30
+    assert found["backing-filename"] == stock.BASE
+    assert (home / stock.BASE).samefile(cloud.file)
+    shutil.rmtree(cloud.folder)
+    run.run(["qemu-img", "check", "-q", home / DISK])
+
+
+@qemu_img
+def test_a_disk_that_is_too_small(cloud: Image, home: Home) -> None:
+    with pytest.raises(DriverFailed, match="needs a disk of 64 MiB"):
+        Qemu(machine(cloud, disk_mib=32), home, run.run).create()
+
+
+@qemu_img
+def test_a_part_of_an_image_names_files_of_this_host(cloud: Image, home: Home, tmp_path: Path) -> None:
+    part = tmp_path / "part.qcow2"
+    run.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", cloud.file, "-F", "qcow2", part])
+    with pytest.raises(DriverFailed, match="names another file"):
+        Qemu(machine(add(part)), home, run.run).create()
+
+
+@qemu_img
+def test_its_own_boot_loader_boots(cloud: Image, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Qemu, "_binary", lambda _: "qemu")
+    monkeypatch.setattr(Qemu, "_accelerator", lambda *_: "tcg")
+    words = Qemu(machine(cloud), home, run.run).argv(stock_memory())
+    assert "-kernel" not in words
+    assert [word for word in words if "bootindex=0" in word] == [
+        "virtio-blk-pci,drive=data,serial=data,discard=on,bootindex=0"
+    ]
+    assert not [word for word in words if "node-name=root" in word]
+
+
+def stock_memory() -> object:
+    from machine.drivers.qemu.argv import Memory
+
+    return Memory(512)
+
+
+def test_the_core_sets_docker_up_over_ssh(
+    vms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_disk: Callable[[], Image]
+) -> None:
+    host = FakeHost("debian")
+    host.answers.insert(0, ("id -nG docker", 0, "docker docker"))
+    monkeypatch.setattr(machine_fake.Fake, "stock", True)
+    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
+    order: list[str] = []
+    monkeypatch.setattr(lifecycle.ssh, "ready", lambda *_, **__: order.append("ssh") or True)
+    monkeypatch.setattr(docker, "ping", lambda *_, **__: order.append("docker") or True)
+    monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+    asked = create.draft("dev", "fake", make_disk().digest, memory_mib=512, cpus=1, disk_mib=1024)
+    made = create.create(asked, Silent())
+    assert (vms / "dev").read_text() == State.RUNNING
+    assert order == ["ssh", "docker"]
+    assert json.loads(host.files["/etc/docker/daemon.json"])["hosts"][1] == "tcp://0.0.0.0:2375"
+    drop_in = host.files["/etc/systemd/system/docker.service.d/machine.conf"]
+    assert 'Environment="http_proxy=http://proxy.test:3128"' in drop_in
+    lifecycle.stop("dev", Silent())
+    before = dict(host.files)
+    lifecycle.start("dev", Silent())
+    assert host.files == before
+    assert replace(made) == store.load("dev")
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Callable[[], Image]:
+    def make() -> Image:
+        disk = tmp_path / "raw.img"
+        disk.write_bytes(bytes(510) + b"\x55\xaa")
+        return add(disk)
+
+    return make
+
+
+def test_one_that_ends_while_it_boots_is_removed(
+    vms: Path, monkeypatch: pytest.MonkeyPatch, make_disk: Callable[[], Image]
+) -> None:
+    monkeypatch.setattr(machine_fake.Fake, "stock", True)
+    monkeypatch.setattr(machine_fake.Fake, "start", lambda self: None)
+    asked = create.draft("dev", "fake", make_disk().digest, memory_mib=512, cpus=1, disk_mib=1024)
+    with pytest.raises(DriverFailed, match="stopped while it was booting"):
+        create.create(asked, Silent())
+    assert store.names() == []
