@@ -84,7 +84,10 @@ def drivers(default: str, used: set[str]) -> Iterator[Finding]:
     for name in registry.names():
         needed = name == default or name in used
         try:
-            notes = _driver(_nobody(name)).check()
+            driver = _driver(_nobody(name))
+            if driver.adopts:
+                continue  # it needs nothing on this host
+            notes = driver.check()
         except MachineError as error:
             if needed:
                 yield Finding("drivers", Level.ERROR, f"{name}: {error.message}", error.hint)

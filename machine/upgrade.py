@@ -19,7 +19,7 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
     A machine whose new image doesn't come up gets its old one back. Raises Usage, NotRunning, WaitTimeout and others.
     """
     machine = store.load(name)
-    if not machine.image:
+    if not machine.image or images.is_stock(machine.image):
         return _upgrade_packages(name, progress)
     kind = _name(machine.image)
     newest = images.current(kind)

@@ -254,3 +254,12 @@ def test_the_real_look(reachable: Callable[..., Home], monkeypatch: pytest.Monke
     assert said["its clock is right"] == "ok"
     assert said["its name server wasn't asked"] == "ok"
     assert any("full" in text for text in said)
+
+
+def test_a_host_that_is_adopted_needs_no_tool(
+    found: Callable[..., Any], add: Add, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("there", driver="none", tls=False, address=None, options={"url": "tcp://192.0.2.1:2375"})
+    said = found(all=True)
+    assert said["Docker 28.5.1 answers on tcp://192.0.2.1:2375"]["level"] == "ok"
+    assert not [one for one in said.values() if one["level"] == "error" and one["check"] in {"drivers", "there"}]

@@ -15,7 +15,7 @@ from fake_host import FakeHost
 from machine.drivers.qemu import Qemu, stock
 from machine.drivers.qemu.argv import DISK
 
-from machine import create, docker, images, lifecycle, provision, run, store
+from machine import create, docker, images, lifecycle, provision, run, store, upgrade
 from machine.driver import State
 from machine.errors import DriverFailed
 from machine.images import About
@@ -118,6 +118,9 @@ def test_the_core_sets_docker_up_over_ssh(
     lifecycle.start("dev", Silent())
     assert host.files == before
     assert replace(made) == store.load("dev")
+    # Its disk lies over this image: another can't take its place, and its packages are upgraded.
+    assert upgrade.upgrade("dev", Silent()) == "Docker 27.3.1 -> 28.0.1"
+    assert store.load("dev").image == made.image
 
 
 @pytest.fixture
