@@ -129,8 +129,8 @@ def main(folder: str) -> None:
     pause = SHORTEST
     while _is_the_newest(home) and _lives(vboxmanage, machine.uuid):
         began = time.monotonic()
-        # MachineError: VBoxManage failed, and the next round sees why: the machine has ended, or it will work.
-        with contextlib.suppress(MachineError):
+        # VBoxManage or the disk failed, and the next round sees why: the machine has ended, or it will work.
+        with contextlib.suppress(MachineError, OSError):
             follow(home, forwards, docker.Client(machine, home, address))
         # A guest that boots has better things to do than to refuse us all the time.
         pause = min(pause * 1.5, LONGEST) if time.monotonic() - began < 2 * LONGEST else SHORTEST
