@@ -19,8 +19,10 @@ from .volumes import Pool
 
 if TYPE_CHECKING:
     import libvirt
+    from filelock import FileLock
 
 ADDRESS = "address"
+LOCK = "libvirt.lock"
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,10 @@ class Libvirt(Driver):
 
         if self.find() is not None:
             return
-        if not self.connection.uri.is_session:
-            files.write(self.home / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
-        definition.define(self)
+        with self._alone():
+            if not self.connection.uri.is_session:
+                files.write(self.home / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
+            definition.define(self)
 
     def start(self) -> None:
         from . import definition
@@ -98,10 +101,12 @@ class Libvirt(Driver):
                 there.resume()
                 self._set_clock(there)
                 return
-            self._make_ready()
             saved = there.hasManagedSaveImage()
+            with self._alone():
+                self._make_ready()
+                if not saved:
+                    definition.define(self)
             if not saved:
-                definition.define(self)
                 self.pool.replace(self.volume("seed.iso"), self.home.seed)
                 self._rotate_console()
             self._domain().create()
@@ -242,6 +247,12 @@ class Libvirt(Driver):
 
     def volume(self, what: str) -> str:
         return f"machine-{self.machine.uuid}-{what}"
+
+    def _alone(self) -> FileLock:
+        """Held while network, pool and images are made, which the machines of a store share."""
+        from filelock import FileLock
+
+        return FileLock(self.home.store / LOCK, mode=0o600)
 
     def _make_ready(self) -> None:
         """Start what the domain lies on: after a reboot of the host it may not have been started by itself."""

@@ -5,8 +5,10 @@ No machine boots here to its end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,20 @@ def dev(place: LibvirtPlace) -> str:
 def gone(place: LibvirtPlace) -> bool:
     place.assert_nothing_left()
     return place.left_outside() == []
+
+
+def test_three_at_once_where_there_is_nothing_yet(place: LibvirtPlace) -> None:
+    """Each needs the network, the pool and the image, which somebody has to make first."""
+    names = ("one", "two", "three")
+    argv = [*place.enter, sys.executable, "-c", MAKE]
+    with contextlib.ExitStack() as stack:
+        for process in [stack.enter_context(subprocess.Popen([*argv, name], env=place.env)) for name in names]:
+            assert process.wait(120) == 0
+    listed = [line.split() for line in place.machine("ls").lines[1:]]
+    assert sorted(line[0] for line in listed) == sorted(names)
+    assert len({place.machine("ip", name).out for name in names}) == 3
+    place.machine("rm", "-y", *names)
+    assert gone(place)
 
 
 def test_a_domain_that_was_undefined(place: LibvirtPlace, dev: str) -> None:
