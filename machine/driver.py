@@ -7,6 +7,7 @@ A driver is found by its entry point (group `machine.drivers`), so a wheel of so
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,6 +131,10 @@ class Driver(ABC):
 
     @abstractmethod
     def state(self) -> State: ...
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until the machine's state has changed, where the hypervisor tells of that."""
+        time.sleep(seconds)
 
     def address(self) -> Address:
         """Where the machine is reached. Raises DriverFailed while that isn't known."""

@@ -136,7 +136,8 @@ def shut_down(backend: Driver, *, timeout: float) -> None:
         return False
 
     try:
-        wait.until(is_off, timeout=timeout, what="the machine to shut down", details=backend.diagnosis)
+        what = "the machine to shut down"
+        wait.until(is_off, timeout=timeout, what=what, details=backend.diagnosis, pause=backend.pause)
     except WaitTimeout as error:
         error.hint = f"pull the plug: machine kill {backend.machine.name}"
         raise

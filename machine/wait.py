@@ -30,11 +30,13 @@ def until(
     interval: float = 0.05,
     slowest: float = 0.5,
     details: Callable[[], str] = str,
+    pause: Callable[[float], None] | None = None,
 ) -> T:
     """Call probe until it returns something true, and return that.
 
     timeout in seconds. The pause between two calls grows from interval to slowest, so that a quick thing is seen at
-    once and a slow one costs little. Raises WaitTimeout naming what was awaited, with details() taken at that moment.
+    once and a slow one costs little; pause makes it, and may end it early. Raises WaitTimeout naming what was awaited,
+    with details() taken at that moment.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -43,7 +45,7 @@ def until(
         left = deadline - time.monotonic()
         if left <= 0:
             raise WaitTimeout(what, timeout, details=details())
-        time.sleep(min(interval, left))
+        (pause or time.sleep)(min(interval, left))
         interval = min(interval * 1.2, slowest)
         _end_when_interrupted()
 

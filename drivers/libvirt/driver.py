@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import libvirt
     from filelock import FileLock
 
+    from .events import Events
+
 ADDRESS = "address"
 LOCK = "libvirt.lock"
 
@@ -58,6 +60,8 @@ class Libvirt(Driver):
     name: ClassVar[str] = "libvirt"
     Options: ClassVar[type] = Options
     portable: ClassVar[bool] = False
+    _events: Events | None = None
+    _pressed = False
 
     @functools.cached_property
     def connection(self) -> Connection:
@@ -146,6 +150,17 @@ class Libvirt(Driver):
         if state is State.RUNNING:
             self._help()
         return state
+
+    def pause(self, seconds: float) -> None:
+        from .events import Events
+
+        if self._events is None:
+            try:
+                self._events = Events(str(self.connection.uri), self.machine.uuid)
+            except DriverFailed:
+                super().pause(seconds)
+                return
+        self._events.wait(seconds)
 
     def address(self) -> Address:
         if self.machine.address:
@@ -274,7 +289,7 @@ class Libvirt(Driver):
         import libvirt
 
         there.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-        if getattr(self, "_pressed", False):
+        if self._pressed:
             with contextlib.suppress(libvirt.libvirtError):
                 there.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
         self._pressed = True

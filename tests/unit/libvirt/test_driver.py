@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,23 @@ def test_other_sizes(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.resize(larger) == ["memory_mib", "cpus"]
     assert done[1] == ("vdb", 8192 << 20, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
     assert "machineos-grow" in str(done[2])
+
+
+def test_a_change_ends_a_pause(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt
+
+    made(driver).start()
+    shared = driver.connection.raw  # each connection to the test hypervisor has machines of its own
+    monkeypatch.setattr(libvirt, "open", lambda uri: shared)
+    threading.Timer(0.1, driver.kill).start()
+    began = time.monotonic()
+    driver.pause(20)
+    assert time.monotonic() - began < 10
+    assert driver.state() is State.STOPPED
+
+
+def test_a_pause_without_events(driver: Libvirt) -> None:
+    driver.pause(0.01)
 
 
 def test_suspend(driver: Libvirt, uploads: list[str]) -> None:
