@@ -17,7 +17,7 @@ from machine.errors import MachineError, ToolMissing, Usage
 from machine.spec import Engine, Machine, Option
 
 if TYPE_CHECKING:
-    from machine.progress import Progress
+    from machine.progress import Display
 
 MACHINEOS = "machineos"
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
@@ -102,11 +102,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     adopts = registry.load(asked["driver"] or default_driver()).adopts
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
-        fetching = display.of(asked["image"].partition("#")[0])
-        try:
-            image = "" if adopts else _image(asked["image"], fetching, offline=asked["offline"])
-        finally:
-            fetching.done()
+        image = "" if adopts else _image(asked["image"], display, offline=asked["offline"])
 
         def work(name: str) -> None:
             shown = display.of(name)
@@ -159,13 +155,17 @@ def default_driver(platform: str = sys.platform) -> str:
     return "qemu"
 
 
-def _image(text: str, shown: Progress, *, offline: bool) -> str:
+def _image(text: str, display: Display, *, offline: bool) -> str:
     """The digest of the image that is meant; what isn't in the cache is taken or fetched into it."""
     from machine import catalog, images
 
     if text == MACHINEOS:
         return images.current(text).digest
-    return catalog.obtain(text, shown, offline=offline).digest
+    shown = display.of(text.partition("#")[0])
+    try:
+        return catalog.obtain(text, shown, offline=offline).digest
+    finally:
+        shown.done()
 
 
 def _driver_options() -> list[click.Option]:
