@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from machine import files
 from machine.driver import Driver, Machine, Snapshot, State
@@ -25,9 +27,9 @@ from .qmp import GuestAgent, Qmp
 
 # Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
 SOCKET_PATH = 103 if sys.platform == "darwin" else 107
-# The state of a suspended machine, and how its memory was laid out.
+# The state of a suspended machine, and how its QEMU was laid out.
 SUSPENDED = "suspended"
-SUSPENDED_MEMORY = "suspended.json"
+SUSPENDED_LAYOUT = "suspended.json"
 INSTALL = "install QEMU: sudo apt install qemu-system-x86 qemu-utils, or: brew install qemu"
 ACCELERATORS = ("auto", "kvm", "hvf", "whpx", "tcg")
 _STATES = {
@@ -111,11 +113,12 @@ class Qemu(Driver):
             self.launch(Memory(self.machine.memory_mib))
         return self._forward_published_ports()
 
-    def launch(self, memory: Memory, *, incoming: bool = False, paused: bool = False) -> None:
+    def launch(self, memory: Memory, *, cpus: int | None = None, incoming: bool = False, paused: bool = False) -> None:
         """Start QEMU; it is there when this returns. Raises DriverFailed."""
+        command = self.argv(memory, cpus=cpus, incoming=incoming)
         self._rotate_console()
         try:
-            self.run([*self.argv(memory, incoming=incoming), *(["-S"] if paused else [])], timeout=60)
+            self.run([*command, *(["-S"] if paused else [])], timeout=60)
         except ToolFailed as error:
             raise self._explained(error) from error
 
@@ -139,10 +142,10 @@ class Qemu(Driver):
 
         partial = self.home / f".{SUSPENDED}"
         with self.monitor() as monitor:
-            memory = self.running_memory(monitor)
+            layout = self.layout(monitor)
             saved.save(monitor, partial)
         self.kill()
-        files.write(self.home / SUSPENDED_MEMORY, json.dumps(memory))
+        files.write(self.home / SUSPENDED_LAYOUT, json.dumps(layout))
         files.move(partial, self.home / SUSPENDED)
 
     def resize(self, wanted: Machine) -> list[str]:
@@ -205,13 +208,14 @@ class Qemu(Driver):
             for port in taken(self.home)
         ]
 
-    def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
+    def argv(self, memory: Memory, *, cpus: int | None = None, incoming: bool = False) -> list[str]:
         image = Image(self.machine.image)
         if not image.file.exists():
             raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
         command_line = "" if stock.boots(image) else image.command_line.read_text().strip()
         return argv(
-            *(self.machine, self.home),
+            dataclasses.replace(self.machine, cpus=cpus or self.machine.cpus),
+            self.home,
             host=self.host(),
             image=image,
             command_line=command_line,
@@ -249,13 +253,23 @@ class Qemu(Driver):
     def _wake(self) -> None:
         from . import saved, sizes
 
-        memory = json.loads((self.home / SUSPENDED_MEMORY).read_text())
-        self.launch(Memory(memory["base_mib"], reporting=memory["reporting"]), incoming=True)
-        with self.monitor() as monitor:
-            sizes.plug(monitor, memory["more_mib"])
+        layout = json.loads((self.home / SUSPENDED_LAYOUT).read_text())
+        with self.laid_out(layout, incoming=True) as monitor:
+            sizes.plug(monitor, layout["more_mib"])
             saved.load(monitor, self.home / SUSPENDED)
         self.forget_suspended()
         self.has_woken()
+
+    @contextlib.contextmanager
+    def laid_out(self, layout: dict[str, Any], **how: bool) -> Iterator[Qmp]:
+        """A QEMU that a state can be loaded into, and its monitor. It is ended when the block fails."""
+        self.launch(Memory(layout["base_mib"], reporting=layout["reporting"]), cpus=layout["cpus"], **how)
+        try:
+            with self.monitor() as monitor:
+                yield monitor
+        except BaseException:
+            self.kill()
+            raise
 
     def has_woken(self) -> None:
         """The guest goes on where it was, and has missed what time it is."""
@@ -263,15 +277,16 @@ class Qemu(Driver):
             agent.set_time()
 
     def forget_suspended(self) -> None:
-        for name in (SUSPENDED, SUSPENDED_MEMORY):
+        for name in (SUSPENDED, SUSPENDED_LAYOUT):
             (self.home / name).unlink(missing_ok=True)
 
-    def running_memory(self, monitor: Qmp) -> dict[str, int | bool]:
-        """How the memory of the running QEMU is laid out: a state loads only into one that is laid out alike."""
+    def layout(self, monitor: Qmp) -> dict[str, int | bool]:
+        """How the running QEMU is laid out, which may not be as the next will be: a state loads only into one alike."""
+        cpus = len(monitor.execute("query-cpus-fast"))
         base = monitor.execute("query-memory-size-summary")["base-memory"]
         more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
         reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
-        return {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting}
+        return {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting, "cpus": cpus}
 
     def _go_on(self) -> None:
         with self.monitor() as monitor:

@@ -53,7 +53,7 @@ def enlarge(monitor: Qmp, disk_mib: int) -> None:
 
 def _give_memory(qemu: Qemu, monitor: Qmp, memory_mib: int) -> bool:
     """Plug or unplug; False where that takes a restart."""
-    more = memory_mib - int(qemu.running_memory(monitor)["base_mib"])
+    more = memory_mib - int(qemu.layout(monitor)["base_mib"])
     if not 0 <= more <= ROOM_MIB:
         return False
     plug(monitor, more)

@@ -1,6 +1,6 @@
 """Snapshots inside the machine's qcow2 disk: its disk, and its memory when it runs.
 
-QEMU keeps them; beside the disk stands only how memory was laid out, which a state must find again when it is loaded.
+QEMU keeps them; beside the disk stands only how that QEMU was laid out, which a state must find again when loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from machine.driver import Snapshot, State
 from machine.errors import DriverFailed
 from machine.paths import Home
 
-from .argv import DISK, Memory
+from .argv import DISK
 from .qmp import Qmp
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def take(qemu: Qemu, name: str) -> None:
             "a suspended machine can't be kept", hint=f"start it first: machine start {qemu.machine.name}"
         )
     with qemu.monitor() as monitor:
-        layouts = _layouts(qemu.home) | {name: qemu.running_memory(monitor)}
+        layouts = _layouts(qemu.home) | {name: qemu.layout(monitor)}
         files.write(qemu.home / LAYOUTS, json.dumps(layouts))
         _job(monitor, "snapshot-save", tag=name, vmstate="data", devices=["data"])
 
@@ -63,14 +63,13 @@ def restore(qemu: Qemu, name: str) -> None:
     wanted = _named(qemu, name)
     layout = _layouts(qemu.home).get(name)
     if wanted.running and layout is None:
-        raise DriverFailed(f'how the memory of the snapshot "{name}" was laid out isn\'t known')
+        raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known')
     qemu.kill()
     qemu.forget_suspended()
     if layout is None or not wanted.running:
         qemu.run(["qemu-img", "snapshot", "-a", name, qemu.home / DISK])
         return
-    qemu.launch(Memory(layout["base_mib"], reporting=layout["reporting"]), paused=True)
-    with qemu.monitor() as monitor:
+    with qemu.laid_out(layout, paused=True) as monitor:
         _job(monitor, "snapshot-load", tag=name, vmstate="data", devices=["data"])
         monitor.execute("cont")
     qemu.has_woken()
