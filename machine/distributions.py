@@ -9,7 +9,8 @@ from machine.provisioners import Machineos, OpenRc, Provisioner, Systemd
 class Debian(Systemd):
     ids = frozenset({"debian", "raspbian", "ubuntu"})
     _QUIET = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y")
-    install = ((*_QUIET, "update"), (*_QUIET, "install", "--no-install-recommends", "docker.io"))
+    # Where the kernel has AppArmor, Docker starts no container without its tool.
+    install = ((*_QUIET, "update"), (*_QUIET, "install", "--no-install-recommends", "docker.io", "apparmor"))
     renew = install
 
 

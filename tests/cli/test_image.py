@@ -13,7 +13,7 @@ from typing import Any
 import machine_fake
 import pytest
 
-from machine import catalog, downloads, images, store
+from machine import catalog, downloads, images, provision, store
 from machine.downloads import Source
 
 Invoke = Callable[..., Any]
@@ -81,6 +81,7 @@ def test_a_file_that_is_no_image(invoke: Invoke, store: Path, tmp_path: Path) ->
 
 def test_offline_fetches_nothing(invoke: Invoke, vms: Path, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_fake.Fake, "stock", True)
+    monkeypatch.setattr(provision, "provision", lambda *_: [])
     ended = invoke("create", "-q", "--offline", "--image", named, "dev")
     assert (ended.code, f"machine image pull {named}" in ended.err) == (1, True)
     assert invoke("create", "-q", "--image", named, "dev").code == 0
