@@ -1,7 +1,7 @@
 """make bench: measure, and write RESULTS.md (and the plots).
 
-python benchmarks/run.py [cli] [machines] [many]: only these parts. Each machine lies in a store of its own, which goes
-with the benchmark; the image is the one in the user's cache.
+python benchmarks/run.py [cli] [machines] [libvirt] [many]: only these parts. Each machine lies in a store of its own,
+which goes with the benchmark; the image is the one in the user's cache.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import by_libvirt
 import cli
 import machines
 import many
@@ -28,7 +29,13 @@ def main(parts: list[str]) -> None:
     os.environ.setdefault("MACHINE_IMAGES_PATH", str(paths.images()))
     lines = host()
     reports = []
-    for part, measure in (("cli", cli.measure), ("machines", machines.measure), ("many", many.measure)):
+    parts_there = {
+        "cli": cli.measure,
+        "machines": machines.measure,
+        "libvirt": by_libvirt.measure,
+        "many": many.measure,
+    }
+    for part, measure in parts_there.items():
         if part not in parts:
             continue
         print(f"{part} ...", file=sys.stderr, flush=True)
@@ -62,4 +69,4 @@ def render(lines: list[str], reports: list[Report]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["cli", "machines", "many"])
+    main(sys.argv[1:] or ["cli", "machines", "libvirt", "many"])
