@@ -51,11 +51,11 @@ class Forwards:
 
 
 class Slirp(Forwards):
-    """Forwards in QEMU, which is told through libvirt's way to its monitor."""
+    """Forwards in QEMU, which is told through libvirt's way to its monitor. find: looks the domain up."""
 
-    def __init__(self, domain: libvirt.virDomain, address: Address) -> None:
+    def __init__(self, find: Callable[[], libvirt.virDomain | None], address: Address) -> None:
         super().__init__(_own(address))
-        self.domain = domain
+        self.find = find
         self.host = address.host
 
     def add(self, protocol: str, port: int) -> bool:
@@ -70,9 +70,9 @@ class Slirp(Forwards):
 
         try:
             answer = libvirt_qemu.qemuMonitorCommand(
-                self.domain, line, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+                self.find(), line, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
             )
-        except libvirt.libvirtError as error:
+        except (libvirt.libvirtError, MachineError) as error:
             return str(error)
         return str(answer).strip()
 

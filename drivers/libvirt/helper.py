@@ -81,8 +81,10 @@ class Helper:
         self.tunnel: Tunnel | None = None
         self.console = Console(driver) if driver.connection.uri.is_remote else None
         self._watched: libvirt.virConnect | None = None
+        self._number = -1
+        self.forwards = self._forwards() if driver.on_loopback() else Forwards([])
         if driver.on_loopback():
-            threading.Thread(target=self._follow, args=(self._forwards(),), daemon=True).start()
+            threading.Thread(target=self._follow, daemon=True).start()
 
     def watch(self) -> None:
         """Return when the machine has ended, or was removed."""
@@ -93,9 +95,10 @@ class Helper:
         while self.driver.home.folder.exists():
             try:
                 there = self.driver.find()
-                if there is None or not there.isActive():
+                if there is None or not (there.isActive() or self._is_active_again(there)):
                     break
                 self._subscribe(there)
+                self._notice_restart(there)
                 if self.console:
                     self.console.fetch()
                 self.changed.wait(TICK if self.console else LONG_TICK)
@@ -110,6 +113,17 @@ class Helper:
         self.ended.set()
         if self.tunnel:
             self.tunnel.close()
+
+    def _is_active_again(self, there: libvirt.virDomain) -> bool:
+        """A machine that goes back to a snapshot is off for a moment."""
+        time.sleep(TICK)
+        return bool(there.isActive())
+
+    def _notice_restart(self, there: libvirt.virDomain) -> None:
+        """Another QEMU forwards nothing yet. Docker's events broke off with the old one, and are followed anew."""
+        if (number := there.ID()) != self._number:
+            self._number = number
+            self.forwards.current.clear()
 
     def _take_events(self) -> None:
         import libvirt
@@ -138,7 +152,7 @@ class Helper:
             return self.tunnel
         there = driver.find()
         if there is not None and "user,id=machine," in there.XMLDesc():
-            return Slirp(there, address)
+            return Slirp(driver.find, address)
         return Forwards([])
 
     def _keep_open(self, tunnel: Tunnel) -> None:
@@ -146,12 +160,12 @@ class Helper:
             tunnel.hold(self.driver.home / LOG)
             time.sleep(PAUSE)
 
-    def _follow(self, forwards: Forwards) -> None:
+    def _follow(self) -> None:
         driver = self.driver
         client = docker.Client(driver.machine, driver.home, driver.address())
         while not self.ended.is_set():
             with contextlib.suppress(DockerFailed):
-                follow(driver.home, forwards, client)
+                follow(driver.home, self.forwards, client)
             time.sleep(PAUSE)
 
 

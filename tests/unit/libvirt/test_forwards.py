@@ -88,7 +88,7 @@ def test_a_published_port_in_qemu(uri: str, monkeypatch: pytest.MonkeyPatch) -> 
         return "could not set up host forwarding rule" if ":81" in line else "\r\n"
 
     monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", command)
-    slirp = Slirp(None, ADDRESS)  # type: ignore[arg-type]
+    slirp = Slirp(lambda: None, ADDRESS)
     slirp.bring_in_line({("udp", 53), ("tcp", 81), ("tcp", 82), ("tcp", 2222)})
     assert slirp.current == {("udp", 53)}
     assert slirp.taken == {("tcp", 81), ("tcp", 82)}
