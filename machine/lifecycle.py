@@ -116,8 +116,14 @@ def stop(name: str, progress: Progress, *, timeout: float = STOP_TIMEOUT) -> boo
     """Shut the guest down through its power button; False when it was off already. Raises WaitTimeout."""
     with store.changing(name) as machine:
         backend = driver(machine, store.home(name))
-        if backend.state() is State.STOPPED:
+        state = backend.state()
+        if state is State.STOPPED:
             return False
+        if state is State.SAVED:
+            raise MachineError(
+                f'the machine "{name}" is suspended',
+                hint=f"go on with it: machine start {name}, or give up what was in its memory: machine kill {name}",
+            )
         progress.phase("shutting down")
         shut_down(backend, timeout=timeout)
     return True

@@ -123,7 +123,7 @@ def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
         maker.launch(memory)
         wait.until(lambda: _is_up(maker), timeout=BOOT, what="the template to boot", details=maker.diagnosis)
         _save(home, wanted.base_mib)
-        maker.kill()
+        maker.end()
         for name in (template.MEMORY, template.STATE, DISK):
             shutil.move(home / name, folder / name)
     return read_only

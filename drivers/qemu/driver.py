@@ -129,6 +129,11 @@ class Qemu(Driver):
             monitor.execute("system_powerdown")
 
     def kill(self) -> None:
+        self.end()
+        self.forget_suspended()
+
+    def end(self) -> None:
+        """End QEMU, and keep what a suspended machine was."""
         # QEMU writes out what it holds of the disk's tables when it is asked to quit.
         with contextlib.suppress(DriverFailed), Qmp(self.home / MONITOR, timeout=2) as monitor:
             monitor.execute("quit")
@@ -143,8 +148,15 @@ class Qemu(Driver):
         partial = self.home / f".{SUSPENDED}"
         with self.monitor() as monitor:
             layout = self.layout(monitor)
-            saved.save(monitor, partial)
-        self.kill()
+            try:
+                saved.save(monitor, partial)
+            except BaseException:
+                # A full disk, or Ctrl-C: the machine goes on as if nothing had been.
+                partial.unlink(missing_ok=True)
+                with contextlib.suppress(DriverFailed):
+                    monitor.execute("cont")
+                raise
+        self.end()
         files.write(self.home / SUSPENDED_LAYOUT, json.dumps(layout))
         files.move(partial, self.home / SUSPENDED)
 
@@ -194,10 +206,21 @@ class Qemu(Driver):
         if not self.process.find():
             return State.SAVED if (self.home / SUSPENDED).exists() else State.STOPPED
         try:
-            with Qmp(self.home / MONITOR, timeout=2) as monitor:
-                return _STATES.get(monitor.execute("query-status")["status"], State.ERROR)
+            return _STATES.get(self._run_state(), State.ERROR)
         except DriverFailed:
             return State.ERROR if self.process.find() else State.STOPPED
+
+    def diagnosis(self) -> str:
+        found = super().diagnosis()
+        with contextlib.suppress(DriverFailed):
+            # QEMU stops a guest whose write finds no room (werror=enospc, its default); other errors the guest gets.
+            if self._run_state() == "io-error":
+                return f"{found}: the host's disk is full, the one that holds {self.home.folder}"
+        return found
+
+    def _run_state(self) -> str:
+        with Qmp(self.home / MONITOR, timeout=2) as monitor:
+            return str(monitor.execute("query-status")["status"])
 
     def warnings(self) -> list[str]:
         from .ports import taken
@@ -244,7 +267,7 @@ class Qemu(Driver):
             return clone.start(self)
         except MachineError as error:
             self.say(f"cloning failed ({error.message}): booting cold")
-        self.kill()
+        self.end()
         # The template's disk has an identity that others have, too.
         self.make_disk()
         (self.home / CLONE_OF).unlink(missing_ok=True)
@@ -268,7 +291,7 @@ class Qemu(Driver):
             with self.monitor() as monitor:
                 yield monitor
         except BaseException:
-            self.kill()
+            self.end()
             raise
 
     def has_woken(self) -> None:

@@ -65,7 +65,6 @@ def restore(qemu: Qemu, name: str) -> None:
     if wanted.running and layout is None:
         raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known')
     qemu.kill()
-    qemu.forget_suspended()
     if layout is None or not wanted.running:
         qemu.run(["qemu-img", "snapshot", "-a", name, qemu.home / DISK])
         return
