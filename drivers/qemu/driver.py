@@ -22,7 +22,7 @@ from machine.run import detach, which
 
 from . import stock
 from .argv import AGENT, CLONE_OF, DISK, MONITOR, PIDFILE, PORTS_MONITOR, Host, Memory, argv
-from .process import Process
+from .process import Process, use_small_pages
 from .qmp import GuestAgent, Qmp
 
 # Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
@@ -117,6 +117,8 @@ class Qemu(Driver):
         """Start QEMU; it is there when this returns. Raises DriverFailed."""
         command = self.argv(memory, cpus=cpus, incoming=incoming)
         self._rotate_console()
+        if self.host().accelerator == "tcg":
+            use_small_pages()
         try:
             self.run([*command, *(["-S"] if paused else [])], timeout=60)
         except ToolFailed as error:
