@@ -50,19 +50,17 @@ class Uri:
         return self.is_remote and self.transport in {"ssh", "libssh", "libssh2"}
 
 
-def module() -> object:
-    """libvirt-python. Raises ToolMissing."""
-    try:
-        import libvirt
-    except ImportError as error:
-        raise ToolMissing("libvirt-python", hint=INSTALL_MODULE) from error
-    return libvirt
-
-
 class Connection:
-    """Opened when it is first needed, and again when it was lost. Raises CheckFailed when there is no libvirtd."""
+    """Opened when it is first needed, and again when it was lost. Raises CheckFailed when there is no libvirtd.
+
+    Whoever has one may import libvirt: without libvirt-python none can be had. Raises ToolMissing then.
+    """
 
     def __init__(self, uri: str) -> None:
+        try:
+            import libvirt  # noqa: F401
+        except ImportError as error:
+            raise ToolMissing("libvirt-python", hint=INSTALL_MODULE) from error
         self.uri = Uri(uri)
         self._opened: libvirt.virConnect | None = None
 
@@ -81,7 +79,6 @@ class Connection:
             return False
 
     def _open(self) -> libvirt.virConnect:
-        module()
         import libvirt
 
         # Without a handler of ours the library prints each error on stderr.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from machine.drivers.libvirt import Libvirt, hypervisor
 
 from machine.driver import Address, Autostart, Resize, Snapshots, State, Suspend
-from machine.errors import CheckFailed, DriverFailed, NoSuchImage
+from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from tests.unit.libvirt.conftest import MAC, UUID, refusal
 
 
@@ -327,6 +328,26 @@ def test_no_libvirtd(driver: Libvirt, uri: str, hint: str) -> None:
         driver.check()
     assert hint in refused.value.hint
     assert refused.value.exit_code == 3
+
+
+def test_without_libvirt_python(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "libvirt", None)
+    for call in (driver.check, driver.is_local, driver.state, driver.remove):
+        with pytest.raises(ToolMissing, match="libvirt-python was not found") as refused:
+            call()
+    assert "pip install 'machine-vm[libvirt]'" in refused.value.hint
+    assert refused.value.exit_code == 3
+
+
+def test_a_connection_that_was_lost_is_made_again(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt
+
+    made(driver)
+    first, opened = driver.connection.raw, []
+    monkeypatch.setattr(libvirt, "open", lambda uri: opened.append(uri) or first)
+    monkeypatch.setattr(libvirt.virConnect, "isAlive", lambda connection: 0)
+    assert driver.state() is State.STOPPED
+    assert opened
 
 
 def test_the_hypervisor_must_be_qemu(uri: str, driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
