@@ -90,8 +90,8 @@ class Qemu(Driver):
 
         try:
             clone.lay_disk(self)
-        except MachineError as error:
-            self.say(f"no template ({error.message}): booting cold")
+        except (MachineError, OSError) as error:
+            self.say(f"no template ({error}): booting cold")
             self.make_disk()
         return None
 
@@ -151,15 +151,18 @@ class Qemu(Driver):
         with self.monitor() as monitor:
             layout = self.layout(monitor)
             try:
+                files.write(self.home / SUSPENDED_LAYOUT, json.dumps(layout))
                 saved.save(monitor, partial)
             except BaseException:
                 # A full disk, or Ctrl-C: the machine goes on as if nothing had been.
-                partial.unlink(missing_ok=True)
+                for path in (partial, self.home / SUSPENDED_LAYOUT):
+                    path.unlink(missing_ok=True)
                 with contextlib.suppress(DriverFailed):
+                    # What is still being written would stop the guest again at its end.
+                    monitor.execute("migrate_cancel")
                     monitor.execute("cont")
                 raise
         self.end()
-        files.write(self.home / SUSPENDED_LAYOUT, json.dumps(layout))
         files.move(partial, self.home / SUSPENDED)
 
     def resize(self, wanted: Machine) -> list[str]:
@@ -267,12 +270,13 @@ class Qemu(Driver):
 
         try:
             return clone.start(self)
-        except MachineError as error:
-            self.say(f"cloning failed ({error.message}): booting cold")
+        except (MachineError, OSError) as error:
+            self.say(f"cloning failed ({error}): booting cold")
         self.end()
         # The template's disk has an identity that others have, too.
         self.make_disk()
-        (self.home / CLONE_OF).unlink(missing_ok=True)
+        for name in (CLONE_OF, clone.BASE_DISK):
+            (self.home / name).unlink(missing_ok=True)
         return self.launch(Memory(self.machine.memory_mib))
 
     def _wake(self) -> None:
