@@ -1,0 +1,197 @@
+"""One machine that all tests of this folder share, and what they need beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.vm import testbed
+from tests.vm.testbed import BEGAN, Done, Store, environment, execute, free_port, until
+
+# Where no machine may run yet comes first, where the shared machine is stopped last: so it boots as seldom as can be,
+# and what is broken early shows early.
+FIRST = ("test_failed_creates",)
+LAST = ("test_guest", "test_docker", "test_ports", "test_registry", "test_other_clients", "test_access", "test_verbs")
+VERY_LAST = ("test_two_machines", "test_life")
+USER, PASSWORD = "tester", "correct horse"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = [*FIRST, None, *LAST, *VERY_LAST]
+
+    def rank(item: pytest.Item) -> int:
+        return order.index(item.path.stem) if item.path.stem in order else order.index(None)
+
+    # Other folders' tests keep their places.
+    ours = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    for number, item in zip(ours, sorted([items[number] for number in ours], key=rank), strict=True):
+        items[number] = item
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _steps(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Steps are printed at once, with the time since the beginning: who watches sees where it is."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n[{time.monotonic() - BEGAN:6.1f} s] {text}", end="", flush=True)
+
+    testbed.say = say
+    yield
+    testbed.say = print
+
+
+@pytest.fixture(scope="session")
+def images(_steps: None) -> Path:
+    """The cache of images, with machineos in it."""
+    folder = Path(os.environ.get("MACHINE_IMAGES_PATH") or Path.home() / ".machine/images").absolute()
+    if not (folder / "machineos").exists():
+        testbed.say(f"no machineos in {folder}: building it, from packages of this host's Debian mirror")
+        with contextlib.closing(Store(folder)) as store:
+            store.machine("iso", "build", "--if-missing", timeout=1800)
+    return folder
+
+
+@pytest.fixture
+def store(images: Path) -> Iterator[Store]:
+    """A store for one test; what the test leaves in it is a failure."""
+    store = Store(images)
+    yield store
+    store.close()
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A machine of a store, and the docker client that is set to it."""
+
+    store: Store
+    name: str
+    address: str
+    env: dict[str, str]
+
+    def machine(self, verb: str, *words: str, **options: object) -> Done:
+        return self.store.machine(verb, self.name, *words, **options)
+
+    def ssh(self, *words: str, **options: object) -> Done:
+        return self.machine("ssh", *words, **options)
+
+    def docker(self, *words: str | Path, **options: object) -> Done:
+        return execute(["docker", *words], **{"env": self.env, **options})  # type: ignore[arg-type]
+
+    def curl(self, port: int, path: str = "/") -> str | None:
+        """What an HTTP server on the machine's address answers, None when nothing does."""
+        url = f"http://{self.address}:{port}{path}"
+        done = execute(["curl", "-sS", "-f", "-m", "10", url], env=environment(), code=None)
+        return done.out if done.code == 0 else None
+
+
+@pytest.fixture(scope="session")
+def registry_port() -> int:
+    """Chosen before the machine is made: its daemon must know of it."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def shared(images: Path, registry_port: int) -> Iterator[Vm]:
+    store = Store(images)
+    registry = f"10.0.2.2:{registry_port}"
+    try:
+        store.create(
+            "default",
+            *("--memory", "1G", "--cpus", "2", "--disk", "8G", "--timeout", "500", "--tls-san", "docker.test"),
+            *("--engine-insecure-registry", registry, "--engine-registry-mirror", f"http://{registry}"),
+            *("--engine-label", "stage=test", "--engine-opt", "experimental=true"),
+            *("--engine-env", "HTTP_PROXY=http://proxy.invalid:3128", "--engine-env", "NO_PROXY=10.0.2.2"),
+        )
+        yield vm_of(store, "default")
+        testbed.say("removing the shared machine")
+    finally:
+        store.close()
+
+
+def vm_of(store: Store, name: str) -> Vm:
+    return Vm(store, name, store.note(name), store.docker_env(name))
+
+
+@pytest.fixture(scope="session")
+def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system with nothing but busybox in it."""
+    root = tmp_path_factory.mktemp("busybox")
+    for folder in ("bin", "etc", "proc", "sys", "dev", "tmp", "var", "root"):
+        (root / folder).mkdir()
+    binary = next((path for path in ("/bin/busybox", "/usr/bin/busybox") if Path(path).exists()), None)
+    assert binary, "busybox-static isn't installed"
+    shutil.copy(binary, root / "bin/busybox")
+    for applet in subprocess.run([binary, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    # So that a program of the guest runs in a container that has the guest's /usr.
+    for folder in ("lib", "lib64"):
+        (root / folder).symlink_to(f"usr/{folder}")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    return root
+
+
+def import_busybox(vm: Vm, root: Path) -> None:
+    archive = subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True).stdout
+    vm.docker("import", "--change", 'CMD ["sh"]', "-", "busybox", input=archive)
+
+
+@pytest.fixture(scope="session")
+def vm(shared: Vm, busybox_root: Path) -> Vm:
+    """What most tests want: the shared machine with the image busybox in its Docker."""
+    import_busybox(shared, busybox_root)
+    return shared
+
+
+@pytest.fixture
+def docker(vm: Vm) -> Callable[..., Done]:
+    return vm.docker
+
+
+@pytest.fixture
+def name(vm: Vm, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for a container, which is removed afterwards."""
+    name = request.node.name.replace("[", "-").rstrip("]").removeprefix("test_")
+    yield name
+    vm.docker("rm", "--force", "--volumes", name, code=None)
+
+
+@pytest.fixture(scope="session")
+def registry(registry_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Debian's docker-registry on this host's loopback, with a password; its name as the guest calls it."""
+    folder = tmp_path_factory.mktemp("registry")
+    # bcrypt at its cheapest: the registry computes it anew for each request.
+    users = execute(["htpasswd", "-Bbn", "-C", "4", USER, PASSWORD], env=environment())
+    (folder / "htpasswd").write_text(users.out)
+    (folder / "config.yml").write_text(
+        f"""\
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}/data}}}}
+http: {{addr: "127.0.0.1:{registry_port}"}}
+auth: {{htpasswd: {{realm: tests, path: {folder}/htpasswd}}}}
+"""
+    )
+    log = (folder / "log").open("wb")
+    command = ["docker-registry", "serve", str(folder / "config.yml")]
+    with log, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process:
+        try:
+            until(lambda: ("127.0.0.1", registry_port) in testbed.listening(), "the registry", timeout=30)
+            yield f"10.0.2.2:{registry_port}"
+        finally:
+            process.terminate()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.path.parent == Path(__file__).parent and platform.system() != "Linux":
+        pytest.skip("these tests need Linux: network namespaces, /proc, Debian's tools")
