@@ -1,0 +1,91 @@
+"""Stop, start, restart and a QEMU that is killed: what was there before is there after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vm import testbed
+from tests.vm.conftest import Vm
+from tests.vm.testbed import listening, taken, until
+
+KEEPER = "keeper"
+
+
+@pytest.fixture(scope="module")
+def keeper(vm: Vm) -> Iterator[str]:
+    """A container with a port and a volume, which Docker starts again."""
+    script = "cp /data/page /www/index.html; trap 'echo bye >/data/bye; exit' TERM; httpd -h /www; sleep 10000 & wait"
+    vm.docker("run", "--rm", "-v", "data:/data", "busybox", "sh", "-c", "echo lasting >/data/page")
+    options = ("--restart=always", "-p", "8070:80", "-v", "data:/data", "--tmpfs", "/www")
+    vm.docker("run", "-d", "--name", KEEPER, *options, "busybox", "sh", "-c", script)
+    until(lambda: vm.curl(8070) == "lasting\n", "the published port", 20)
+    yield KEEPER
+    vm.docker("rm", "-f", KEEPER, code=None)
+    vm.docker("volume", "rm", "data", code=None)
+
+
+def test_stop(vm: Vm, keeper: str) -> None:
+    testbed.say("machine stop")
+    done = vm.machine("stop")
+    testbed.say(f"stopped in {done.seconds:.1f} s")
+    assert "was stopped" in done.out
+    assert vm.machine("status").out == "Stopped\n"
+    assert [line for line in vm.machine("logs", "-n", "5").lines if "good bye" in line or "Power down" in line]
+    until(lambda: not [port for ip, port in listening() if ip == vm.address], "its ports to close", 10)
+    assert "already stopped" in vm.machine("stop").out
+
+
+def test_while_it_is_stopped(vm: Vm, keeper: str) -> None:
+    assert vm.store.docker_env(vm.name)["DOCKER_HOST"] == vm.env["DOCKER_HOST"]
+    [row] = json.loads(vm.store.machine("ls", "--json").out)
+    assert (row["state"], row["docker"], row["error"]) == ("Stopped", None, None)
+    assert "is not running" in vm.ssh("true", code=1).err
+    assert vm.docker("version", code=1).err != ""
+
+
+def test_start_where_another_program_has_the_port(vm: Vm, keeper: str) -> None:
+    with taken(vm.address, 2375):
+        refused = vm.machine("start", code=1)
+    assert f"on {vm.address} is taken by another program" in refused.err
+    assert "Traceback" not in refused.err
+    assert vm.machine("status").out == "Stopped\n"
+
+
+def test_start(vm: Vm, keeper: str) -> None:
+    testbed.say("machine start")
+    done = vm.machine("start")
+    testbed.say(f"started in {done.seconds:.1f} s")
+    assert vm.machine("ip").out.strip() == vm.address
+    until(lambda: vm.curl(8070) == "lasting\n", "the container and its port", 60)
+    # The signal reached the container when the machine was stopped.
+    assert vm.docker("exec", keeper, "cat", "/data/bye").out == "bye\n"
+    assert "already running" in vm.machine("start").out
+
+
+def test_restart(vm: Vm, keeper: str) -> None:
+    with vm.store.begun("logs", "-f", "-n", "0", vm.name) as follower:
+        testbed.say("machine restart")
+        done = vm.machine("restart")
+        testbed.say(f"restarted in {done.seconds:.1f} s")
+        until(lambda: "init is up" in follower.output(), "the console of the new run", 10)
+    assert vm.docker("run", "--rm", "-v", "data:/data", "busybox", "cat", "/data/page").out == "lasting\n"
+    until(lambda: vm.curl(8070) == "lasting\n", "the container and its port", 60)
+    assert "good bye" in vm.machine("logs", "--previous").out
+
+
+def test_a_killed_qemu(vm: Vm, keeper: str) -> None:
+    vm.ssh("sync")
+    qemu = vm.store.qemu(vm.name)
+    qemu.kill()
+    until(lambda: vm.machine("status").out == "Stopped\n", "the machine to count as stopped", 10)
+    [row] = json.loads(vm.store.machine("ls", "--json").out)
+    assert (row["state"], row["error"]) == ("Stopped", None)
+    helpers = [process for process in vm.store.processes() if "machine.drivers.qemu" in process.cmdline()]
+    until(lambda: not any(helper.is_running() for helper in helpers), "the helper to end", 10)
+    testbed.say("machine start")
+    vm.machine("start")
+    assert vm.ssh("true").code == 0
+    until(lambda: vm.curl(8070) == "lasting\n", "the container and its port", 60)
