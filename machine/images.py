@@ -25,7 +25,7 @@ _NEW = ".new-"
 
 @dataclass(frozen=True)
 class About:
-    """What image.json says. size in bytes; created in ISO 8601; packages: how many of them a built image holds."""
+    """What image.json says. size in bytes; created in ISO 8601; recipe: a digest of what a machineos was made by."""
 
     name: str
     digest: str
@@ -34,6 +34,7 @@ class About:
     size: int
     created: str
     version: str = ""
+    recipe: str = ""
 
 
 def add(path: Path, about: About, *, boot: dict[str, bytes] | None = None) -> Image:

@@ -19,8 +19,12 @@ NAME = "machineos"
 
 
 def is_cached() -> bool:
+    """Whether the newest machineos of the cache was made by the recipe that this version of machine has."""
+    from machine.isos.machineos import recipe
+
     try:
-        return images.current(NAME).file.exists()
+        image = images.current(NAME)
+        return image.file.exists() and bool(images.find(image.digest).recipe == recipe.digest())
     except NoSuchImage:
         return False
 
@@ -59,6 +63,7 @@ def add(path: Path) -> Image:
             size=path.stat().st_size,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=facts["version"],
+            recipe=facts.get("recipe", ""),
         )
         beside = {"kernel": kernel, "initrd": initrd, "cmdline": facts["command_line"].encode()}
         if facts.get("clones"):

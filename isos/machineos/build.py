@@ -14,7 +14,7 @@ from pathlib import Path
 from machine.errors import Usage
 from machine.run import run
 
-from . import cpio, iso, modules, packages, root
+from . import cpio, iso, modules, packages, recipe, root
 from .lists import HERE, entries
 from .manifest import Manifest, digest
 
@@ -70,7 +70,13 @@ def version_of(time: int) -> str:
 
 def write_about(path: Path, arch: str, version: str) -> None:
     """What a host must know to boot this ISO without its boot loader."""
-    facts = {"architecture": arch, "version": version, "command_line": cmdline(arch), "clones": True}
+    facts = {
+        "architecture": arch,
+        "version": version,
+        "command_line": cmdline(arch),
+        "clones": True,
+        "recipe": recipe.digest(),
+    }
     path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 

@@ -24,7 +24,7 @@ def iso() -> None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Copy the ISO and its manifest to this folder too."
 )
-@click.option("--if-missing", is_flag=True, help="Do nothing when there is one in the cache.")
+@click.option("--if-missing", is_flag=True, help="Do nothing when the cache has one of this recipe.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
 def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fake_fixtures import add_image
+from machine.isos.machineos import recipe
 
 from machine import images, machineos
 from machine.errors import CheckFailed
@@ -25,7 +26,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> list
     def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> About:
         asked.append((architecture, output))
         say("making it")
-        return add_image(tmp_path, "machineos", b"x" * 3_000_000)
+        return add_image(tmp_path, "machineos", b"x" * 3_000_000, recipe=recipe.digest())
 
     monkeypatch.setattr(machineos, "build", build)
     return asked
@@ -51,6 +52,15 @@ def test_build_if_missing(invoke: Invoke, builds: list[tuple[str, Path | None]])
     assert invoke("iso", "build", "--if-missing") == Outcome(0, "", "")
     assert len(builds) == 1
     Image(images.find("machineos").digest).file.unlink()
+    invoke("iso", "build", "--if-missing")
+    assert len(builds) == 2
+
+
+def test_an_image_of_another_recipe_is_as_good_as_none(
+    invoke: Invoke, builds: list[tuple[str, Path | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("iso", "build", "--if-missing")
+    monkeypatch.setattr(recipe, "digest", lambda: "another")
     invoke("iso", "build", "--if-missing")
     assert len(builds) == 2
 

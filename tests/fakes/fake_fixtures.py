@@ -33,10 +33,10 @@ def vms(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01") -> About:
+def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01", recipe: str = "") -> About:
     file = folder / "image"
     file.write_bytes(content)
-    about = About(name, images.digest(file), "x86_64", "iso", len(content), created)
+    about = About(name, images.digest(file), "x86_64", "iso", len(content), created, recipe=recipe)
     images.add(file, about, boot={"kernel": b"k", "initrd": b"i", "cmdline": b"quiet\n"})
     return about
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pycdlib
 import pytest
-from machine.isos.machineos import build
+from machine.isos.machineos import build, recipe
 
 from machine import images, machineos
 from machine.errors import ImageCorrupt, NoSuchImage
@@ -43,7 +43,10 @@ def test_an_iso_is_taken_into_the_cache_with_what_boots_it(tmp_path: Path) -> No
     path = iso(tmp_path / "m.iso")
     assert not machineos.is_cached()
     image = machineos.add(path)
+    assert not machineos.is_cached()  # it is there, and made by another recipe
+    machineos.add(iso(tmp_path / "ours.iso", {**ABOUT, "recipe": recipe.digest()}))
     assert machineos.is_cached()
+    machineos.add(path)
     about = images.find("machineos")
     assert (about.digest, about.size) == (image.digest, path.stat().st_size)
     assert (about.name, about.architecture, about.version, about.format) == ("machineos", "x86_64", "0.1", "iso")
