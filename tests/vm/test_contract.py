@@ -87,10 +87,6 @@ def test_a_published_port_is_reached_at_the_machines_address(made: Place) -> Non
     until(lambda: made.execute("curl", "-s", "-m", "5", url, code=None).code, f"no answer of {url}")
 
 
-def test_the_console_is_kept(made: Place) -> None:
-    assert "docker is ready" in made.machine("logs", DEV).out
-
-
 def test_starting_what_runs_changes_nothing(made: Place) -> None:
     assert "already running" in made.machine("start", DEV).out
     assert state(made) == "Running"
@@ -145,6 +141,12 @@ def test_a_restart_keeps_address_and_volumes(made: Place) -> None:
     assert "was started" in made.machine("start", DEV).out
     assert made.machine("env", "--shell", "bash", DEV).out == before
     assert kept(made) == "one"
+
+
+def test_the_console_is_kept(made: Place) -> None:
+    """Of this run and of the one before; a clone has seen no boot, so a restart comes first."""
+    assert "docker is ready" in made.machine("logs", DEV).out
+    assert "good bye" in made.machine("logs", "--previous", DEV).out
 
 
 def test_a_snapshot_of_a_stopped_machine_and_kill(made: Place) -> None:
