@@ -9,8 +9,9 @@ from machine.driver import Autostart, Driver, Machine, Snapshot, Snapshots, Stat
 from machine.errors import NotRunning, Usage
 from machine.progress import Progress
 
-# It stands in file formats and command lines of several hypervisors.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+# It stands in file formats and command lines of several hypervisors. QEMU takes a number for the place of a snapshot
+# in its list, and goes back to another than the one of that name.
+NAME = re.compile(r"(?!\d+\Z)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 def suspend(name: str, progress: Progress) -> bool:
@@ -34,7 +35,7 @@ def take(name: str, snapshot: str, progress: Progress) -> None:
     if not NAME.fullmatch(snapshot):
         raise Usage(
             f'"{snapshot}" can\'t be the name of a snapshot',
-            hint="letters, digits, dots, dashes and _: machine snapshot create dev before-upgrade",
+            hint="letters, digits, dots, dashes and _, no mere number: machine snapshot create dev before-upgrade",
         )
     with store.changing(name) as machine:
         able = _able(lifecycle.driver(machine, store.home(name)))
