@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import engine, identity, store, wait
+from machine import authorities, engine, identity, store, wait
 from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError
 from machine.paths import Home
@@ -53,7 +53,10 @@ def lay_disk(qemu: Qemu) -> None:
     wanted = recipe(qemu)
     found = template.obtain(qemu.home.store, wanted, lambda folder: _make(qemu, wanted, folder), qemu.say)
     (qemu.home / BASE_DISK).unlink(missing_ok=True)
-    os.link(found.disk, qemu.home / BASE_DISK)
+    try:
+        os.link(found.disk, qemu.home / BASE_DISK)
+    except OSError:  # a file system without links
+        shutil.copyfile(found.disk, qemu.home / BASE_DISK)
     backing = ["-b", BASE_DISK, "-F", "qcow2"]
     qemu.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, qemu.home / DISK, f"{wanted.disk_mib}M"])
     (qemu.home / CLONE_OF).write_text(str(found.folder))
@@ -96,7 +99,8 @@ def _engine(machine: Machine) -> str:
     """A digest of all that dockerd is started with: a clone's runs already and isn't started again."""
     proxies = engine.proxies(os.environ)
     settings = [engine.daemon_json(machine), engine.docker_env(machine, proxies), engine.environment(proxies)]
-    return hashlib.sha256(json.dumps([*settings, machine.tls]).encode()).hexdigest()[:16]
+    trusted = authorities.extra()
+    return hashlib.sha256(json.dumps([*settings, machine.tls, trusted]).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
