@@ -35,6 +35,7 @@ MEMORY = "memory"
 STATE = "state"
 # Raised when a template of an older machine can't be used any more: another layout of QEMU's devices, say.
 FORMAT = 1
+OTHER_VERSION = "made by another version of machine"
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,21 @@ def _seen(template: Template) -> Kept:
         about = template.about()
     except DriverFailed as error:
         return Kept(template.folder.name, "", size, "", error.message)
-    recipe = Recipe(**about.recipe)
+    try:
+        recipe = Recipe(**about.recipe)
+    except TypeError:
+        return Kept(template.folder.name, about.created, size, "", OTHER_VERSION)
     what = f"{recipe.image[:12]}, {recipe.cpus} cpus, {recipe.base_mib} MiB, {recipe.accelerator}"
     return Kept(template.folder.name, about.created, size, what, _stale(recipe))
 
 
 def _stale(recipe: Recipe) -> str:
-    path, _, mark = recipe.qemu.partition(" ")
+    path, *mark = recipe.qemu.rsplit(" ", 2)
     if not Image(recipe.image).file.exists():
         return "its image is gone"
-    if qemu_mark(Path(path)) != mark:
+    if qemu_mark(Path(path)) != " ".join(mark):
         return "QEMU has changed"
-    return "" if recipe.format == FORMAT else "made by another version of machine"
+    return "" if recipe.format == FORMAT else OTHER_VERSION
 
 
 def qemu_mark(binary: Path) -> str:
