@@ -138,7 +138,8 @@ class Driver(ABC):
 
     def address(self) -> Address:
         """Where the machine is reached. Raises DriverFailed while that isn't known."""
-        assert self.machine.address is not None
+        if self.machine.address is None:
+            raise DriverFailed(f'the machine "{self.machine.name}" has no address')
         return self.machine.address
 
     def host_key(self) -> str:

@@ -225,7 +225,7 @@ def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineE
     with _store_lock():
         for place in suspects:
             try:
-                if _swept(place, undo):
+                if _swept(place, undo) and not place.name.startswith(SCRATCH):
                     yield place.name, None
             except MachineError as error:
                 yield place.name, error
