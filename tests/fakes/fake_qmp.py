@@ -92,3 +92,38 @@ def agent(path: Path, answer: Answer) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def channel(path: Path, answer: Callable[[bytes], bytes | object]) -> Iterator[list[bytes]]:
+    """A channel of lines to a guest: yields those that came. answer makes the reply; HANG_UP closes, b"" is silence."""
+    came: list[bytes] = []
+    connections: list[socket.socket] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                with connection.makefile("rb") as lines:
+                    for line in lines:
+                        came.append(line)
+                        reply = answer(line)
+                        if reply is HANG_UP:
+                            connection.shutdown(socket.SHUT_RDWR)
+                        elif isinstance(reply, bytes):
+                            connection.sendall(reply)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield came
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            for connection in connections:
+                connection.close()
+            thread.join(timeout=5)

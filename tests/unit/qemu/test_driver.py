@@ -1,75 +1,20 @@
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_fixtures import add_image
+from fake_qemu import QEMU, Recorder
 from fake_qmp import HANG_UP, monitor
 from machine.drivers.qemu import Qemu, acceleration, driver, ports
 
 from machine import driver as contract
 from machine.driver import State
-from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolFailed, ToolMissing
+from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home
-from machine.run import Completed
-from machine.spec import Address, Machine
-
-QEMU = "/usr/bin/qemu-system-x86_64"
-
-
-class Recorder:
-    """Stands for run(): remembers each command, and fails as told."""
-
-    def __init__(self) -> None:
-        self.ran: list[list[str]] = []
-        self.error = ""
-
-    def __call__(self, argv: Sequence[str | Path], **_: object) -> Completed:
-        words = [str(word) for word in argv]
-        self.ran.append(words)
-        if self.error:
-            raise ToolFailed(words, 1, self.error)
-        return Completed(words, 0, "", "")
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-def home(store: Path) -> Home:
-    folder = store / "machines" / "dev"
-    folder.mkdir(parents=True)
-    return Home(folder)
-
-
-@pytest.fixture
-def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Qemu:
-    """The driver of a machine on an x86_64 host with QEMU."""
-    digest = add_image(tmp_path, "machineos", b"one").digest
-    machine = Machine(
-        *("dev", "qemu", "u-u-i-d", "52:54:00:00:00:01", digest, 512, 1, 1024),
-        address=Address("127.77.0.2"),
-        options={"accelerator": "tcg", "cold": True},
-    )
-    monkeypatch.setattr(driver, "which", lambda tool: f"/usr/bin/{tool}")
-    monkeypatch.setattr(driver.platform, "machine", lambda: "x86_64")
-    return Qemu(machine, home, recorder)
-
-
-@pytest.fixture
-def running(home: Home) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that passes for the machine's QEMU."""
-    words = ["-c", "import time; time.sleep(60)", "-pidfile", str(home / "qemu.pid")]
-    with subprocess.Popen([sys.executable, *words]) as process:
-        (home / "qemu.pid").write_text(str(process.pid))
-        yield process
-        process.kill()
+from machine.spec import Address
 
 
 def with_options(qemu: Qemu, **options: Any) -> Qemu:
@@ -124,17 +69,6 @@ def test_create_makes_a_disk_once(qemu: Qemu, home: Home, recorder: Recorder) ->
     disk.touch()
     qemu.create()
     assert len(recorder.ran) == 1
-
-
-@pytest.fixture
-def detached(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    started: list[list[str]] = []
-
-    def detach(argv: Sequence[str | Path], **_: object) -> None:
-        started.append([str(word) for word in argv])
-
-    monkeypatch.setattr(driver, "detach", detach)
-    return started
 
 
 def test_start_runs_qemu_and_its_helper(qemu: Qemu, home: Home, recorder: Recorder, detached: list[list[str]]) -> None:

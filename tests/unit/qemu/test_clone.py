@@ -1,0 +1,579 @@
+"""Making a template and starting clones of it: with a real qemu-img, and stand-ins for QEMU and its guest."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_qemu import QEMU, Recorder, guest
+from fake_qmp import HANG_UP, Server, agent, channel, monitor
+from machine.drivers.qemu import Qemu, clone, template
+from machine.drivers.qemu.argv import CLONE_OF, DISK
+from machine.drivers.qemu.process import Process
+from machine.drivers.qemu.template import Template
+
+from machine import contexts, identity, lifecycle, run, seed, spec
+from machine import store as stores
+from machine.errors import DriverFailed, MachineError, WaitTimeout
+from machine.paths import Home, Image
+from machine.spec import Engine
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def dev(qemu: Qemu, recorder: Recorder, said: list[str]) -> Qemu:
+    """A machine that is cloned, with more memory and disk than its template."""
+    recorder.images = True
+    Image(qemu.machine.image).clones.touch()
+    return driver(qemu, said, options={"accelerator": "tcg"}, memory_mib=1024, disk_mib=30 * 1024)
+
+
+def driver(qemu: Qemu, said: list[str], **fields: Any) -> Qemu:
+    made = Qemu(replace(qemu.machine, **fields), qemu.home, qemu.run)
+    made.say = said.append
+    return made
+
+
+def make(folder: Path) -> bool:
+    (folder / template.MEMORY).write_bytes(b"memory")
+    (folder / template.STATE).write_bytes(b"state")
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", folder / DISK, "20G"], check=True)
+    return True
+
+
+@pytest.fixture
+def origin(dev: Qemu, store: Path) -> Template:
+    """The template that `dev` is cloned from."""
+    return template.obtain(store, clone.recipe(dev), make, pytest.fail)
+
+
+def about_disk(home: Home) -> dict[str, Any]:
+    found = json.loads(run.run(["qemu-img", "info", "--output=json", home / DISK]).stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+# The recipe.
+
+
+def test_a_recipe_names_what_the_template_has(dev: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "qemu_mark", lambda path: f"mark of {path}")
+    made = clone.recipe(dev)
+    assert (made.base_mib, made.disk_mib) == (clone.BASE_MIB, clone.DISK_MIB)
+    assert (made.qemu, made.accelerator, made.cpu, made.cpus) == (f"{QEMU} mark of {QEMU}", "tcg", "max", 1)
+    small = clone.recipe(driver(dev, [], memory_mib=256, disk_mib=1024))
+    assert (small.base_mib, small.disk_mib) == (256, 1024)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": "another"},
+        {"cpus": 2},
+        {"memory_mib": 256},
+        {"disk_mib": 1024},
+        {"options": {"accelerator": "kvm"}},
+        {"tls": False},
+        {"engine": Engine(labels=("stage=test",))},
+        {"engine": Engine(options=("log-driver=local",))},
+        {"engine": Engine(environment=("LANG=C",))},
+    ],
+)
+def test_another_machine_needs_another_template(dev: Qemu, change: dict[str, Any]) -> None:
+    assert clone.recipe(driver(dev, [], **change)).key != clone.recipe(dev).key
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "other"}, {"mac": "52:54:00:00:00:02"}, {"memory_mib": 2048}, {"disk_mib": 40 * 1024}]
+)
+def test_what_a_clone_gets_later_needs_no_other_template(dev: Qemu, change: dict[str, Any]) -> None:
+    assert clone.recipe(driver(dev, [], **change)).key == clone.recipe(dev).key
+
+
+def test_proxies_and_authorities_of_the_host_need_another_template(
+    dev: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [clone.recipe(dev).key]
+    monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+    keys.append(clone.recipe(dev).key)
+    # The guest's dockerd has read whom it trusts before it is cloned.
+    (store / "ca").mkdir()
+    body = base64.b64encode(b"a certificate").decode()
+    (store / "ca" / "company.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    keys.append(clone.recipe(dev).key)
+    assert len(set(keys)) == 3
+
+
+def test_an_upgraded_qemu_or_another_processor_needs_another_template(
+    dev: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = driver(dev, [], options={"accelerator": "kvm"})
+    keys = []
+    for mark, processor in (("1", "A"), ("2", "A"), ("2", "B")):
+        monkeypatch.setattr(template, "qemu_mark", lambda _, mark=mark: mark)
+        monkeypatch.setattr(clone, "_processor", lambda processor=processor: processor)
+        keys.append((clone.recipe(fast).key, clone.recipe(dev).key))
+    assert len({key for key, _ in keys}) == 3
+    # What is emulated is the same on any processor.
+    assert keys[1][1] == keys[2][1]
+
+
+def test_the_processor_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(self: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(clone.platform, "processor", lambda: "arm")
+    assert isinstance(clone._processor(), str)
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert clone._processor() == "arm"
+
+
+# create: the disk.
+
+
+def test_the_disk_lies_over_the_templates(dev: Qemu, home: Home, origin: Template, said: list[str]) -> None:
+    dev.create()
+    assert (home / clone.BASE_DISK).samefile(origin.disk)
+    found = about_disk(home)
+    assert (found["virtual-size"], found["backing-filename"]) == (clone.DISK_MIB << 20, clone.BASE_DISK)
+    assert (home / CLONE_OF).read_text() == str(origin.folder)
+    assert said == []
+    origin.remove()
+    run.run(["qemu-img", "check", "-q", home / DISK])
+
+
+def test_a_file_system_without_links(dev: Qemu, home: Home, origin: Template, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    clone.lay_disk(dev)
+    assert not (home / clone.BASE_DISK).samefile(origin.disk)
+    run.run(["qemu-img", "check", "-q", home / DISK])
+
+
+def is_plain(dev: Qemu, home: Home) -> bool:
+    """Whether it will boot cold, from an empty disk of the full size."""
+    found = about_disk(home)
+    assert found["virtual-size"] == dev.machine.disk_mib << 20
+    return "backing-filename" not in found and not (home / CLONE_OF).exists()
+
+
+@pytest.mark.parametrize("way", ["proxy", "engine-env"])
+def test_a_password_never_gets_into_a_template(
+    dev: Qemu, home: Home, store: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "proxy":
+        monkeypatch.setenv("https_proxy", "http://me:secret@proxy.test:3128")
+    else:
+        dev = driver(dev, said, engine=Engine(environment=("HTTP_PROXY=http://me:secret@proxy.test",)))
+    dev.create()
+    assert is_plain(dev, home)
+    assert said == ["no template (its proxy needs a password, which must not be in a template): booting cold"]
+    assert list(template.all_of(store)) == []
+
+
+@pytest.mark.parametrize(
+    "error", [DriverFailed("no room"), OSError("no room"), WaitTimeout("the template to boot", 300)]
+)
+def test_without_a_template_a_machine_boots_cold(
+    dev: Qemu, home: Home, store: Path, said: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(clone, "_make", fails)
+    dev.create()
+    assert is_plain(dev, home)
+    assert said == [f"no template ({error}): booting cold"]
+    assert list(template.all_of(store)) == []
+
+
+def test_cold_and_images_that_cant_be_cloned(dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clone, "lay_disk", lambda _: pytest.fail("cloned"))
+    driver(dev, [], options={"accelerator": "tcg", "cold": True}).create()
+    assert is_plain(dev, home)
+    (home / DISK).unlink()
+    Image(dev.machine.image).clones.unlink()
+    dev.create()
+    assert is_plain(dev, home)
+
+
+# The making.
+
+
+@pytest.fixture
+def maker(dev: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[Home]:
+    """The homes in which a template's QEMU was started; it has booted at once, and its guest does as it is told."""
+    homes: list[Home] = []
+
+    def launched(words: list[str]) -> None:
+        place = Home(Path(words[words.index("-pidfile") + 1]).parent)
+        homes.append(place)
+        place.console.write_text("docker is ready")
+        (place / template.MEMORY).write_bytes(b"memory")
+
+    recorder.launched = launched
+    monkeypatch.setattr(Process, "find", lambda self: self)
+    monkeypatch.setattr(clone, "_save", lambda home, base_mib: (home / template.STATE).write_text(f"{base_mib}"))
+    return homes
+
+
+def left_over(store: Path) -> list[str]:
+    return [path.name for path in (store / "machines").iterdir() if path.name not in {"dev", ".lock"}]
+
+
+def test_a_template_is_made_from_a_machine_without_identity(
+    dev: Qemu, store: Path, home: Home, maker: list[Home], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[dict[str, str]] = []
+    anonymous = identity.anonymous
+    monkeypatch.setattr(
+        identity,
+        "anonymous",
+        lambda machine, path: (anonymous(machine, path), seeds.append(seed.read(path))),
+    )
+    dev.create()
+    (kept,) = template.all_of(store)
+    about = kept.about()
+    assert about.recipe == vars(clone.recipe(dev))
+    assert (about.read_only, kept.memory.read_bytes(), kept.state.read_text()) == (True, b"memory", "512")
+    assert (home / clone.BASE_DISK).samefile(kept.disk)
+    (place,) = maker
+    assert place.folder.name == f".scratch-{clone.recipe(dev).key}"
+    assert left_over(store) == []
+    (words,) = recorder.launches
+    assert f"memory-backend-file,id=ram,size=512M,mem-path={place / 'memory'},share=on" in words
+    assert not [word for word in words if "hostfwd" in word]
+    (told,) = seeds
+    assert told["machineos/hostname"] == "template\n"
+    assert dev.machine.uuid not in told["meta-data"]
+    assert told["machineos/daemon.json"]
+    assert "machineos/tls/server-key.pem" in told
+
+
+def test_an_older_qemu_would_punch_holes_into_the_memory_of_a_template(
+    dev: Qemu, store: Path, maker: list[Home], recorder: Recorder
+) -> None:
+    recorder.version = "QEMU emulator version 8.1.9 (v8.1.9)"
+    dev.create()
+    (kept,) = template.all_of(store)
+    assert not kept.about().read_only
+    assert "virtio-balloon-pci,id=balloon,free-page-reporting=off" in recorder.launches[0]
+
+
+@pytest.mark.parametrize("error", [DriverFailed("it failed"), KeyboardInterrupt()])
+def test_a_making_that_fails_leaves_nothing(
+    dev: Qemu, home: Home, store: Path, maker: list[Home], monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fails(home: Home, base_mib: int) -> None:
+        assert home.folder.exists()
+        raise error
+
+    monkeypatch.setattr(clone, "_save", fails)
+    with contextlib.suppress(KeyboardInterrupt):
+        dev.create()
+    assert len(maker) == 1
+    assert left_over(store) == []
+    assert list(template.all_of(store)) == []
+
+
+def test_a_template_that_doesnt_boot(
+    dev: Qemu, store: Path, maker: list[Home], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clone, "BOOT", 0.05)
+    monkeypatch.setattr(clone, "_is_up", lambda maker: False)
+    dev.create()
+    assert said[-1] == "no template (timed out after 0 s waiting for the template to boot): booting cold"
+    assert left_over(store) == []
+
+
+def test_whether_a_template_is_up(dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DriverFailed, match="ended while it booted") as caught:
+        clone._is_up(dev)
+    assert caught.value.details
+    monkeypatch.setattr(Process, "find", lambda self: self)
+    assert not clone._is_up(dev)
+    home.console.write_bytes(b"\xff booting")
+    assert not clone._is_up(dev)
+    home.console.write_bytes(b"\xff machineos: docker is ready\r\n")
+    assert clone._is_up(dev)
+
+
+def test_saving_a_template(home: Home) -> None:
+    sizes: list[int] = []
+
+    def balloon(message: dict[str, Any]) -> dict[str, Any]:
+        sizes.append(message["arguments"]["value"] >> 20)
+        return {}
+
+    answers = {
+        "balloon": balloon,
+        "query-balloon": lambda _: {"actual": sizes[-1] << 20},
+        "query-migrate": {"status": "completed"},
+    }
+    with (
+        agent(home / "agent.sock", guest) as inside,
+        monitor(home / "qmp.sock", answers) as server,
+        channel(home / "resume.sock", lambda line: b""),
+    ):
+        clone._save(home, 512)
+    assert [message["arguments"] for message in inside.asked if message["execute"] == "guest-exec"] == [
+        {"path": "/usr/lib/machineos/prepare-template"}
+    ]
+    assert sizes == [clone.NEEDED_MIB, 512]
+    assert server.commands.index("balloon") < server.commands.index("stop") < server.commands.index("migrate")
+    shared = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+    assert {"execute": "migrate-set-capabilities", "arguments": shared} in server.asked
+    assert (home / template.STATE).exists()
+
+
+def test_a_guest_that_cant_be_prepared_is_no_template(home: Home) -> None:
+    failing = pytest.raises(DriverFailed, match="couldn't be prepared: exit code 3")
+    with agent(home / "agent.sock", lambda message: guest(message, exitcode=3)), failing:
+        clone._save(home, 512)
+    assert not (home / template.STATE).exists()
+
+
+# start.
+
+
+@pytest.fixture
+def laid(dev: Qemu, origin: Template) -> Qemu:
+    dev.create()
+    return dev
+
+
+class Clone:
+    """The QEMU of a clone and its guest. answer: what the guest says when it is told that it is one."""
+
+    def __init__(self) -> None:
+        self.answer: bytes | object = b"resumed\n"
+        self.inside = True
+        self.status = "completed"
+        self.monitor: Server
+        self.agent: Server
+        self.lines: list[bytes]
+
+    def asked(self, command: str) -> list[Any]:
+        return [message.get("arguments") for message in self.monitor.asked if message["execute"] == command]
+
+
+@pytest.fixture
+def cloned(home: Home, recorder: Recorder) -> Iterator[Clone]:
+    """What answers once QEMU was started; nothing does any more when it is started again."""
+    made = Clone()
+    answers = {
+        "query-migrate": lambda _: {"status": made.status},
+        "query-status": {"status": "running"},
+        "quit": [{"return": {}}, HANG_UP],
+    }
+    with contextlib.ExitStack() as stack:
+
+        def launched(words: list[str]) -> None:
+            stack.close()
+            if "-incoming" not in words:
+                return
+            made.monitor = stack.enter_context(monitor(home / "qmp.sock", answers))
+            made.lines = stack.enter_context(channel(home / "resume.sock", lambda line: made.answer))
+            if made.inside:
+                made.agent = stack.enter_context(agent(home / "agent.sock", guest))
+
+        recorder.launched = launched
+        yield made
+
+
+def test_a_clone_is_started_from_the_templates_memory(
+    laid: Qemu, home: Home, origin: Template, cloned: Clone, recorder: Recorder, detached: list[list[str]]
+) -> None:
+    laid.start()
+    (words,) = recorder.launches
+    backend = f"memory-backend-file,id=ram,size=512M,mem-path={origin.memory},share=off,readonly=on,rom=off"
+    assert backend in words
+    assert words[words.index("-incoming") + 1] == "defer"
+    commands = cloned.monitor.commands
+    assert commands.index("migrate-incoming") < commands.index("cont") < commands.index("qom-set")
+    assert cloned.asked("migrate-set-capabilities") == [
+        {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+    ]
+    room = {"path": "/machine/peripheral/memory", "property": "requested-size", "value": 512 << 20}
+    assert cloned.asked("qom-set") == [room]
+    assert cloned.asked("block_resize") == [{"node-name": "data", "size": 30 << 30}]
+    (line,) = cloned.lines
+    word, now, mac, larger = line.decode().split()
+    assert (word, mac, larger) == ("resume", "52:54:00:00:00:01", "yes")
+    assert int(now) > 1_700_000_000
+    assert cloned.agent.commands == ["guest-sync-delimited", "guest-set-time"]
+    assert not (home / CLONE_OF).exists()
+    assert len(detached) == 1
+
+
+def test_a_clone_as_large_as_its_template_is_given_nothing(
+    dev: Qemu, store: Path, cloned: Clone, detached: list[list[str]]
+) -> None:
+    small = driver(dev, [], memory_mib=512, disk_mib=clone.DISK_MIB)
+    template.obtain(store, clone.recipe(small), lambda folder: not make(folder), pytest.fail)
+    small.create()
+    cloned.inside = False  # its agent may be late: the clock is right to the second
+    small.start()
+    assert not cloned.asked("qom-set") + cloned.asked("block_resize")
+    assert cloned.lines[0].decode().split()[3] == "no"
+
+
+def test_memory_that_cant_be_opened_read_only_is_never_given_back(
+    dev: Qemu, store: Path, cloned: Clone, recorder: Recorder, detached: list[list[str]]
+) -> None:
+    template.obtain(store, clone.recipe(dev), lambda folder: not make(folder), pytest.fail)
+    dev.create()
+    dev.start()
+    (words,) = recorder.launches
+    assert not [word for word in words if "readonly=on" in word]
+    assert "virtio-balloon-pci,id=balloon,free-page-reporting=off" in words
+
+
+def boots_cold(laid: Qemu, home: Home, recorder: Recorder) -> bool:
+    assert "-incoming" not in recorder.launches[-1]
+    assert "memory-backend-ram,id=ram,size=1024M" in recorder.launches[-1]
+    assert not (home / clone.BASE_DISK).exists()
+    return is_plain(laid, home)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"the seed could not be read\n", "didn't take its identity: the seed could not be read"),
+        (b"\xff\n", "didn't take its identity: �"),
+        (b"", "didn't take its identity: timed out"),
+        (b"resu", "didn't take its identity: timed out"),
+        (HANG_UP, "the guest of the clone went away"),
+    ],
+)
+def test_a_clone_that_takes_no_identity_is_booted_cold(
+    laid: Qemu,
+    home: Home,
+    cloned: Clone,
+    recorder: Recorder,
+    detached: list[list[str]],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes | object,
+    why: str,
+) -> None:
+    monkeypatch.setattr(clone, "INTRODUCE", 0.3)
+    cloned.answer = answer
+    laid.start()
+    assert cloned.monitor.commands[-1] == "quit"
+    assert len(recorder.launches) == 2
+    assert boots_cold(laid, home, recorder)
+    (note,) = said
+    assert why in note
+    assert len(detached) == 1
+
+
+def spoil(template: Template) -> None:
+    template.memory.write_bytes(b"changed")
+
+
+def lose_state(template: Template) -> None:
+    template.state.unlink()
+
+
+@pytest.mark.parametrize("damage", [spoil, lose_state, Template.remove])
+def test_a_template_that_is_damaged_meanwhile(
+    laid: Qemu,
+    home: Home,
+    origin: Template,
+    recorder: Recorder,
+    detached: list[list[str]],
+    said: list[str],
+    damage: Callable[[Template], None],
+) -> None:
+    damage(origin)
+    laid.start()
+    assert len(recorder.launches) == 1
+    assert boots_cold(laid, home, recorder)
+    assert "is damaged" in said[0]
+
+
+def test_a_state_that_cant_be_loaded(
+    laid: Qemu, home: Home, cloned: Clone, recorder: Recorder, detached: list[list[str]], said: list[str]
+) -> None:
+    cloned.status = "failed"
+    laid.start()
+    assert cloned.lines == []
+    assert boots_cold(laid, home, recorder)
+    assert "couldn't save or load the state" in said[0]
+
+
+def test_a_state_that_goes_while_qemu_starts(
+    laid: Qemu, home: Home, origin: Template, cloned: Clone, recorder: Recorder, detached: list[list[str]]
+) -> None:
+    before = recorder.launched
+
+    def launched(words: list[str]) -> None:
+        before(words)
+        origin.state.unlink(missing_ok=True)
+
+    recorder.launched = launched
+    laid.start()
+    assert boots_cold(laid, home, recorder)
+
+
+def test_a_qemu_that_doesnt_open_the_channel(home: Home) -> None:
+    with pytest.raises(DriverFailed, match=r"doesn't answer on resume\.sock"):
+        clone.resume_channel(home)
+
+
+def test_a_cold_boot_that_fails_too_is_an_error(laid: Qemu, recorder: Recorder, said: list[str]) -> None:
+    def launched(words: list[str]) -> None:
+        raise DriverFailed("no memory")
+
+    recorder.launched = launched
+    with pytest.raises(MachineError, match="no memory"):
+        laid.start()
+    assert said == ["cloning failed (no memory): booting cold"]
+
+
+def test_the_version_of_a_qemu_that_tells_none(dev: Qemu, recorder: Recorder) -> None:
+    recorder.version = "?"
+    assert clone._version(dev) == (0, 0)
+    recorder.version = "QEMU emulator version 10.0.2"
+    assert clone._version(dev) == (10, 0)
+
+
+# What lies in the store meanwhile.
+
+
+def test_a_scratch_home_of_a_killed_process_is_swept_though_it_has_no_address(
+    dev: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(dev.home.folder)
+    # Somebody's own machine "template" has a docker context.
+    monkeypatch.setattr(contexts, "_host", lambda name: "tcp://127.77.0.9:2375")
+    place = Home(store / "machines" / ".scratch-key")
+    machine = replace(dev.machine, name="template", address=None)
+    place.folder.mkdir()
+    place.creating.write_text(spec.dumps(machine))
+    # The user never made a machine of that name, and needn't know.
+    assert list(stores.sweep(lifecycle.undo)) == []
+    assert not place.folder.exists()
+    place.folder.mkdir()
+    place.creating.write_text("{")
+    with stores.scratch("key", machine, lifecycle.undo) as home:
+        assert stores.read(home) == machine
+    assert left_over(store) == []

@@ -1,0 +1,266 @@
+"""Snapshots: of a stopped machine by a real qemu-img, of a running one through jobs of a fake monitor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_qemu import Recorder, guest, process
+from fake_qmp import HANG_UP, agent, monitor
+from machine.drivers.qemu import Qemu, driver, snapshots
+from machine.drivers.qemu.argv import DISK
+
+from machine import run
+from machine import snapshots as core
+from machine.driver import Snapshots, State
+from machine.errors import DriverFailed, Usage, WaitTimeout
+from machine.paths import Home
+from machine.progress import Silent
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
+LAYOUT = {"base_mib": 512, "more_mib": 0, "reporting": True, "cpus": 1}
+
+
+@pytest.fixture
+def dev(qemu: Qemu, recorder: Recorder) -> Qemu:
+    """A stopped machine with a disk."""
+    recorder.images = True
+    qemu.create()
+    return qemu
+
+
+class Jobs:
+    """What a monitor does with jobs. ends: the fields with which one concludes; None: it never does."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, Any] | None = {}
+        self.started: list[dict[str, Any]] = []
+        self.dismissed: list[str] = []
+        self.looks = 0
+
+    def answers(self) -> dict[str, Any]:
+        started = dict.fromkeys(("snapshot-save", "snapshot-load", "snapshot-delete"), self._start)
+        return {
+            **started,
+            "query-jobs": self._query,
+            "job-dismiss": lambda message: self.dismissed.append(message["arguments"]["id"]) or {},
+            "query-status": {"status": "running"},
+            "query-cpus-fast": [{"return": [{}]}],
+            "query-memory-size-summary": {"base-memory": 512 << 20},
+            "qom-get": lambda message: message["arguments"]["property"] == "free-page-reporting",
+            "quit": [{"return": {}}, HANG_UP],
+        }
+
+    def _start(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.started.append({"command": message["execute"], **message["arguments"]})
+        return {}
+
+    def _query(self, _: dict[str, Any]) -> list[Any]:
+        self.looks += 1
+        over = self.ends is not None and self.looks % 2 == 0
+        status = {"status": "concluded", **(self.ends or {})} if over else {"status": "running"}
+        return [{"return": [{"id": "another", "status": "running"}, {"id": self.started[-1]["job-id"], **status}]}]
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs()
+
+
+def held(disk: Path, number: int) -> bool:
+    """Whether the disk's first block holds that number."""
+    found = run.run(["qemu-io", "-f", "qcow2", "-c", f"read -P {number} 0 64k", disk], check=False)
+    return "failed" not in found.stdout
+
+
+def write(disk: Path, number: int) -> None:
+    run.run(["qemu-io", "-f", "qcow2", "-c", f"write -P {number} 0 64k", disk])
+
+
+def names(dev: Qemu) -> list[str]:
+    return [one.name for one in dev.snapshots()]
+
+
+def test_it_takes_snapshots(qemu: Qemu) -> None:
+    assert isinstance(qemu, Snapshots)
+
+
+# Of a stopped machine.
+
+
+@pytest.mark.skipif(not shutil.which("qemu-io"), reason="needs qemu-io")
+def test_a_stopped_machine_goes_back(dev: Qemu, home: Home) -> None:
+    assert dev.snapshots() == []
+    for number, name in enumerate(("b", "a")):
+        write(home / DISK, number + 1)
+        dev.snapshot(name)
+    write(home / DISK, 3)
+    assert names(dev) == ["b", "a"]
+    assert [one.running for one in dev.snapshots()] == [False, False]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", dev.snapshots()[0].created)
+    dev.restore("b")
+    assert held(home / DISK, 1)
+    dev.restore("a")
+    assert held(home / DISK, 2)
+    dev.forget("b")
+    assert names(dev) == ["a"]
+    assert held(home / DISK, 2)
+
+
+def test_names_that_are_taken_or_unknown(dev: Qemu) -> None:
+    dev.snapshot("one")
+    with pytest.raises(DriverFailed, match='there is a snapshot "one" already') as caught:
+        dev.snapshot("one")
+    assert caught.value.hint == "machine snapshot ls dev"
+    for verb in (dev.restore, dev.forget):
+        with pytest.raises(DriverFailed, match='there is no snapshot "two"'):
+            verb("two")
+    assert names(dev) == ["one"]
+
+
+@pytest.mark.parametrize("name", ["1", "007", "-a", "a/b", "", "x" * 64])
+def test_names_that_mean_something_else_to_qemu(store: Path, name: str) -> None:
+    with pytest.raises(Usage, match="can't be the name"):
+        core.take("dev", name, Silent())
+
+
+def test_a_suspended_machine_keeps_its_memory_for_its_start(dev: Qemu, home: Home) -> None:
+    (home / driver.SUSPENDED).write_text("state")
+    with pytest.raises(DriverFailed, match="suspended machine can't be kept") as caught:
+        dev.snapshot("one")
+    assert caught.value.hint == "start it first: machine start dev"
+    assert names(dev) == []
+
+
+def test_going_back_drops_what_was_suspended(dev: Qemu, home: Home) -> None:
+    dev.snapshot("one")
+    (home / driver.SUSPENDED).write_text("state")
+    (home / driver.SUSPENDED_LAYOUT).write_text("{}")
+    with pytest.raises(DriverFailed):
+        dev.restore("two")
+    assert dev.state() is State.SAVED
+    dev.restore("one")
+    assert dev.state() is State.STOPPED
+
+
+# Of a running machine.
+
+
+def test_a_running_machine_is_kept_with_its_memory_and_layout(
+    dev: Qemu, home: Home, jobs: Jobs, running: object
+) -> None:
+    with monitor(home / "qmp.sock", jobs.answers()):
+        dev.snapshot("one")
+    (job,) = jobs.started
+    assert job.pop("job-id") == jobs.dismissed[0]
+    assert job == {"command": "snapshot-save", "tag": "one", "vmstate": "data", "devices": ["data"]}
+    assert json.loads((home / snapshots.LAYOUTS).read_text()) == {"one": LAYOUT}
+
+
+def test_a_job_that_fails_tells_qemus_reason(dev: Qemu, home: Home, jobs: Jobs, running: object) -> None:
+    jobs.ends = {"error": "no space left"}
+    with (
+        monitor(home / "qmp.sock", jobs.answers()),
+        pytest.raises(DriverFailed, match="QEMU's snapshot-save failed: no space left"),
+    ):
+        dev.snapshot("one")
+    assert len(jobs.dismissed) == 1
+
+
+def test_a_job_without_end(dev: Qemu, home: Home, jobs: Jobs, running: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs.ends = None
+    monkeypatch.setattr(snapshots, "DEADLINE", 0.05)
+    late = pytest.raises(WaitTimeout, match="QEMU's snapshot-save")
+    with monitor(home / "qmp.sock", jobs.answers()), late:
+        dev.snapshot("one")
+    assert jobs.dismissed == []
+
+
+def test_one_of_a_running_machine_is_removed_by_its_qemu(dev: Qemu, home: Home, jobs: Jobs) -> None:
+    dev.snapshot("one")
+    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": LAYOUT, "two": LAYOUT}))
+    with process(home), monitor(home / "qmp.sock", jobs.answers()):
+        dev.forget("one")
+    (job,) = jobs.started
+    assert {key: job[key] for key in ("command", "tag", "devices")} == {
+        "command": "snapshot-delete",
+        "tag": "one",
+        "devices": ["data"],
+    }
+    assert json.loads((home / snapshots.LAYOUTS).read_text()) == {"two": LAYOUT}
+
+
+@pytest.fixture
+def with_memory(dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu:
+    """A machine with a snapshot "one" that holds memory; qemu-img alone can't make such."""
+    dev.snapshot("one")
+    found = snapshots.found
+    monkeypatch.setattr(
+        snapshots,
+        "found",
+        lambda qemu: [snapshots.Snapshot(one.name, one.created, running=True) for one in found(qemu)],
+    )
+    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "cpus": 3, "reporting": False}}))
+    return dev
+
+
+@pytest.fixture
+def qemu_again(home: Home, recorder: Recorder, jobs: Jobs) -> Iterator[contextlib.ExitStack]:
+    """A QEMU answers once one was started."""
+    with contextlib.ExitStack() as stack:
+
+        def launched(words: list[str]) -> None:
+            stack.enter_context(process(home))
+            stack.enter_context(monitor(home / "qmp.sock", jobs.answers()))
+            stack.enter_context(agent(home / "agent.sock", guest))
+
+        recorder.launched = launched
+        yield stack
+
+
+def test_going_back_to_a_running_machine(
+    with_memory: Qemu,
+    home: Home,
+    jobs: Jobs,
+    recorder: Recorder,
+    running: subprocess.Popen[bytes],
+    qemu_again: object,
+    detached: list[list[str]],
+) -> None:
+    with_memory.restore("one")
+    assert running.wait(timeout=10) == -9
+    (words,) = recorder.launches
+    assert words[-1] == "-S"
+    assert words[words.index("-smp") + 1] == "3"
+    assert "virtio-balloon-pci,id=balloon,free-page-reporting=off" in words
+    (job,) = jobs.started
+    assert (job["command"], job["tag"]) == ("snapshot-load", "one")
+    assert with_memory.state() is State.RUNNING
+    assert len(detached) == 1
+
+
+def test_a_memory_that_cant_be_loaded_ends_the_new_qemu(
+    with_memory: Qemu, home: Home, jobs: Jobs, qemu_again: object, detached: list[list[str]]
+) -> None:
+    jobs.ends = {"error": "another layout"}
+    with pytest.raises(DriverFailed, match="another layout"):
+        with_memory.restore("one")
+    assert with_memory.state() is State.STOPPED
+    assert detached == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json"])
+def test_a_layout_that_isnt_known_ends_nothing(
+    with_memory: Qemu, home: Home, running: subprocess.Popen[bytes], text: str
+) -> None:
+    (home / snapshots.LAYOUTS).write_text(text)
+    with pytest.raises(DriverFailed, match="was laid out isn't known"):
+        with_memory.restore("one")
+    assert running.poll() is None
