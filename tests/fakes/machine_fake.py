@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from machine.driver import Driver, State
 from machine.errors import CheckFailed, DriverFailed
+from machine.spec import Machine
 
 ANSWERS = "FAKE_ANSWERS"
 
@@ -60,6 +61,11 @@ class Fake(Driver):
     def remove(self) -> None:
         self._maybe_fail("remove")
         self.vm.unlink(missing_ok=True)
+
+    def resize(self, wanted: Machine) -> list[str]:
+        """Memory and disk change at once, processors when the machine doesn't run."""
+        self._maybe_fail("resize")
+        return ["cpus"] if wanted.cpus != self.machine.cpus and self.state() is State.RUNNING else []
 
     def state(self) -> State:
         try:
