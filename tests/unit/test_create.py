@@ -53,6 +53,21 @@ def test_a_created_machine_runs_and_has_all_its_files(vms: Path) -> None:
     assert home.known_hosts.read_text().startswith(made.address.host)
 
 
+def test_a_driver_tells_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    notes: list[str] = []
+    for step in ("create", "start"):
+        done = getattr(machine_fake.Fake, step)
+        monkeypatch.setattr(
+            machine_fake.Fake, step, lambda self, step=step, done=done: (self.say(f"{step}: slow"), done(self))
+        )
+    create.create(draft(), Notes())
+    assert notes == ["a note of the fake", "create: slow", "start: slow"]
+
+
 def test_without_tls_there_are_no_certificates() -> None:
     create.create(replace(draft(), tls=False), Silent())
     assert list(store.home("dev").folder.glob("*.pem")) == []

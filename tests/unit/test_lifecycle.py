@@ -75,6 +75,17 @@ def test_stop_and_start_say_whether_there_was_something_to_do(
     ]
 
 
+def test_a_driver_tells_what_takes_long(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    lifecycle.stop("dev", shown)
+    start = machine_fake.Fake.start
+    monkeypatch.setattr(machine_fake.Fake, "start", lambda self: (self.say("booting cold"), start(self)))
+    lifecycle.start("dev", shown)
+    assert shown.notes == ["booting cold"]
+
+
 def test_kill_pulls_the_plug(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
     make()
     assert lifecycle.kill("dev", shown)

@@ -1,14 +1,16 @@
 import contextlib
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_qemu import QEMU, Recorder
-from fake_qmp import HANG_UP, monitor
-from machine.drivers.qemu import Qemu, acceleration, driver, ports
+from fake_qemu import QEMU, Recorder, guest, process
+from fake_qmp import HANG_UP, agent, monitor
+from machine.drivers.qemu import Qemu, acceleration, driver, ports, saved
 
 from machine import driver as contract
 from machine.driver import State
@@ -174,6 +176,157 @@ def test_remove_ends_the_process_and_minds_none(qemu: Qemu, running: subprocess.
     qemu.remove()
     assert running.wait(timeout=10) == -9
     qemu.remove()
+
+
+# Suspending.
+
+LAYOUT = {"base_mib": 512, "more_mib": 256, "reporting": False, "cpus": 2}
+
+
+def layout_of_qemu(**answers: Any) -> dict[str, Any]:
+    """The monitor's answers of a machine that is laid out so, and whose state is saved and loaded well."""
+    of = {"requested-size": 256 << 20, "free-page-reporting": False}
+    return {
+        "query-cpus-fast": [{"return": [{}, {}]}],
+        "query-memory-size-summary": {"base-memory": 512 << 20},
+        "qom-get": lambda message: of[message["arguments"]["property"]],
+        "query-migrate": {"status": "completed"},
+        "query-status": {"status": "paused"},
+        "quit": [{"return": {}}, HANG_UP],
+        **answers,
+    }
+
+
+def files_of(home: Home) -> set[str]:
+    return {path.name for path in home.folder.iterdir() if not path.name.endswith((".sock", ".log"))}
+
+
+def test_suspend_keeps_the_state_and_the_layout(qemu: Qemu, home: Home, running: subprocess.Popen[bytes]) -> None:
+    with monitor(home / "qmp.sock", layout_of_qemu()) as server:
+        qemu.suspend()
+    commands = server.commands
+    assert commands.index("stop") < commands.index("migrate") < commands.index("quit")
+    assert "cont" not in commands
+    assert running.wait(timeout=10) == -9
+    assert qemu.state() is State.SAVED
+    assert json.loads((home / driver.SUSPENDED_LAYOUT).read_text()) == LAYOUT
+    assert files_of(home) == {driver.SUSPENDED, driver.SUSPENDED_LAYOUT}
+
+
+def goes_on(qemu: Qemu, home: Home, asked: list[str], running: subprocess.Popen[bytes]) -> bool:
+    return asked[-2:] == ["migrate_cancel", "cont"] and running.poll() is None and files_of(home) == {"qemu.pid"}
+
+
+def test_a_state_that_cant_be_saved_lets_the_machine_go_on(
+    qemu: Qemu, home: Home, running: subprocess.Popen[bytes]
+) -> None:
+    failed = {"status": "failed", "error-desc": "no space left"}
+    with (
+        monitor(home / "qmp.sock", layout_of_qemu(**{"query-migrate": failed})) as server,
+        pytest.raises(DriverFailed, match="no space left"),
+    ):
+        qemu.suspend()
+    assert goes_on(qemu, home, server.commands, running)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no space left")])
+def test_a_suspend_that_is_interrupted_lets_the_machine_go_on(
+    qemu: Qemu,
+    home: Home,
+    running: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    def save(monitor: object, path: Path) -> None:
+        path.write_text("half")
+        raise error
+
+    monkeypatch.setattr(saved, "save", save)
+    with monitor(home / "qmp.sock", layout_of_qemu()) as server, pytest.raises(type(error)):
+        qemu.suspend()
+    assert goes_on(qemu, home, server.commands, running)
+
+
+def test_a_layout_that_cant_be_written_costs_no_memory(
+    qemu: Qemu, home: Home, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, *_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(driver.files, "write", write)
+    with monitor(home / "qmp.sock", layout_of_qemu()) as server, pytest.raises(OSError, match="no space"):
+        qemu.suspend()
+    assert goes_on(qemu, home, server.commands, running)
+
+
+@pytest.fixture
+def suspended(home: Home) -> Home:
+    (home / driver.SUSPENDED).write_text("state")
+    (home / driver.SUSPENDED_LAYOUT).write_text(json.dumps(LAYOUT))
+    return home
+
+
+@pytest.fixture
+def woken(home: Home, recorder: Recorder) -> Iterator[dict[str, Any]]:
+    """What the monitor answers once QEMU was started; "server" is put there then."""
+    answers = layout_of_qemu()
+    with contextlib.ExitStack() as stack:
+
+        def launched(_: list[str]) -> None:
+            answers["server"] = stack.enter_context(monitor(home / "qmp.sock", answers))
+            answers["process"] = stack.enter_context(process(home))
+            answers["agent"] = stack.enter_context(agent(home / "agent.sock", guest))
+
+        recorder.launched = launched
+        yield answers
+
+
+def test_start_wakes_a_suspended_machine_as_it_was_laid_out(
+    qemu: Qemu, suspended: Home, recorder: Recorder, woken: dict[str, Any], detached: list[list[str]]
+) -> None:
+    assert qemu.state() is State.SAVED
+    qemu.start()
+    (words,) = recorder.launches
+    assert words[words.index("-incoming") + 1] == "defer"
+    assert words[words.index("-smp") + 1] == "2"
+    assert "memory-backend-ram,id=ram,size=512M" in words
+    assert "virtio-balloon-pci,id=balloon,free-page-reporting=off" in words
+    asked = woken["server"].asked
+    assert [message["arguments"]["value"] for message in asked if message["execute"] == "qom-set"] == [256 << 20]
+    commands = woken["server"].commands
+    assert commands.index("qom-set") < commands.index("migrate-incoming") < commands.index("cont")
+    assert woken["agent"].commands[-1] == "guest-set-time"
+    assert files_of(suspended) == {"qemu.pid"}
+    assert len(detached) == 1
+
+
+def test_a_state_that_cant_be_loaded_stays(
+    qemu: Qemu, suspended: Home, woken: dict[str, Any], detached: list[list[str]]
+) -> None:
+    woken["query-migrate"] = {"status": "failed", "error-desc": "another device"}
+    with pytest.raises(DriverFailed, match="another device"):
+        qemu.start()
+    assert woken["process"].wait(timeout=10) == -9
+    assert files_of(suspended) == {driver.SUSPENDED, driver.SUSPENDED_LAYOUT}
+    assert qemu.state() is State.SAVED
+    assert detached == []
+
+
+def test_a_qemu_that_doesnt_start_leaves_the_state(qemu: Qemu, suspended: Home, recorder: Recorder) -> None:
+    recorder.error = "Cannot allocate memory"
+    with pytest.raises(DriverFailed, match="Cannot allocate memory"):
+        qemu.start()
+    assert qemu.state() is State.SAVED
+
+
+def test_kill_drops_what_was_suspended(qemu: Qemu, suspended: Home) -> None:
+    qemu.kill()
+    assert qemu.state() is State.STOPPED
+    assert files_of(suspended) == set()
+
+
+def test_a_guest_without_an_agent_wakes_too(qemu: Qemu) -> None:
+    qemu.has_woken()
 
 
 def test_warnings_name_the_ports_that_are_taken(qemu: Qemu, home: Home) -> None:
