@@ -86,11 +86,12 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
     deadline = time.monotonic() + timeout
     address = backend.address()
 
-    well = time.monotonic()
+    began = well = time.monotonic()
 
     def answers() -> bool:
         nonlocal well
-        if docker.ping(machine, home, address, timeout=5):
+        # A TLS handshake takes milliseconds, and ten seconds and more in a guest whose processor is interpreted.
+        if docker.ping(machine, home, address, timeout=min(60, max(5, (time.monotonic() - began) / 10))):
             return True
         state = backend.state()
         if state is not State.ERROR:
@@ -100,7 +101,7 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
         return False
 
     def lets_in() -> bool:
-        return ssh.ready(home, address, machine.ssh_user, timeout=10)
+        return ssh.ready(home, address, machine.ssh_user, timeout=min(60, max(10, (time.monotonic() - began) / 10)))
 
     for what, probe in ((f"Docker to answer on {address.url}", answers), ("SSH to let us in", lets_in)):
         progress.phase(f"waiting for {what}")

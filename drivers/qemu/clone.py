@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from machine import authorities, engine, identity, store, wait
 from machine.driver import Machine
-from machine.errors import DriverFailed, MachineError
+from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
 
 from . import saved, sizes, template
@@ -30,15 +31,16 @@ if TYPE_CHECKING:
 
 # A template has this much memory, and its clones get the rest plugged in. Docker needs some 120 MiB to come up.
 BASE_MIB = 512
-# What the guest of a template needs itself, with Docker up and idle: it was seen to hold 150 MiB.
-NEEDED_MIB = 240
+# What is left to the guest of a template when its free memory is emptied.
+SPARE_MIB = 48
 # A clone's disk can grow, not shrink: the template's is of the default size, or smaller when a smaller is asked for.
 DISK_MIB = 20 * 1024
 # The disk of the template, linked: it stays when the template goes.
 BASE_DISK = "base.qcow2"
 # Seconds.
 BOOT = 300.0
-PREPARE = 60.0
+PREPARE = 120.0
+EMPTY = 15.0
 INTRODUCE = 30.0
 
 # Up to QEMU 8.1, giving free pages back to the host punches holes into the file that a clone's memory is mapped from,
@@ -141,23 +143,23 @@ def _is_up(maker: Qemu) -> bool:
 
 def _save(home: Home, base_mib: int) -> None:
     with GuestAgent(home / AGENT, timeout=PREPARE) as agent:
-        if code := agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE):
-            raise DriverFailed(f"the guest of the template couldn't be prepared: exit code {code}")
+        free_mib = int(agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE)) >> 10
     # The guest waits on this channel, and must find it open in the clone as it was here.
     with resume_channel(home), Qmp(home / MONITOR) as monitor:
-        _empty_free_memory(monitor, base_mib)
+        _empty_free_memory(monitor, base_mib, free_mib)
         saved.save(monitor, home / template.STATE, without_memory=True)
 
 
-def _empty_free_memory(monitor: Qmp, base_mib: int) -> None:
+def _empty_free_memory(monitor: Qmp, base_mib: int, free_mib: int) -> None:
     """Take the guest's free memory away and give it back: it is zero then, and takes no place in files or in clones."""
-    for size in (NEEDED_MIB << 20, base_mib << 20):
+    for size in ((base_mib - max(0, free_mib - SPARE_MIB)) << 20, base_mib << 20):
         monitor.execute("balloon", value=size)
 
         def has_followed(size: int = size) -> bool:
             return bool(monitor.execute("query-balloon")["actual"] == size)
 
-        wait.until(has_followed, timeout=PREPARE, what="the guest to give its free memory back")
+        with contextlib.suppress(WaitTimeout):  # it gave what it could
+            wait.until(has_followed, timeout=EMPTY, what="the guest to give its free memory back")
 
 
 def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None:

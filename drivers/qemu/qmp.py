@@ -134,15 +134,20 @@ class GuestAgent(Connection):
             raise DriverFailed(f"the guest agent refused {command}: {answer['error'].get('desc')}")
         return answer.get("return")
 
-    def run(self, command: str, *, timeout: float) -> int:
-        """Run a program of the guest and return its exit code. timeout in seconds."""
-        pid = self.execute("guest-exec", path=command)["pid"]
+    def run(self, command: str, *, timeout: float) -> str:
+        """Run a program of the guest and return what it printed. timeout in seconds.
+
+        Raises DriverFailed when it ends with an error, too.
+        """
+        pid = self.execute("guest-exec", path=command, **{"capture-output": True})["pid"]
         deadline = time.monotonic() + timeout
         while not (status := self.execute("guest-exec-status", pid=pid))["exited"]:
             if time.monotonic() > deadline:
                 raise DriverFailed(f"{command} didn't end in the guest within {timeout:g} s")
             time.sleep(0.02)
-        return int(status.get("exitcode", -1))
+        if status.get("exitcode") != 0:
+            raise DriverFailed(f"{command} failed in the guest: {_decoded(status, 'err-data')}")
+        return _decoded(status, "out-data")
 
     def set_time(self) -> None:
         """Set the guest's clock to the host's."""
@@ -154,3 +159,9 @@ class GuestAgent(Connection):
         with contextlib.suppress(DriverFailed):
             self.socket.settimeout(0.5)
             self.receive()
+
+
+def _decoded(status: dict[str, Any], name: str) -> str:
+    import base64
+
+    return base64.b64decode(status.get(name, "")).decode("utf-8", "replace").strip()
