@@ -21,6 +21,8 @@ from machine.ssh import CONNECT_TIMEOUT, NO_CONNECTION, failed
 _CHUNK = 32768
 # Seconds. The window's size is looked at so often, which needs no signal and so works on Windows too.
 _RESIZE_INTERVAL = 0.25
+# What paramiko raises when the other end closes while we send.
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
 
 
 def run(
@@ -140,7 +142,7 @@ def _session(client: paramiko.SSHClient, home: Home, address: Address) -> parami
 
 def _type(channel: paramiko.Channel) -> None:
     """Send our standard input until it ends. In a thread of its own: on Windows a console can't be polled."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_BROKEN):
         while data := os.read(0, _CHUNK):
             channel.sendall(data)
         channel.shutdown_write()
@@ -148,7 +150,7 @@ def _type(channel: paramiko.Channel) -> None:
 
 def _send(channel: paramiko.Channel, data: bytes) -> None:
     # The command need not read all of it.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_BROKEN):
         channel.sendall(data)
         channel.shutdown_write()
 

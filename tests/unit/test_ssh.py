@@ -18,9 +18,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 
-from machine import keys, ssh
+from machine import keys, native_ssh, ssh
 from machine.errors import SSHFailed, ToolFailed, Usage, WaitTimeout
 from machine.paths import Home
 from machine.spec import Address
@@ -220,6 +221,15 @@ def test_a_forward_without_a_guest_behind_it_isnt_ready(tmp_path: Path) -> None:
         closer.start()
         assert not ssh.banner(address, 5)
         closer.join(5)
+
+
+@pytest.mark.parametrize("error", [EOFError(), paramiko.SSHException("it is closed"), BrokenPipeError()])
+def test_a_connection_that_breaks_while_we_send_is_seen_by_who_reads(error: Exception) -> None:
+    class Channel:
+        def sendall(self, data: bytes) -> None:
+            raise error
+
+    native_ssh._send(Channel(), b"text")  # type: ignore[arg-type]
 
 
 def test_paramiko_when_there_is_no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
