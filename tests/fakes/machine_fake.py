@@ -7,13 +7,14 @@ with $FAKE_ANSWERS takes the fake's word for Docker and SSH: nothing answers the
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from machine.driver import Driver, State
+from machine.driver import Driver, Snapshot, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.spec import Machine
 
@@ -66,6 +67,43 @@ class Fake(Driver):
         """Memory and disk change at once, processors when the machine doesn't run."""
         self._maybe_fail("resize")
         return ["cpus"] if wanted.cpus != self.machine.cpus and self.state() is State.RUNNING else []
+
+    def suspend(self) -> None:
+        self._maybe_fail("suspend")
+        self._switch(State.SAVED)
+
+    def snapshot(self, name: str) -> None:
+        if any(one.name == name for one in self.snapshots()):
+            raise DriverFailed("there is one of that name")
+        self._keep([*self.snapshots(), Snapshot(name, "2024-01-01T00:00:00+00:00", self.state() is State.RUNNING)])
+
+    def snapshots(self) -> list[Snapshot]:
+        try:
+            return [Snapshot(**one) for one in json.loads((self.home / "snapshots").read_text())]
+        except FileNotFoundError:
+            return []
+
+    def restore(self, name: str) -> None:
+        self._switch(State.RUNNING if self._kept(name).running else State.STOPPED)
+
+    def forget(self, name: str) -> None:
+        gone = self._kept(name)
+        self._keep([one for one in self.snapshots() if one != gone])
+
+    def set_autostart(self, on: bool) -> None:
+        (self.home / "autostart").write_text("yes" if on else "")
+
+    def autostart(self) -> bool:
+        return (self.home / "autostart").exists() and bool((self.home / "autostart").read_text())
+
+    def _kept(self, name: str) -> Snapshot:
+        for one in self.snapshots():
+            if one.name == name:
+                return one
+        raise DriverFailed("there is none of that name")
+
+    def _keep(self, snapshots: list[Snapshot]) -> None:
+        (self.home / "snapshots").write_text(json.dumps([asdict(one) for one in snapshots]))
 
     def state(self) -> State:
         try:
