@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from typing import Any
 import pytest
 from fake_fixtures import add_image
 from machine.drivers.qemu import Qemu, driver
+from machine.drivers.qemu.process import Process
 
-from machine import run
+from machine import run, wait
 from machine.errors import ToolFailed
 from machine.paths import Home
 from machine.run import Completed
 from machine.spec import Address, Machine
 
+PRINTED = base64.b64encode(b"204800\n").decode()
 QEMU = "/usr/bin/qemu-system-x86_64"
 
 
@@ -87,6 +90,8 @@ def process(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     words = ["-c", "import time; time.sleep(60)", "-pidfile", str(home / "qemu.pid")]
     with subprocess.Popen([sys.executable, *words]) as popen:
         (home / "qemu.pid").write_text(str(popen.pid))
+        # For a moment a new process has no command line.
+        wait.until(Process(home / "qemu.pid").find, timeout=20, what="the process")
         yield popen
         popen.kill()
 
@@ -110,10 +115,10 @@ def detached(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def guest(message: dict[str, Any], **returned: Any) -> list[Any]:
-    """A guest agent's answer: guest(message, exitcode=1) has run a program that ended so."""
+    """A guest agent's answer: guest(message, exitcode=1) has run a program that ended so, and printed a number."""
     answers = {
         "guest-sync-delimited": message.get("arguments", {}).get("id"),
         "guest-exec": {"pid": 7},
-        "guest-exec-status": {"exited": True, "exitcode": 0, **returned},
+        "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": PRINTED, **returned},
     }
     return [{"return": answers.get(message["execute"], {})}]

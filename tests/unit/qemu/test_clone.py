@@ -333,10 +333,10 @@ def test_saving_a_template(home: Home) -> None:
         channel(home / "resume.sock", lambda line: b""),
     ):
         clone._save(home, 512)
-    assert [message["arguments"] for message in inside.asked if message["execute"] == "guest-exec"] == [
-        {"path": "/usr/lib/machineos/prepare-template"}
-    ]
-    assert sizes == [clone.NEEDED_MIB, 512]
+    (ran,) = [message["arguments"] for message in inside.asked if message["execute"] == "guest-exec"]
+    assert ran["path"] == "/usr/lib/machineos/prepare-template"
+    # 200 MiB of the guest's 512 are free.
+    assert sizes == [512 - 200 + clone.SPARE_MIB, 512]
     assert server.commands.index("balloon") < server.commands.index("stop") < server.commands.index("migrate")
     shared = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
     assert {"execute": "migrate-set-capabilities", "arguments": shared} in server.asked
@@ -344,8 +344,9 @@ def test_saving_a_template(home: Home) -> None:
 
 
 def test_a_guest_that_cant_be_prepared_is_no_template(home: Home) -> None:
-    failing = pytest.raises(DriverFailed, match="couldn't be prepared: exit code 3")
-    with agent(home / "agent.sock", lambda message: guest(message, exitcode=3)), failing:
+    failing = pytest.raises(DriverFailed, match="prepare-template failed in the guest: no id")
+    answer = {"exitcode": 3, "err-data": base64.b64encode(b"no id\n").decode()}
+    with agent(home / "agent.sock", lambda message: guest(message, **answer)), failing:
         clone._save(home, 512)
     assert not (home / template.STATE).exists()
 

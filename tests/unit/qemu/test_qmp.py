@@ -1,3 +1,4 @@
+import base64
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,7 +160,8 @@ def test_the_agent_refuses(path: Path, guest: Server) -> None:
 
 
 def test_a_program_of_the_guest(path: Path) -> None:
-    ends = [{"exited": False}, {"exited": True, "exitcode": 7}]
+    said = base64.b64encode(b"it said \xff\n").decode()
+    ends: list[dict[str, Any]] = [{"exited": False}, {"exited": True, "exitcode": 0, "out-data": said}]
 
     def answer(message: dict[str, Any]) -> list[Any]:
         if message["execute"] == "guest-exec":
@@ -170,11 +172,17 @@ def test_a_program_of_the_guest(path: Path) -> None:
         return answering([])(message)
 
     with agent(path, answer) as server, GuestAgent(path) as connection:
-        assert connection.run("/bin/true", timeout=5) == 7
+        assert connection.run("/bin/true", timeout=5) == "it said \ufffd"
+        ends[:] = [{"exited": True, "exitcode": 0}]
+        assert connection.run("/bin/true", timeout=5) == ""
+        for end in ({"exitcode": 7}, {"signal": 9}):
+            ends[:] = [{"exited": True, "err-data": said, **end}]
+            with pytest.raises(DriverFailed, match="/bin/true failed in the guest: it said"):
+                connection.run("/bin/true", timeout=5)
         ends[:] = [{"exited": False}]
         with pytest.raises(DriverFailed, match="didn't end in the guest"):
             connection.run("/bin/sleep", timeout=0.05)
-    assert server.asked[1] == {"execute": "guest-exec", "arguments": {"path": "/bin/true"}}
+    assert server.asked[1] == {"execute": "guest-exec", "arguments": {"path": "/bin/true", "capture-output": True}}
 
 
 def test_the_guests_clock_is_set_to_ours(path: Path, guest: Server) -> None:

@@ -99,7 +99,8 @@ def test_a_larger_disk_is_filled_by_the_guest(qemu: Qemu, home: Home, running: o
     with monitor(home / "qmp.sock") as server, agent(home / "agent.sock", guest) as inside:
         assert qemu.resize(wanted(qemu, disk_mib=2048)) == []
     assert arguments(server, "block_resize") == [{"node-name": "data", "size": 2 * GIB}]
-    assert inside.asked[1] == {"execute": "guest-exec", "arguments": {"path": "/usr/sbin/machineos-grow"}}
+    assert inside.commands[1] == "guest-exec"
+    assert inside.asked[1]["arguments"]["path"] == "/usr/sbin/machineos-grow"
 
 
 @pytest.mark.parametrize(
