@@ -95,7 +95,7 @@ def test_restore_waits_for_docker(invoke: Invoke, dev: Path, monkeypatch: pytest
     monkeypatch.setattr(docker, "ping", lambda *_, **__: False)
     shown = invoke("snapshot", "restore", "--timeout", "1", "dev", "up")
     assert (shown.code, shown.out) == (1, "")
-    assert "waiting for Docker to answer" in shown.err
+    assert "timed out after 1 s waiting for Docker to answer" in shown.err
 
 
 @pytest.mark.parametrize(
