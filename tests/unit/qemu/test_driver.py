@@ -86,6 +86,16 @@ def test_start_runs_qemu_and_its_helper(qemu: Qemu, home: Home, recorder: Record
     assert (home / "console.log.1").read_text() == "of the last boot"
 
 
+@pytest.mark.parametrize(("accelerator", "small"), [("tcg", 1), ("kvm", 0)])
+def test_only_emulated_machines_do_without_huge_pages(
+    qemu: Qemu, detached: list[list[str]], monkeypatch: pytest.MonkeyPatch, accelerator: str, small: int
+) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(driver, "use_small_pages", lambda: called.append(1))
+    with_options(qemu, accelerator=accelerator).start()
+    assert len(called) == small
+
+
 def test_start_without_its_image(qemu: Qemu, detached: list[list[str]]) -> None:
     absent = Qemu(replace(qemu.machine, image="0" * 64), qemu.home, qemu.run)
     with pytest.raises(NoSuchImage, match="000000000000"):

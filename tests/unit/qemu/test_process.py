@@ -119,3 +119,12 @@ def test_a_process_that_ends_by_itself_meanwhile(
     Process(pidfile).kill()
     with contextlib.suppress(psutil.NoSuchProcess):
         assert not process.alive(found[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such pages")
+def test_what_is_started_afterwards_gets_no_huge_pages() -> None:
+    # PR_GET_THP_DISABLE is 42; in a process of its own, because it is kept for good.
+    ask = "import ctypes; print(ctypes.CDLL(None).prctl(42, 0, 0, 0, 0))"
+    told = "import subprocess, sys; from machine.drivers.qemu.process import use_small_pages; use_small_pages()"
+    code = f"{told}; subprocess.run([sys.executable, '-c', {ask!r}], check=True)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
