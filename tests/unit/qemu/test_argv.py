@@ -88,7 +88,7 @@ def changed(**changes: Any) -> list[tuple[str, str]]:
 
 def test_emulation_has_threads_and_a_bounded_cache() -> None:
     host = replace(HOST, accelerator="tcg", cpu="max")
-    assert changed(host=host) == [("kvm", "tcg,thread=multi,tb-size=256"), ("host", "max")]
+    assert changed(host=host) == [("kvm", "tcg,thread=multi,tb-size=64"), ("host", "max")]
 
 
 def test_the_memory_of_a_template_and_of_a_clone() -> None:
