@@ -20,8 +20,8 @@ DISK = "disk.qcow2"
 # In the home of a machine that was never started: its first start is that of a clone of the template it names.
 CLONE_OF = "clone-of"
 
-# The translation cache of TCG counts as the machine's memory: without a limit a 1 GiB guest stood at 1.6 GiB. A boot took
-# 13 s with 64 MiB as with 256, and 18 s with 32.
+# The translation cache of TCG counts as the machine's memory: without a limit a 1 GiB guest stood at 1.6 GiB. A boot
+# took 13 s with 64 MiB as with 256, and 18 s with 32.
 TCG_CACHE_MIB = 64
 
 # Room for memory that is plugged into the running machine. It costs nothing until it is used, and must be the same for
