@@ -76,7 +76,12 @@ def start(qemu: Qemu) -> None:
     )
     qemu.launch(memory, incoming=True)
     with resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
-        saved.load(monitor, origin.state, without_memory=True)
+        try:
+            saved.load(monitor, origin.state, without_memory=True)
+        except DriverFailed:
+            # Its files are as they were, and yet QEMU can't load them: the next create makes another.
+            origin.remove()
+            raise
         disk_mib = int(about.recipe["disk_mib"])
         _grow(monitor, qemu.machine, memory, disk_mib)
         _introduce(qemu, channel, disk_mib)
@@ -152,14 +157,19 @@ def _save(home: Home, base_mib: int) -> None:
 
 def _empty_free_memory(monitor: Qmp, base_mib: int, free_mib: int) -> None:
     """Take the guest's free memory away and give it back: it is zero then, and takes no place in files or in clones."""
-    for size in ((base_mib - max(0, free_mib - SPARE_MIB)) << 20, base_mib << 20):
-        monitor.execute("balloon", value=size)
+    with contextlib.suppress(WaitTimeout):  # it gave what it could
+        _inflate(monitor, base_mib - max(0, free_mib - SPARE_MIB))
+    _inflate(monitor, base_mib)
 
-        def has_followed(size: int = size) -> bool:
-            return bool(monitor.execute("query-balloon")["actual"] == size)
 
-        with contextlib.suppress(WaitTimeout):  # it gave what it could
-            wait.until(has_followed, timeout=EMPTY, what="the guest to give its free memory back")
+def _inflate(monitor: Qmp, left_mib: int) -> None:
+    """Have the guest's balloon leave it so much memory."""
+    monitor.execute("balloon", value=left_mib << 20)
+
+    def has_followed() -> bool:
+        return bool(monitor.execute("query-balloon")["actual"] == left_mib << 20)
+
+    wait.until(has_followed, timeout=EMPTY, what="the guest to give its free memory back")
 
 
 def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None:

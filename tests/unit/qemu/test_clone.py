@@ -511,11 +511,18 @@ def test_a_template_that_is_damaged_meanwhile(
     assert "is damaged" in said[0]
 
 
-def test_a_state_that_cant_be_loaded(
-    laid: Qemu, home: Home, cloned: Clone, recorder: Recorder, detached: list[list[str]], said: list[str]
+def test_a_template_whose_state_cant_be_loaded_is_made_anew_by_the_next_create(
+    laid: Qemu,
+    home: Home,
+    origin: Template,
+    cloned: Clone,
+    recorder: Recorder,
+    detached: list[list[str]],
+    said: list[str],
 ) -> None:
     cloned.status = "failed"
     laid.start()
+    assert not origin.folder.exists()
     assert cloned.lines == []
     assert boots_cold(laid, home, recorder)
     assert "couldn't save or load the state" in said[0]
