@@ -87,6 +87,7 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
     address = backend.address()
 
     began = well = time.monotonic()
+    expected = True  # sshd is up long before Docker
 
     def answers() -> bool:
         nonlocal well
@@ -101,7 +102,10 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
         return False
 
     def lets_in() -> bool:
-        return ssh.ready(home, address, machine.ssh_user, timeout=min(60, max(10, (time.monotonic() - began) / 10)))
+        nonlocal expected
+        timeout = min(60, max(10, (time.monotonic() - began) / 10))
+        first, expected = expected, False
+        return ssh.ready(home, address, machine.ssh_user, timeout, expected=first)
 
     for what, probe in ((f"Docker to answer on {address.url}", answers), ("SSH to let us in", lets_in)):
         progress.phase(f"waiting for {what}")

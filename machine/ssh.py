@@ -117,12 +117,14 @@ def interactive(
     return native_ssh.interactive(home, address, user, command, tty=tty)
 
 
-def ready(home: Home, address: Address, user: str, timeout: float = CONNECT_TIMEOUT) -> bool:
+def ready(home: Home, address: Address, user: str, timeout: float = CONNECT_TIMEOUT, *, expected: bool = False) -> bool:
     """Whether the machine lets us in: cheap while nothing answers, then a real login. timeout in seconds.
+
+    expected: its server is up by all signs, so the login is tried at once.
 
     Raises SSHFailed when the host's key isn't the pinned one: waiting won't mend that.
     """
-    if not banner(address, timeout):
+    if not expected and not banner(address, timeout):
         return False
     try:
         return run(home, address, user, ["true"], timeout=timeout + CONNECT_TIMEOUT, check=False).code == 0
