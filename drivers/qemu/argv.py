@@ -19,6 +19,9 @@ RESUME = "resume.sock"
 DISK = "disk.qcow2"
 # In the home of a machine that was never started: its first start is that of a clone of the template it names.
 CLONE_OF = "clone-of"
+# The state of a suspended machine, and how its QEMU was laid out.
+SUSPENDED = "suspended"
+SUSPENDED_LAYOUT = "suspended.json"
 
 # The translation cache of TCG counts as the machine's memory: without a limit a 1 GiB guest stood at 1.6 GiB. A boot
 # took 13 s with 64 MiB as with 256, and 18 s with 32.

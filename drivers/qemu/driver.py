@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from machine import files
 from machine.driver import Driver, Machine, Snapshot, State
 from machine.driver import Template as KeptTemplate
 from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
@@ -21,15 +18,24 @@ from machine.paths import Home, Image
 from machine.run import detach, which
 
 from . import stock
-from .argv import AGENT, CLONE_OF, DISK, MONITOR, PIDFILE, PORTS_MONITOR, Host, Memory, argv
+from .argv import (
+    AGENT,
+    CLONE_OF,
+    DISK,
+    MONITOR,
+    PIDFILE,
+    PORTS_MONITOR,
+    SUSPENDED,
+    SUSPENDED_LAYOUT,
+    Host,
+    Memory,
+    argv,
+)
 from .process import Process, use_small_pages
 from .qmp import GuestAgent, Qmp
 
 # Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
 SOCKET_PATH = 103 if sys.platform == "darwin" else 107
-# The state of a suspended machine, and how its QEMU was laid out.
-SUSPENDED = "suspended"
-SUSPENDED_LAYOUT = "suspended.json"
 INSTALL = "install QEMU: sudo apt install qemu-system-x86 qemu-utils, or: brew install qemu"
 ACCELERATORS = ("auto", "kvm", "hvf", "whpx", "tcg")
 _STATES = {
@@ -106,7 +112,9 @@ class Qemu(Driver):
         if self.process.find():
             return self._go_on()
         if (self.home / SUSPENDED).exists():
-            self._wake()
+            from . import saved
+
+            saved.wake(self)
         elif (self.home / CLONE_OF).exists():
             self._start_clone()
         else:
@@ -147,23 +155,7 @@ class Qemu(Driver):
     def suspend(self) -> None:
         from . import saved
 
-        partial = self.home / f".{SUSPENDED}"
-        with self.monitor() as monitor:
-            layout = self.layout(monitor)
-            try:
-                files.write(self.home / SUSPENDED_LAYOUT, json.dumps(layout))
-                saved.save(monitor, partial)
-            except BaseException:
-                # A full disk, or Ctrl-C: the machine goes on as if nothing had been.
-                for path in (partial, self.home / SUSPENDED_LAYOUT):
-                    path.unlink(missing_ok=True)
-                with contextlib.suppress(DriverFailed):
-                    # What is still being written would stop the guest again at its end.
-                    monitor.execute("migrate_cancel")
-                    monitor.execute("cont")
-                raise
-        self.end()
-        files.move(partial, self.home / SUSPENDED)
+        saved.suspend(self)
 
     def resize(self, wanted: Machine) -> list[str]:
         from . import sizes
@@ -279,43 +271,9 @@ class Qemu(Driver):
             (self.home / name).unlink(missing_ok=True)
         return self.launch(Memory(self.machine.memory_mib))
 
-    def _wake(self) -> None:
-        from . import saved, sizes
-
-        layout = json.loads((self.home / SUSPENDED_LAYOUT).read_text())
-        with self.laid_out(layout, incoming=True) as monitor:
-            sizes.plug(monitor, layout["more_mib"])
-            saved.load(monitor, self.home / SUSPENDED)
-        self.forget_suspended()
-        self.has_woken()
-
-    @contextlib.contextmanager
-    def laid_out(self, layout: dict[str, Any], **how: bool) -> Iterator[Qmp]:
-        """A QEMU that a state can be loaded into, and its monitor. It is ended when the block fails."""
-        self.launch(Memory(layout["base_mib"], reporting=layout["reporting"]), cpus=layout["cpus"], **how)
-        try:
-            with self.monitor() as monitor:
-                yield monitor
-        except BaseException:
-            self.end()
-            raise
-
-    def has_woken(self) -> None:
-        """The guest goes on where it was, and has missed what time it is."""
-        with contextlib.suppress(DriverFailed), self.agent() as agent:
-            agent.set_time()
-
     def forget_suspended(self) -> None:
         for name in (SUSPENDED, SUSPENDED_LAYOUT):
             (self.home / name).unlink(missing_ok=True)
-
-    def layout(self, monitor: Qmp) -> dict[str, int | bool]:
-        """How the running QEMU is laid out, which may not be as the next will be: a state loads only into one alike."""
-        cpus = len(monitor.execute("query-cpus-fast"))
-        base = monitor.execute("query-memory-size-summary")["base-memory"]
-        more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
-        reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
-        return {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting, "cpus": cpus}
 
     def _go_on(self) -> None:
         with self.monitor() as monitor:

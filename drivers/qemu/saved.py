@@ -1,17 +1,25 @@
-"""Saving a machine's state to a file and loading it again, through QEMU's migration."""
+"""Saving a machine's state to a file and loading it again, through QEMU's migration; suspend and what follows."""
 
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from machine import wait
+from machine import files, wait
 from machine.errors import DriverFailed
 
+from . import sizes
+from .argv import SUSPENDED, SUSPENDED_LAYOUT, Memory
 from .qmp import Qmp
+
+if TYPE_CHECKING:
+    from .driver import Qemu
 
 # Bytes per second: a file, not a network, is at the other end.
 BANDWIDTH = 100 << 30
@@ -47,6 +55,54 @@ def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     _await_end(monitor)
     wait.until(lambda: _is_loaded(monitor), timeout=10, what="QEMU to take over the state", interval=0.002)
     monitor.execute("cont")
+
+
+def suspend(qemu: Qemu) -> None:
+    """See driver.Suspend. Where it fails, the machine goes on as if nothing had been."""
+    partial = qemu.home / f".{SUSPENDED}"
+    with qemu.monitor() as monitor:
+        try:
+            files.write(qemu.home / SUSPENDED_LAYOUT, json.dumps(sizes.layout(monitor)))
+            save(monitor, partial)
+        except BaseException:
+            # A full disk, or Ctrl-C.
+            for path in (partial, qemu.home / SUSPENDED_LAYOUT):
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(DriverFailed):
+                # What is still being written would stop the guest again at its end.
+                monitor.execute("migrate_cancel")
+                monitor.execute("cont")
+            raise
+    qemu.end()
+    files.move(partial, qemu.home / SUSPENDED)
+
+
+def wake(qemu: Qemu) -> None:
+    """Go on with a suspended machine; its state stays where that fails."""
+    found = json.loads((qemu.home / SUSPENDED_LAYOUT).read_text())
+    with laid_out(qemu, found, incoming=True) as monitor:
+        sizes.plug(monitor, found["more_mib"])
+        load(monitor, qemu.home / SUSPENDED)
+    qemu.forget_suspended()
+    has_woken(qemu)
+
+
+def has_woken(qemu: Qemu) -> None:
+    """The guest goes on where it was, and has missed what time it is."""
+    with contextlib.suppress(DriverFailed), qemu.agent() as agent:
+        agent.set_time()
+
+
+@contextlib.contextmanager
+def laid_out(qemu: Qemu, found: dict[str, Any], **how: bool) -> Iterator[Qmp]:
+    """A QEMU that a state can be loaded into, and its monitor. It is ended when the block fails."""
+    qemu.launch(Memory(found["base_mib"], reporting=found["reporting"]), cpus=found["cpus"], **how)
+    try:
+        with qemu.monitor() as monitor:
+            yield monitor
+    except BaseException:
+        qemu.end()
+        raise
 
 
 def _prepare(monitor: Qmp, without_memory: bool) -> None:

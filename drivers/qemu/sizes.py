@@ -50,6 +50,15 @@ def _has_grown(qemu: Qemu) -> bool:
     return True
 
 
+def layout(monitor: Qmp) -> dict[str, int | bool]:
+    """How a running QEMU is laid out, which may not be as the next will be: a state loads only into one alike."""
+    cpus = len(monitor.execute("query-cpus-fast"))
+    base = monitor.execute("query-memory-size-summary")["base-memory"]
+    more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
+    reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
+    return {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting, "cpus": cpus}
+
+
 def plug(monitor: Qmp, more_mib: int) -> None:
     """Set how much memory the guest has beyond what it started with."""
     size = (more_mib // BLOCK_MIB * BLOCK_MIB) << 20
@@ -62,7 +71,7 @@ def enlarge(monitor: Qmp, disk_mib: int) -> None:
 
 def _give_memory(qemu: Qemu, monitor: Qmp, memory_mib: int) -> bool:
     """Plug or unplug; False where that takes a restart."""
-    more = memory_mib - int(qemu.layout(monitor)["base_mib"])
+    more = memory_mib - int(layout(monitor)["base_mib"])
     if not 0 <= more <= ROOM_MIB:
         return False
     plug(monitor, more)

@@ -16,6 +16,7 @@ from machine.driver import Snapshot, State
 from machine.errors import DriverFailed
 from machine.paths import Home
 
+from . import saved, sizes
 from .argv import DISK
 from .qmp import Qmp
 
@@ -39,7 +40,7 @@ def take(qemu: Qemu, name: str) -> None:
             "a suspended machine can't be kept", hint=f"start it first: machine start {qemu.machine.name}"
         )
     with qemu.monitor() as monitor:
-        layouts = _layouts(qemu.home) | {name: qemu.layout(monitor)}
+        layouts = _layouts(qemu.home) | {name: sizes.layout(monitor)}
         files.write(qemu.home / LAYOUTS, json.dumps(layouts))
         _job(monitor, "snapshot-save", tag=name, vmstate="data", devices=["data"])
 
@@ -68,10 +69,10 @@ def restore(qemu: Qemu, name: str) -> None:
     if layout is None or not wanted.running:
         qemu.run(["qemu-img", "snapshot", "-a", name, qemu.home / DISK])
         return
-    with qemu.laid_out(layout, paused=True) as monitor:
+    with saved.laid_out(qemu, layout, paused=True) as monitor:
         _job(monitor, "snapshot-load", tag=name, vmstate="data", devices=["data"])
         monitor.execute("cont")
-    qemu.has_woken()
+    saved.has_woken(qemu)
 
 
 def forget(qemu: Qemu, name: str) -> None:

@@ -263,7 +263,7 @@ def test_a_layout_that_cant_be_written_costs_no_memory(
     def write(path: Path, *_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(driver.files, "write", write)
+    monkeypatch.setattr(saved.files, "write", write)
     with monitor(home / "qmp.sock", layout_of_qemu()) as server, pytest.raises(OSError, match="no space"):
         qemu.suspend()
     assert goes_on(qemu, home, server.commands, running)
@@ -336,7 +336,7 @@ def test_kill_drops_what_was_suspended(qemu: Qemu, suspended: Home) -> None:
 
 
 def test_a_guest_without_an_agent_wakes_too(qemu: Qemu) -> None:
-    qemu.has_woken()
+    saved.has_woken(qemu)
 
 
 def test_warnings_name_the_ports_that_are_taken(qemu: Qemu, home: Home) -> None:
