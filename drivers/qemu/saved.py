@@ -54,6 +54,8 @@ def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     monitor.execute("migrate-incoming", uri="fd:state")
     _await_end(monitor)
     wait.until(lambda: _is_loaded(monitor), timeout=10, what="QEMU to take over the state", interval=0.002)
+    # It would hold for snapshots of this QEMU, too, and another then refuses to load them.
+    _leave_shared_out(monitor, False)
     monitor.execute("cont")
 
 
@@ -106,9 +108,13 @@ def laid_out(qemu: Qemu, found: dict[str, Any], **how: bool) -> Iterator[Qmp]:
 
 
 def _prepare(monitor: Qmp, without_memory: bool) -> None:
-    capability = {"capability": "x-ignore-shared", "state": without_memory}
-    monitor.execute("migrate-set-capabilities", capabilities=[capability])
+    _leave_shared_out(monitor, without_memory)
     monitor.execute("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH})
+
+
+def _leave_shared_out(monitor: Qmp, yes: bool) -> None:
+    capability = {"capability": "x-ignore-shared", "state": yes}
+    monitor.execute("migrate-set-capabilities", capabilities=[capability])
 
 
 def _hand_over(monitor: Qmp, descriptor: int) -> None:

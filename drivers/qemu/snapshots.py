@@ -70,6 +70,7 @@ def restore(qemu: Qemu, name: str) -> None:
         qemu.run(["qemu-img", "snapshot", "-a", name, qemu.home / DISK])
         return
     with saved.laid_out(qemu, layout, paused=True) as monitor:
+        sizes.plug(monitor, layout["more_mib"])
         _job(monitor, "snapshot-load", tag=name, vmstate="data", devices=["data"])
         monitor.execute("cont")
     saved.has_woken(qemu)

@@ -410,7 +410,7 @@ def test_a_clone_is_started_from_the_templates_memory(
     commands = cloned.monitor.commands
     assert commands.index("migrate-incoming") < commands.index("cont") < commands.index("qom-set")
     assert cloned.asked("migrate-set-capabilities") == [
-        {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+        {"capabilities": [{"capability": "x-ignore-shared", "state": state}]} for state in (True, False)
     ]
     room = {"path": "/machine/peripheral/memory", "property": "requested-size", "value": 512 << 20}
     assert cloned.asked("qom-set") == [room]
