@@ -1,0 +1,149 @@
+"""New machines are clones of a booted one: each must be a machine of its own, of the size that was asked for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm import testbed
+from tests.vm.conftest import Vm, import_busybox, vm_of
+from tests.vm.testbed import Store, until
+
+COUNT = 10
+# What no two machines may have in common, and how a guest tells it.
+IDENTITY = {
+    "host name": "hostname",
+    "machine-id": "cat /etc/machine-id",
+    "host key": "cat /etc/ssh/ssh_host_ed25519_key.pub",
+    "authorized key": "cat /etc/ssh/authorized_keys",
+    "MAC": "cat /sys/class/net/eth0/address",
+    "boot id": "cat /proc/sys/kernel/random/boot_id",
+    "disk's UUID": 'sudo blkid -s UUID -o value "$(sudo cat /run/machineos/data-disk)"',
+    "random bytes": "head -c 16 /dev/urandom | md5sum",
+    "engine's id": "docker info --format '{{.ID}}'",
+    "certificate": "sudo md5sum /etc/docker/tls/server.pem",
+    "certificate's key": "sudo md5sum /etc/docker/tls/server-key.pem",
+}
+SEPARATOR = "echo =-="
+
+
+@pytest.fixture(scope="module")
+def clones(images: Path) -> Iterator[list[Vm]]:
+    store = Store(images)
+    names = [f"c{number}" for number in range(1, COUNT + 1)]
+    try:
+        testbed.say(f"machine create c1 ... c{COUNT}: a template and its clones")
+        # The first is larger than the template in every way.
+        done = store.machine("create", "--memory", "1G", "--disk", "24G", "--timeout", "500", "c1", timeout=900)
+        assert "booting cold" not in done.err
+        done = store.machine("create", "--memory", "512", "--timeout", "500", *names[1:], timeout=900)
+        assert "booting cold" not in done.err
+        yield [vm_of(store, name) for name in names]
+    finally:
+        store.close()
+
+
+def test_no_value_twice(clones: list[Vm]) -> None:
+    command = f"; {SEPARATOR}; ".join(IDENTITY.values())
+    told = {vm.name: [part.strip() for part in vm.ssh(command).out.split("=-=")] for vm in clones}
+    for number, what in enumerate(IDENTITY):
+        values = [parts[number] for parts in told.values()]
+        assert all(values), f"no {what}: {values}"
+        assert len(set(values)) == COUNT, f"{what}: {values}"
+    assert [parts[0] for parts in told.values()] == [vm.name for vm in clones]
+
+
+def test_the_engine_keeps_its_new_id(clones: list[Vm]) -> None:
+    vm = clones[1]
+    before = vm.docker("info", "--format", "{{.ID}}").out
+    vm.ssh("sudo kill $(cat /run/docker.pid)")
+    until(lambda: vm.docker("info", "--format", "{{.ID}}", code=None).out.strip() != "", "dockerd", timeout=120)
+    until(lambda: vm.docker("info", "--format", "{{.ID}}", code=None).out == before, "the same id", timeout=60)
+
+
+def test_the_clock(clones: list[Vm]) -> None:
+    vm = clones[2]
+    began = time.time()
+    guest = int(vm.ssh("date +%s").out)
+    ended = time.time()
+    assert began - 1.1 <= guest <= ended + 0.1
+
+
+def test_sizes(clones: list[Vm]) -> None:
+    large, small = clones[0], clones[1]
+    assert 900 < int(large.ssh("free -m").lines[1].split()[1]) <= 1024
+    assert 350 < int(small.ssh("free -m").lines[1].split()[1]) <= 512
+    memory = {vm.name: int(vm.docker("info", "--format", "{{.MemTotal}}").out) >> 20 for vm in (large, small)}
+    assert 900 < memory["c1"] <= 1024
+    assert memory["c2"] <= 512
+    sizes = [int(vm.ssh("df -m /var/lib/docker").lines[-1].split()[-5]) for vm in (large, small)]
+    assert 23000 < sizes[0] < 24576 < sizes[0] * 2
+    assert 19000 < sizes[1] < 20480
+
+
+def test_set_while_it_runs(clones: list[Vm]) -> None:
+    vm = clones[1]
+    done = vm.machine("set", "--memory", "1536", "--disk", "22G", "--cpus", "3")
+    assert done.out == (
+        'Machine "c2": Memory and disk changed now. Processors will change at the next start: machine restart c2\n'
+    )
+    assert 1400 < int(vm.ssh("free -m").lines[1].split()[1]) <= 1536
+    assert int(vm.ssh("df -m /var/lib/docker").lines[-1].split()[-5]) > 21000
+    about = json.loads(vm.machine("inspect").out)["Machine"]
+    assert (about["memory_mib"], about["disk_mib"], about["cpus"]) == (1536, 22 * 1024, 3)
+
+
+def test_a_snapshot_of_a_clone_whose_memory_was_plugged(clones: list[Vm]) -> None:
+    vm = clones[1]
+    vm.ssh("touch before")
+    vm.store.machine("snapshot", "create", vm.name, "one")
+    vm.ssh("touch after")
+    vm.store.machine("snapshot", "restore", vm.name, "one", timeout=300)
+    assert vm.ssh("ls").out.split() == ["before"]
+    assert 1400 < int(vm.ssh("free -m").lines[1].split()[1]) <= 1536
+
+
+def test_suspend_and_start(clones: list[Vm]) -> None:
+    vm = clones[1]
+    vm.machine("suspend")
+    assert vm.machine("status").out == "Saved\n"
+    refused = vm.machine("stop", code=1)
+    assert "is suspended" in refused.err
+    vm.machine("start", timeout=300)
+    # Not as many processors as were asked for since: what was in memory goes on.
+    assert vm.ssh("nproc; ls").out.split() == ["2", "before"]
+
+
+def test_space_of_removed_images_goes_back_to_the_host(clones: list[Vm], busybox_root: Path) -> None:
+    vm = clones[3]
+    import_busybox(vm, busybox_root)
+    disk = vm.store.home(vm.name) / "disk.qcow2"
+    before = _taken(disk)
+    vm.docker("run", "--name", "big", "busybox", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=200", timeout=300)
+    vm.ssh("sync")
+    assert _taken(disk) > before + 150
+    vm.docker("rm", "big")
+    vm.ssh("sync; sudo fstrim /mnt/data")
+    until(lambda: _taken(disk) < before + 60, "the disk to shrink", timeout=60)
+
+
+def test_a_template_can_go_while_its_clones_live(clones: list[Vm]) -> None:
+    vm = clones[4]
+    store = vm.store
+    keys = store.machine("template", "ls", "-q").lines
+    assert len(keys) == 1
+    for key in keys:
+        assert store.machine("template", "rm", key).out == f"Removed the template {key}\n"
+    assert store.machine("template", "ls", "-q").out == ""
+    assert vm.docker("info", "--format", "{{.Name}}").out.strip() == vm.name
+    vm.machine("restart", timeout=500)
+    assert vm.docker("info", "--format", "{{.Name}}").out.strip() == vm.name
+
+
+def _taken(path: Path) -> int:
+    """What a file takes of the disk, in MiB."""
+    return path.stat().st_blocks * 512 >> 20
