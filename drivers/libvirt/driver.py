@@ -168,9 +168,9 @@ class Libvirt(Driver):
         return Address(self.reserved())
 
     def warnings(self) -> list[str]:
-        from . import helper
+        from machine.ports import taken
 
-        found = [f"port {port} is published, but can't be forwarded on this host" for port in helper.taken(self.home)]
+        found = [f"port {port} is published, but can't be forwarded on this host" for port in taken(self.home)]
         return found + self._warnings_of_network()
 
     def _warnings_of_network(self) -> list[str]:

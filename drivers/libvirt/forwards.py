@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine.errors import MachineError
+from machine.ports import Port
 from machine.run import Run, detach
 from machine.spec import Address
 
@@ -16,7 +17,6 @@ from .connection import Uri
 if TYPE_CHECKING:
     import libvirt
 
-Port = tuple[str, int]
 CONTROL = "tunnel.ssh"
 # ssh makes the socket under a longer name first.
 SUFFIX = 18

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sys
 import threading
@@ -17,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import docker, files, store
+from machine import docker, store
 from machine.errors import DockerFailed, MachineError
 from machine.paths import Home
+from machine.ports import follow
 from machine.run import detach, run
 
-from .forwards import CONTROL, Forwards, Port, Slirp, Tunnel
+from .forwards import CONTROL, Forwards, Slirp, Tunnel
 
 if TYPE_CHECKING:
     import libvirt
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 LOCK = "helper.lock"
 LOG = "helper.log"
-TAKEN = "ports.json"
 PAUSE = 0.5
 # How often the console is fetched from another host; and the machine's state is asked, should an event be lost.
 TICK = 1.0
@@ -59,15 +58,6 @@ def main(folder: str) -> None:
             finally:
                 helper.close()
     os._exit(0)  # whatever the threads wait for
-
-
-def taken(home: Home) -> list[str]:
-    """The published ports that couldn't be forwarded, as "8080/tcp"."""
-    try:
-        found = json.loads((home / TAKEN).read_text())
-    except (OSError, ValueError):
-        return []
-    return [str(port) for port in found] if isinstance(found, list) else []
 
 
 class Helper:
@@ -187,20 +177,6 @@ class Console:
                 self.offset += len(block)
                 console.write(block)
         stream.finish()
-
-
-def follow(home: Home, forwards: Forwards, client: docker.Client) -> None:
-    """Keep the forwards in line as long as Docker answers. Raises DockerFailed when it no longer does."""
-    from ..qemu.ports import published  # noqa: TID252 - no import of ours names machine.drivers
-
-    noted: set[Port] | None = None
-    for _ in client.container_events():
-        containers = client.get("/containers/json")
-        assert isinstance(containers, list)
-        forwards.bring_in_line(published(containers))
-        if forwards.taken != noted:
-            noted = set(forwards.taken)
-            files.write(home / TAKEN, json.dumps(sorted(f"{port}/{protocol}" for protocol, port in noted)))
 
 
 @contextlib.contextmanager

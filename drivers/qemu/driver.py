@@ -220,7 +220,7 @@ class Qemu(Driver):
             return str(monitor.execute("query-status")["status"])
 
     def warnings(self) -> list[str]:
-        from .ports import taken
+        from machine.ports import taken
 
         address = self.address()
         return [

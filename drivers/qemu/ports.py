@@ -7,16 +7,16 @@ QEMU's user-mode network are then brought in line with the ports that running co
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from machine import docker, files, store, wait
+from machine import docker, store, wait
 from machine.errors import DockerFailed, DriverFailed
 from machine.paths import Home
+from machine.ports import Port, follow
 
 from . import clock
 from .argv import PIDFILE, PORTS_MONITOR
@@ -26,11 +26,8 @@ from .qmp import Qmp
 if TYPE_CHECKING:
     import psutil
 
-TAKEN = "ports.json"
 # Docker isn't there while the machine boots, or while dockerd restarts.
 PAUSE = 0.5
-
-Port = tuple[str, int]
 
 
 class Forwards:
@@ -54,41 +51,6 @@ class Forwards:
             else:
                 self.taken.discard((protocol, port))
                 self.current.add((protocol, port))
-
-
-def published(containers: list[dict[str, Any]]) -> set[Port]:
-    """The ports that containers publish to others than the guest itself, from the answer to GET /containers/json."""
-    return {
-        (port["Type"], port["PublicPort"])
-        for container in containers
-        for port in container.get("Ports") or []
-        if port.get("PublicPort") and port["Type"] in {"tcp", "udp"} and not _guest_only(port.get("IP", ""))
-    }
-
-
-def _guest_only(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
-
-
-def taken(home: Home) -> list[str]:
-    """What `follow` found taken, as "8080/tcp"."""
-    try:
-        found = json.loads((home / TAKEN).read_text())
-    except (OSError, ValueError):
-        return []
-    return [str(port) for port in found] if isinstance(found, list) else []
-
-
-def follow(home: Home, forwards: Forwards, client: docker.Client) -> None:
-    """Keep the forwards in line as long as Docker answers. Raises DockerFailed when it no longer does."""
-    noted: set[Port] | None = None
-    for _ in client.container_events():
-        containers = client.get("/containers/json")
-        assert isinstance(containers, list)
-        forwards.bring_in_line(published(containers))
-        if forwards.taken != noted:
-            noted = set(forwards.taken)
-            files.write(home / TAKEN, json.dumps(sorted(f"{port}/{protocol}" for protocol, port in noted)))
 
 
 def main(folder: str) -> None:

@@ -115,10 +115,12 @@ class VirtualBox(Driver):
         return network.interfaces(self.machine, self.home)
 
     def warnings(self) -> list[str]:
+        from machine.ports import taken
+
         address = self.address()
         return [
             f"port {port} is published, but taken on {address.host} by another program of this host"
-            for port in ports.taken(self.home)
+            for port in taken(self.home)
         ]
 
     def diagnosis(self) -> str:

@@ -8,19 +8,18 @@ every system; VirtualBox is asked only then.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from machine import docker, files, store
+from machine import docker, store
 from machine.driver import State
 from machine.errors import MachineError
 from machine.paths import Home
+from machine.ports import Port, follow
 from machine.run import detach, run
 
 from .parse import Forward
@@ -28,36 +27,10 @@ from .vboxmanage import VBoxManage
 
 PIDFILE = "ports.pid"
 LOG = "ports.log"
-TAKEN = "ports.json"
 # Docker isn't there while the machine boots, or while dockerd restarts. Seconds.
 SHORTEST, LONGEST = 0.5, 5.0
 _ALIVE = {State.RUNNING, State.PAUSED, State.STARTING}
 _RULE = re.compile(r"(tcp|udp)-(\d+)")
-
-Port = tuple[str, int]
-
-
-def published(containers: list[dict[str, Any]]) -> set[Port]:
-    """The ports that containers publish to others than the guest itself, from the answer to GET /containers/json."""
-    return {
-        (port["Type"], port["PublicPort"])
-        for container in containers
-        for port in container.get("Ports") or []
-        if port.get("PublicPort") and port["Type"] in {"tcp", "udp"} and not _guest_only(port.get("IP", ""))
-    }
-
-
-def _guest_only(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
-
-
-def taken(home: Home) -> list[str]:
-    """What `follow` found taken, as "8080/tcp"."""
-    try:
-        found = json.loads((home / TAKEN).read_text())
-    except (OSError, ValueError):
-        return []
-    return [str(port) for port in found] if isinstance(found, list) else []
 
 
 def is_published(rule: Forward) -> bool:
@@ -131,24 +104,11 @@ def main(folder: str) -> None:
         began = time.monotonic()
         # VBoxManage or the disk failed, and the next round sees why: the machine has ended, or it will work.
         with contextlib.suppress(MachineError, OSError):
-            follow(home, forwards, docker.Client(machine, home, address))
+            client = docker.Client(machine, home, address)
+            follow(home, forwards, client, goes_on=lambda: _is_the_newest(home))
         # A guest that boots has better things to do than to refuse us all the time.
         pause = min(pause * 1.5, LONGEST) if time.monotonic() - began < 2 * LONGEST else SHORTEST
         time.sleep(pause)
-
-
-def follow(home: Home, forwards: Forwards, client: docker.Client) -> None:
-    """Keep the rules in line as long as Docker answers. Raises DockerFailed when it no longer does, DriverFailed."""
-    noted: set[Port] | None = None
-    for _ in client.container_events():
-        containers = client.get("/containers/json")
-        assert isinstance(containers, list)
-        if not _is_the_newest(home):
-            return
-        forwards.bring_in_line(published(containers))
-        if forwards.taken != noted:
-            noted = set(forwards.taken)
-            files.write(home / TAKEN, json.dumps(sorted(f"{port}/{protocol}" for protocol, port in noted)))
 
 
 def _is_the_newest(home: Home) -> bool:

@@ -23,12 +23,13 @@ FOR_DRIVERS = {
     "spec",
     "store",
     "docker",
+    "ports",
     "wait",
     "render",
     "seed",
 }
 # Whether acceleration works, and what containers publish, are the same questions for every driver that runs QEMU.
-SHARED = {"machine.drivers.qemu.acceleration", "machine.drivers.qemu.ports"}
+SHARED = {"machine.drivers.qemu.acceleration"}
 # Who may start processes. The rest calls machine.run, which cleans the environment and explains what is missing.
 STARTS_PROCESSES = {"machine.run"}
 

@@ -12,6 +12,7 @@ from machine.drivers.libvirt import Libvirt, helper
 from machine.drivers.libvirt.forwards import Forwards
 
 from machine.paths import Home
+from machine.ports import follow, taken
 from machine.spec import Address
 
 
@@ -39,14 +40,14 @@ def test_published_ports_are_followed(driver: Libvirt) -> None:
             super().bring_in_line(wanted)
             seen.append(wanted)
 
-    assert helper.taken(driver.home) == []
+    assert taken(driver.home) == []
     client = Client()
     client.left = client.left[:1]
-    helper.follow(driver.home, Records([]), client)  # type: ignore[arg-type]
-    assert helper.taken(driver.home) == ["80/tcp"]
-    helper.follow(driver.home, Records([]), Client())  # type: ignore[arg-type]
+    follow(driver.home, Records([]), client)  # type: ignore[arg-type]
+    assert taken(driver.home) == ["80/tcp"]
+    follow(driver.home, Records([]), Client())  # type: ignore[arg-type]
     assert seen == [{("tcp", 80)}, {("tcp", 80)}, set()]
-    assert helper.taken(driver.home) == []
+    assert taken(driver.home) == []
 
 
 def test_one_helper_for_a_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from fake_qemu import QEMU, Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
-from machine.drivers.qemu import Qemu, acceleration, driver, ports, saved
+from machine.drivers.qemu import Qemu, acceleration, driver, saved
 
 from machine import driver as contract
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home
+from machine.ports import TAKEN
 from machine.spec import Address
 
 
@@ -341,7 +342,7 @@ def test_a_guest_without_an_agent_wakes_too(qemu: Qemu) -> None:
 
 def test_warnings_name_the_ports_that_are_taken(qemu: Qemu, home: Home) -> None:
     assert qemu.warnings() == []
-    (home / ports.TAKEN).write_text('["8080/tcp"]')
+    (home / TAKEN).write_text('["8080/tcp"]')
     assert qemu.warnings() == ["port 8080/tcp is published, but taken on 127.77.0.2 by another program of this host"]
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from fake_qmp import monitor
-from machine.drivers.qemu import ports
 from machine.drivers.qemu.argv import PIDFILE, PORTS_MONITOR
-from machine.drivers.qemu.ports import Forwards, follow, published
+from machine.drivers.qemu.ports import Forwards
 from machine.drivers.qemu.qmp import Qmp
 
 from machine import spec
 from machine.errors import DockerFailed
 from machine.paths import Home
+from machine.ports import TAKEN, follow, published, taken
 from machine.spec import Address, Machine
 
 RESERVED = {("tcp", 2375), ("tcp", 22)}
@@ -132,12 +132,12 @@ class Containers:
 
 def test_following_notes_what_is_taken(tmp_path: Path, forwards: Forwards, slirp: Slirp) -> None:
     home = Home(tmp_path)
-    assert ports.taken(home) == []
+    assert taken(home) == []
     seen = []
 
     class Watched(Containers):
         def get(self, path: str) -> object:
-            seen.append(ports.taken(home))
+            seen.append(taken(home))
             return super().get(path)
 
     both = [container(port(9090), port(8080))]
@@ -145,14 +145,14 @@ def test_following_notes_what_is_taken(tmp_path: Path, forwards: Forwards, slirp
     with pytest.raises(DockerFailed, match="the stream ended"):
         follow(home, forwards, client)  # type: ignore[arg-type]
     assert seen == [[], [], ["9090/tcp"], ["9090/tcp"]]
-    assert ports.taken(home) == []
+    assert taken(home) == []
     assert slirp.forwards == set()
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "null", "\0"])
 def test_a_note_that_cant_be_read_tells_nothing(tmp_path: Path, text: str) -> None:
-    (tmp_path / ports.TAKEN).write_text(text)
-    assert ports.taken(Home(tmp_path)) == []
+    (tmp_path / TAKEN).write_text(text)
+    assert taken(Home(tmp_path)) == []
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_the_helper_lives_as_long_as_qemu(tmp_path: Path, engine: ThreadingHTTPS
         try:
             (home / PIDFILE).write_text(str(qemu.pid))
             await_(lambda: slirp.forwards == {"tcp:127.0.0.1:8080"})
-            await_((home / ports.TAKEN).exists)
+            await_((home / TAKEN).exists)
             assert helper.poll() is None
             qemu.kill()
             assert helper.wait(timeout=20) == 0

@@ -10,6 +10,7 @@ from machine.drivers.virtualbox.vboxmanage import VBoxManage
 
 from machine import docker
 from machine.errors import DockerFailed
+from machine.ports import TAKEN, follow, published
 from machine.run import Completed
 
 HOST = "127.77.1.2"
@@ -56,7 +57,7 @@ def test_what_containers_publish() -> None:
         {"Ports": [{"PrivatePort": 443, "Type": "tcp"}, {"IP": "::", "PublicPort": 53, "Type": "udp"}]},
         {"Ports": None},
     ]
-    assert ports.published(containers) == {("tcp", 8080), ("udp", 53)}
+    assert published(containers) == {("tcp", 8080), ("udp", 53)}
 
 
 def test_free_and_taken() -> None:
@@ -89,15 +90,16 @@ def test_taken_ports_are_shown_by_status(make: object, forwards: Forwards, run: 
     (driver.home / ports.PIDFILE).write_text(str(ports.os.getpid()))
     run.answer("showvminfo", info("running"))
     with pytest.raises(DockerFailed):
-        ports.follow(driver.home, forwards, Engine())  # type: ignore[arg-type]
-    assert json.loads((driver.home / ports.TAKEN).read_text()) == ["99/tcp"]
+        follow(driver.home, forwards, Engine())  # type: ignore[arg-type]
+    assert json.loads((driver.home / TAKEN).read_text()) == ["99/tcp"]
     assert driver.warnings() == ["port 99/tcp is published, but taken on 127.77.1.2 by another program of this host"]
 
 
 def test_a_newer_helper_has_taken_over(make: object, forwards: Forwards, run: Scripted) -> None:
     driver = make()  # type: ignore[operator]
     (driver.home / ports.PIDFILE).write_text("1")
-    ports.follow(driver.home, forwards, Engine())  # type: ignore[arg-type]
+    newest = ports._is_the_newest
+    follow(driver.home, forwards, Engine(), goes_on=lambda: newest(driver.home))  # type: ignore[arg-type]
     assert run.calls == []
 
 
