@@ -80,6 +80,7 @@ class Driver(ABC):
     adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to switch
     off. over_ssh: whether SSH reaches it. user: who logs in, unless the machine says otherwise.
     say: told what is going on, in a few words, when a step takes long.
+    warm: set by start when the guest went on from a saved state and didn't boot, so that its services answer at once.
     """
 
     name: ClassVar[str]
@@ -96,6 +97,7 @@ class Driver(ABC):
         self.home = home
         self.run = run
         self.say: Callable[[str], None] = lambda text: None
+        self.warm = False
 
     def on_loopback(self) -> bool:
         """Whether the core gives this machine an address; for a driver where that depends on the options."""

@@ -116,6 +116,7 @@ class Libvirt(Driver):
             self._domain().create()
             if saved:
                 self._set_clock(there)
+                self.warm = True
         self._help()
 
     def stop(self) -> None:

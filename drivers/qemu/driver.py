@@ -115,6 +115,7 @@ class Qemu(Driver):
             from . import saved
 
             saved.wake(self)
+            self.warm = True
         elif (self.home / CLONE_OF).exists():
             self._start_clone()
         else:
@@ -261,7 +262,9 @@ class Qemu(Driver):
         from . import clone
 
         try:
-            return clone.start(self)
+            clone.start(self)
+            self.warm = True
+            return
         except (MachineError, OSError) as error:
             self.say(f"cloning failed ({error}): booting cold")
         self.end()
@@ -269,7 +272,7 @@ class Qemu(Driver):
         self.make_disk()
         for name in (CLONE_OF, clone.BASE_DISK):
             (self.home / name).unlink(missing_ok=True)
-        return self.launch(Memory(self.machine.memory_mib))
+        self.launch(Memory(self.machine.memory_mib))
 
     def forget_suspended(self) -> None:
         for name in (SUSPENDED, SUSPENDED_LAYOUT):

@@ -81,6 +81,7 @@ class VirtualBox(Driver):
                 self.vboxmanage("controlvm", self.uuid, "resume")
             case State.SAVED:
                 self._switch_on()
+                self.warm = True
             case State.ERROR:
                 raise DriverFailed(
                     f"VirtualBox says {info.word!r} of the machine",

@@ -155,6 +155,41 @@ def test_a_boot_without_docker_times_out_with_the_evidence(
     ]
 
 
+def test_a_guest_that_went_on_is_logged_into_while_docker_is_awaited(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    lifecycle.stop("dev", shown)
+    order: list[str] = []
+    start = machine_fake.Fake.start
+
+    def go_on(self: machine_fake.Fake) -> None:
+        start(self)
+        self.warm = True
+
+    def ping(*_: object, **__: object) -> bool:
+        # Docker doesn't answer before the login has begun.
+        order.append("ping")
+        return "login" in order
+
+    def login(*_: object, **options: object) -> bool:
+        order.append("login")
+        return not options["expected"] or len(logins) > 0
+
+    logins = [1]
+    monkeypatch.setattr(machine_fake.Fake, "start", go_on)
+    monkeypatch.setattr(docker, "ping", ping)
+    monkeypatch.setattr(ssh, "ready", login)
+    lifecycle.start("dev", shown, timeout=5)
+    assert order.count("login") == 1
+    # One that fails is tried again.
+    lifecycle.stop("dev", shown)
+    order.clear()
+    logins.clear()
+    lifecycle.start("dev", shown, timeout=5)
+    assert order.count("login") == 2
+
+
 def test_a_boot_without_ssh_times_out(
     make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
