@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,6 +190,19 @@ auth: {{htpasswd: {{realm: tests, path: {folder}/htpasswd}}}}
             yield f"10.0.2.2:{registry_port}"
         finally:
             process.terminate()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport]:
+    """What the guests of a failed test wrote on their consoles belongs to its report."""
+    report = yield
+    if report.failed:
+        used = getattr(item, "funcargs", {}).values()
+        stores = {id(store): store for store in (getattr(value, "store", value) for value in used)}
+        for console in (file for store in stores.values() if isinstance(store, Store) for file in store.consoles()):
+            text = console.read_text(errors="replace")
+            report.sections.append((f"{console.parent.name}: {console.name}", "\n".join(text.splitlines()[-40:])))
+    return report
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

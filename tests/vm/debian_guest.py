@@ -69,6 +69,8 @@ class Guest:
     def shell(self, command: str, *, code: int | None = 0, timeout: float = 120) -> str:
         """Run a command on it by plain ssh, past everything that is tested."""
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        # A server that reboots doesn't always say good bye.
+        options += ["-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"]
         words = ["ssh", "-F", "none", *options, "-i", self.key, "-p", str(self.ssh_port), f"{USER}@127.0.0.1", command]
         return execute(words, env=environment(), code=code, timeout=timeout).out
 

@@ -163,6 +163,10 @@ class Store:
         done = execute(["bash", "-c", command], env=self.env)
         return dict(item.split("=", 1) for item in done.out.split("\0") if item)
 
+    def consoles(self) -> list[Path]:
+        """What the guests wrote, in this run and in the one before."""
+        return sorted(self.folder.glob("machines/*/console.log*"))
+
     def processes(self) -> list[psutil.Process]:
         """Every process that has a path of this store in its command line."""
         found = []
