@@ -193,26 +193,23 @@ def resume_channel(home: Home) -> socket.socket:
 
 def _introduce(qemu: Qemu, channel: socket.socket, disk_mib: int) -> None:
     """Tell the guest that it is a machine of its own now; it takes its identity from the seed, and answers."""
-    # To the second: good enough for certificates. The agent sets the clock exactly, meanwhile.
-    clock = threading.Thread(target=_set_clock, args=(qemu.home,))
-    clock.start()
     larger = "yes" if qemu.machine.disk_mib > disk_mib else "no"
-    try:
-        channel.sendall(f"resume {time.time():.0f} {qemu.machine.mac} {larger}\n".encode())
-        answer = b""
-        while not answer.endswith(b"\n"):
-            more = channel.recv(256)
-            if not more:
-                raise DriverFailed("the guest of the clone went away")
-            answer += more
-    except OSError as error:
-        raise DriverFailed(f"the guest of the clone didn't take its identity: {error}") from error
-    finally:
-        clock.join()
+    with channel.makefile("rb") as lines:
+        try:
+            channel.sendall(f"resume {time.time():.0f} {qemu.machine.mac} {larger}\n".encode())
+            # Its clock is right to the second; a moment earlier, and the exact time would be overwritten.
+            if (answer := lines.readline()) == b"dated\n":
+                clock = threading.Thread(target=_set_clock, args=(qemu.home,))
+                clock.start()
+                try:
+                    answer = lines.readline()
+                finally:
+                    clock.join()
+        except OSError as error:
+            raise DriverFailed(f"the guest of the clone didn't take its identity: {error}") from error
     if answer.strip() != b"resumed":
-        raise DriverFailed(
-            f"the guest of the clone didn't take its identity: {answer.decode(errors='replace').strip()}"
-        )
+        reason = answer.decode(errors="replace").strip() or "it went away"
+        raise DriverFailed(f"the guest of the clone didn't take its identity: {reason}")
 
 
 def _set_clock(home: Home) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machine.drivers.qemu.argv import AGENT
+from machine.drivers.qemu.qmp import GuestAgent
 
 from tests.vm import testbed
 from tests.vm.conftest import Vm, import_busybox, vm_of
@@ -66,11 +68,17 @@ def test_the_engine_keeps_its_new_id(clones: list[Vm]) -> None:
 
 
 def test_the_clock(clones: list[Vm]) -> None:
-    vm = clones[2]
-    began = time.time()
-    guest = int(vm.ssh("date +%s").out)
-    ended = time.time()
-    assert began - 1.1 <= guest <= ended + 0.1
+    """Within 100 ms of the host's, as the guest's agent tells it; what the question itself takes isn't the clock's."""
+    for vm in clones[:4]:
+        samples = []
+        with GuestAgent(vm.store.home(vm.name) / AGENT) as agent:
+            for _ in range(20):
+                began = time.time()
+                guest = agent.execute("guest-get-time") / 1e9
+                ended = time.time()
+                samples.append((ended - began, max(began - guest, guest - ended, 0)))
+        # The quickest answer tells best.
+        assert min(samples)[1] < 0.1, f"{vm.name}: {samples}"
 
 
 def test_sizes(clones: list[Vm]) -> None:

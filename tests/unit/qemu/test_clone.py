@@ -364,7 +364,7 @@ class Clone:
     """The QEMU of a clone and its guest. answer: what the guest says when it is told that it is one."""
 
     def __init__(self) -> None:
-        self.answer: bytes | object = b"resumed\n"
+        self.answer: bytes | object = b"dated\nresumed\n"
         self.inside = True
         self.status = "completed"
         self.monitor: Server
@@ -461,7 +461,7 @@ def boots_cold(laid: Qemu, home: Home, recorder: Recorder) -> bool:
         (b"\xff\n", "didn't take its identity: �"),
         (b"", "didn't take its identity: timed out"),
         (b"resu", "didn't take its identity: timed out"),
-        (HANG_UP, "the guest of the clone went away"),
+        (HANG_UP, "didn't take its identity: it went away"),
     ],
 )
 def test_a_clone_that_takes_no_identity_is_booted_cold(
