@@ -76,6 +76,21 @@ def test_restart(vm: Vm, keeper: str) -> None:
     assert "good bye" in vm.machine("logs", "--previous").out
 
 
+def test_memory_of_an_ended_container_goes_back_to_the_host(vm: Vm, keeper: str) -> None:
+    """It has booted by now: clones do this with QEMU 8.2 and later."""
+
+    def pss() -> int:
+        return int(vm.store.qemu(vm.name).memory_full_info().pss) >> 20
+
+    fill = "dd if=/dev/zero of=/large/file bs=1M count=500 && sleep 1000"
+    vm.docker("run", "-d", "--name", "large", "--tmpfs", "/large:size=600m", "busybox", "sh", "-c", fill)
+    until(lambda: "500+0 records out" in vm.docker("logs", "large").err, "the container to use its memory", 90)
+    used = pss()
+    vm.docker("rm", "-f", "large")
+    until(lambda: pss() < used - 350, "the host to get its memory back", 60)
+    testbed.say(f"the host's memory (PSS): {used} MiB with the container, {pss()} MiB without")
+
+
 def test_a_killed_qemu(vm: Vm, keeper: str) -> None:
     vm.ssh("sync")
     qemu = vm.store.qemu(vm.name)

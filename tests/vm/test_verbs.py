@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 from tests.vm.conftest import Vm
 from tests.vm.testbed import environment, execute, monitor, until
@@ -110,3 +111,13 @@ def test_a_container_of_the_guest_can_be_reached_over_ssh(shared: Vm) -> None:
     request = b"GET /_ping HTTP/1.0\r\n\r\n"
     assert shared.ssh("docker", "system", "dial-stdio", input=request).out.endswith("OK")
     assert environment().get("DOCKER_HOST") is None
+
+
+def test_copying_what_has_changed_only(shared: Vm, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/one").write_text("1")
+    shared.store.machine("scp", "-q", "-r", "--delta", str(tmp_path / "tree"), f"{shared.name}:")
+    (tmp_path / "tree/two").write_text("2")
+    shared.store.machine("scp", "-q", "-r", "--delta", str(tmp_path / "tree"), f"{shared.name}:")
+    assert shared.ssh("cat tree/one tree/two").out == "12"
+    shared.ssh("rm -r tree")
