@@ -92,8 +92,8 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
 
     def answers() -> bool:
         nonlocal well
-        # A TLS handshake takes milliseconds, and ten seconds and more in a guest whose processor is interpreted.
-        if docker.ping(machine, home, address, timeout=min(60, max(5, (time.monotonic() - began) / 10))):
+        # A TLS handshake takes milliseconds, and minutes in a busy guest whose processor is interpreted.
+        if docker.ping(machine, home, address, timeout=max(5, (time.monotonic() - began) / 10)):
             return True
         state = backend.state()
         if state is not State.ERROR:
@@ -104,7 +104,7 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
 
     def lets_in() -> bool:
         nonlocal expected
-        timeout = min(60, max(10, (time.monotonic() - began) / 10))
+        timeout = max(10, (time.monotonic() - began) / 10)
         first, expected = expected, False
         return ssh.ready(home, address, machine.ssh_user, timeout, expected=first)
 

@@ -29,6 +29,9 @@ PIDFILE = "ports.pid"
 LOG = "ports.log"
 # Docker isn't there while the machine boots, or while dockerd restarts. Seconds.
 SHORTEST, LONGEST = 0.5, 5.0
+# Seconds for an answer of Docker's, the longer the more often there was none: where the processor is interpreted, a TLS
+# handshake takes a minute, and each that is given up makes the next one slower.
+MOST_PATIENT = 300.0
 _ALIVE = {State.RUNNING, State.PAUSED, State.STARTING}
 _RULE = re.compile(r"(tcp|udp)-(\d+)")
 
@@ -99,15 +102,18 @@ def main(folder: str) -> None:
     vboxmanage = VBoxManage(run, home.store)
     reserved = {("tcp", address.docker_port), ("tcp", address.ssh_port)}
     forwards = Forwards(vboxmanage, machine.uuid, address.host, reserved)
-    pause = SHORTEST
+    pause, patience = SHORTEST, docker.TIMEOUT
     while _is_the_newest(home) and _lives(vboxmanage, machine.uuid):
         began = time.monotonic()
         # VBoxManage or the disk failed, and the next round sees why: the machine has ended, or it will work.
         with contextlib.suppress(MachineError, OSError):
-            client = docker.Client(machine, home, address)
+            client = docker.Client(machine, home, address, patience)
             follow(home, forwards, client, goes_on=lambda: _is_the_newest(home))
         # A guest that boots has better things to do than to refuse us all the time.
-        pause = min(pause * 1.5, LONGEST) if time.monotonic() - began < 2 * LONGEST else SHORTEST
+        if time.monotonic() - began < 2 * patience:
+            pause, patience = min(pause * 1.5, LONGEST), min(patience * 1.5, MOST_PATIENT)
+        else:
+            pause, patience = SHORTEST, docker.TIMEOUT
         time.sleep(pause)
 
 
