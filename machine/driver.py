@@ -170,6 +170,10 @@ class Driver(ABC):
         """Remove the template of that key; machines cloned from it stay as they are."""
         raise DriverFailed(f"{cls.name} machines are made without templates")
 
+    @classmethod  # noqa: B027 - most drivers keep none
+    def sweep_templates(cls, store: Path) -> None:
+        """Remove what a killed process left of a template: a folder templates/.KEY.new that nobody is at work on."""
+
     def diagnosis(self) -> str:
         """Lines that help when a wait has timed out: the hypervisor's view, its log."""
         return f"the hypervisor says: {self.state()}"

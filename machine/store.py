@@ -231,6 +231,13 @@ def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineE
                 yield place.name, error
 
 
+def has_unfinished_templates() -> bool:
+    """Whether a template is being made, or its making was killed: Driver.sweep_templates can tell which."""
+    with contextlib.suppress(OSError), os.scandir(paths.store() / "templates") as entries:
+        return any(entry.name.startswith(".") and entry.name.endswith(".new") for entry in entries)
+    return False
+
+
 def _is_left_over(place: Home) -> bool:
     """Whether a folder looks as a create or rm leaves it when it is killed: nothing in it yet, or creating.json."""
     if place.config.exists() and not place.name.startswith(TRASH):

@@ -175,6 +175,12 @@ class Qemu(Driver):
 
         template.Template(template.folder(store) / key).remove()
 
+    @classmethod
+    def sweep_templates(cls, store: Path) -> None:
+        from . import template
+
+        template.sweep(store)
+
     def snapshot(self, name: str) -> None:
         from . import snapshots
 

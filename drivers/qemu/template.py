@@ -176,8 +176,25 @@ def obtain(store: Path, recipe: Recipe, make: Callable[[Path], bool], say: Calla
     return template
 
 
+def sweep(store: Path) -> None:
+    """Remove what is left of a template whose making was killed; one that somebody is making now stays."""
+    from filelock import FileLock, Timeout
+
+    for new in folder(store).glob(_new("*")):
+        try:
+            with FileLock(new.with_suffix(".lock"), mode=0o600, timeout=0):
+                shutil.rmtree(new, ignore_errors=True)
+        except Timeout:
+            continue
+
+
+def _new(key: str) -> str:
+    """The folder of a template that isn't whole yet; its lock has the same name with another suffix."""
+    return f".{key}.new"
+
+
 def _make(template: Template, recipe: Recipe, make: Callable[[Path], bool]) -> None:
-    new = template.folder.with_name(f".{recipe.key}.new")
+    new = template.folder.with_name(_new(recipe.key))
     shutil.rmtree(new, ignore_errors=True)
     files.make_folder(new)
     try:

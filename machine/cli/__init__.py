@@ -227,6 +227,18 @@ def _sweep() -> None:
             print(f"Next: machine rm -f {name}", file=sys.stderr)
         else:
             print(f'Removed what an interrupted "machine create {name}" had left behind.', file=sys.stderr)
+    if store.has_unfinished_templates():
+        _sweep_templates()
+
+
+def _sweep_templates() -> None:
+    import contextlib
+
+    from machine import paths, registry
+
+    for driver in registry.names():
+        with contextlib.suppress(MachineError):  # one that can't be loaded has no work in progress
+            registry.load(driver).sweep_templates(paths.store())
 
 
 def _undo(left: Machine, home: Home) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +134,31 @@ def test_prune_removes_what_is_used_no_more(invoke: Invoke, make: Callable[..., 
     assert invoke("template", "prune").out == ""
     assert invoke("template", "prune", "--all").out == f"Removed the template {made.folder.name}\n"
     assert not made.folder.exists()
+
+
+@pytest.mark.parametrize("verb", [("template", "prune"), ("ls", "-q")])
+def test_what_a_killed_create_left_goes_with_the_next_command(
+    invoke: Invoke, store: Path, make: Callable[..., Template], verb: tuple[str, ...]
+) -> None:
+    made = make()
+    (store / "templates" / ".0123456789abcdef.new").mkdir()
+    assert invoke(*verb) == Outcome(0, "", "")
+    left = [path.name for path in (store / "templates").iterdir() if not path.name.endswith(".lock")]
+    assert left == [made.folder.name]
+
+
+def test_another_process_that_makes_a_template_goes_on(invoke: Invoke, store: Path) -> None:
+    (store / "templates" / ".0123456789abcdef.new").mkdir(parents=True)
+    held = "import sys, filelock; a = filelock.FileLock(sys.argv[1]); a.acquire(); print(1, flush=True); input()"
+    lock = store / "templates" / ".0123456789abcdef.lock"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", held, lock], **pipes) as maker:  # type: ignore[call-overload]
+        assert maker.stdout.readline()
+        invoke("template", "prune")
+        assert (store / "templates" / ".0123456789abcdef.new").exists()
+        maker.communicate(b"\n", timeout=20)
+    invoke("template", "prune")
+    assert not (store / "templates" / ".0123456789abcdef.new").exists()
 
 
 def test_another_driver_that_cant_be_loaded(

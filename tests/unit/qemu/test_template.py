@@ -86,6 +86,26 @@ def test_a_making_that_fails_leaves_nothing(store: Path, obtain: Callable[..., T
     assert entries(store) == [RECIPE.key]
 
 
+def test_what_a_killed_making_left_is_swept(store: Path, obtain: Callable[..., Template]) -> None:
+    made = obtain()
+    left = store / "templates" / ".0123456789abcdef.new"
+    left.mkdir()
+    (left / "memory").write_bytes(b"half")
+    template.sweep(store)
+    assert entries(store) == [made.folder.name]
+
+
+def test_a_template_that_is_being_made_is_not_swept(store: Path, obtain: Callable[..., Template]) -> None:
+    def sweeping(folder: Path) -> bool:
+        make(folder)
+        other = threading.Thread(target=template.sweep, args=(store,))
+        other.start()
+        other.join(timeout=20)
+        return True
+
+    assert obtain(make=sweeping).about()
+
+
 def truncate(path: Path) -> None:
     os.truncate(path, 1)
 
