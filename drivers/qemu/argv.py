@@ -73,10 +73,12 @@ def argv(
     command_line: str,
     memory: Memory,
     incoming: bool = False,
+    sockets: Path | None = None,
 ) -> list[str]:
     """The command that starts the machine and puts itself into the background once its devices are there.
 
     command_line is the kernel's, "" for a disk that has a boot loader. incoming: wait for a saved state, don't boot.
+    sockets: a short path that leads to the home, when its own is too long for them.
     """
     return [
         *(host.binary, "-name", f"machine-{machine.name},process=machine-{machine.name}", "-uuid", machine.uuid),
@@ -88,7 +90,7 @@ def argv(
         *_disk("data", home / DISK, "qcow2", boots=not command_line),
         *_medium("seed", home.seed),
         *_network(machine),
-        *_channels(home, host.architecture),
+        *_channels(home, sockets or home.folder, host.architecture),
         *("-device", f"virtio-balloon-pci,id=balloon,free-page-reporting={_on(memory.reporting)}"),
         *("-rtc", "base=utc,clock=host"),
         *("-pidfile", str(home / PIDFILE), "-daemonize"),
@@ -159,14 +161,14 @@ def _network(machine: Machine) -> Sequence[str]:
     ]
 
 
-def _channels(home: Home, architecture: str) -> Sequence[str]:
+def _channels(home: Home, sockets: Path, architecture: str) -> Sequence[str]:
     return [
         *("-chardev", f"file,id=console,path={_escaped(home.console)},append=on", "-serial", "chardev:console"),
-        *("-chardev", _socket("monitor", home / MONITOR), "-mon", "chardev=monitor,mode=control"),
-        *("-chardev", _socket("ports", home / PORTS_MONITOR), "-mon", "chardev=ports,mode=control"),
-        *("-device", "virtio-serial-pci", "-chardev", _socket("agent", home / AGENT)),
+        *("-chardev", _socket("monitor", sockets / MONITOR), "-mon", "chardev=monitor,mode=control"),
+        *("-chardev", _socket("ports", sockets / PORTS_MONITOR), "-mon", "chardev=ports,mode=control"),
+        *("-device", "virtio-serial-pci", "-chardev", _socket("agent", sockets / AGENT)),
         *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
-        *("-chardev", _socket("resume", home / RESUME)),
+        *("-chardev", _socket("resume", sockets / RESUME)),
         *("-device", "virtserialport,chardev=resume,name=org.machineos.resume"),
         *("-device", "virtio-rng-pci"),
         # A guest that finds another generation than before reseeds its random numbers.

@@ -21,7 +21,7 @@ from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
 
-from . import saved, sizes, template
+from . import saved, sizes, sockets, template
 from .argv import AGENT, CLONE_OF, DISK, MONITOR, RESUME, Memory
 from .qmp import GuestAgent, Qmp
 from .template import Recipe, Template
@@ -181,10 +181,11 @@ def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None
 
 
 def resume_channel(home: Home) -> socket.socket:
+    short = sockets.reach(home / RESUME)
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     channel.settimeout(INTRODUCE)
     try:
-        channel.connect(str(home / RESUME))
+        channel.connect(str(short))
     except OSError as error:
         channel.close()
         raise DriverFailed(f"QEMU doesn't answer on {RESUME}: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import platform
 import sys
 from dataclasses import dataclass, field
@@ -17,14 +16,13 @@ from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage,
 from machine.paths import Home, Image
 from machine.run import detach, which
 
-from . import stock
+from . import sockets, stock
 from .argv import (
     AGENT,
     CLONE_OF,
     DISK,
     MONITOR,
     PIDFILE,
-    PORTS_MONITOR,
     SUSPENDED,
     SUSPENDED_LAYOUT,
     Host,
@@ -34,8 +32,6 @@ from .argv import (
 from .process import Process, use_small_pages
 from .qmp import GuestAgent, Qmp
 
-# Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
-SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 INSTALL = "install QEMU: sudo apt install qemu-system-x86 qemu-utils, or: brew install qemu"
 ACCELERATORS = ("auto", "kvm", "hvf", "whpx", "tcg")
 _STATES = {
@@ -78,11 +74,7 @@ class Qemu(Driver):
         binary = self._binary()
         if which("qemu-img") is None:
             raise ToolMissing("qemu-img", hint=INSTALL)
-        if len(os.fsencode(self.home / PORTS_MONITOR)) > SOCKET_PATH:
-            raise CheckFailed(
-                f"the path of the store is too long for a socket: {self.home.folder}",
-                hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",
-            )
+        sockets.check(self.home.folder)
         from . import acceleration
 
         return [note] if (note := acceleration.why_not(self._accelerator(binary))) else []
@@ -205,6 +197,7 @@ class Qemu(Driver):
 
     def remove(self) -> None:
         self.process.kill()
+        sockets.forget(self.home.folder)
 
     def state(self) -> State:
         if not self.process.find():
@@ -248,6 +241,7 @@ class Qemu(Driver):
             command_line=command_line,
             memory=memory,
             incoming=incoming,
+            sockets=sockets.folder(self.home.folder),
         )
 
     def host(self) -> Host:

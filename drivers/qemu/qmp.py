@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from machine.errors import DriverFailed
 
+from . import sockets
+
 
 class NoMessage(DriverFailed):
     """A line that isn't a JSON object."""
@@ -25,12 +27,13 @@ class Connection:
 
     def __init__(self, path: Path, *, timeout: float) -> None:
         self.path = path
+        short = sockets.reach(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
         self.timeout = timeout
         self.buffer = b""
         try:
-            self.socket.connect(str(path))
+            self.socket.connect(str(short))
         except OSError as error:
             self.socket.close()
             raise DriverFailed(f"QEMU doesn't answer on {path.name}: {error.strerror or error}") from error

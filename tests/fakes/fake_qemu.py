@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_fixtures import add_image
-from machine.drivers.qemu import Qemu, driver
+from machine.drivers.qemu import Qemu, driver, sockets
 from machine.drivers.qemu.process import Process
 
 from machine import run, wait
@@ -82,6 +84,14 @@ def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
     # It would be kept by the process that runs the tests.
     monkeypatch.setattr(driver, "use_small_pages", lambda: None)
     return Qemu(machine, home, recorder)
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the links to homes with long paths are made; its own path is short, wherever tests keep their files."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(sockets, "PLACE", Path(folder))
+        yield Path(folder) / f"machine-{os.getuid()}"
 
 
 @contextlib.contextmanager

@@ -1,3 +1,3 @@
-from fake_qemu import detached, home, qemu, recorder, running
+from fake_qemu import detached, home, links, qemu, recorder, running
 
-__all__ = ["detached", "home", "qemu", "recorder", "running"]
+__all__ = ["detached", "home", "links", "qemu", "recorder", "running"]
