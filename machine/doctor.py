@@ -1,6 +1,7 @@
 """What is wrong on this host and with its machines, and what mends it: the checks behind `machine doctor`.
 
-Each check yields findings. A repair is safe: it loses nothing, and doing it twice is the same as once.
+Each check yields findings. A repair is safe: it loses nothing of a machine that is in the store, and doing it twice is
+the same as once.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from machine import certs, contexts, docker, images, inside, paths, probe, registry, renewal, ssh_config, store
+from machine import certs, contexts, docker, images, inside, orphans, paths, probe, registry, renewal, ssh_config, store
 from machine.driver import Driver, Machine, State
 from machine.errors import MachineError, NoSuchImage
 from machine.paths import Home, Image
@@ -25,13 +24,12 @@ from machine.resources import human
 from machine.run import run, which
 from machine.spec import Address
 
-if TYPE_CHECKING:
-    import psutil
-
 # Free space in the store's file system, in MiB, below which a machine's disk can't grow much further.
 FREE_MIB = 2048
 # Seconds for a hypervisor, or an engine, to answer.
 TIMEOUT = 10.0
+# The same for all that a hypervisor has: VBoxManage now and then takes 10 s more than it should.
+ORPHANS_TIMEOUT = 30.0
 
 
 class Level(StrEnum):
@@ -60,7 +58,7 @@ def examine(default_driver: str) -> Iterator[Finding]:
     yield from the_store(machines)
     yield from space()
     yield from certificates(machines)
-    yield from orphans()
+    yield from left_over()
     yield from client()
     for name, machine in machines.items():
         if machine:
@@ -180,32 +178,17 @@ def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
         yield Finding("certificates", Level.ERROR, text, command, _renewing(machine.name))
 
 
-def orphans() -> Iterator[Finding]:
-    """Hypervisors and helpers of ours in a home that isn't there: a machine whose folder was removed by hand."""
-    import psutil
-
-    gone: dict[str, list[psutil.Process]] = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if (name := _works_for(process.cmdline())) and not (store.folder() / name).exists():
-                gone.setdefault(name, []).append(process)
-    for name, processes in gone.items():
-        numbers = " ".join(str(process.pid) for process in processes)
-        text = f"processes of a machine {name} that isn't there: {numbers}"
-        yield Finding("orphans", Level.ERROR, text, f"kill {numbers}", _ending(processes))
-    if not gone:
-        yield Finding("orphans", Level.OK, "no process is left of a machine that isn't there")
-
-
-def _works_for(command: list[str]) -> str:
-    """The machine of this store that a hypervisor (-pidfile PATH) or a helper (-m MODULE HOME) works for, else ""."""
-    homes = f"{store.folder()}{os.sep}"
-    for option, value in pairwise(command):
-        if option == "-pidfile" and value.startswith(homes):
-            return value.removeprefix(homes).partition(os.sep)[0]
-        if option == "-m" and value.startswith(f"{__package__}.drivers") and command[-1].startswith(homes):
-            return command[-1].removeprefix(homes).partition(os.sep)[0]
-    return ""
+def left_over() -> Iterator[Finding]:
+    """What was left of machines that the store doesn't know any more: one whose folder was removed by hand."""
+    found = False
+    for level, one in (
+        *((Level.ERROR, one) for one in orphans.processes()),
+        *((Level.ERROR if one.repair else Level.WARNING, one) for one in orphans.in_hypervisors(ORPHANS_TIMEOUT)),
+    ):
+        found = True
+        yield Finding("orphans", level, one.text, one.hint, one.repair)
+    if not found:
+        yield Finding("orphans", Level.OK, "nothing is left of a machine that isn't there")
 
 
 def client() -> Iterator[Finding]:
@@ -272,18 +255,6 @@ def _renewing(name: str) -> Callable[[], None]:
 
 def _closing(path: Path) -> Callable[[], None]:
     return lambda: path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
-
-
-def _ending(processes: list[psutil.Process]) -> Callable[[], None]:
-    def end() -> None:
-        import psutil
-
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(processes, timeout=5)
-
-    return end
 
 
 def _loaded(name: str) -> Machine | None:

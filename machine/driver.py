@@ -29,6 +29,7 @@ __all__ = [
     "Driver",
     "Machine",
     "NoOptions",
+    "Orphan",
     "Resize",
     "Snapshot",
     "Snapshots",
@@ -66,6 +67,21 @@ class Template:
     size_mib: int
     what: str
     stale: str
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """What a hypervisor has of a machine without a record in the store.
+
+    name, uuid: the machine's, "" where that can't be told; what: is left, in words; remove takes it away, with what is
+    on its disk, and is None where it may be somebody else's: hint is then the command for whoever knows better.
+    """
+
+    name: str
+    uuid: str
+    what: str
+    remove: Callable[[], None] | None = None
+    hint: str = ""
 
 
 class Driver(ABC):
@@ -173,6 +189,15 @@ class Driver(ABC):
     @classmethod  # noqa: B027 - most drivers keep none
     def sweep_templates(cls, store: Path) -> None:
         """Remove what a killed process left of a template: a folder templates/.KEY.new that nobody is at work on."""
+
+    @classmethod
+    def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:
+        """What the hypervisor remembers of machines of this store that aren't known.
+
+        Asks nobody where nothing can be: neither a tool that isn't installed nor a daemon that would have to be started
+        for it. Raises MachineError.
+        """
+        return []
 
     def diagnosis(self) -> str:
         """Lines that help when a wait has timed out: the hypervisor's view, its log."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -66,10 +67,21 @@ def board(architecture: str) -> str:
 
 def ours(connection: Connection, home: Home) -> Iterator[libvirt.virDomain]:
     """The domains that carry this machine's name and store; for when its machine.json can't be read."""
+    return (domain for name, domain in of_store(connection, home.store) if name == home.name)
+
+
+def of_store(connection: Connection, store: Path) -> Iterator[tuple[str, libvirt.virDomain]]:
+    """The domains that carry the mark of this store, on this host, each with its machine's name."""
     with explained(f"{connection.uri} doesn't tell of its domains"):
         for domain in connection.raw.listAllDomains():
-            if _mark(domain) == (home.name, str(home.store), socket.gethostname()):
-                yield domain
+            mark = _mark(domain)
+            if mark and mark[1:] == (str(store), socket.gethostname()) and _has_own_disk(domain):
+                yield mark[0], domain
+
+
+def _has_own_disk(domain: libvirt.virDomain) -> bool:
+    """virt-clone copies the mark, and makes another disk for the clone: that is the user's own."""
+    return f"machine-{domain.UUIDString()}-disk.qcow2" in domain.XMLDesc()
 
 
 def _mark(domain: libvirt.virDomain) -> tuple[str, ...] | None:
@@ -84,6 +96,13 @@ def _mark(domain: libvirt.virDomain) -> tuple[str, ...] | None:
     # libvirt may leave the name space out of what it returns.
     found = {element.tag.rpartition("}")[2]: element.text or "" for element in ElementTree.fromstring(text)}
     return tuple(found.get(key, "") for key in ("name", "store", "host"))
+
+
+def network(domain: libvirt.virDomain) -> str:
+    """The name of the network that a domain's first interface is on, "" when it is on none of libvirt's."""
+    with explained(f"libvirt doesn't tell how {domain.name()} is made"):
+        found = ElementTree.fromstring(domain.XMLDesc()).find("devices/interface/source")
+    return found.get("network", "") if found is not None else ""
 
 
 def mac(domain: libvirt.virDomain) -> str:

@@ -6,10 +6,11 @@ import contextlib
 import functools
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from machine import files
-from machine.driver import Address, Driver, Machine, Snapshot, State
+from machine.driver import Address, Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError
 
 from . import hypervisor
@@ -20,6 +21,8 @@ from .volumes import Pool
 if TYPE_CHECKING:
     import libvirt
     from filelock import FileLock
+
+    from machine.run import Run
 
     from .events import Events
 
@@ -145,6 +148,12 @@ class Libvirt(Driver):
         from . import removal
 
         removal.remove(self)
+
+    @classmethod
+    def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:
+        from . import orphans
+
+        return orphans.find(store, known, run)
 
     def state(self) -> State:
         state = hypervisor.state(self._domain())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from machine import wait
-from machine.driver import Driver, Snapshot, State
+from machine.driver import Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image
 
@@ -21,6 +21,7 @@ from .parse import Info
 from .vboxmanage import LONG, VBoxManage
 
 if TYPE_CHECKING:
+    from machine.run import Run
     from machine.seed import Interface, Mount
 
 DISK = "disk.vdi"
@@ -104,6 +105,12 @@ class VirtualBox(Driver):
         leftovers.remove(self.machine, self.home, self.vboxmanage, self._kill)
         network.detach(self.home, self.vboxmanage)
         (self.home / DISK).unlink(missing_ok=True)  # one that VirtualBox has forgotten
+
+    @classmethod
+    def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:
+        from . import orphans
+
+        return orphans.find(store, known, run)
 
     def state(self) -> State:
         return self._info().state

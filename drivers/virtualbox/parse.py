@@ -128,6 +128,19 @@ def registered(text: str) -> list[str]:
     return [match["uuid"] for match in _REGISTERED.finditer(text)]
 
 
+def settings_files(text: str) -> dict[str, str]:
+    """UUID -> path of `list --long vms`: the two lines follow each other, with others between in newer versions."""
+    found: dict[str, str] = {}
+    uuid = ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key == "UUID":
+            uuid = value.strip()
+        elif key == "Config file" and uuid:
+            found.setdefault(uuid, value.strip())
+    return found
+
+
 def version(text: str) -> tuple[int, int, int] | None:
     """(7, 2, 22) of "7.2.22_Debianr175245"."""
     match = _VERSION.search(text)

@@ -32,7 +32,7 @@ def modify(
 ) -> list[str]:
     """modifyvm for all that holds for the machine's life."""
     return [
-        *("modifyvm", machine.uuid, "--description", f"Made by machine; it lies in {home.folder}"),
+        *("modifyvm", machine.uuid, "--description", mark(home)),
         *("--cpus", str(machine.cpus), "--memory", str(machine.memory_mib), "--vram", "16"),
         *("--firmware", options.firmware or ("efi" if arm else "bios"), "--rtcuseutc", "on"),
         *("--boot1", "dvd", "--boot2", "none", "--boot3", "none", "--boot4", "none"),
@@ -43,6 +43,11 @@ def modify(
         *("--uart1", "0x3F8", "4", "--uartmode1", "file", str(home.console)),
         *_nat(machine, options),
     ]
+
+
+def mark(home: Home) -> str:
+    """The description by which a virtual machine is known as ours, and as this store's."""
+    return f"Made by machine; it lies in {home.folder}"
 
 
 def _pc() -> list[str]:

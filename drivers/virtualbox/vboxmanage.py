@@ -84,12 +84,15 @@ class VBoxManage:
         self.store = store
         self.patience = patience
 
-    def __call__(self, *words: str | Path, timeout: float = TIMEOUT) -> str:
-        """Run it and return what it printed on stdout. timeout in seconds."""
+    def __call__(self, *words: str | Path, timeout: float = TIMEOUT, exit_code_counts: bool = False) -> str:
+        """Run it and return what it printed on stdout. timeout in seconds.
+
+        exit_code_counts: "error:" on stderr is no failure where the exit code is 0.
+        """
         deadline = time.monotonic() + self.patience
         while True:
             done = self._once([str(word) for word in words], timeout)
-            if not _failed(done):
+            if not _failed(done) or (exit_code_counts and done.code == 0):
                 return without_warnings(done.stdout)
             if not _TRANSIENT.search(done.stderr) or time.monotonic() > deadline:
                 raise failure(done)
@@ -112,6 +115,11 @@ class VBoxManage:
     def machines(self) -> list[str]:
         """The UUIDs of all registered virtual machines, whosever they are."""
         return parse.registered(self("list", "vms"))
+
+    def settings_files(self) -> dict[str, str]:
+        """UUID -> path of the settings file, of all registered virtual machines, also of those that can't be read."""
+        # Why one can't be read is told on stderr, as an error.
+        return parse.settings_files(self("list", "--long", "vms", exit_code_counts=True))
 
     def media(self, kind: str) -> list[dict[str, str]]:
         """The registered "hdds" or "dvds": UUID, Location, Parent UUID."""

@@ -12,7 +12,7 @@ from machine.errors import MachineError
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Mend what can be mended without losing anything.")
+@click.option("--repair", is_flag=True, help="Mend what can be mended, and clear what no machine owns.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only what is wrong.")
 @click.option(
     "--json", "as_json", is_flag=True, help='Print [{"check", "level", "text", "hint", "repaired"}] (level: ok, ...).'
@@ -21,6 +21,9 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
     """Say what is wrong on this host and with its machines, and the command that mends it.
 
     The exit code is 1 when there is an error left. Warnings don't count.
+
+    --repair loses nothing of the store's machines. A virtual machine that carries the store's mark, and is none of them
+    any more, it removes with its disk.
     """
     from machine.cli.create import default_driver
     from machine.doctor import Level, examine

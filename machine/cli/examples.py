@@ -28,7 +28,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "doctor": (
         ("machine doctor", "Say what is wrong on this host and with the machines, and what mends it."),
-        ("machine doctor --repair", "Mend what can be mended without losing anything."),
+        ("machine doctor --repair", "Mend what can be mended, and clear what no machine owns."),
     ),
     "env": (
         ('eval "$(machine env dev)"', "Point the docker client of this shell at the machine dev."),

@@ -15,8 +15,23 @@ from typing import Any
 import psutil
 import pytest
 from fake_host import FakeHost
+from filelock import FileLock
 
-from machine import certs, docker, doctor, identity, images, inside, lifecycle, provision, remote, store
+from machine import (
+    certs,
+    docker,
+    doctor,
+    identity,
+    images,
+    inside,
+    lifecycle,
+    orphans,
+    provision,
+    registry,
+    remote,
+    store,
+)
+from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
 from machine.paths import Home, Image
 from machine.run import Completed
@@ -180,10 +195,105 @@ def test_an_orphan_is_ended(found: Callable[..., Any], orphan: subprocess.Popen[
     assert found()[text]["hint"] == f"kill {orphan.pid}"
     (store / "machines" / "gone").mkdir(parents=True)
     (store / "machines" / "gone" / "keep").touch()
-    assert text not in found()
+    assert found()[text]["hint"] == "machine rm -f gone", "its folder is left, too"
+    (store / "machines" / "gone" / "machine.json").write_text("{")
+    assert text not in found(), "a machine whose file can't be read is there"
     shutil.rmtree(store / "machines" / "gone")
     assert found("--repair")[text]["repaired"]
     assert not psutil.pid_exists(orphan.pid)
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Make the fake's hypervisor remember a machine; returns the UUIDs of those that were removed."""
+
+    def lose(name: str = "gone", uuid: str = "u-1", *, sure: bool = True) -> list[str]:
+        removed: list[str] = []
+        take = (lambda: removed.append(uuid)) if sure else None
+        orphan = Orphan(name, uuid, f"the VM {name}", take, hint="" if sure else "fakectl rm")
+        monkeypatch.setattr(registry.load("fake"), "orphans", lambda *_: [] if removed else [orphan])
+        return removed
+
+    return lose
+
+
+LOST = "fake: the VM gone, and no machine in the store is that"
+
+
+def test_a_virtual_machine_that_is_left(found: Callable[..., Any], lost: Callable[..., list[str]], store: Path) -> None:
+    removed = lost()
+    assert (found()[LOST]["level"], found()[LOST]["hint"]) == ("error", "machine doctor --repair")
+    # Only the record is gone: the rest of the folder would keep the name from being used again.
+    (store / "machines" / "gone").mkdir(parents=True)
+    (store / "machines" / "gone" / "id_ed25519").touch()
+    assert removed == []
+    assert found("--repair")[LOST]["repaired"]
+    assert removed == ["u-1"]
+    assert not (store / "machines" / "gone").exists()
+    assert LOST not in found()
+
+
+@pytest.mark.parametrize("file", ["machine.json", "creating.json"])
+def test_a_virtual_machine_that_a_machine_has(
+    found: Callable[..., Any], lost: Callable[..., list[str]], made: Callable[..., Home], file: str
+) -> None:
+    home = made("gone")
+    removed = lost(uuid="gone")
+    home.config.rename(home / file)
+    # create is at work on it: it holds the lock
+    with FileLock(home.lock):
+        assert LOST not in found("--repair")
+    assert removed == []
+
+
+def test_a_virtual_machine_of_one_that_cant_be_read(
+    found: Callable[..., Any], lost: Callable[..., list[str]], made: Callable[..., Home]
+) -> None:
+    removed = lost(uuid="u-1")
+    made("gone").config.write_text("{")
+    assert LOST not in found("--repair"), "its UUID may be just that"
+    assert removed == []
+
+
+def test_a_new_machine_of_the_same_name_stays(
+    found: Callable[..., Any], lost: Callable[..., list[str]], made: Callable[..., Home]
+) -> None:
+    home = made("gone")
+    removed = lost(uuid="u-1")
+    assert found("--repair")[LOST]["repaired"]
+    assert (removed, home.config.exists()) == (["u-1"], True)
+
+
+def test_what_isnt_sure_to_be_ours_is_only_told(found: Callable[..., Any], lost: Callable[..., list[str]]) -> None:
+    lost(name="", sure=False)
+    told = found("--repair")["fake: the VM , and no machine in the store is that"]
+    assert (told["level"], told["hint"], told["repaired"]) == ("warning", "fakectl rm", False)
+
+
+def test_a_hypervisor_that_doesnt_answer_or_fails(
+    found: Callable[..., Any], vms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = registry.load("fake")
+    monkeypatch.setattr(doctor, "ORPHANS_TIMEOUT", 0.2)
+    monkeypatch.setattr(fake, "orphans", lambda *_: time.sleep(3) or [])
+    assert "fake doesn't tell within 0.2 s whether it has machines of the past" in found()
+
+    def fail(*_: object) -> list[Orphan]:
+        raise DriverFailed("it is on strike")
+
+    monkeypatch.setattr(fake, "orphans", fail)
+    assert not [text for text in found() if "strike" in text or "doesn't tell" in text]
+
+
+def test_a_record_that_came_back_meanwhile(
+    lost: Callable[..., list[str]], made: Callable[..., Home], vms: Path
+) -> None:
+    removed = lost(uuid="gone")
+    (left,) = list(orphans.in_hypervisors(10))
+    made("gone")
+    assert left.repair
+    left.repair()
+    assert removed == []
 
 
 def test_images(found: Callable[..., Any], add: Add, vms: Path) -> None:

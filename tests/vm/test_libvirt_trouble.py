@@ -6,7 +6,9 @@ No machine boots here to its end.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +88,42 @@ def test_a_damaged_machine(place: LibvirtPlace, dev: str) -> None:
     assert "is damaged" in place.machine("status", "dev", code=1).err
     place.machine("rm", "-f", "dev")
     assert gone(place)
+
+
+def orphans(place: LibvirtPlace, *words: str) -> list[dict[str, object]]:
+    """What doctor says of domains and volumes that are left."""
+    said = json.loads(place.machine("doctor", "--json", *words, code=None).out)
+    return [one for one in said if one["check"] == "orphans" and one["level"] != "ok"]
+
+
+@pytest.mark.parametrize("what", ["its record", "its folder"])
+def test_doctor_finds_and_clears_a_domain_without_a_machine(place: LibvirtPlace, dev: str, what: str) -> None:
+    assert orphans(place) == []
+    if what == "its record":
+        place.home("dev").joinpath("machine.json").unlink()
+    else:
+        shutil.rmtree(place.home("dev"))
+    (found,) = orphans(place)
+    text = f"libvirt: the domain {dev} on qemu:///system, and no machine in the store is that"
+    assert (found["text"], found["hint"]) == (text, "machine doctor --repair")
+    (found,) = orphans(place, "--repair")
+    assert found["repaired"]
+    assert gone(place)
+    assert orphans(place) == []
+
+
+def test_doctor_tells_volumes_without_a_domain(place: LibvirtPlace, dev: str) -> None:
+    place.virsh("undefine", dev)
+    assert orphans(place) == [], "machine rm clears them"
+    shutil.rmtree(place.home("dev"))
+    (found,) = orphans(place, "--repair")
+    assert (found["level"], found["repaired"]) == ("warning", False)
+    place.execute("sh", "-c", str(found["hint"]).partition(": ")[2])
+    assert orphans(place) == []
+    reservations = [line for line in place.left_outside() if "<host " in line]
+    assert place.left_outside() == reservations
+    for line in reservations:
+        place.virsh("net-update", "machine", "delete", "ip-dhcp-host", line, "--live", "--config")
 
 
 def test_others_domains_stay(place: LibvirtPlace, dev: str) -> None:

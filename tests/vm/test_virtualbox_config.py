@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from machine.drivers.virtualbox import VirtualBox, parse
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed
 from virtualbox_rig import Rig, rig
 
-from machine import lifecycle, paths, store
+from machine import lifecycle, paths, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed
@@ -327,6 +330,50 @@ def test_a_machine_that_was_removed_behind_our_back(rig: Rig, make: Make) -> Non
         driver.state()
     driver.kill()
     driver.remove()
+
+
+def orphans(*words: str) -> list[dict[str, object]]:
+    """What doctor says of virtual machines that are left."""
+    argv = [sys.executable, "-m", "machine", "doctor", "--json", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False)
+    return [one for one in json.loads(done.stdout) if one["check"] == "orphans" and one["level"] != "ok"]
+
+
+def test_doctor_finds_and_clears_one_without_a_record(rig: Rig, make: Make) -> None:
+    driver, other = make(), make("other")
+    for one in (driver, other):
+        one.create()
+    other.home.config.write_text(spec.dumps(other.machine))
+    # Another program's, in the same folder.
+    rig("createvm", "--name", "theirs", "--basefolder", store.folder() / "theirs", "--register")
+    (found,) = orphans()
+    assert found["text"] == f"virtualbox: the virtual machine dev ({driver.uuid}), and no machine in the store is that"
+    assert (found["level"], found["hint"]) == ("error", "machine doctor --repair")
+    assert driver.state() is State.STOPPED
+    (found,) = orphans("--repair")
+    assert found["repaired"]
+    assert not driver.home.folder.exists()
+    assert orphans() == []
+    left = rig("list", "vms")
+    assert (driver.uuid in left, other.uuid in left, '"theirs"' in left) == (False, True, True)
+    rig("unregistervm", "theirs", "--delete")
+    other.remove()
+    assert rig.leftovers() == []
+
+
+def test_doctor_finds_and_clears_one_whose_folder_was_removed(rig: Rig, make: Make) -> None:
+    driver = make()
+    driver.create()
+    shutil.rmtree(driver.home.folder)
+    # VBoxSVC notices when it looks at the machine anew.
+    for process in rig.processes():
+        process.kill()
+        process.wait(10)
+    (found,) = orphans("--repair")
+    assert str(found["text"]).startswith(f"virtualbox: the virtual machine dev ({driver.uuid}), whose files are gone")
+    assert found["repaired"]
+    assert rig.leftovers() == []
+    assert orphans() == []
 
 
 def test_a_disk_that_is_full(make: Make) -> None:

@@ -1,0 +1,70 @@
+"""What VirtualBox still has of machines that the store doesn't know any more.
+
+It is asked wherever there is a VBoxManage: that takes a tenth of a second, and `doctor` has asked it for its version
+anyway. Ours is a virtual machine whose settings lie in a machine's folder of this store and whose description says so;
+docker-machine, which may share the store, writes none. One whose folder is gone altogether can't be asked, and then it
+is enough that it lay there: all that is left of it is its name in VirtualBox's registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine.driver import Machine, Orphan
+from machine.paths import Home
+from machine.run import Run
+
+from . import settings
+from .leftovers import is_below
+from .vboxmanage import VBoxManage
+from .vboxmanage import find as find_vboxmanage
+
+if TYPE_CHECKING:
+    from .driver import VirtualBox
+
+
+def find(store: Path, known: list[Machine], run: Run) -> list[Orphan]:
+    # A store whose disk isn't mounted now isn't one whose machines are gone.
+    if find_vboxmanage() is None or not (store / "machines").is_dir():
+        return []
+    return list(_found(store, {machine.uuid for machine in known}, run))
+
+
+def _found(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
+    vboxmanage = VBoxManage(run, store)
+    for uuid, config in vboxmanage.settings_files().items():
+        if uuid in known or not is_below(config, [str(store / "machines")]):
+            continue
+        home = _home(store, config)
+        info = vboxmanage.info(uuid)
+        what = f"the virtual machine {home.name} ({uuid})"
+        if info is None:
+            continue
+        if info.word == "inaccessible":
+            if home.folder.exists():
+                hint = f"if you don't want it back: VBoxManage unregistervm {uuid}"
+                yield Orphan(home.name, uuid, f"{what}, whose settings can't be read", hint=hint)
+            else:
+                yield Orphan(home.name, uuid, f"{what}, whose files are gone", _driver(home, uuid, run).remove)
+        elif info.fields.get("description", "").strip() == settings.mark(home):
+            if home.config.exists():
+                # A clone, which VirtualBox gives the description of its original, may lie beside that.
+                hint = f"if you don't need it: VBoxManage unregistervm {uuid} --delete"
+                yield Orphan(home.name, uuid, f"{what}, beside that of the machine", hint=hint)
+            else:
+                yield Orphan(home.name, uuid, what, _driver(home, uuid, run).remove)
+
+
+def _home(store: Path, config: str) -> Home:
+    """The machine's folder that a settings file lies in, whichever way its path is spelled."""
+    machines = (store / "machines").resolve()
+    return Home(store / "machines" / Path(config).resolve().relative_to(machines).parts[0])
+
+
+def _driver(home: Home, uuid: str, run: Run) -> VirtualBox:
+    from .driver import VirtualBox
+
+    machine = Machine(home.name, VirtualBox.name, uuid, mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
+    return VirtualBox(machine, home, run)

@@ -1,0 +1,155 @@
+"""What is left of machines that the store doesn't know any more: their processes, and what hypervisors still have.
+
+That comes about when a machine's folder, or the machine.json in it, was removed by hand. Nothing is taken for left
+while it may belong to a machine: one that is being made has a creating.json before anything else of it exists, and one
+whose file can't be read may have any UUID.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from machine import paths, probe, registry, spec, store
+from machine.driver import Driver, Machine, Orphan
+from machine.errors import MachineError
+from machine.paths import Home
+from machine.run import run
+
+if TYPE_CHECKING:
+    import psutil
+
+# Takes what is left away, for good; `doctor` without it only tells.
+REPAIR = "machine doctor --repair"
+
+
+@dataclass(frozen=True)
+class Left:
+    """text: what is left. hint: the command that clears it. repair: does that; None where it isn't sure to be ours."""
+
+    text: str
+    hint: str
+    repair: Callable[[], None] | None = None
+
+
+def processes() -> Iterator[Left]:
+    """Hypervisors and helpers of this store that work for a machine without a record."""
+    import psutil
+
+    gone: dict[str, list[psutil.Process]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if (name := _works_for(process.cmdline())) and not _has_record(name):
+                gone.setdefault(name, []).append(process)
+    for name, found in gone.items():
+        numbers = " ".join(str(process.pid) for process in found)
+        text = f"processes of a machine {name} that isn't there: {numbers}"
+        hint = f"machine rm -f {name}" if _has_folder(name) else f"kill {numbers}"
+        yield Left(text, hint, _ending(found))
+
+
+def in_hypervisors(timeout: float) -> Iterator[Left]:
+    """What the drivers find; each has so many seconds. One that can't be asked has nothing that we could see."""
+    known = store.all_known()
+    for name in registry.names():
+        try:
+            driver = registry.load(name)
+        except MachineError:
+            continue
+        found = _found(driver, known, timeout)
+        if found is None:
+            text = f"{name} doesn't tell within {timeout:g} s whether it has machines of the past"
+            yield Left(text, "look again later: machine doctor")
+        yield from (_told(name, one) for one in found or () if not _may_be_owned(one))
+
+
+def _found(driver: type[Driver], known: list[Machine], timeout: float) -> list[Orphan] | None:
+    found: list[Orphan] = []
+
+    def look() -> None:
+        with contextlib.suppress(MachineError):  # that it doesn't work is told where it is needed
+            found.extend(driver.orphans(paths.store(), known, run))
+
+    return found if probe.together([look], timeout=timeout)[0] else None
+
+
+def _told(driver: str, orphan: Orphan) -> Left:
+    text = f"{driver}: {orphan.what}, and no machine in the store is that"
+    if orphan.remove is None:
+        return Left(text, orphan.hint)
+    return Left(text, REPAIR, _clearing(orphan.name, _unless_owned(orphan, orphan.remove)))
+
+
+def _unless_owned(orphan: Orphan, remove: Callable[[], None]) -> Callable[[], None]:
+    """A look at the store again: somebody may have put machine.json back meanwhile."""
+
+    def act() -> None:
+        if not _may_be_owned(orphan):
+            remove()
+
+    return act
+
+
+def _may_be_owned(orphan: Orphan) -> bool:
+    if orphan.uuid in {machine.uuid for machine in store.all_known()}:
+        return True
+    if not orphan.name or not _has_record(orphan.name):
+        return False
+    try:
+        store.read(_home(orphan.name))
+    except MachineError:
+        return True
+    return False
+
+
+def _clearing(name: str, act: Callable[[], None]) -> Callable[[], None]:
+    """With what is left of the machine's folder, which would keep its name from being used again."""
+
+    def clear() -> None:
+        if _has_folder(name) and not _has_record(name):
+            with store.removing(name, lambda _: act()):
+                pass
+        else:
+            act()
+
+    return clear
+
+
+def _home(name: str) -> Home:
+    return Home(store.folder() / name)
+
+
+def _has_folder(name: str) -> bool:
+    return spec.NAME.fullmatch(name) is not None and _home(name).folder.exists()
+
+
+def _has_record(name: str) -> bool:
+    home = _home(name)
+    return home.config.exists() or home.creating.exists()
+
+
+def _works_for(command: list[str]) -> str:
+    """The machine of this store that a hypervisor (-pidfile PATH) or a helper (-m MODULE HOME) works for, else ""."""
+    homes = f"{store.folder()}{os.sep}"
+    for option, value in pairwise(command):
+        if option == "-pidfile" and value.startswith(homes):
+            return value.removeprefix(homes).partition(os.sep)[0]
+        if option == "-m" and value.startswith(f"{__package__}.drivers") and command[-1].startswith(homes):
+            return command[-1].removeprefix(homes).partition(os.sep)[0]
+    return ""
+
+
+def _ending(found: list[psutil.Process]) -> Callable[[], None]:
+    def end() -> None:
+        import psutil
+
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=5)
+
+    return end
