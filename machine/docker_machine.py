@@ -1,12 +1,13 @@
 """Reading docker-machine's store, to take its machines over. Nothing in it is changed.
 
-A machine of a cloud or of VirtualBox is taken over as a host that SSH reaches: its certificates and its SSH key go on
-being used, and whoever switched it on and off still does so. `machine provision` later brings its Docker, if it runs on
-a system that is known here, under this store's CA.
+A machine of a cloud is taken over as a host that SSH reaches: its certificates and its SSH key go on being used, and
+whoever switched it on and off still does so. `machine provision` later brings its Docker, if it runs on a system that
+is known here, under this store's CA. One of VirtualBox can be switched on and off here, as long as VirtualBox has it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,26 +15,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import adoption, spec, ssh_config, store
-from machine.driver import Machine
+from machine import adoption, paths, registry, spec, ssh_config, store
+from machine.driver import Identify, Machine
 from machine.errors import MachineError, StoreDamaged
 from machine.paths import Home
 from machine.progress import Progress
+from machine.run import run
 from machine.spec import Address, Engine
 
+# The driver for its virtual machines in VirtualBox, and the one for all other hosts.
+ADOPTED, HOST = "virtualbox-adopted", "generic"
 DEFAULT = Path.home() / ".docker" / "machine"
+_UI_TYPES = {"headless", "separate", "gui"}
 # Where docker-machine's daemons listen.
 PORT = 2376
 
 
 @dataclass(frozen=True)
 class Found:
-    """A machine of docker-machine: its folder, its driver there, and what it becomes here."""
+    """A machine of docker-machine: its folder, its driver there, and what it becomes here.
+
+    note: why that is less than it was, "" when it isn't.
+    """
 
     folder: Path
     driver: str
     machine: Machine
     address: Address
+    note: str = ""
 
 
 def find(path: Path) -> Iterator[tuple[str, Found | MachineError]]:
@@ -55,7 +64,7 @@ def take(found: Found, progress: Progress) -> None:
             if source:
                 target.touch(mode=0o600)
                 shutil.copyfile(source, target)
-        if machine.driver == "generic":
+        if machine.driver != "none":
             adoption.pin(home, found.address, "", progress)
             ssh_config.write(machine, home, found.address)
 
@@ -91,8 +100,22 @@ def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host:
     port = 22 if driver == "virtualbox" else int(settings.get("SSHPort") or 22)
     engine = int(settings.get("EnginePort") or PORT)
     options: dict[str, spec.Option] = {"ip_address": address, "ssh_port": port, "engine_port": engine}
-    machine = _machine(name, "generic", options, str(settings.get("SSHUser") or "root"), host)
-    return Found(folder, driver, machine, Address(address, engine, port))
+    machine = _machine(name, HOST, options, str(settings.get("SSHUser") or "root"), host)
+    found = Found(folder, driver, machine, Address(address, engine, port))
+    return _adopted(found, str(settings.get("UIType") or "headless")) if driver == "virtualbox" else found
+
+
+def _adopted(found: Found, ui_type: str) -> Found:
+    """With its virtual machine; as a host that we can't switch on and off where there is none any more."""
+    machine = found.machine
+    try:
+        driver = registry.load(ADOPTED)
+        assert isinstance(driver, Identify)
+        uuid = driver.identify(found.folder, machine.name, paths.store(), run)
+    except MachineError as error:
+        return dataclasses.replace(found, note=f"{error.message}: it can't be started or stopped from here")
+    options = {**machine.options, "ui_type": ui_type if ui_type in _UI_TYPES else "headless"}
+    return dataclasses.replace(found, machine=dataclasses.replace(machine, driver=ADOPTED, uuid=uuid, options=options))
 
 
 def _machine(name: str, driver: str, options: dict[str, spec.Option], user: str, host: dict[str, Any]) -> Machine:

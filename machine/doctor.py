@@ -158,12 +158,13 @@ def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
         text, _, command = warning.partition(": ")
         ours = command == f"machine regenerate-certs {machine.name}"  # the others concern all machines
         repair = _renewing(machine.name) if ours else None
+        if not _is_certified(machine):
+            command, repair = "renew it where it was made, and take the machine over again", None
         yield Finding("certificates", Level.WARNING, f"{machine.name}: {text}", command, repair)
         return
+    if not _is_certified(machine):
+        return
     folder = paths.store() / "certs"
-    with contextlib.suppress(MachineError):
-        if not _driver(machine, home).over_ssh:
-            return  # its certificate isn't ours
     names = [machine.name, "localhost", *machine.tls_sans]
     with contextlib.suppress(MachineError):
         names.append(_driver(machine, home).address().host)
@@ -176,6 +177,14 @@ def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
         text = f"{machine.name}: its certificate is damaged, of another CA, or for other names"
         command = f"machine regenerate-certs {machine.name}"
         yield Finding("certificates", Level.ERROR, text, command, _renewing(machine.name))
+
+
+def _is_certified(machine: Machine) -> bool:
+    """Whether its certificate is ours; of one whose driver isn't here it was."""
+    try:
+        return renewal.is_ours(machine)
+    except MachineError:
+        return True
 
 
 def left_over() -> Iterator[Finding]:

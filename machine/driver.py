@@ -27,6 +27,7 @@ __all__ = [
     "Address",
     "Autostart",
     "Driver",
+    "Identify",
     "Machine",
     "NoOptions",
     "Orphan",
@@ -93,8 +94,9 @@ class Driver(ABC):
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
     stock: whether it boots stock cloud images (disks), and not machineos only.
     portable: whether all of a stopped machine lies in its home, from which `export` takes it.
-    adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to switch
-    off. over_ssh: whether SSH reaches it. user: who logs in, unless the machine says otherwise.
+    adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to remove.
+    over_ssh: whether SSH reaches it. provisions: whether we set Docker up on it and make its certificates.
+    user: who logs in, unless the machine says otherwise.
     say: told what is going on, in a few words, when a step takes long.
     warm: set by start when the guest went on from a saved state and didn't boot, so that its services answer at once.
     """
@@ -106,6 +108,7 @@ class Driver(ABC):
     portable: ClassVar[bool] = True
     adopts: ClassVar[bool] = False
     over_ssh: ClassVar[bool] = True
+    provisions: ClassVar[bool] = True
     user: ClassVar[str] = "docker"
 
     def __init__(self, machine: Machine, home: Home, run: Run) -> None:
@@ -247,6 +250,15 @@ class Resize(Protocol):
 
     def resize(self, wanted: Machine) -> list[str]:
         """Bring memory_mib, cpus and disk_mib in line with wanted; returns those that wait for the next start."""
+
+
+@runtime_checkable
+class Identify(Protocol):
+    """Virtual machines that somebody else made can be used as they are."""
+
+    @classmethod
+    def identify(cls, folder: Path, name: str, store: Path, run: Run) -> str:
+        """The UUID of the virtual machine of that name, whose files lie in folder. Raises CheckFailed: why not."""
 
 
 @runtime_checkable

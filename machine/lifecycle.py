@@ -47,7 +47,10 @@ def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, t
     """Bring a machine up that is off, or paused: the common end of create and start. Its image has been verified."""
     if backend.adopts:
         backend.start()
-        adoption.set_up(machine, home, backend, progress)
+        if backend.provisions:
+            adoption.set_up(machine, home, backend, progress)
+        else:
+            wait_ready(machine, home, backend, progress, timeout=timeout)
         return
     progress.phase("preparing its keys and seed")
     identity.prepare(machine, home, backend)
@@ -215,7 +218,7 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
 
     def take_down(home: Home) -> None:
         try:
-            undo(machine, home)
+            undo(machine, home, say=progress.note)
         except MachineError as error:
             if not force:
                 raise
@@ -226,10 +229,11 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
         pass
 
 
-def undo(machine: Machine | None, home: Home) -> None:
+def undo(machine: Machine | None, home: Home, *, say: Callable[[str], None] = lambda text: None) -> None:
     """Remove what a machine has outside its home; without a Machine, of whatever driver it was."""
     if machine:
         backend = driver(machine, home)
+        backend.say = say
         with contextlib.suppress(MachineError):  # a context that is left does no harm
             contexts.remove(machine.name, lambda: backend.address().url)
         backend.remove()

@@ -9,7 +9,8 @@ from machine.spec import Machine
 
 def is_ours(machine: Machine) -> bool:
     """Whether the machine's daemon has a certificate that we make."""
-    return machine.tls and registry.load(machine.driver).over_ssh
+    kind = registry.load(machine.driver)
+    return machine.tls and kind.over_ssh and kind.provisions
 
 
 def renew(name: str, progress: Progress) -> None:

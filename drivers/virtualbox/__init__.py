@@ -1,5 +1,6 @@
 """VirtualBox, through VBoxManage."""
 
+from .adopted import Adopted
 from .driver import VirtualBox
 
-__all__ = ["VirtualBox"]
+__all__ = ["Adopted", "VirtualBox"]

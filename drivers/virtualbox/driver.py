@@ -91,7 +91,7 @@ class VirtualBox(Driver):
             case State.STOPPED | State.STOPPING:
                 self._prepare(info)
                 self._switch_on()
-        ports.begin(self.home)
+        self._follow_ports()
 
     def stop(self) -> None:
         with contextlib.suppress(DriverFailed):  # it is off, or just going off
@@ -186,6 +186,9 @@ class VirtualBox(Driver):
                 hint=f"it was removed there; here: machine rm {self.machine.name}",
             )
         return info
+
+    def _follow_ports(self) -> None:
+        ports.begin(self.home)
 
     def _prepare(self, info: Info) -> None:
         """Bring a machine that is off in line with what was asked for: its media, size and rules."""

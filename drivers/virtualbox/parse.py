@@ -141,6 +141,19 @@ def settings_files(text: str) -> dict[str, str]:
     return found
 
 
+def uuid(settings: str) -> str:
+    """The virtual machine's UUID, of a .vbox file. Raises ValueError."""
+    from xml.etree import ElementTree
+
+    try:
+        machine = ElementTree.fromstring(settings).find(f"{_NAMESPACE}Machine")
+    except ElementTree.ParseError as error:
+        raise ValueError(f"its settings are damaged: {error}") from error
+    if machine is None or not (found := machine.get("uuid", "").strip("{}")):
+        raise ValueError("its settings hold no UUID")
+    return found
+
+
 def version(text: str) -> tuple[int, int, int] | None:
     """(7, 2, 22) of "7.2.22_Debianr175245"."""
     match = _VERSION.search(text)

@@ -37,7 +37,7 @@ PATIENCE = 20.0
 READ_PATIENCE = 2.0
 PAUSE = 0.2
 
-_READS = {"showvminfo", "list", "--version", "getextradata"}
+_READS = {"showvminfo", "list", "--version", "getextradata", "guestproperty"}
 _ERROR = re.compile(r"^VBoxManage(?:\.exe)?: error: (.*)$", re.MULTILINE)
 _CODE = re.compile(r"Details: code (\w+)")
 # A session that another command is about to close, and a VBoxSVC that comes or goes at this moment.

@@ -17,13 +17,19 @@ from machine.progress import Display
 @click.option("--dry-run", is_flag=True, help="Only say what would be taken over.")
 @click.option("-m", "--machine", "only", metavar="NAME", multiple=True, help="Only this one. May be repeated.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help='Print [{"name", "was", "driver", "error": text or null}].')
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='Print [{"name", "was", "driver", "note": text or null, "error": the same}].',
+)
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """Take over the machines of docker-machine, whose own files stay as they are.
 
     PATH is its store, ~/.docker/machine when it is left out. A machine must run, so that its SSH key can be pinned.
-    It keeps its certificates; one of VirtualBox or of a cloud is taken over as a host that SSH reaches (generic).
+    It keeps its certificates. One of VirtualBox can be started and stopped here, too, and stays there when it is
+    removed here; one of a cloud is taken over as a host that SSH reaches (generic).
     """
     from machine import docker_machine
 
@@ -37,15 +43,19 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
             if not isinstance(found, MachineError):
                 shown = display.of(name)
                 try:
+                    if found.note:
+                        shown.note(found.note)
                     if not dry_run:
                         docker_machine.take(found, shown)
                 except MachineError as cause:
                     error = cause
                 finally:
                     shown.done()
-                told.append({"name": name, "was": found.driver, "driver": found.machine.driver})
+                told.append(
+                    {"name": name, "was": found.driver, "driver": found.machine.driver, "note": found.note or None}
+                )
             else:
-                told.append({"name": name, "was": None, "driver": None})
+                told.append({"name": name, "was": None, "driver": None, "note": None})
             told[-1]["error"] = error.message if error else None
             if error:
                 failed = True

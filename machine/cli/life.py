@@ -10,7 +10,7 @@ import click
 
 from machine import store
 from machine.cli import names
-from machine.errors import NoSuchMachine, Usage
+from machine.errors import MachineError, NoSuchMachine, Usage
 from machine.progress import Display, Progress
 
 machines = click.argument("machines", metavar="[NAME]...", nargs=-1)
@@ -146,9 +146,25 @@ def _is_there(name: str, force: bool) -> bool:
     return there
 
 
+def _warnings(wanted: list[str]) -> list[str]:
+    adopted = [name for name in wanted if _is_adopted(name)]
+    lines = ["This deletes the virtual machines with all that is on their disks."] if len(adopted) < len(wanted) else []
+    return lines + [f"{name} is only forgotten here: what it stands for stays as it is." for name in adopted]
+
+
+def _is_adopted(name: str) -> bool:
+    from machine import registry
+
+    try:
+        return registry.load(store.load(name).driver).adopts
+    except MachineError:
+        return False
+
+
 def _confirmed(wanted: list[str]) -> bool:
     print(f"About to remove {', '.join(wanted)}")
-    print("WARNING: This deletes the virtual machines with all that is on their disks.")
+    for line in _warnings(wanted):
+        print(f"WARNING: {line}")
     if not sys.stdin.isatty():
         raise Usage(
             "there is no terminal to ask on", hint=f"to remove without a question: machine rm -y {' '.join(wanted)}"

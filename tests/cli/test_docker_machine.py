@@ -6,13 +6,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_vboxmanage import UUID, Scripted, info, refused
 from real_sshd import USER, Server
 
-from machine import docker_machine, keys, store, x509
+from machine import certs, docker, docker_machine, doctor, inside, keys, lifecycle, orphans, run, ssh, store, x509
 
 Invoke = Callable[..., Any]
 
@@ -101,13 +103,115 @@ def test_a_second_time_takes_what_is_new(invoke: Invoke, old: Path) -> None:
     assert store.names() == ["far", "url"]
 
 
-def test_one_of_virtualbox_is_reached_by_its_own_address(invoke: Invoke, old: Path) -> None:
+def test_one_of_virtualbox_is_reached_by_its_own_address(invoke: Invoke, old: Path, vboxmanage: Scripted) -> None:
     put(old, "vm", "virtualbox", {"IPAddress": "192.168.99.100", "SSHUser": "docker", "SSHPort": 40123})
     found = dict(docker_machine.find(old))["vm"]
     assert isinstance(found, docker_machine.Found)
     assert (found.address.url, found.address.ssh_port) == ("tcp://192.168.99.100:2376", 22)
     assert "vm (virtualbox): would be taken over as generic" in invoke("import-docker-machine", "--dry-run").lines
     assert store.names() == []
+
+
+@pytest.fixture
+def vboxmanage(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    """A VirtualBox that knows of no machine."""
+    scripted = Scripted()
+    scripted.answer("showvminfo", refused("Could not find a registered machine", "VBOX_E_OBJECT_NOT_FOUND"))
+    for module in (docker_machine, doctor, lifecycle, orphans, run):
+        monkeypatch.setattr(module, "run", scripted)
+    monkeypatch.setattr("machine.drivers.virtualbox.vboxmanage.find", lambda: "VBoxManage")
+    return scripted
+
+
+@pytest.fixture
+def vm(old: Path, vboxmanage: Scripted, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the machine vm of VirtualBox, which runs. Nothing listens at its address: that is pretended."""
+    put(
+        old, "vm", "virtualbox", {"IPAddress": "192.168.99.100", "SSHUser": "docker", "SSHPort": 40123, "UIType": "sdl"}
+    )
+    settings = old / "machines" / "vm" / "vm" / "vm.vbox"
+    settings.parent.mkdir()
+    settings.write_text(f'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{UUID}}}"/></VirtualBox>')
+    vboxmanage.answer("showvminfo", info("running", config=str(settings)))
+    monkeypatch.setattr(docker_machine.adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    for module, name in ((docker, "ping"), (ssh, "ready")):
+        monkeypatch.setattr(module, name, lambda *_, **__: True)
+    return settings.parent
+
+
+def test_one_of_virtualbox_can_be_switched_on_and_off(invoke: Invoke, vm: Path, vboxmanage: Scripted) -> None:
+    before = fingerprint(vm.parent)
+    config = str(vm / "vm.vbox")
+    ended = invoke("import-docker-machine", "-m", "vm")
+    assert (ended.out, ended.err) == ("vm (virtualbox): taken over as virtualbox-adopted\n", "")
+    made = store.load("vm")
+    assert (made.uuid, made.ssh_user, made.options["ui_type"]) == (UUID, "docker", "headless")
+    assert invoke("status", "vm").out == "Running\n"
+    assert invoke("url", "vm").out == "tcp://192.168.99.100:2376\n"
+    off = info("poweroff", config=config)
+    vboxmanage.answer("showvminfo", info("running", config=config), info("running", config=config), off)
+    assert invoke("stop", "vm").out == 'Machine "vm" was stopped.\n'
+    assert vboxmanage.said("controlvm") == [["controlvm", UUID, "acpipowerbutton"]]
+    assert invoke("start", "vm").out == 'Machine "vm" was started.\n'
+    assert vboxmanage.said("startvm") == [["startvm", UUID, "--type", "headless"]]
+    assert (store.home("vm").server_cert.read_text(), store.home("vm").known_hosts.read_text()) == ("server", "pinned")
+    assert fingerprint(vm.parent) == before
+
+
+def test_rm_leaves_the_original_and_says_so(invoke: Invoke, vm: Path, vboxmanage: Scripted) -> None:
+    before = fingerprint(vm.parent)
+    invoke("import-docker-machine", "-q", "-m", "vm")
+    asked = invoke("rm", "vm")
+    assert "WARNING: vm is only forgotten here: what it stands for stays as it is.\n" in asked.out
+    assert "deletes the virtual machines" not in asked.out
+    vboxmanage.calls.clear()
+    ended = invoke("rm", "-y", "vm")
+    assert "vm: note: its virtual machine isn't ours and stays in VirtualBox as it is" in ended.err
+    assert store.names() == []
+    assert vboxmanage.calls == []
+    invoke("import-docker-machine", "-q", "-m", "vm")
+    store.home("vm").config.write_text("{")
+    invoke("rm", "-f", "vm")
+    assert not vboxmanage.said("unregistervm")
+    assert fingerprint(vm.parent) == before
+
+
+def test_its_certificates_are_not_ours(invoke: Invoke, vm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    invoke("import-docker-machine", "-q", "-m", "vm")
+    monkeypatch.setattr(docker, "version", lambda *_, **__: "19.03")
+    monkeypatch.setattr(inside, "look", lambda *_: iter(()))
+    said = json.loads(invoke("doctor", "--repair", "--json").out)
+    assert [one["text"] for one in said if one["check"] == "vm"] == [
+        "Docker 19.03 answers on tcp://192.168.99.100:2376"
+    ]
+    assert not [one for one in said if one["check"] == "certificates" and one["level"] != "ok"]
+    invoke("regenerate-certs", "-f", "vm")
+    assert store.home("vm").server_cert.read_text() == "server"
+    shutil.copy(store.home("vm").ca, store.home("vm").cert)
+    soon = datetime.now(UTC) + timedelta(days=3, hours=1)
+    monkeypatch.setattr(certs, "ends", lambda path: soon if path == store.home("vm").cert else None)
+    (told,) = [one for one in json.loads(invoke("doctor", "--json").out) if one["check"] == "certificates"]
+    assert told["hint"] == "renew it where it was made, and take the machine over again"
+
+
+@pytest.mark.parametrize("how", ["no VBoxManage", "no VM"])
+def test_one_whose_vm_is_gone_is_a_host(
+    invoke: Invoke, vm: Path, vboxmanage: Scripted, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "no VM":
+        vboxmanage.answer("showvminfo", refused("Could not find a registered machine", "VBOX_E_OBJECT_NOT_FOUND"))
+        why = "VirtualBox doesn't know its virtual machine any more"
+    else:
+        monkeypatch.setattr("machine.drivers.virtualbox.vboxmanage.find", lambda: None)
+        why = "VBoxManage was not found"
+    for words in (["--dry-run"], []):
+        ended = invoke("import-docker-machine", "-m", "vm", *words)
+        assert f"vm: note: {why}: it can't be started or stopped from here" in ended.err
+        assert ended.out.endswith("taken over as generic\n")
+    assert store.load("vm").driver == "generic"
+    invoke("rm", "-y", "vm")
+    (told,) = json.loads(invoke("import-docker-machine", "-m", "vm", "--json").out)
+    assert told["note"].startswith(why)
 
 
 def test_one_that_does_not_run_or_is_damaged_hides_no_other(invoke: Invoke, old: Path) -> None:

@@ -14,11 +14,12 @@ from machine.drivers.virtualbox import VirtualBox, parse
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed
 from virtualbox_rig import Rig, rig
 
-from machine import lifecycle, paths, spec, store
+from machine import docker_machine, lifecycle, paths, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed
 from machine.paths import Home
+from machine.progress import Silent
 from machine.run import Completed, run
 from machine.spec import Address, Machine, Option
 
@@ -374,6 +375,53 @@ def test_doctor_finds_and_clears_one_whose_folder_was_removed(rig: Rig, make: Ma
     assert found["repaired"]
     assert rig.leftovers() == []
     assert orphans() == []
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()  # for its store
+    folder = paths.store() / "docker" / "machine"
+    theirs = folder / "machines" / "old"
+    rig("createvm", "--name", "old", "--basefolder", theirs, "--ostype", "Linux26_64", "--register")
+    rig("createvm", "--name", "old", "--basefolder", rig.share / "another", "--register")
+    rig("modifyvm", theirs / "old" / "old.vbox", "--natpf1", "ssh,tcp,127.0.0.1,40123,,22")
+    told = {"IPAddress": "192.168.99.100", "SSHUser": "docker", "SSHPort": 40123}
+    config = {"DriverName": "virtualbox", "Name": "old", "Driver": told}
+    (theirs / "config.json").write_text(json.dumps(config))
+    before = rig("list", "vms")
+    settings = (theirs / "old" / "old.vbox").read_bytes()
+
+    (found,) = [found for _, found in docker_machine.find(folder)]
+    assert isinstance(found, docker_machine.Found)
+    assert (found.machine.driver, found.note) == ("virtualbox-adopted", "")
+    # Nothing listens at its address.
+    monkeypatch.setattr(docker_machine.adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    docker_machine.take(found, Silent())
+    machine, home = store.load("old"), store.home("old")
+    adopted = lifecycle.driver(machine, home)
+    assert adopted.state() is State.STOPPED
+    assert adopted.address() == Address("192.168.99.100", 2376, 22)
+    assert adopted.warnings() == []
+    progress = Noting()
+    lifecycle.remove("old", progress)
+    assert "stays in VirtualBox as it is" in progress.notes[0]
+    assert store.names() == []
+    assert rig("list", "vms") == before
+    assert (theirs / "old" / "old.vbox").read_bytes() == settings
+
+    rig("unregistervm", machine.uuid, "--delete")
+    (found,) = [found for _, found in docker_machine.find(folder)]
+    assert isinstance(found, docker_machine.Found)
+    assert found.machine.driver == "generic"
+    assert "its virtual machine isn't there" in found.note
+    rig("unregistervm", "old", "--delete")
 
 
 def test_a_disk_that_is_full(make: Make) -> None:
