@@ -23,6 +23,8 @@ PRESS_AGAIN = 10.0
 # A hypervisor on a busy host may not answer for a while.
 SILENCE = 20.0
 CONSOLE_LINES = 15
+# So many logins are tried without asking first whether there is an SSH server, which costs half as much.
+LOGINS = 5
 
 
 def driver(machine: Machine, home: Home) -> Driver:
@@ -91,7 +93,7 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
     address = backend.address()
 
     began = well = time.monotonic()
-    expected = True  # sshd is up long before Docker
+    logins = 0
 
     def answers() -> bool:
         nonlocal well
@@ -106,10 +108,11 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
         return False
 
     def lets_in() -> bool:
-        nonlocal expected
+        nonlocal logins
         timeout = max(10, (time.monotonic() - began) / 10)
-        first, expected = expected, False
-        return ssh.ready(home, address, machine.ssh_user, timeout, expected=first)
+        logins += 1
+        # sshd is up long before Docker; in a clone it is away for a moment, when it takes its new key.
+        return ssh.ready(home, address, machine.ssh_user, timeout, expected=logins <= LOGINS)
 
     # A login costs an emulated processor a second: it goes on beside Docker's first answer where both are up already,
     # and a guest that boots isn't bothered with it before its Docker is up.
@@ -129,9 +132,9 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
 
 
 class _Early(threading.Thread):
-    """A probe that is tried once while something else is awaited. Nobody waits for its end when that fails."""
+    """A probe that is tried a few times while something else is awaited. When that fails, nobody waits for its end."""
 
-    # Seconds; Ctrl-C isn't heard for longer.
+    # Seconds, between two tries; and so long Ctrl-C isn't heard.
     _MOMENT = 0.1
 
     def __init__(self, probe: Callable[[], bool]) -> None:
@@ -142,8 +145,12 @@ class _Early(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with contextlib.suppress(MachineError):  # the next try tells
-            self._result = self._probe()
+        for _ in range(LOGINS):
+            with contextlib.suppress(MachineError):  # the next try tells
+                self._result = self._probe()
+            if self._result:
+                return
+            time.sleep(self._MOMENT)
 
     def pending(self) -> bool:
         """Whether its result was not yet heard."""
