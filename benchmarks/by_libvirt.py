@@ -25,7 +25,7 @@ def measure(report: Report) -> None:
         try:
             _compare(report, uri, host)
         except pytest.skip.Exception as reason:
-            print(f"  {uri}: {reason}", file=sys.stderr)
+            report.note(f"{uri}: left out: {reason}")
 
 
 def _compare(report: Report, uri: str, host: Callable[[Path], AbstractContextManager[LibvirtPlace]]) -> None:

@@ -34,14 +34,21 @@ class Figure:
 
 @dataclass
 class Report:
+    """notes: what a reader must know besides the figures, a line each."""
+
     title: str
     figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, what: str, values: Sequence[float], command: str, *, unit: str = "s", goal: str = "") -> Figure:
         figure = Figure(what, unit, list(values), command, goal)
         self.figures.append(figure)
         print(f"  {what}: {figure.median:.3g} {unit} (of {len(figure.values)})", file=sys.stderr, flush=True)
         return figure
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+        print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def run(argv: Sequence[str | Path], **environment: str) -> str:
