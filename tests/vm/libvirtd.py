@@ -1,4 +1,4 @@
-"""A libvirtd for the tests, which nobody else's libvirtd notices: `python libvirtd.py FOLDER system|session`.
+"""A libvirtd for the tests, which nobody else's libvirtd notices: `python libvirtd.py FOLDER system|session [kvm]`.
 
 system: meant to be started in a network namespace. Its files lie in FOLDER, mounted over libvirt's own places in a
 private mount namespace; who wants to speak to it enters both namespaces.
@@ -6,7 +6,7 @@ session: an ordinary user's, with the XDG folders in FOLDER. Root has no session
 
 This process is the reaper of all that libvirtd starts. Where process 1 reaps late, libvirtd waits for its dead QEMU
 probes, and `define` took 76 s. /dev/kvm is left out of the private /dev: libvirtd asks QEMU again and again for its
-capabilities where it sees one that doesn't work.
+capabilities where it sees one that doesn't work. With the word kvm it stays: who knows that it works says so.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ LIBVIRTD_CONF = 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n'
 DEADLINE = 60
 
 
-def main(folder: Path, mode: str) -> None:
+def main(folder: Path, mode: str, kvm: str = "") -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # SIGTERM ends the loop below by an exception.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    socket = _system(folder) if mode == "system" else _session(folder)
+    socket = _system(folder, hide_kvm=not kvm) if mode == "system" else _session(folder)
     try:
         _start(["virtlogd"], folder)
         _start(["libvirtd"], folder)
@@ -49,13 +49,14 @@ def main(folder: Path, mode: str) -> None:
         _end_all()
 
 
-def _system(folder: Path) -> Path:
+def _system(folder: Path, *, hide_kvm: bool) -> Path:
     for name, place in PLACES.items():
         (folder / name).mkdir(exist_ok=True)
         Path(place).mkdir(exist_ok=True, parents=True)
         _mount("--bind", folder / name, place)
     _mount("-t", "tmpfs", "tmpfs", "/run")
-    _hide_kvm(folder)
+    if hide_kvm:
+        _hide_kvm(folder)
     Path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF)
     Path("/etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF)
     return Path("/run/libvirt/libvirt-sock")
@@ -129,4 +130,4 @@ def _children() -> list[int]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

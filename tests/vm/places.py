@@ -89,8 +89,11 @@ def qemu(images: Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def libvirt_system(images: Path) -> Iterator[LibvirtPlace]:
-    """libvirtd as root, in a network namespace, with machines that have addresses on a network there."""
+def libvirt_system(images: Path, *, kvm: bool = False) -> Iterator[LibvirtPlace]:
+    """libvirtd as root, in a network namespace, with machines that have addresses on a network there.
+
+    kvm: whether what runs there sees /dev/kvm, which must work then.
+    """
     _need("libvirtd", "virtlogd", "virsh", "ip", "dnsmasq", "nsenter")
     if os.geteuid() != 0:
         pytest.skip("a network namespace can be made by root only")
@@ -98,7 +101,7 @@ def libvirt_system(images: Path) -> Iterator[LibvirtPlace]:
         _folder() as folder,
         _folder() as store,
         network_namespace() as namespace,
-        supervised(folder / "libvirt", "system", ("ip", "netns", "exec", namespace)) as pid,
+        supervised(folder / "libvirt", "system", ("ip", "netns", "exec", namespace), kvm=kvm) as pid,
     ):
         yield LibvirtPlace(images, store, ("nsenter", f"--target={pid}", "--mount", "--net", "--"))
 
@@ -193,13 +196,12 @@ def network_namespace() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def supervised(folder: Path, mode: str, enter: tuple[str, ...] = ()) -> Iterator[int]:
+def supervised(folder: Path, mode: str, enter: tuple[str, ...] = (), *, kvm: bool = False) -> Iterator[int]:
     """libvirtd with its files in the folder; yields the process whose namespaces it lives in."""
     folder.mkdir()
+    command = [*enter, sys.executable, SUPERVISOR, folder, mode, *(["kvm"] if kvm else [])]
     with (folder / "supervisor.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*enter, sys.executable, SUPERVISOR, folder, mode], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         until(lambda: (folder / "ready").exists() or process.poll() is not None, "libvirtd", timeout=90)
         assert process.poll() is None, (folder / "supervisor.log").read_text()
