@@ -1,6 +1,6 @@
 """make bench: measure, and write RESULTS.md (and the plots).
 
-python benchmarks/run.py [cli] [machines] [libvirt] [many]: only these parts; what RESULTS.md says of the others
+python benchmarks/run.py [cli] [machines] [libvirt] [peers] [many]: only these parts; what RESULTS.md says of the others
 stays. Each machine lies in a store of its own, which goes with the benchmark; the image is the one in the user's cache.
 """
 
@@ -16,6 +16,7 @@ import by_libvirt
 import cli
 import machines
 import many
+import peers
 import plot
 import results
 from measure import Report, host
@@ -27,6 +28,7 @@ PARTS = {
     "cli": cli.measure,
     "machines": machines.measure,
     "libvirt": by_libvirt.measure,
+    "peers": peers.measure,
     "many": many.measure,
 }
 
