@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import pytest
 
 from machine import spec
 from machine.spec import Address, Machine
+
+# Whoever starts the tests in the background of a script has Ctrl-C ignored, also in what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAKES = Path(__file__).parent / "fakes"
 _FOREIGN = ("DOCKER_", "MACHINE_", "COMPOSE_")
