@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import engine, images, lifecycle, loopback, paths, registry, resources, spec, store
+from machine import engine, images, lifecycle, loopback, ownership, paths, registry, resources, spec, store
 from machine.driver import Driver, Machine
 from machine.errors import CheckFailed, MachineExists
 from machine.paths import Home, Image
@@ -23,6 +23,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     others.
     """
     spec.check_name(asked.name)
+    ownership.check_store()
     if store.exists(asked.name):
         raise MachineExists(asked.name)
     check(asked, progress)

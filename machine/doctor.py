@@ -8,61 +8,72 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
 
-from machine import certs, contexts, docker, images, inside, orphans, paths, probe, registry, renewal, ssh_config, store
+from machine import (
+    certs,
+    contexts,
+    docker,
+    images,
+    inside,
+    orphans,
+    ownership,
+    paths,
+    probe,
+    registry,
+    renewal,
+    ssh_config,
+    storage,
+    store,
+)
 from machine.driver import Driver, Machine, State
 from machine.errors import MachineError, NoSuchImage
+from machine.findings import Finding, Level
 from machine.paths import Home, Image
 from machine.progress import Silent
-from machine.resources import human
 from machine.run import run, which
 from machine.spec import Address
 
-# Free space in the store's file system, in MiB, below which a machine's disk can't grow much further.
-FREE_MIB = 2048
 # Seconds for a hypervisor, or an engine, to answer.
 TIMEOUT = 10.0
 # The same for all that a hypervisor has: VBoxManage now and then takes 10 s more than it should.
 ORPHANS_TIMEOUT = 30.0
 
 
-class Level(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """check: what was looked at, or a machine's name. hint: what mends it, as a rule a command."""
-
-    check: str
-    level: Level
-    text: str
-    hint: str = ""
-    repair: Callable[[], None] | None = None
-
-
 def examine(default_driver: str) -> Iterator[Finding]:
     """All findings, as they are made. default_driver: what `create` takes when none is asked for."""
-    machines = {name: _loaded(name) for name in store.names()}
+    machines = {name: _loaded(name) for name in _names()}
+    used = {machine.driver for machine in machines.values() if machine}
     yield from tools()
-    yield from drivers(default_driver, {machine.driver for machine in machines.values() if machine})
-    yield from cached_images(machines)
-    yield from the_store(machines)
-    yield from space()
-    yield from certificates(machines)
-    yield from left_over()
-    yield from client()
-    for name, machine in machines.items():
-        if machine:
-            yield from one_machine(machine, store.home(name))
+    yield from drivers(default_driver, used)
+    for check, findings in (
+        ("images", cached_images(machines)),
+        ("store", storage.the_store({name for name, machine in machines.items() if machine is None})),
+        ("space", storage.space()),
+        ("certificates", certificates(machines)),
+        ("orphans", left_over()),
+        ("client", client()),
+        *((name, one_machine(machine, store.home(name))) for name, machine in machines.items() if machine),
+    ):
+        yield from _whole(check, findings)
+
+
+def _names() -> list[str]:
+    try:
+        return store.names()
+    except OSError:  # `the_store` says why
+        return []
+
+
+def _whole(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """A check that breaks is a finding, and no check's end is that of the others."""
+    try:
+        yield from findings
+    except OSError as error:
+        known = ownership.explained(error)
+        yield Finding(check, Level.ERROR, known.message, known.hint)
+    except MachineError as error:
+        yield Finding(check, Level.ERROR, error.message, error.hint)
 
 
 def tools() -> Iterator[Finding]:
@@ -109,33 +120,6 @@ def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
         except MachineError as error:
             text = f"{error.message}{f', and the machine {name} boots it' if name else ''}"
             yield Finding("images", Level.ERROR, text, error.hint)
-
-
-def the_store(machines: dict[str, Machine | None]) -> Iterator[Finding]:
-    folder = paths.store()
-    bad = [name for name, machine in machines.items() if machine is None]
-    for name in bad:
-        try:
-            store.load(name)
-        except MachineError as error:
-            yield Finding("store", Level.ERROR, error.message, error.hint)
-    exposed = [path for path in _private(folder) if path.stat().st_mode & 0o077] if os.name == "posix" else []
-    for path in exposed:
-        yield Finding("store", Level.ERROR, f"others can read {path}", f"chmod go= {path}", _closing(path))
-    if not bad and not exposed:
-        yield Finding("store", Level.OK, f"{folder} is in order")
-
-
-def space() -> Iterator[Finding]:
-    folder = paths.store()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free >> 20
-    if free < FREE_MIB:
-        hint = "make room there, or remove images that nothing boots: machine iso ls, machine iso rm"
-        yield Finding("space", Level.WARNING, f"only {human(free)} are free in {folder}", hint)
-    else:
-        yield Finding("space", Level.OK, f"{human(free)} are free in {folder}")
 
 
 def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:
@@ -250,20 +234,8 @@ def _stale(machine: Machine, home: Home, address: Address) -> Iterator[Finding]:
         yield Finding(machine.name, Level.WARNING, text, hint, lambda: ssh_config.write(machine, home, address))
 
 
-def _private(folder: Path) -> Iterator[Path]:
-    """The store's folder and what holds secrets in it."""
-    candidates = [folder, *folder.glob("certs/*key.pem"), *folder.glob("machines/*")]
-    for home in map(Home, folder.glob("machines/*")):
-        candidates += [home.key, home.server_key, home.ssh_key, home.host_key, home.seed]
-    return (path for path in candidates if path.exists() and not path.is_symlink())
-
-
 def _renewing(name: str) -> Callable[[], None]:
     return lambda: renewal.renew(name, Silent())
-
-
-def _closing(path: Path) -> Callable[[], None]:
-    return lambda: path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
 
 
 def _loaded(name: str) -> Machine | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from machine import files, paths
+from machine import files, ownership, paths
 from machine.errors import ImageCorrupt, MachineError, NoSuchImage
 from machine.paths import Image
 
@@ -81,20 +81,22 @@ def _lock() -> Iterator[None]:
 
 
 def current(name: str) -> Image:
-    """The newest image of that name. Raises NoSuchImage."""
+    """The newest image of that name. Raises NoSuchImage, MachineError for a cache that we can't read."""
     try:
-        return Image((paths.images() / name).read_text().strip())
-    except OSError as error:
+        return Image((paths.images() / name).read_text(encoding="utf-8").strip())
+    except (FileNotFoundError, UnicodeDecodeError) as error:
         hint = "build it: machine iso build" if name == "machineos" else "see which there are: machine iso ls"
         raise NoSuchImage(f'there is no image "{name}" in the cache', hint=hint) from error
+    except OSError as error:
+        raise ownership.explained(error) from error
 
 
 def verify(image: Image) -> None:
     """Raise NoSuchImage when it isn't in the cache, ImageCorrupt when it isn't what it was."""
-    if not image.file.exists():
+    if not paths.is_there(image.file):
         raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
     for path, wanted in {image.file: image.digest, **_boot_sums(image)}.items():
-        if not path.exists() or digest(path) != wanted:
+        if not paths.is_there(path) or digest(path) != wanted:
             raise ImageCorrupt(
                 f"{path} is damaged: it isn't what was taken into the cache",
                 hint=f"remove it and build it again: machine iso rm {image.digest[:12]} && machine iso build",
@@ -104,7 +106,7 @@ def verify(image: Image) -> None:
 def _boot_sums(image: Image) -> dict[Path, str]:
     """What is booted directly was taken out of the image, and isn't under its digest."""
     try:
-        sums = json.loads((image.folder / SUMS).read_text())
+        sums = json.loads((image.folder / SUMS).read_text(encoding="utf-8"))
         return {image.folder / name: str(wanted) for name, wanted in sums.items()}
     except FileNotFoundError:
         return {}  # from before there were any
@@ -121,10 +123,15 @@ def cached() -> Iterator[About]:
     """Every image of the cache, in the order of its age, oldest first."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for folder in paths.images().glob("[!.]*"):
+        for folder in paths.images().iterdir():
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append(About(**json.loads((folder / "image.json").read_text())))
+                if not folder.name.startswith("."):
+                    found.append(_about(Image(folder.name)))
     return iter(sorted(found, key=lambda about: about.created))
+
+
+def _about(image: Image) -> About:
+    return About(**json.loads(image.about.read_text(encoding="utf-8")))
 
 
 def find(text: str) -> About:
@@ -147,7 +154,7 @@ def remove(about: About) -> None:
     shutil.rmtree(Image(about.digest).folder)
     name = paths.images() / about.name
     with contextlib.suppress(OSError):
-        if name.read_text().strip() == about.digest:
+        if name.read_text(encoding="utf-8").strip() == about.digest:
             name.unlink()
 
 

@@ -217,7 +217,7 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
     force: also when its machine.json can't be read, or its driver fails; a note tells what may be left of it then.
     """
     try:
-        machine = store.load(name) if store.home(name).config.exists() else None
+        machine = store.load(name) if store.exists(name) else None
     except MachineError:
         if not force:
             raise

@@ -124,12 +124,12 @@ def _home(name: str) -> Home:
 
 
 def _has_folder(name: str) -> bool:
-    return spec.NAME.fullmatch(name) is not None and _home(name).folder.exists()
+    return spec.NAME.fullmatch(name) is not None and paths.is_there(_home(name).folder)
 
 
 def _has_record(name: str) -> bool:
     home = _home(name)
-    return home.config.exists() or home.creating.exists()
+    return paths.is_there(home.config) or paths.is_there(home.creating)
 
 
 def _works_for(command: list[str]) -> str:

@@ -5,20 +5,72 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from machine.errors import MachineError
+
 STORE_VARIABLE = "MACHINE_STORAGE_PATH"
 IMAGES_VARIABLE = "MACHINE_IMAGES_PATH"
 
 
 def store() -> Path:
-    """The store's folder: $MACHINE_STORAGE_PATH, else ~/.machine."""
+    """The store's folder: $MACHINE_STORAGE_PATH, else ~/.machine. Raises MachineError as `user_home` does."""
     chosen = os.environ.get(STORE_VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".machine"
+    return expanded(chosen).absolute() if chosen else user_home() / ".machine"
 
 
 def images() -> Path:
     """The cache of images: $MACHINE_IMAGES_PATH, which several stores may share, else the store's own."""
     chosen = os.environ.get(IMAGES_VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else store() / "images"
+    return expanded(chosen).absolute() if chosen else store() / "images"
+
+
+def user_home() -> Path:
+    """The user's home folder: $HOME (Windows: %USERPROFILE%), and where that is empty what the system knows.
+
+    A relative $HOME counts as empty, because it is another folder for each command. Raises MachineError for a user
+    whom the system doesn't know either, as in a container that runs under a number.
+    """
+    if os.name == "posix":
+        return _posix_home()
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise _homeless(str(error)) from error
+
+
+def _posix_home() -> Path:
+    if (home := Path(os.environ.get("HOME", ""))).is_absolute():
+        return home
+    import pwd
+
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError as error:
+        raise _homeless(f"$HOME is no absolute path, and the system knows no user {os.getuid()}") from error
+
+
+def _homeless(why: str) -> MachineError:
+    return MachineError(f"you have no home folder: {why}", hint=f"export {STORE_VARIABLE}=/var/tmp/machine")
+
+
+def expanded(text: str) -> Path:
+    """The path with the home folder in place of ~ or ~USER. Raises MachineError for a user who isn't known."""
+    if text == "~" or text.startswith(("~/", f"~{os.sep}")):
+        return user_home() / text[2:]
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise MachineError(f"{text}: there is no such user", hint=f"write ./{text} for a file of that name") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether the path exists. One that we may not look at counts as there: nothing may take its place."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 class Image:

@@ -50,10 +50,13 @@ def home(name: str) -> Home:
 
 
 def names() -> list[str]:
-    """The machines of the store, in natural order (a2 before a10); those being created are not among them."""
+    """The machines of the store, in natural order (a2 before a10); those being created are not among them.
+
+    A folder that we can't look into is: it may be a machine, and `load` says what is wrong with it.
+    """
     try:
         with os.scandir(folder()) as entries:
-            found = [entry.name for entry in entries if Path(entry.path, "machine.json").exists()]
+            found = [entry.name for entry in entries if paths.is_there(Path(entry.path, "machine.json"))]
     except FileNotFoundError:
         return []
     return sorted(found, key=natural)
@@ -75,7 +78,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def exists(name: str) -> bool:
-    return home(name).config.exists()
+    return paths.is_there(home(name).config)
 
 
 def load(name: str) -> Machine:
@@ -105,10 +108,14 @@ def _read(path: Path) -> Machine:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreDamaged(
-            f"{path} can't be read: {error}", hint=f"mend it, or remove the machine: machine rm -f {path.parent.name}"
-        ) from error
+    except OSError as error:
+        from machine import ownership
+
+        hint = ownership.remedy(path) or f"mend it, or remove the machine: machine rm -f {path.parent.name}"
+        raise StoreDamaged(f"{path} can't be read: {error.strerror or error}", hint=hint) from error
+    except UnicodeDecodeError as error:
+        hint = f"mend it, or remove the machine: machine rm -f {path.parent.name}"
+        raise StoreDamaged(f"{path} isn't UTF-8: {error}", hint=hint) from error
     return spec.loads(text, path)
 
 
@@ -173,7 +180,7 @@ def _begin(
     from machine import files
 
     with _store_lock():
-        if place.folder.exists():
+        if paths.is_there(place.folder):
             _refuse_or_sweep(place, undo)
         files.make_folder(place.folder)
         lock = _lock(place)
@@ -191,11 +198,11 @@ def _begin(
 def changing(name: str) -> Iterator[Machine]:
     """Hold the machine's lock while a verb changes it. Raises NoSuchMachine, StoreDamaged, MachineError when busy."""
     place = home(name)
-    if not place.config.exists():
+    if not paths.is_there(place.config):
         raise NoSuchMachine(name)
     lock = _lock(place)
     with _acquired(lock, name):
-        if not place.config.exists():
+        if not paths.is_there(place.config):
             _discard(place, lock)  # rm was quicker; the lock made the folder anew
             raise NoSuchMachine(name)
         yield load(name)
@@ -205,7 +212,7 @@ def changing(name: str) -> Iterator[Machine]:
 def removing(name: str, remove: Callable[[Home], None]) -> Iterator[None]:
     """Hold the lock, call remove for what lies outside the home, and then remove the home."""
     place = home(name)
-    if not place.folder.exists():
+    if not paths.is_there(place.folder):
         raise NoSuchMachine(name)
     lock = _lock(place)
     with _acquired(lock, name):
@@ -240,9 +247,12 @@ def has_unfinished_templates() -> bool:
 
 def _is_left_over(place: Home) -> bool:
     """Whether a folder looks as a create or rm leaves it when it is killed: nothing in it yet, or creating.json."""
-    if place.config.exists() and not place.name.startswith(TRASH):
+    is_trash = place.name.startswith(TRASH)
+    if not os.access(place.folder, os.R_OK | os.W_OK | os.X_OK):
+        return False  # somebody else's; its owner's commands clear it
+    if paths.is_there(place.config) and not is_trash:
         return False
-    if place.creating.exists() or place.name.startswith(TRASH):
+    if paths.is_there(place.creating) or is_trash:
         return True
     with contextlib.suppress(OSError), os.scandir(place.folder) as entries:
         unfinished = (place.lock.name, f".{place.creating.name}")

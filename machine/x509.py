@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from machine import ownership
 from machine.errors import MachineError
 
 CA_DAYS = 3650
@@ -75,6 +76,8 @@ def load(cert: Path, key: Path) -> Pair:
     certificate = read(cert)
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), None)
+    except PermissionError as error:
+        raise ownership.explained(error) from error
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise MachineError(f"{key} can't be used as a key: {error}", hint=REGENERATE) from error
     if not isinstance(private, Key):
@@ -87,6 +90,8 @@ def load(cert: Path, key: Path) -> Pair:
 def read(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
+    except PermissionError as error:
+        raise ownership.explained(error) from error
     except (OSError, ValueError) as error:
         raise MachineError(f"{path} can't be used as a certificate: {error}", hint=REGENERATE) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import import_module
@@ -148,7 +149,9 @@ def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
 
         run.debug = True
     if ctx.invoked_subcommand not in UNSWEPT:
-        _sweep()
+        _warn_root()
+        with contextlib.suppress(OSError):  # a store that can't be read: what needs it says so
+            _sweep()
 
 
 def main() -> NoReturn:
@@ -217,6 +220,17 @@ def _meant(typed: str) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+def _warn_root() -> None:
+    from machine import ownership
+
+    if warning := ownership.of_somebody_else():
+        print(f"warning: {warning}", file=sys.stderr)
+        print(
+            "Next: leave sudo out, or give root a store of its own: MACHINE_STORAGE_PATH=/root/.machine",
+            file=sys.stderr,
+        )
+
+
 def _sweep() -> None:
     """Clear what a killed create left behind; in the usual case that there is nothing, one look at each folder."""
     from machine import store
@@ -232,8 +246,6 @@ def _sweep() -> None:
 
 
 def _sweep_templates() -> None:
-    import contextlib
-
     from machine import paths, registry
 
     for driver in registry.names():

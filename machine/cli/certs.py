@@ -31,7 +31,9 @@ def regenerate_certs(
 
     if ca and machines:
         raise Usage("a new CA is for all machines", hint="machine regenerate-certs --ca")
-    wanted = [name for name in (store.names() if ca else names.several(machines)) if renewal.is_ours(store.load(name))]
+    wanted = [
+        name for name in (names.readable() if ca else names.several(machines)) if renewal.is_ours(store.load(name))
+    ]
     if not force and not _confirmed():
         return
     folder = paths.store() / "certs"
@@ -48,7 +50,7 @@ def regenerate_certs(
 
         code = names.each(wanted, one, as_json=as_json)
     if client_certs:
-        _share_client(set(store.names()) - set(wanted))
+        _share_client(set(names.readable()) - set(wanted))
     if as_json:
         print(json.dumps([_object(name) for name in wanted], indent=4))
     elif not quiet and not code:

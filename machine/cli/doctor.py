@@ -26,7 +26,8 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
     any more, it removes with its disk.
     """
     from machine.cli.create import default_driver
-    from machine.doctor import Level, examine
+    from machine.doctor import examine
+    from machine.findings import Level
 
     found = []
     failed = False

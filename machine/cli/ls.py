@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine import certs, compat, probe, store
+from machine.cli.report import explained
 from machine.errors import MachineError, Usage
 from machine.resources import human
 
@@ -143,6 +144,8 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
             row.docker = version(row.machine, home, driver.address(), timeout=left)
     except MachineError as error:
         row.error = error.message
+    except OSError as error:
+        row.error = explained(error).message
     except Exception as error:  # a driver of somebody else: its fault must not hide the other machines
         row.error = f"{type(error).__name__}: {error}"
     row.state = row.state or "Error"

@@ -32,6 +32,17 @@ def several(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(one(name) for name in names)) if names else [one(None)]
 
 
+def readable() -> list[str]:
+    """All machines of the store but those whose machine.json can't be read: each is told, and stops nobody."""
+    found = []
+    for name in store.names():
+        try:
+            found.append(store.load(name).name)
+        except MachineError as error:
+            report(error, name=name)
+    return found
+
+
 def each(names: Sequence[str], work: Callable[[str], None], *, as_json: bool = False) -> int:
     """Do the work for each name, several at once; returns the exit code. Errors of one don't stop the others."""
     from concurrent.futures import ThreadPoolExecutor

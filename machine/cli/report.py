@@ -30,5 +30,6 @@ def report(error: MachineError, *, name: str = "", as_json: bool = False) -> Non
 
 def explained(error: OSError) -> MachineError:
     """The error as ours: a full disk, a folder without permission."""
-    where = f": {error.filename}" if error.filename else ""
-    return MachineError(f"{error.strerror or error}{where}")
+    from machine import ownership
+
+    return ownership.explained(error)

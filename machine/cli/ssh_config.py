@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import probe, store
+from machine import probe
 from machine.cli import names
 from machine.errors import Usage
 
@@ -36,7 +36,7 @@ def ssh_config(machines: tuple[str, ...], install: bool, remove: bool, as_json: 
         done = config.uninstall()
         print(f"{config.user_file()} {'no longer includes' if done else 'does not include'} the machines")
         return
-    found = [probe.known(name) for name in (names.several(machines) if machines else store.names())]
+    found = [probe.known(name) for name in (names.several(machines) if machines else names.readable())]
     if install:
         for each in found:
             config.write(*each)

@@ -1,0 +1,113 @@
+"""Whose the files of the store are. A command that once ran as root (`sudo machine`, a container) leaves folders that
+their user can't enter: each is named with the command that gives it back, and the other machines go on working.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from machine import paths
+from machine.errors import CheckFailed, MachineError
+
+
+def explained(error: OSError) -> MachineError:
+    """The error as ours: a full disk, a file of somebody else with the command that gives it back."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    hint = remedy(Path(name)) if isinstance(error, PermissionError) and name else ""
+    return MachineError(f"{error.strerror or error}{f': {name}' if name else ''}", hint=hint)
+
+
+def remedy(path: Path) -> str:
+    """The command that lets us use a path of the store again; "" where there is none, or outside of the store."""
+    store = paths.store()
+    if path != store and store not in path.parents:
+        return ""
+    return next(filter(None, map(_command, _from(store, path))), "")
+
+
+def blocked(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What we can't use in a folder, itself included: (path, command that mends it). Nothing is said twice."""
+    if not os.path.lexists(folder):
+        return
+    if command := _command(folder):
+        yield folder, command
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from blocked(Path(entry.path))
+        elif command := _command(Path(entry.path)):
+            yield Path(entry.path), command
+
+
+def check_store() -> None:
+    """Raise CheckFailed when we can't use the folders that each new machine needs. Asks for a few files' rights."""
+    store = paths.store()
+    for path in (store, store / "machines", store / "certs", store / "certs" / "lock", store / "machines" / ".lock"):
+        if command := remedy(path):
+            raise CheckFailed(f"{path} isn't yours to use: {owner(path)}", hint=command)
+
+
+def of_somebody_else() -> str:
+    """A warning when root works in the store of somebody else, "" otherwise."""
+    if os.name != "posix" or os.geteuid() != 0:
+        return ""
+    folder = paths.store()
+    while not paths.is_there(folder):
+        folder = folder.parent
+    if (uid := folder.stat().st_uid) == 0:
+        return ""
+    return f"root works in the store of {_user(uid)}, {paths.store()}: {_user(uid)} can't use what is made there now"
+
+
+def owner(path: Path) -> str:
+    """Words for an error: whose the path is, or why that can't be told."""
+    try:
+        return f"it belongs to {_user(path.lstat().st_uid)}"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _from(root: Path, path: Path) -> Iterator[Path]:
+    """root, and each step from it down to path."""
+    yield root
+    for part in path.relative_to(root).parts:
+        root = root / part
+        yield root
+
+
+def _command(path: Path) -> str:
+    """What mends one path: it is somebody else's and closed to us, or ours without the rights of an owner."""
+    if os.name != "posix":
+        return ""
+    try:
+        found = path.lstat()
+    except OSError:
+        return ""
+    is_folder = stat.S_ISDIR(found.st_mode)
+    if not is_folder and not stat.S_ISREG(found.st_mode):
+        return ""
+    if found.st_uid != os.geteuid():
+        needed = os.R_OK | os.W_OK | (os.X_OK if is_folder else 0)
+        return "" if _may(path, needed) else f"sudo chown -R {_user(os.geteuid())} {shlex.quote(str(path))}"
+    needed = stat.S_IRWXU if is_folder else stat.S_IRUSR
+    # Root may all the same.
+    return "" if found.st_mode & needed == needed or os.geteuid() == 0 else f"chmod u+rwX {shlex.quote(str(path))}"
+
+
+def _may(path: Path, needed: int) -> bool:
+    return os.access(path, needed, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,73 @@
+"""What is wrong with the store's files: whose they are, who can read them, whether there is room."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from machine import ownership, paths, store
+from machine.errors import MachineError
+from machine.findings import Finding, Level
+from machine.paths import Home
+from machine.resources import human
+
+# Free space in the store's file system, in MiB, below which a machine's disk can't grow much further.
+FREE_MIB = 2048
+
+
+def the_store(bad: set[str]) -> Iterator[Finding]:
+    """bad: the machines whose machine.json can't be read."""
+    folder = paths.store()
+    closed = list(ownership.blocked(folder))
+    for path, command in closed:
+        text = f"{path} can't be used: {ownership.owner(path)}"
+        yield Finding("store", Level.ERROR, text, command, None if command.startswith("sudo") else _opening(path))
+    for name in sorted(bad):
+        try:
+            store.load(name)
+        except MachineError as error:
+            if error.hint not in {command for _, command in closed}:
+                yield Finding("store", Level.ERROR, error.message, error.hint)
+    exposed = [path for path in _private(folder) if path.stat().st_mode & 0o077] if os.name == "posix" else []
+    for path in exposed:
+        yield Finding("store", Level.ERROR, f"others can read {path}", f"chmod go= {path}", _closing(path))
+    if not bad and not exposed and not closed:
+        yield Finding("store", Level.OK, f"{folder} is in order")
+
+
+def space() -> Iterator[Finding]:
+    folder = paths.store()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free >> 20
+    if free < FREE_MIB:
+        hint = "make room there, or remove images that nothing boots: machine iso ls, machine iso rm"
+        yield Finding("space", Level.WARNING, f"only {human(free)} are free in {folder}", hint)
+    else:
+        yield Finding("space", Level.OK, f"{human(free)} are free in {folder}")
+
+
+def _private(folder: Path) -> Iterator[Path]:
+    """The store's folder and what holds secrets in it."""
+    candidates = [folder, *folder.glob("certs/*key.pem"), *folder.glob("machines/*")]
+    for home in map(Home, folder.glob("machines/*")):
+        candidates += [home.key, home.server_key, home.ssh_key, home.host_key, home.seed]
+    return (path for path in candidates if _is_seen(path) and not path.is_symlink())
+
+
+def _is_seen(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # `ownership.blocked` tells of it
+        return False
+
+
+def _closing(path: Path) -> Callable[[], None]:
+    return lambda: path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
+
+
+def _opening(path: Path) -> Callable[[], None]:
+    return lambda: path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o700 if path.is_dir() else 0o600))

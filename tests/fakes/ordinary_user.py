@@ -1,0 +1,98 @@
+"""The command line run by an ordinary user, where the tests themselves are run by root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FAKES, Outcome
+
+# Of nobody: a user without an entry in /etc/passwd, as in a container that is run under a number.
+USER = 54321
+DEADLINE = 60
+# In front of what the system has of the same packages.
+_SETUP = "import site, sys; sys.path.insert(1, {packages!r}); site.addsitedir({packages!r}); "
+_MAIN = _SETUP + "from machine.cli import main; main()"
+
+
+@cache
+def _interpreter() -> str | None:
+    """A Python that the user can run with our packages: root's own may lie in a folder that is closed to others."""
+    for python in (sys.executable, shutil.which("python3", path="/usr/bin")):
+        words = [
+            python,
+            "-c",
+            _SETUP.format(packages=_packages()) + "import machine.cli, filelock, psutil, machine.x509",
+        ]
+        try:
+            if python and not subprocess.run(words, **_identity(), capture_output=True, check=False).returncode:  # type: ignore[call-overload]
+                return python
+        except OSError:
+            continue
+    return None
+
+
+def _packages() -> str:
+    return sysconfig.get_path("purelib") if site.ENABLE_USER_SITE is not None else ""
+
+
+def _identity() -> dict[str, object]:
+    return {"user": USER, "group": USER, "extra_groups": [], "cwd": "/"}
+
+
+@pytest.fixture
+def user_home() -> Iterator[Path]:
+    """The home folder of the ordinary user; with a store in it that is his, too."""
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else")
+    # Not pytest's folder, which only root can enter.
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    folder.chmod(0o755)
+    home = folder / "home"
+    for path in (home, home / ".machine", home / ".machine" / "machines"):
+        path.mkdir(mode=0o700)
+        os.chown(path, USER, USER)
+    yield home
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def ordinary(user_home: Path) -> Callable[..., Outcome]:
+    """Run the command line as a user who isn't root: ordinary("ls", HOME="/nowhere")."""
+    if (python := _interpreter()) is None:
+        pytest.skip("no Python here that another user can run")
+
+    def call(*words: str | Path, **environment: str | None) -> Outcome:
+        base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FAKES), "HOME": str(user_home), "SHELL": "/bin/sh"}
+        known = {key: value for key, value in {**base, **environment}.items() if value is not None}
+        done = subprocess.run(  # type: ignore[call-overload]
+            [python, "-c", _MAIN.format(packages=_packages()), *map(str, words)],
+            env=known,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            **_identity(),
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+def give(*paths: Path, uid: int = USER) -> None:
+    """Make the paths, and all that lies in them, the user's."""
+    for path in paths:
+        for each in (path, *path.rglob("*")):
+            os.chown(each, uid, uid)
