@@ -12,6 +12,7 @@
     ├── ImageCorrupt
     ├── NoSuchImage
     ├── SSHFailed
+    │   └── SSHTimeout              also a WaitTimeout
     ├── DockerFailed
     ├── DriverFailed
     └── WaitTimeout
@@ -118,3 +119,7 @@ class WaitTimeout(MachineError):
     def __init__(self, what: str, timeout: float, *, hint: str = "", details: str = "") -> None:
         super().__init__(f"timed out after {timeout:.0f} s waiting for {what}", hint=hint, details=details)
         self.what = what
+
+
+class SSHTimeout(WaitTimeout, SSHFailed):
+    """A command on a machine, or the way to it, took too long."""

@@ -1,9 +1,16 @@
-"""SSH without OpenSSH: paramiko. Imported by `ssh` only when it is needed (98 ms)."""
+"""SSH without OpenSSH: paramiko. Imported by `ssh` only when it is needed (98 ms).
+
+paramiko raises whatever its thread stumbled on (struct.error, UnicodeDecodeError, EOFError where a server talks
+nonsense), logs it with a traceback, and waits without a deadline for the answers to some requests. Here each of these
+becomes an SSHFailed, in time.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -12,11 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 import paramiko
 
 from machine import terminal
-from machine.errors import SSHFailed, WaitTimeout
+from machine.errors import SSHFailed
 from machine.paths import Home
 from machine.run import Completed
 from machine.spec import Address
-from machine.ssh import CONNECT_TIMEOUT, NO_CONNECTION, failed
+from machine.ssh import ALIVE_INTERVAL, ALIVE_TIMEOUT, CONNECT_TIMEOUT, NO_CONNECTION
+from machine.ssh_errors import broken, failed, timed_out
 
 _CHUNK = 32768
 # Seconds. The window's size is looked at so often, which needs no signal and so works on Windows too.
@@ -24,52 +32,165 @@ _RESIZE_INTERVAL = 0.25
 # What paramiko raises when the other end closes while we send.
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
 
+# Without a handler, logging prints paramiko's tracebacks on stderr.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
 
 def run(
-    home: Home,
-    address: Address,
-    user: str,
-    command: Sequence[str],
-    *,
-    input: bytes | None = None,
-    timeout: float | None = None,
+    home: Home, address: Address, user: str, command: Sequence[str], *, input: bytes | None = None, timeout: float
 ) -> Completed:
-    """Run a command to its end; raises SSHFailed, and WaitTimeout after timeout seconds."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    """Run a command to its end. timeout in seconds, for all of it. Raises SSHFailed, SSHTimeout."""
+    deadline = time.monotonic() + timeout
+
+    def left() -> float:
+        return max(0.0, deadline - time.monotonic())
+
     out, err = bytearray(), bytearray()
-    with _connected(home, address, user) as client:
-        channel = _session(client, home, address)
-        channel.exec_command(" ".join(command))
+    with _session(home, address, user, command, left=left) as channel:
         pumps = [_pump(channel.recv, out.extend), _pump(channel.recv_stderr, err.extend)]
         _start(lambda: _send(channel, input or b""))
         for pump in pumps:
-            pump.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if pump.is_alive():
-                raise WaitTimeout(f"{command[0]} to end", timeout or 0)
-        code = _exit_code(channel)
-    if code == NO_CONNECTION and not err:
-        raise failed(home, address, "the connection broke")
+            pump.join(left())
+        if any(pump.is_alive() for pump in pumps) or not channel.status_event.wait(left()):
+            raise timed_out(home, address, command, timeout)
+        code = channel.recv_exit_status()
+    if code < 0:
+        raise broken(home, address, command, _reason(channel))
     return Completed(list(command), code, _text(out), _text(err))
 
 
 def interactive(home: Home, address: Address, user: str, command: Sequence[str], *, tty: bool | None) -> int:
     """A session on our own terminal; the exit code is the command's, 255 for no connection."""
+    on_terminal = (not command and sys.stdin.isatty()) if tty is None else tty
     try:
-        with _connected(home, address, user) as client:
-            channel = _session(client, home, address)
-            if (not command and sys.stdin.isatty()) if tty is None else tty:
-                return _on_terminal(channel, command)
-            return _on_pipes(channel, command)
-    except (SSHFailed, paramiko.SSHException, OSError) as error:
+        with _session(home, address, user, command, on_terminal=on_terminal) as channel:
+            _keep_alive(channel.get_transport())
+            (_on_terminal if on_terminal else _on_pipes)(channel)
+            code = channel.recv_exit_status()
+        if code < 0:
+            raise broken(home, address, command, _reason(channel))
+    except SSHFailed as error:
         # As ssh does it: a line on stderr, and its exit code.
-        print(f"{error} ({error.details})" if isinstance(error, SSHFailed) else error, file=sys.stderr)
+        print(f"{error.message} ({error.details})" if error.details else error.message, file=sys.stderr)
         return NO_CONNECTION
+    return code
 
 
-def _on_terminal(channel: paramiko.Channel, command: Sequence[str]) -> int:
+def host_key(address: Address, kind: str, timeout: float) -> str:
+    """The public key of this kind that the server shows: `KIND BASE64`. timeout in seconds. Raises SSHFailed."""
+    try:
+        with socket.create_connection((address.host, address.ssh_port), timeout) as connection:
+            transport = paramiko.Transport(connection)
+            try:
+                transport.banner_timeout = timeout
+                transport.get_security_options().key_types = (kind,)
+                transport.start_client(timeout=timeout)
+                return f"{kind} {transport.get_remote_server_key().get_base64()}"
+            finally:
+                transport.close()
+    except Exception as error:
+        raise SSHFailed(
+            f"{address.host}:{address.ssh_port} shows no {kind} key: {_words(error)}",
+            hint="see that its SSH server has one",
+        ) from error
+
+
+@contextlib.contextmanager
+def _session(
+    home: Home,
+    address: Address,
+    user: str,
+    command: Sequence[str],
+    *,
+    on_terminal: bool = False,
+    left: Callable[[], float] = lambda: CONNECT_TIMEOUT,
+) -> Iterator[paramiko.Channel]:
+    """The channel of a command that has begun; each step to there takes CONNECT_TIMEOUT at most, and what is left."""
+
+    def limit() -> float:
+        return min(CONNECT_TIMEOUT, left())
+
+    with paramiko.SSHClient() as client:
+        try:
+            transport = _connect(client, home, address, user, limit())
+            channel = transport.open_session(timeout=limit())
+            with _within(limit(), transport.close):
+                _begin(channel, command, on_terminal=on_terminal)
+        except paramiko.BadHostKeyException as error:
+            raise failed(home, address, f"Host key verification failed: {error}") from error
+        except Exception as error:
+            raise failed(home, address, _words(error)) from error
+        yield channel
+
+
+def _connect(client: paramiko.SSHClient, home: Home, address: Address, user: str, limit: float) -> paramiko.Transport:
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    client.load_host_keys(str(home.known_hosts))
+    client.connect(
+        address.host,
+        address.ssh_port,
+        user,
+        key_filename=str(home.ssh_key),
+        timeout=limit,
+        banner_timeout=limit
+        * 2,  # timeout counts for all until the keys are exchanged; this one's error hides the cause
+        auth_timeout=limit,
+        allow_agent=False,
+        look_for_keys=False,
+    )
+    transport = client.get_transport()
+    if transport is None:
+        raise EOFError
+    return transport
+
+
+def _begin(channel: paramiko.Channel, command: Sequence[str], *, on_terminal: bool) -> None:
+    if on_terminal:
+        size = terminal.size()
+        channel.get_pty(os.environ.get("TERM") or "xterm", size.columns, size.lines)
+    if command:
+        channel.exec_command(" ".join(command))
+    else:
+        channel.invoke_shell()
+
+
+@contextlib.contextmanager
+def _within(seconds: float, end: Callable[[], None]) -> Iterator[None]:
+    """Break off what takes longer, by calling end in another thread; it is a TimeoutError then."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        end()
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if expired.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _keep_alive(transport: paramiko.Transport) -> None:
+    """Close the connection when the server no longer answers, as ssh's ServerAliveInterval does."""
+
+    def ask() -> None:
+        with contextlib.suppress(*_BROKEN):
+            while transport.is_active():
+                with _within(ALIVE_TIMEOUT, transport.close):
+                    transport.global_request("keepalive@openssh.com")
+                time.sleep(ALIVE_INTERVAL)
+
+    _start(ask)
+
+
+def _on_terminal(channel: paramiko.Channel) -> None:
     size = terminal.size()
-    channel.get_pty(os.environ.get("TERM") or "xterm", size.columns, size.lines)
-    _begin(channel, command)
     channel.settimeout(_RESIZE_INTERVAL)
     with terminal.raw():
         _start(lambda: _type(channel))
@@ -79,65 +200,21 @@ def _on_terminal(channel: paramiko.Channel, command: Sequence[str]) -> int:
             except TimeoutError:
                 data = None
             if data == b"":
-                return _exit_code(channel)
+                return
             if data:
                 _write(1, data)
             if (now := terminal.size()) != size:
                 size = now
-                channel.resize_pty(size.columns, size.lines)
+                with contextlib.suppress(*_BROKEN):
+                    channel.resize_pty(size.columns, size.lines)
 
 
-def _on_pipes(channel: paramiko.Channel, command: Sequence[str]) -> int:
-    _begin(channel, command)
+def _on_pipes(channel: paramiko.Channel) -> None:
     _start(lambda: _type(channel))
-    errors = _pump(channel.recv_stderr, lambda data: _write(2, data))
+    errors = _pump(channel.recv_stderr, _warn)
     while data := channel.recv(_CHUNK):
         _write(1, data)
     errors.join()
-    return _exit_code(channel)
-
-
-def _begin(channel: paramiko.Channel, command: Sequence[str]) -> None:
-    if command:
-        channel.exec_command(" ".join(command))
-    else:
-        channel.invoke_shell()
-
-
-@contextlib.contextmanager
-def _connected(home: Home, address: Address, user: str) -> Iterator[paramiko.SSHClient]:
-    client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    with client:
-        try:
-            client.load_host_keys(str(home.known_hosts))
-            client.connect(
-                address.host,
-                address.ssh_port,
-                user,
-                key_filename=str(home.ssh_key),
-                timeout=CONNECT_TIMEOUT,
-                banner_timeout=CONNECT_TIMEOUT,
-                auth_timeout=CONNECT_TIMEOUT,
-                allow_agent=False,
-                look_for_keys=False,
-            )
-        except paramiko.BadHostKeyException as error:
-            raise failed(home, address, f"Host key verification failed: {error}") from error
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise failed(home, address, str(error) or type(error).__name__) from error
-        yield client
-
-
-def _session(client: paramiko.SSHClient, home: Home, address: Address) -> paramiko.Channel:
-    transport = client.get_transport()
-    if transport is None:
-        raise failed(home, address, "the connection broke")
-    transport.set_keepalive(15)
-    try:
-        return transport.open_session(timeout=CONNECT_TIMEOUT)
-    except paramiko.SSHException as error:
-        raise failed(home, address, str(error)) from error
 
 
 def _type(channel: paramiko.Channel) -> None:
@@ -170,10 +247,24 @@ def _start(work: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def _exit_code(channel: paramiko.Channel) -> int:
-    # -1: the connection broke, or a signal ended the command; ssh says 255 for both.
-    code = channel.recv_exit_status()
-    return code if code >= 0 else NO_CONNECTION
+def _reason(channel: paramiko.Channel) -> str:
+    """What paramiko knows of a command that has no exit status, or nothing."""
+    error = channel.get_transport().get_exception()
+    return _words(error) if error else ""
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, EOFError):
+        return "the server closed the connection"
+    return str(error) or type(error).__name__
+
+
+def _warn(data: bytes) -> None:
+    # Whoever read our stderr may have gone: the command goes on, as with ssh.
+    with contextlib.suppress(OSError):
+        _write(2, data)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -11,20 +11,25 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from machine import openssh_log
 from machine.errors import SSHFailed, ToolFailed, Usage, WaitTimeout
 from machine.paths import Home
 from machine.run import Completed, stream, which
 from machine.run import run as run_tool
 from machine.spec import Address
+from machine.ssh_errors import broken, ended_by_signal, failed, is_final, timed_out
 
 NATIVE_VARIABLE = "MACHINE_NATIVE_SSH"
 CONNECT_TIMEOUT = 10
+# Seconds between two questions to a silent server, and until the connection counts as dead.
+ALIVE_INTERVAL = 15
+ALIVE_TIMEOUT = 45
 # ssh's own exit code for "no connection"; a command that ends with 255 can't be told from it.
 NO_CONNECTION = 255
-_CHANGED = ("REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known for")
 _OWN_CONNECTION = {"ControlMaster": "no", "ControlPath": "none"}
 _OPTIONS = {
     "BatchMode": "yes",
@@ -34,8 +39,8 @@ _OPTIONS = {
     "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",
     "PreferredAuthentications": "publickey",
-    "ServerAliveCountMax": "3",
-    "ServerAliveInterval": "15",
+    "ServerAliveCountMax": str(ALIVE_TIMEOUT // ALIVE_INTERVAL),
+    "ServerAliveInterval": str(ALIVE_INTERVAL),
     "StrictHostKeyChecking": "yes",
     "UpdateHostKeys": "no",
 }
@@ -49,9 +54,15 @@ def argv(
     *,
     tty: bool | None = None,
     extra: Sequence[str] = (),
+    log: Path | None = None,
 ) -> list[str]:
-    """The command line of OpenSSH. tty: force one, or none; None leaves it to ssh. extra: more options of ssh."""
-    words = [which("ssh") or "ssh", *options(home), *extra]
+    """The command line of OpenSSH. tty: force one, or none; None leaves it to ssh. extra: more options of ssh.
+
+    log: a file for what ssh itself has to say, so that stderr is the command's.
+    """
+    # The first value that ssh is given counts.
+    logged = ["-E", str(log), "-o", f"LogLevel={openssh_log.LEVEL}"] if log else []
+    words = [which("ssh") or "ssh", *logged, *options(home), *extra]
     words += {True: ["-t"], False: ["-T"], None: []}[tty]
     # "--", because ssh takes options after the host too: a command may begin with a dash.
     return [*words, "-p", str(address.ssh_port), "-l", user, "--", address.host, *command]
@@ -75,25 +86,52 @@ def run(
     command: Sequence[str],
     *,
     input: bytes | None = None,
-    timeout: float | None = None,
+    timeout: float = 60,
     check: bool = True,
 ) -> Completed:
     """Run a command in the machine and return what it printed. timeout in seconds, for all of it.
 
-    Raises SSHFailed when there is no connection, ToolFailed when check is true and the command ends with an error,
-    WaitTimeout.
+    Raises SSHFailed when there is no connection or it breaks, SSHTimeout, ToolFailed when check is true and the command
+    ends with an error.
     """
     if native():
         from machine import native_ssh
 
         done = native_ssh.run(home, address, user, command, input=input, timeout=timeout)
     else:
-        done = run_tool(argv(home, address, user, command, tty=False), input=input, timeout=timeout, check=False)
-        if done.code == NO_CONNECTION:
-            raise failed(home, address, done.stderr)
+        done = _run_openssh(home, address, user, command, input=input, timeout=timeout)
     if check and done.code != 0:
         raise ToolFailed(command, done.code, done.stderr or done.stdout)
     return done
+
+
+def _run_openssh(
+    home: Home, address: Address, user: str, command: Sequence[str], *, input: bytes | None, timeout: float
+) -> Completed:
+    with tempfile.TemporaryDirectory(prefix="machine-") as folder:
+        place = Path(folder) / "log"
+        words = argv(home, address, user, command, tty=False, log=place)
+        try:
+            done = run_tool(words, input=input, timeout=timeout, check=False)
+        except WaitTimeout as error:
+            if openssh_log.read(place).let_in:
+                raise timed_out(home, address, command, timeout) from error
+            raise failed(home, address, f"no answer in time ({timeout:.0f} s)") from error
+        log = openssh_log.read(place)
+    if done.code < 0:
+        raise broken(home, address, command, f"ssh itself was ended by signal {-done.code}")
+    if done.code == NO_CONNECTION and not log.has_status:
+        raise _why(home, address, command, log, done.stderr)
+    return done
+
+
+def _why(home: Home, address: Address, command: Sequence[str], log: openssh_log.Log, printed: str) -> SSHFailed:
+    if log.has_signal:
+        return ended_by_signal(home, address, command)
+    if log.let_in and not log.is_refused:
+        return broken(home, address, command, log.errors or printed or "no exit status came")
+    # An option that ssh doesn't know is told on stderr: it isn't logging yet.
+    return failed(home, address, log.errors or printed)
 
 
 def interactive(
@@ -129,10 +167,8 @@ def ready(home: Home, address: Address, user: str, timeout: float = CONNECT_TIME
     try:
         return run(home, address, user, ["true"], timeout=timeout + CONNECT_TIMEOUT, check=False).code == 0
     except SSHFailed as error:
-        if any(sign in error.details for sign in _CHANGED):
+        if is_final(error):
             raise
-        return False
-    except WaitTimeout:
         return False
 
 
@@ -142,25 +178,13 @@ def banner(address: Address, timeout: float) -> bool:
         with socket.create_connection((address.host, address.ssh_port), timeout) as connection:
             connection.settimeout(timeout)
             return connection.recv(4) == b"SSH-"
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: a name that no name server can have
         return False
 
 
 def native() -> bool:
     """Whether paramiko is to be used."""
     return os.environ.get(NATIVE_VARIABLE, "").lower() in {"1", "true", "yes", "on"} or not which("ssh")
-
-
-def failed(home: Home, address: Address, reason: str) -> SSHFailed:
-    """The error for a connection that didn't come about; reason is what ssh or paramiko said."""
-    place = f"{address.host}:{address.ssh_port}"
-    if any(sign in reason for sign in _CHANGED):
-        return SSHFailed(
-            f"what answers on {place} isn't the machine {home.name}: it has another host key",
-            hint=f"see what else listens on {place}; if the machine itself was changed: machine rm {home.name}",
-            details=reason,
-        )
-    return SSHFailed(f"no SSH connection to {place}", hint=f"machine status {home.name}", details=reason)
 
 
 def _path(path: Path) -> str:

@@ -1,0 +1,150 @@
+"""An SSH server that drops the connection, stalls, or lies, at a step that is chosen.
+
+The steps before the login are spoken on the bare socket; those after it by paramiko's server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+
+STEPS = ("banner", "kex", "auth", "open", "exec", "output", "status")
+FAULTS = ("drop", "stall", "lie")
+_LONGEST = 30.0
+
+
+class BadServer(paramiko.ServerInterface):
+    """reached: set when the step was come to. status: the exit status of a command that isn't to go wrong."""
+
+    def __init__(self, step: str, fault: str, key: Path) -> None:
+        self.step = step
+        self.fault = fault
+        self.status = 0
+        self.executed = threading.Event()
+        self.key = paramiko.Ed25519Key.from_private_key_file(str(key))
+        self.reached = threading.Event()
+        self.ended = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.connections: list[socket.socket] = []
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.connections.append(connection)
+                threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            if self.step in {"banner", "kex"}:
+                self._before_keys(connection)
+            else:
+                self._with_keys(connection)
+
+    def _before_keys(self, connection: socket.socket) -> None:
+        if self.step == "kex":
+            connection.sendall(b"SSH-2.0-bad\r\n")
+            connection.recv(1)
+        if self._goes_wrong(self.step, connection):
+            # No server of SSH; a packet whose length is absurd.
+            connection.sendall(b"HTTP/1.1 400 Bad\r\n\r\n" * 60 if self.step == "banner" else b"\xff" * 64)
+            connection.settimeout(_LONGEST)
+            while connection.recv(4096):
+                pass
+        connection.close()
+
+    def _with_keys(self, connection: socket.socket) -> None:
+        self.transport = paramiko.Transport(connection)
+        self.transport.add_server_key(self.key)
+        self.transport.start_server(server=self)
+        channel = self.transport.accept(_LONGEST)
+        if channel and self.executed.wait(_LONGEST):
+            self._answer(channel, connection)
+
+    def _answer(self, channel: paramiko.Channel, connection: socket.socket) -> None:
+        channel.sendall(b"half of ")
+        channel.sendall_stderr(b"words\n")
+        if self._goes_wrong("output", connection):
+            connection.sendall(b"\xff" * 4096)  # no packet that anybody can decrypt
+            return
+        if self.step == "alive":
+            self.ended.wait(_LONGEST)
+            return
+        channel.sendall(b"what is to be said\n")
+        channel.shutdown_write()
+        if self._goes_wrong("status", connection):
+            message = paramiko.Message()  # exit-signal (RFC 4254, 6.10) in the place of a status
+            message.add_byte(b"\x62")
+            message.add_int(channel.remote_chanid)
+            message.add_string("exit-signal")
+            message.add_boolean(False)
+            message.add_string("KILL")
+            message.add_boolean(False)
+            message.add_string("")
+            message.add_string("")
+            self.transport._send_user_message(message)  # type: ignore[attr-defined]
+        else:
+            channel.send_exit_status(self.status)
+        channel.close()
+
+    def _goes_wrong(self, step: str, connection: socket.socket | None = None) -> bool:
+        """Whether it is time to lie; a drop and a stall are done here."""
+        if step != self.step:
+            return False
+        self.reached.set()
+        if self.fault == "drop":
+            for each in [connection] if connection else self.connections:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            raise EOFError
+        if self.fault == "stall":
+            self.ended.wait(_LONGEST)
+            raise EOFError
+        return True
+
+    # What paramiko's server asks us; each call is made in the transport's own thread.
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return paramiko.AUTH_FAILED if self._goes_wrong("auth") else paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        refused = self._goes_wrong("open")
+        return paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED if refused else paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        if self._goes_wrong("exec"):
+            return False
+        self.executed.set()
+        return True
+
+    def check_channel_pty_request(self, *_: object) -> bool:
+        return True
+
+    def check_global_request(self, kind: str, msg: paramiko.Message) -> bool:
+        self._goes_wrong("alive")
+        return True
+
+    def close(self) -> None:
+        self.ended.set()
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
+
+
+@contextlib.contextmanager
+def bad_server(step: str, fault: str, key: Path) -> Iterator[BadServer]:
+    server = BadServer(step, fault, key)
+    threading.Thread(target=server.serve, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.close()
