@@ -47,7 +47,7 @@ def _grow(names: list[str]) -> list[tuple[int, float, float]]:
 
 
 def _pss(names: list[str]) -> list[float]:
-    return [pss_mib(int(Path(store.home(name) / "qemu.pid").read_text())) for name in names]
+    return [pss_mib(int(Path(store.home(name) / "qemu.pid").read_text(encoding="utf-8"))) for name in names]
 
 
 def _answers(name: str) -> bool:

@@ -79,7 +79,7 @@ def repeat(count: int, once: Callable[[], float]) -> list[float]:
 
 def pss_mib(pid: int) -> float:
     """What a process takes of the host's memory, with shared pages divided among those that share them."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError(f"no Pss of {pid}")
@@ -90,7 +90,7 @@ def host() -> list[str]:
     processor = next(
         (
             line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
             if line.startswith("model name")
         ),
         platform.machine(),

@@ -172,7 +172,7 @@ def _extract(source: IO[bytes], target: Path) -> str:
 def _take_image(folder: Path) -> None:
     if not (folder / "image.json").exists():
         return
-    about = About(**json.loads((folder / "image.json").read_text()))
+    about = About(**json.loads((folder / "image.json").read_text(encoding="utf-8")))
     if Image(about.digest).file.exists():
         return
     others = {path.name: path for path in folder.iterdir() if path.name not in {"image", "image.json", images.SUMS}}

@@ -114,7 +114,7 @@ def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About
 def cached(wanted: Source) -> About | None:
     """The image that was fetched from there; its own digest, by which it lies in the cache, need not be the same."""
     try:
-        digest = wanted.digest if wanted.algorithm == "sha256" else _note(wanted).read_text().strip()
+        digest = wanted.digest if wanted.algorithm == "sha256" else _note(wanted).read_text(encoding="utf-8").strip()
         return next((about for about in images.cached() if about.digest == digest), None)
     except OSError:
         return None

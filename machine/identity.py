@@ -60,10 +60,14 @@ def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed
         hostname=machine.name,
         user=machine.ssh_user,
         authorized_keys=(public(home.ssh_key),),
-        host_key=home.host_key.read_text(),
+        host_key=home.host_key.read_text(encoding="utf-8"),
         host_key_public=public(home.host_key),
         daemon_json=engine.daemon_json(machine),
-        tls=seed.Tls(home.ca.read_text(), home.server_cert.read_text(), home.server_key.read_text())
+        tls=seed.Tls(
+            home.ca.read_text(encoding="utf-8"),
+            home.server_cert.read_text(encoding="utf-8"),
+            home.server_key.read_text(encoding="utf-8"),
+        )
         if machine.tls
         else None,
         docker_env=engine.docker_env(machine, proxies),
@@ -75,4 +79,4 @@ def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed
 
 
 def public(key: Path) -> str:
-    return key.with_name(f"{key.name}.pub").read_text().strip()
+    return key.with_name(f"{key.name}.pub").read_text(encoding="utf-8").strip()

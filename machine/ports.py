@@ -41,7 +41,7 @@ def published(containers: list[dict[str, Any]]) -> set[Port]:
 def taken(home: Home) -> list[str]:
     """What `follow` found taken, as "8080/tcp"."""
     try:
-        found = json.loads((home / TAKEN).read_text())
+        found = json.loads((home / TAKEN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     return [str(port) for port in found] if isinstance(found, list) else []

@@ -83,7 +83,7 @@ class Machineos(Provisioner):
             ("server", self.home.server_cert),
             ("server-key", self.home.server_key),
         ):
-            files[f"machineos/tls/{name}.pem"] = path.read_text()
+            files[f"machineos/tls/{name}.pem"] = path.read_text(encoding="utf-8")
         self._apply(files)
 
     def upgrade(self, steps: Steps) -> None:
@@ -213,7 +213,7 @@ class Distribution(Provisioner):
             return
         sources = {"ca": self.home.ca, "server": self.home.server_cert, "server-key": self.home.server_key}
         for name, path in sources.items():
-            self.put(f"{self._TLS}/{name}.pem", path.read_text(), steps, 0o600)
+            self.put(f"{self._TLS}/{name}.pem", path.read_text(encoding="utf-8"), steps, 0o600)
 
     def _configure(self, steps: Steps) -> None:
         text = self.remote.read(self._CONFIG) or "{}"

@@ -31,7 +31,7 @@ def entry(machine: Machine, home: Home, address: Address) -> str:
 def write(machine: Machine, home: Home, address: Address) -> None:
     """Write the entry into the home, unless it stands there."""
     text = entry(machine, home, address)
-    if not home.ssh_config.exists() or home.ssh_config.read_text() != text:
+    if not home.ssh_config.exists() or home.ssh_config.read_text(encoding="utf-8") != text:
         files.write(home.ssh_config, text)
 
 

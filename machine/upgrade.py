@@ -58,7 +58,7 @@ def _switch(name: str, digest: str) -> None:
 
 def _about(digest: str) -> dict[str, object]:
     try:
-        found = json.loads(Image(digest).about.read_text())
+        found = json.loads(Image(digest).about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

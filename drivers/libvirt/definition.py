@@ -34,7 +34,7 @@ def define(driver: Libvirt) -> None:
     parts = _parts(driver, image)
     described = {network: _described(driver, parts, network) for network in _user_networks(driver)}
     written = driver.home / DEFINED
-    if written.exists() and written.read_text() in described.values():
+    if written.exists() and written.read_text(encoding="utf-8") in described.values():
         return
     with explained(f"the domain {parts.name} can't be defined"):
         for network, xml in described.items():
@@ -75,7 +75,7 @@ def _parts(driver: Libvirt, image: Image) -> Parts:
         type=chosen.type,
         architecture=chosen.architecture,
         emulator=chosen.emulator,
-        command_line=image.command_line.read_text().strip(),
+        command_line=image.command_line.read_text(encoding="utf-8").strip(),
         disk=driver.pool.make(driver.volume("disk.qcow2"), size=size, format="qcow2").path(),
         seed=driver.pool.make(driver.volume("seed.iso"), size=0).path(),
         console=_console(driver),

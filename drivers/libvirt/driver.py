@@ -314,6 +314,6 @@ class Libvirt(Driver):
 
     def reserved(self) -> str:
         try:
-            return (self.home / ADDRESS).read_text().strip()
+            return (self.home / ADDRESS).read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise DriverFailed(f'the machine "{self.machine.name}" has no address yet') from error

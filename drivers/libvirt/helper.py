@@ -182,7 +182,7 @@ class Console:
 @contextlib.contextmanager
 def _lock(home: Home) -> Iterator[bool]:
     """Whether no helper holds the lock; while the block lasts it is ours. A process that ends drops it."""
-    with (home / LOCK).open("a") as file:
+    with (home / LOCK).open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

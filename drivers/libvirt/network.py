@@ -96,7 +96,7 @@ class Network:
     def _make(self) -> libvirt.virNetwork:
         import libvirt
 
-        taken = [] if self.connection.uri.is_remote else routes(Path("/proc/net/route").read_text())
+        taken = [] if self.connection.uri.is_remote else routes(Path("/proc/net/route").read_text(encoding="utf-8"))
         taken += self._subnets()
         for subnet in (IPv4Network(text) for text in CANDIDATES):
             if any(subnet.overlaps(other) for other in taken):

@@ -54,7 +54,9 @@ def _uris(known: list[Machine]) -> list[str]:
 def _session_has_ours() -> bool:
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "libvirt" / "qemu"
     with contextlib.suppress(OSError):
-        return any(domain.NAMESPACE in path.read_text(errors="replace") for path in folder.glob("*.xml"))
+        return any(
+            domain.NAMESPACE in path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.xml")
+        )
     return False
 
 

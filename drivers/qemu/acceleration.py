@@ -91,7 +91,7 @@ def why_not(accelerator: str) -> str:
 
 def _boot() -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         import psutil
 
@@ -105,7 +105,7 @@ def _key(binary: str) -> str:
 
 def _known(cache: Path) -> dict[str, str]:
     try:
-        data = json.loads(cache.read_text())
+        data = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     good = isinstance(data, dict) and data.get("boot") == _boot() and isinstance(data.get("proved"), dict)

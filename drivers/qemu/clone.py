@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import authorities, engine, identity, store, wait
+from machine import authorities, engine, files, identity, store, wait
 from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
@@ -61,12 +61,12 @@ def lay_disk(qemu: Qemu) -> None:
         shutil.copyfile(found.disk, qemu.home / BASE_DISK)
     backing = ["-b", BASE_DISK, "-F", "qcow2"]
     qemu.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, qemu.home / DISK, f"{wanted.disk_mib}M"])
-    (qemu.home / CLONE_OF).write_text(str(found.folder))
+    files.write(qemu.home / CLONE_OF, os.fsencode(found.folder))
 
 
 def start(qemu: Qemu) -> None:
     """Start a machine whose disk was laid over a template's, with the template's memory. Raises DriverFailed."""
-    origin = Template(Path((qemu.home / CLONE_OF).read_text()))
+    origin = Template(Path(os.fsdecode((qemu.home / CLONE_OF).read_bytes())))
     about = origin.about()
     memory = Memory(
         base_mib=int(about.recipe["base_mib"]),
@@ -113,7 +113,7 @@ def _engine(machine: Machine) -> str:
 def _processor() -> str:
     """The model of the host's processor: another one may lack what the guest found when it booted."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")

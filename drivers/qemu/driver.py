@@ -232,7 +232,7 @@ class Qemu(Driver):
         image = Image(self.machine.image)
         if not image.file.exists():
             raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
-        command_line = "" if stock.boots(image) else image.command_line.read_text().strip()
+        command_line = "" if stock.boots(image) else image.command_line.read_text(encoding="utf-8").strip()
         return argv(
             dataclasses.replace(self.machine, cpus=cpus or self.machine.cpus),
             self.home,

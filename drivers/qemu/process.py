@@ -34,7 +34,7 @@ class Process:
     def find(self) -> psutil.Process | None:
         """The process, None when it has ended."""
         try:
-            pid = int(self.pidfile.read_text())
+            pid = int(self.pidfile.read_text(encoding="utf-8"))
             written = self.pidfile.stat().st_mtime
         except (OSError, ValueError):
             return None

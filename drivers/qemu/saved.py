@@ -81,7 +81,7 @@ def suspend(qemu: Qemu) -> None:
 
 def wake(qemu: Qemu) -> None:
     """Go on with a suspended machine; its state stays where that fails."""
-    found = json.loads((qemu.home / SUSPENDED_LAYOUT).read_text())
+    found = json.loads((qemu.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8"))
     with laid_out(qemu, found, incoming=True) as monitor:
         sizes.plug(monitor, found["more_mib"])
         load(monitor, qemu.home / SUSPENDED)

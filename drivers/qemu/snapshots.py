@@ -97,7 +97,7 @@ def _named(qemu: Qemu, name: str) -> Snapshot:
 
 def _layouts(home: Home) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((home / LAYOUTS).read_text()))
+        return dict(json.loads((home / LAYOUTS).read_text(encoding="utf-8")))
     return {}
 
 

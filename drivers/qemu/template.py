@@ -91,7 +91,7 @@ class Template:
     def about(self) -> About:
         """Raises DriverFailed when the template is absent or damaged."""
         try:
-            about = About(**json.loads((self.folder / ABOUT).read_text()))
+            about = About(**json.loads((self.folder / ABOUT).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise DriverFailed(f"the template {self.folder.name} is damaged: {error}") from error
         for name, mark in about.files.items():

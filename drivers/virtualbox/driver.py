@@ -139,7 +139,7 @@ class VirtualBox(Driver):
             return error.message
         lines = [f"VirtualBox says: {info.word}"]
         with contextlib.suppress(OSError):
-            log = Path(info.logs, "VBox.log").read_text(errors="replace").splitlines()
+            log = Path(info.logs, "VBox.log").read_text(encoding="utf-8", errors="replace").splitlines()
             lines += [f"VBox.log: {line}" for line in log[-200:] if _FAULT.search(line)][-5:]
         return "\n".join(lines)
 

@@ -201,7 +201,7 @@ def _others(home: Home) -> Iterator[HostOnly]:
 
 def _read(home: Home) -> HostOnly | None:
     try:
-        return HostOnly(**json.loads((home / NOTE).read_text()))
+        return HostOnly(**json.loads((home / NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -231,7 +231,7 @@ def _check_allowed(host: IPv4Interface, version: tuple[int, int, int], platform:
     if platform == "win32" or version < (6, 1, 28) or host.network.subnet_of(_ALLOWED):
         return
     with contextlib.suppress(OSError):
-        for word in _CONF.read_text().split():
+        for word in _CONF.read_text(encoding="utf-8").split():
             with contextlib.suppress(ValueError):
                 if host.network.subnet_of(IPv4Network(word, strict=False)):
                     return

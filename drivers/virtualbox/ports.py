@@ -98,7 +98,7 @@ def main(folder: str) -> None:
     machine = store.read(home)
     address = machine.address
     assert address is not None
-    (home / PIDFILE).write_text(str(os.getpid()))
+    (home / PIDFILE).write_text(str(os.getpid()), encoding="utf-8")
     vboxmanage = VBoxManage(run, home.store)
     reserved = {("tcp", address.docker_port), ("tcp", address.ssh_port)}
     forwards = Forwards(vboxmanage, machine.uuid, address.host, reserved)
@@ -119,7 +119,7 @@ def main(folder: str) -> None:
 
 def _is_the_newest(home: Home) -> bool:
     try:
-        return (home / PIDFILE).read_text() == str(os.getpid())
+        return (home / PIDFILE).read_text(encoding="utf-8") == str(os.getpid())
     except OSError:
         return False  # the machine was removed
 

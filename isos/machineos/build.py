@@ -77,7 +77,7 @@ def write_about(path: Path, arch: str, version: str) -> None:
         "clones": True,
         "recipe": recipe.digest(),
     }
-    path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def make_root(unpacked: Path, folder: Path, tree: Path, time: int) -> None:

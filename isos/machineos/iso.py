@@ -34,7 +34,9 @@ def make(tree: Path, packages: Path, iso: Path, *, arch: str, cmdline: str, time
 
 def write_menu(path: Path, template: str, cmdline: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text((HERE / "boot" / template).read_text().replace("@CMDLINE@", cmdline))
+    path.write_text(
+        (HERE / "boot" / template).read_text(encoding="utf-8").replace("@CMDLINE@", cmdline), encoding="utf-8"
+    )
 
 
 def bios_options(folder: Path, packages: Path) -> list[str | Path]:

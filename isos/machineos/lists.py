@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 def entries(name: str) -> list[str]:
     """The lines of a list that aren't blank, without their comments."""
-    lines = (HERE / name).read_text().splitlines()
+    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
     return [line for line in (line.split("#")[0].strip() for line in lines) if line]
 
 

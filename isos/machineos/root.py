@@ -36,8 +36,9 @@ def make(packages: Path, root: Path, *, version: str, suite: str) -> None:
         make_link(root, f"usr/bin/{applet}", "busybox")
     modules.install(packages, root, entries("modules.list"))
     install_authorities(packages, root)
-    (root / "etc/os-release").write_text(OS_RELEASE.format(version=version, suite=suite))
-    (root / "etc/motd").write_text(f"machineos {version}: a Docker host. What lies in /home and in Docker lasts.\n")
+    (root / "etc/os-release").write_text(OS_RELEASE.format(version=version, suite=suite), encoding="utf-8")
+    motd = f"machineos {version}: a Docker host. What lies in /home and in Docker lasts.\n"
+    (root / "etc/motd").write_text(motd, encoding="utf-8")
     copy_ours(HERE / "rootfs", root)
 
 

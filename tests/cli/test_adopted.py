@@ -52,7 +52,7 @@ def words(sshd: Server, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_host_is_taken(invoke: Invoke, words: list[str], host: FakeHost, sshd: Server) -> None:
     ended = invoke("create", *words, "--engine-label", "stage=test", "far")
     assert ended.code == 0, ended.err
-    public = Path(f"{sshd.host_key}.pub").read_text()
+    public = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8")
     assert f"trusting the host's key {adoption.fingerprint(public)}" in ended.err
     assert "far: note: installed Docker\n" in ended.err
     made = store.load("far")
@@ -89,7 +89,7 @@ def test_a_failure_leaves_no_machine_and_says_what_was_done(invoke: Invoke, word
 
 
 def test_the_host_key_is_pinned(invoke: Invoke, words: list[str], host: FakeHost, sshd: Server) -> None:
-    public = Path(f"{sshd.host_key}.pub").read_text().strip()
+    public = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8").strip()
     for expected in (public, adoption.fingerprint(public)):
         ended = invoke("create", *words, "--generic-host-key", expected, "far")
         assert (ended.code, "trusting" in ended.err) == (0, False)

@@ -92,7 +92,7 @@ def test_a_relative_name_with_a_dash_or_a_colon_is_a_name(
     reachable()
     monkeypatch.chdir(here)
     for name in ("-r", "a:b"):
-        Path(name).write_text(name)
+        Path(name).write_text(name, encoding="utf-8")
     assert invoke("scp", "-q", "--", "-r", f"default:{there}/dash").code == 0
     assert invoke("scp", "-q", "./a:b", f"default:{there}/colon").code == 0
     assert ((there / "dash").read_text(), (there / "colon").read_text()) == ("-r", "a:b")

@@ -382,7 +382,7 @@ def test_ctrl_c_leaves_nothing(begin: Begin, vms: Path, names: list[str]) -> Non
 
 def _runs(vm: Path) -> bool:
     try:
-        return vm.read_text() == State.RUNNING
+        return vm.read_text(encoding="utf-8") == State.RUNNING
     except FileNotFoundError:
         return False
 

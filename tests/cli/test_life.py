@@ -42,7 +42,7 @@ def test_stop_start_kill_restart(invoke: Invoke, dev: Path) -> None:
     ):
         shown = invoke(verb, "dev")
         assert (shown.code, shown.out) == (0, f'Machine "dev" {line}.\n'), verb
-        assert dev.read_text() == state
+        assert dev.read_text(encoding="utf-8") == state
 
 
 def test_the_address_stays_over_a_restart(invoke: Invoke, dev: Path) -> None:
@@ -132,7 +132,7 @@ def test_two_commands_dont_work_on_one_machine(invoke: Invoke, dev: Path, monkey
             shown = invoke(*verb, "dev")
             assert shown.code == 1
             assert 'another command is at work on the machine "dev"' in shown.err
-    assert dev.read_text() == State.RUNNING
+    assert dev.read_text(encoding="utf-8") == State.RUNNING
 
 
 def test_two_that_start_the_same_machine_both_find_it_running(begin: Begin, dev: Path, invoke: Invoke) -> None:
@@ -244,9 +244,9 @@ def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: Path,
         shown = invoke(*verb, "copy")
         assert shown.code == 1
         assert 'is of the machine "dev"' in shown.err
-    assert dev.read_text() == State.RUNNING
+    assert dev.read_text(encoding="utf-8") == State.RUNNING
     assert invoke("rm", "-f", "copy").code == 0
-    assert dev.read_text() == State.RUNNING
+    assert dev.read_text(encoding="utf-8") == State.RUNNING
     assert store.names() == ["dev"]
 
 
@@ -259,7 +259,7 @@ def test_start_within_a_time(invoke: Invoke, dev: Path) -> None:
     assert "timed out after 1 s" in shown.err
     assert time.monotonic() - began < 10
     # It stays as it is, for the user to look at.
-    assert dev.read_text() == State.RUNNING
+    assert dev.read_text(encoding="utf-8") == State.RUNNING
 
 
 def test_threads_are_not_left(invoke: Invoke, dev: Path) -> None:

@@ -44,18 +44,18 @@ def test_the_run_before(invoke: Invoke, console: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send there")
 def test_follow_across_a_restart(console: Path) -> None:
-    console.write_text("old\nlast\n")
+    console.write_text("old\nlast\n", encoding="utf-8")
     argv = [sys.executable, "-m", "machine", "logs", "-f", "-n", "1"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             assert _read(process.stdout) == b"last\n"
-            with console.open("a") as file:
+            with console.open("a", encoding="utf-8") as file:
                 file.write("login: ")
             assert _read(process.stdout) == b"login: "
             console.replace(console.with_name("console.log.1"))
-            console.write_text("anew\n")
+            console.write_text("anew\n", encoding="utf-8")
             assert _read(process.stdout) == b"anew\n"
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 130

@@ -145,7 +145,7 @@ def test_a_long_answer_to_a_reader_that_has_seen_enough(begin: Begin, add: Calla
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_answer_that_cant_be_written(begin: Begin, add: Callable[..., object]) -> None:
     add("dev")
-    with Path("/dev/full").open("w") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         code, _, err = ended(begin("ls", stdout=full))
     assert (code, err) == (1, "Error: No space left on device\n")
 

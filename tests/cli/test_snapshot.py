@@ -36,7 +36,7 @@ def test_suspend_and_resume(invoke: Invoke, dev: Path) -> None:
     ):
         shown = invoke(verb, "dev")
         assert (shown.code, shown.out) == (0, f'Machine "dev" {line}.\n'), verb
-        assert dev.read_text() == state
+        assert dev.read_text(encoding="utf-8") == state
 
 
 def test_a_suspended_machine_is_no_longer_shut_down(invoke: Invoke, dev: Path) -> None:
@@ -46,9 +46,9 @@ def test_a_suspended_machine_is_no_longer_shut_down(invoke: Invoke, dev: Path) -
         assert (shown.code, shown.out) == (1, "")
         assert 'Error: the machine "dev" is suspended' in shown.err
         assert "machine start dev" in shown.err
-    assert dev.read_text() == State.SAVED
+    assert dev.read_text(encoding="utf-8") == State.SAVED
     assert invoke("kill", "dev").out == 'Machine "dev" was killed.\n'
-    assert dev.read_text() == State.STOPPED
+    assert dev.read_text(encoding="utf-8") == State.STOPPED
 
 
 def test_only_a_machine_that_runs_is_suspended(invoke: Invoke, add: Add) -> None:
@@ -80,10 +80,10 @@ def test_snapshots(invoke: Invoke, dev: Path) -> None:
     assert off.split()[2:] == ["disk"]
     shown = invoke("snapshot", "restore", "dev", "up")
     assert shown.out == '"dev" is as it was at the snapshot "up": Running.\n'
-    assert dev.read_text() == State.RUNNING
+    assert dev.read_text(encoding="utf-8") == State.RUNNING
     shown = invoke("snapshot", "restore", "--json", "dev", "off")
     assert json.loads(shown.out) == [{"name": "dev", "result": '"dev" is as it was at the snapshot "off": Stopped.'}]
-    assert dev.read_text() == State.STOPPED
+    assert dev.read_text(encoding="utf-8") == State.STOPPED
     assert invoke("snapshot", "rm", "dev", "up").out == 'The snapshot "up" of "dev" was removed.\n'
     assert invoke("snapshot", "ls", "-q", "dev").out == "off\n"
 

@@ -50,10 +50,10 @@ def test_ssh_reads_what_is_printed(invoke: Invoke, add: Add, store: Path, tmp_pa
 @openssh
 def test_an_include_is_right_for_machines_of_later(invoke: Invoke, add: Add, store: Path, user: Path) -> None:
     user.parent.mkdir(parents=True)
-    user.write_text("Host *\n  User somebody\n")
+    user.write_text("Host *\n  User somebody\n", encoding="utf-8")
     add()
     assert invoke("ssh-config", "--install").code == 0
-    assert user.read_text().endswith("\n\nHost *\n  User somebody\n")
+    assert user.read_text(encoding="utf-8").endswith("\n\nHost *\n  User somebody\n")
     assert ssh_reads(user, "machine-default")["hostname"] == "127.77.0.2"
     ssh_config.write(add("web"), Home(store / "machines/web"), add("other").address)  # type: ignore[arg-type]
     assert ssh_reads(user, "machine-web")["hostname"] == "127.77.0.4"
@@ -63,13 +63,13 @@ def test_an_include_is_right_for_machines_of_later(invoke: Invoke, add: Add, sto
 
 def test_install_and_remove_do_nothing_twice(invoke: Invoke, user: Path) -> None:
     assert invoke("ssh-config", "--install").code == 0
-    once = user.read_text()
+    once = user.read_text(encoding="utf-8")
     assert user.stat().st_mode & 0o777 == 0o600
     assert "already" in invoke("ssh-config", "--install").out
-    assert user.read_text() == once
+    assert user.read_text(encoding="utf-8") == once
     assert ssh_config.installed()
     invoke("ssh-config", "--remove")
-    assert user.read_text() == ""
+    assert user.read_text(encoding="utf-8") == ""
     assert "does not include" in invoke("ssh-config", "--remove").out
     assert invoke("ssh-config", "--install", "--remove").code == 2
 

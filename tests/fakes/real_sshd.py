@@ -73,10 +73,10 @@ def reachable(sshd: Server, add: Callable[..., Machine], store: Path) -> Callabl
         keys.generate(home.ssh_key, name)
         for suffix in ("", ".pub"):
             shutil.copy(f"{sshd.host_key}{suffix}", f"{home.host_key}{suffix}")
-        public = Path(f"{sshd.host_key}.pub").read_text()
+        public = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8")
         home.known_hosts.write_text(keys.known_hosts_line(sshd.address.host, sshd.address.ssh_port, public) + "\n")
         with sshd.authorized.open("a") as authorized:
-            authorized.write(Path(f"{home.ssh_key}.pub").read_text())
+            authorized.write(Path(f"{home.ssh_key}.pub").read_text(encoding="utf-8"))
         return home
 
     return put

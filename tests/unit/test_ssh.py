@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Add
 
 
 def pin(home: Home, address: Address) -> None:
-    public = Path(f"{home.host_key}.pub").read_text()
+    public = Path(f"{home.host_key}.pub").read_text(encoding="utf-8")
     home.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, public) + "\n")
 
 

@@ -127,6 +127,6 @@ def _authorize(disk: Path, public: Path, run: dict[str, object]) -> None:
 
 
 def _suite() -> str:
-    lines = Path("/etc/os-release").read_text().splitlines()
+    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
     found = [line.partition("=")[2].strip('"') for line in lines if line.startswith("VERSION_CODENAME=")]
     return found[0] if found and "ID=debian" in lines else "stable"

@@ -57,8 +57,8 @@ def _system(folder: Path, *, hide_kvm: bool) -> Path:
     _mount("-t", "tmpfs", "tmpfs", "/run")
     if hide_kvm:
         _hide_kvm(folder)
-    Path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF)
-    Path("/etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF)
+    Path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF, encoding="utf-8")
+    Path("/etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF, encoding="utf-8")
     return Path("/run/libvirt/libvirt-sock")
 
 
@@ -125,7 +125,7 @@ def _end_all() -> None:
 
 
 def _children() -> list[int]:
-    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
     return [int(pid) for pid in found]
 
 

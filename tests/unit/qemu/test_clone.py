@@ -134,7 +134,7 @@ def test_an_upgraded_qemu_or_another_processor_needs_another_template(
 
 
 def test_the_processor_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(self: Path) -> str:
+    def absent(self: Path, encoding: str) -> str:
         raise FileNotFoundError
 
     monkeypatch.setattr(clone.platform, "processor", lambda: "arm")

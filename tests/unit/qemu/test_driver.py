@@ -275,7 +275,7 @@ def test_a_suspend_that_is_interrupted_lets_the_machine_go_on(
     error: BaseException,
 ) -> None:
     def save(monitor: object, path: Path) -> None:
-        path.write_text("half")
+        path.write_text("half", encoding="utf-8")
         raise error
 
     monkeypatch.setattr(saved, "save", save)

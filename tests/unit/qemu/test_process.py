@@ -40,7 +40,7 @@ def launch() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 def test_the_process_of_the_pidfile_is_found(pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]]) -> None:
     qemu = launch("-pidfile", pidfile)
-    pidfile.write_text(f"{qemu.pid}\n")
+    pidfile.write_text(f"{qemu.pid}\n", encoding="utf-8")
     found = Process(pidfile).find()
     assert found is not None
     assert found.pid == qemu.pid
@@ -48,7 +48,7 @@ def test_the_process_of_the_pidfile_is_found(pidfile: Path, launch: Callable[...
 
 @pytest.mark.parametrize("text", ["", "x", "-5", "0", "999999999", "99999999999999999999", "1 2", "\0"])
 def test_a_pidfile_that_names_no_process(pidfile: Path, text: str) -> None:
-    pidfile.write_text(text)
+    pidfile.write_text(text, encoding="utf-8")
     assert Process(pidfile).find() is None
 
 
@@ -61,13 +61,13 @@ def test_a_process_that_got_the_number_later_is_another(
     pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     other = launch("-something", "else")
-    pidfile.write_text(str(other.pid))
+    pidfile.write_text(str(other.pid), encoding="utf-8")
     assert Process(pidfile).find() is None
-    pidfile.write_text(str(os.getpid()))
+    pidfile.write_text(str(os.getpid()), encoding="utf-8")
     assert Process(pidfile).find() is None
     # As after a reboot of the host: the machine of the same name runs, and the pidfile is from before.
     qemu = launch("-pidfile", pidfile)
-    pidfile.write_text(str(qemu.pid))
+    pidfile.write_text(str(qemu.pid), encoding="utf-8")
     hour_ago = time.time() - 3600
     os.utime(pidfile, (hour_ago, hour_ago))
     assert Process(pidfile).find() is None
@@ -75,7 +75,7 @@ def test_a_process_that_got_the_number_later_is_another(
 
 def test_a_process_that_has_ended_isnt_found(pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]]) -> None:
     qemu = launch("-pidfile", pidfile)
-    pidfile.write_text(str(qemu.pid))
+    pidfile.write_text(str(qemu.pid), encoding="utf-8")
     qemu.kill()
     deadline = time.monotonic() + 10
     # Not waited for: it stays as a zombie.
@@ -90,7 +90,7 @@ def test_kill_ends_every_process_of_the_machine_and_no_other(
 ) -> None:
     qemus = [launch("-pidfile", pidfile) for _ in range(2)]
     reader, neighbour = launch(pidfile), launch("-pidfile", pidfile.with_name("other.pid"))
-    pidfile.write_text(str(qemus[0].pid))
+    pidfile.write_text(str(qemus[0].pid), encoding="utf-8")
     Process(pidfile).kill()
     assert not pidfile.exists()
     assert [qemu.wait(timeout=10) for qemu in qemus] == [-9, -9]

@@ -15,7 +15,7 @@ from machine.run import Completed
 
 def executable(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("")
+    path.write_text("", encoding="utf-8")
     path.chmod(0o755)
     return path
 
