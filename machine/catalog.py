@@ -104,6 +104,7 @@ def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About
         raise NoSuchImage(
             f"the image {name} isn't in the cache, and nothing is to be fetched", hint=f"machine image pull {name}"
         )
+    progress.phase(f"fetching {name}")
     with downloads.fetched(wanted, paths.images(), _teller(name, progress)) as path:
         progress.phase(f"taking {name} into the cache")
         about = take(path, name)
@@ -137,7 +138,7 @@ def _teller(name: str, progress: Progress) -> downloads.Say:
         told = now
         speed = (have - first) / max(now - begun, 0.001) / (1 << 20)
         part = f"{100 * have // total} % of {human(max(1, total >> 20))}" if total else human(max(1, have >> 20))
-        progress.phase(f"fetching {name}: {part}, {speed:.1f} MiB/s")
+        progress.advance(f"fetching {name}: {part}, {speed:.1f} MiB/s")
 
     return say
 

@@ -81,7 +81,8 @@ def _rsync(config: Path, source: Place, target: Place, *, recursive: bool, quiet
     return [
         *("rsync", "--links", "--perms", "--times", "--compress", "-e", shlex.join(["ssh", "-F", str(config)])),
         *(["--recursive"] if recursive else []),
-        "--quiet" if quiet else "--progress",
+        *(["--quiet"] if quiet else []),
+        *(["--progress"] if not quiet and sys.stdout.isatty() else []),
         *("--", str(source), str(target)),
     ]
 

@@ -29,7 +29,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     check(asked, progress)
     with store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo) as (machine, home):
         backend = lifecycle.driver(machine, home)
-        backend.say = progress.note
+        backend.say, backend.advance = progress.note, progress.advance
         progress.phase("making the virtual machine")
         backend.create()
         lifecycle.boot(machine, home, backend, progress, timeout=timeout)

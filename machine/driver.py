@@ -97,7 +97,7 @@ class Driver(ABC):
     adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to remove.
     over_ssh: whether SSH reaches it. provisions: whether we set Docker up on it and make its certificates.
     user: who logs in, unless the machine says otherwise.
-    say: told what is going on, in a few words, when a step takes long.
+    say: told what the user should know, in a few words. advance: told how far a long step is, as often as one likes.
     warm: set by start when the guest went on from a saved state and didn't boot, so that its services answer at once.
     """
 
@@ -116,6 +116,7 @@ class Driver(ABC):
         self.home = home
         self.run = run
         self.say: Callable[[str], None] = lambda text: None
+        self.advance: Callable[[str], None] = lambda text: None
         self.warm = False
 
     def on_loopback(self) -> bool:

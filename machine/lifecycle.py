@@ -40,7 +40,7 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
             return False
         if machine.image:
             images.verify(Image(machine.image))
-        backend.say = progress.note
+        backend.say, backend.advance = progress.note, progress.advance
         boot(machine, home, backend, progress, timeout=timeout)
     return True
 

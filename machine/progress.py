@@ -1,7 +1,8 @@
 """What a command shows while it works: on stderr, so that stdout holds results only.
 
 On a terminal each machine has a line with a spinner and the seconds gone by (rich); elsewhere each phase is one plain
-line, printed when it begins, with the seconds since the command began: a hanging CI job shows where it hangs.
+line, printed when it begins, with the seconds since the command began: a hanging CI job shows where it hangs. How far
+a phase is, is a line every ten seconds there, so that a log stays readable.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
+
+# Seconds between two lines that say how far a phase is, where there is no terminal.
+INTERVAL = 10.0
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -22,6 +26,9 @@ class Progress(Protocol):
     def phase(self, what: str) -> None:
         """Something new begins; what says it in a few words, as in "waiting for Docker"."""
 
+    def advance(self, text: str) -> None:
+        """How far the phase is, as often as one likes: "uploading the image: 12 %"."""
+
     def note(self, text: str) -> None:
         """Something that the user should know, and that isn't an error."""
 
@@ -30,6 +37,7 @@ class Progress(Protocol):
 
 class Silent:
     def phase(self, what: str) -> None: ...
+    def advance(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
     def done(self) -> None: ...
 
@@ -40,9 +48,17 @@ class Plain:
     def __init__(self, name: str, began: float) -> None:
         self.name = name
         self.began = began
+        self.current = ""
+        self.printed = began
 
     def phase(self, what: str) -> None:
-        self._print(what)
+        if what != self.current:
+            self.current = what
+            self._print(what)
+
+    def advance(self, text: str) -> None:
+        if time.monotonic() - self.printed >= INTERVAL:
+            self._print(text)
 
     def note(self, text: str) -> None:
         self._print(f"note: {text}")
@@ -50,7 +66,8 @@ class Plain:
     def done(self) -> None: ...
 
     def _print(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.began:5.1f} s] {self.name}: {text}", file=sys.stderr, flush=True)
+        self.printed = time.monotonic()
+        print(f"[{self.printed - self.began:5.1f} s] {self.name}: {text}", file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -63,6 +80,8 @@ class Bar:
 
     def phase(self, what: str) -> None:
         self.bars.update(self.task, description=f"{self.name}: {what}")
+
+    advance = phase
 
     def note(self, text: str) -> None:
         self.bars.console.print(f"{self.name}: {text}", markup=False, highlight=False)

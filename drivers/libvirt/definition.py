@@ -66,7 +66,7 @@ def _parts(driver: Libvirt, image: Image) -> Parts:
     chosen = hypervisor.choose(driver.option("domain_type"), driver.connection, driver.home, driver.run)
     driver.pool.ready()
     shared = {
-        what: driver.pool.shared(f"machineos-{image.digest}-{what}", path, driver.say).path()
+        what: driver.pool.shared(f"machineos-{image.digest}-{what}", path, driver.advance).path()
         for what, path in (("image", image.file), ("kernel", image.kernel), ("initrd", image.initrd))
     }
     size = driver.machine.disk_mib << 20

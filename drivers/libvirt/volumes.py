@@ -113,7 +113,7 @@ class Pool:
         self._upload(volume, content, lambda percent: None)
         return volume
 
-    def shared(self, name: str, content: Path, say: Callable[[str], None]) -> libvirt.virStorageVol:
+    def shared(self, name: str, content: Path, advance: Callable[[str], None]) -> libvirt.virStorageVol:
         """The volume of what several machines use, uploaded when it isn't there whole; name tells its content."""
         complete = f"{name}.complete"
         deadline = time.monotonic() + PATIENCE
@@ -124,7 +124,7 @@ class Pool:
                 time.sleep(0.5)
                 continue
             volume = self.make(name, size=content.stat().st_size)
-            self._upload(volume, content, lambda percent: say(f"uploading the image: {percent} %"))
+            self._upload(volume, content, lambda percent: advance(f"uploading the image: {percent} %"))
             self.make(complete, size=0)
         found = self.volume(name)
         if found is None:

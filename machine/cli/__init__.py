@@ -198,9 +198,15 @@ def _fail_of_click(error: click.ClickException) -> int:
 
 
 def _json_asked() -> bool:
-    """Whether an error is to be an object: --json was typed, and not as a word of `machine ssh NAME COMMAND`."""
+    """Whether an error is to be an object."""
+    return _typed("--json")
+
+
+def _typed(*options: str) -> bool:
+    """Whether one of the options was typed, and not as a word of `machine ssh NAME COMMAND`."""
     words = sys.argv[1:]
-    return "--json" in words and "ssh" not in words[: words.index("--json")]
+    ours = words[: words.index("ssh")] if "ssh" in words else words
+    return any(option in ours for option in options)
 
 
 def _fail_of_system(error: OSError) -> int:
@@ -222,24 +228,23 @@ def _meant(typed: str) -> str:
 
 def _warn_root() -> None:
     from machine import ownership
+    from machine.cli.report import warn
 
     if warning := ownership.of_somebody_else():
-        print(f"warning: {warning}", file=sys.stderr)
-        print(
-            "Next: leave sudo out, or give root a store of its own: MACHINE_STORAGE_PATH=/root/.machine",
-            file=sys.stderr,
-        )
+        hint = "leave sudo out, or give root a store of its own: MACHINE_STORAGE_PATH=/root/.machine"
+        warn(warning, hint, as_json=_json_asked())
 
 
 def _sweep() -> None:
     """Clear what a killed create left behind; in the usual case that there is nothing, one look at each folder."""
     from machine import store
+    from machine.cli.report import warn
 
     for name, error in store.sweep(_undo):
         if error:
-            print(f"warning: what is left of the machine {name} can't be removed: {error.message}", file=sys.stderr)
-            print(f"Next: machine rm -f {name}", file=sys.stderr)
-        else:
+            text = f"what is left of the machine {name} can't be removed: {error.message}"
+            warn(text, f"machine rm -f {name}", as_json=_json_asked())
+        elif not _typed("--json", "--quiet", "-q"):
             print(f'Removed what an interrupted "machine create {name}" had left behind.', file=sys.stderr)
     if store.has_unfinished_templates():
         _sweep_templates()

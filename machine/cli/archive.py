@@ -94,7 +94,9 @@ def import_(file: Path, name: str | None, quiet: bool, as_json: bool) -> None:
 
         def finish(machine: Machine, home: Home) -> None:
             check(machine, shown)
-            lifecycle.driver(machine, home).create()
+            backend = lifecycle.driver(machine, home)
+            backend.say, backend.advance = shown.note, shown.advance
+            backend.create()
 
         try:
             with sys.stdin.buffer if str(file) == PIPE else _opened(file) as source:

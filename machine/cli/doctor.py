@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import click
 
 from machine.cli import names
+from machine.cli.report import warn
 from machine.errors import MachineError
 
 
@@ -38,7 +38,7 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
                 finding.repair()
                 repaired = True
             except (MachineError, OSError) as error:
-                print(f"warning: that can't be repaired: {error}", file=sys.stderr)
+                warn(f"that can't be repaired: {error}", finding.hint, as_json=as_json)
         failed = failed or (finding.level is Level.ERROR and not repaired)
         level, text, hint = finding.level.value, finding.text, "" if repaired else finding.hint
         found.append({"check": finding.check, "level": level, "text": text, "hint": hint, "repaired": repaired})

@@ -29,15 +29,17 @@ def iso() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
 def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:
     """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""
-    from machine import machineos
+    from machine import images, machineos
     from machine.resources import human
 
     if if_missing and machineos.is_cached():
+        if as_json:
+            print(json.dumps(dataclasses.asdict(images.find(images.current(machineos.NAME).digest)), indent=2))
         return
     began = time.monotonic()
 
     def say(text: str) -> None:
-        if not quiet:
+        if not quiet and not as_json:
             print(f"[{time.monotonic() - began:5.1f} s] {text}", file=sys.stderr, flush=True)
 
     about = machineos.build(arch or _architecture(), say, output=output)

@@ -28,6 +28,18 @@ def report(error: MachineError, *, name: str = "", as_json: bool = False) -> Non
         print(f"Next: {error.hint}", file=sys.stderr)
 
 
+def warn(text: str, hint: str, *, as_json: bool = False) -> None:
+    """Print on stderr what isn't this command's own error."""
+    if as_json:
+        import json
+
+        print(json.dumps({"warning": text, "hint": hint}), file=sys.stderr)
+        return
+    print(f"warning: {text}", file=sys.stderr)
+    if hint:
+        print(f"Next: {hint}", file=sys.stderr)
+
+
 def explained(error: OSError) -> MachineError:
     """The error as ours: a full disk, a folder without permission."""
     from machine import ownership

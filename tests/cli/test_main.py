@@ -81,7 +81,7 @@ def test_what_is_left_of_a_killed_create_is_swept_and_told(invoke: Invoke, vms: 
     home.creating.touch()
     assert invoke("env", "x").err.startswith('Error: Docker machine "x" does not exist')
     assert home.folder.exists()
-    shown = invoke("ls", "-q")
+    shown = invoke("ls")
     assert shown.err == 'Removed what an interrupted "machine create dev" had left behind.\n'
     assert not home.folder.exists()
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from machine import progress
 from machine.progress import Display
 
 
@@ -23,10 +24,30 @@ def test_elsewhere_each_phase_is_a_line_with_the_seconds(capsys: pytest.CaptureF
     assert re.fullmatch(r"\[ {2}0\.\d s\] dev: waiting for Docker\n\[ {2}0\.\d s\] dev: note: slow\n", err)
 
 
+def test_elsewhere_how_far_it_is_is_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Display() as display:
+        shown = display.of("dev")
+        shown.phase("uploading")
+        for percent in range(101):  # 25 s, as a driver tells it
+            shown.phase("uploading")
+            shown.advance(f"uploading: {percent} %")
+            now += 0.25
+    assert capsys.readouterr().err.splitlines() == [
+        "[  0.0 s] dev: uploading",
+        "[ 10.0 s] dev: uploading: 40 %",
+        "[ 20.0 s] dev: uploading: 80 %",
+    ]
+
+
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Display(quiet=True) as display:
         shown = display.of("dev")
         shown.phase("waiting for Docker")
+        shown.advance("waiting: 1 %")
         shown.note("slow")
         shown.done()
     assert capsys.readouterr() == ("", "")
@@ -41,10 +62,13 @@ def test_on_a_terminal_each_machine_has_a_line(monkeypatch: pytest.MonkeyPatch) 
         first, second = display.of("a"), display.of("b")
         first.phase("waiting for [bold] {Docker}")
         second.note("a note: [1] {2}")
+        second.phase("uploading")
+        second.advance("uploading: [1 %]")
         assert display.bars is not None
         display.bars.refresh()
         first.done()
         second.done()
     shown = terminal.getvalue()
     assert "a: waiting for [bold] {Docker}" in shown
+    assert "b: uploading: [1 %]" in shown
     assert "b: a note: [1] {2}" in shown
