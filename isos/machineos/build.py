@@ -1,6 +1,7 @@
 """Builds the ISO of machineos: packages -> root, initrd -> ISO, manifest.
 
-Runs on Debian 12 and later and on Ubuntu, as any user, with mmdebstrap, mksquashfs, xorriso, mtools, depmod and zstd.
+Runs on Debian 12 and later and on Ubuntu, as any user, with mmdebstrap, gcc, mksquashfs, xorriso, mtools, depmod and
+zstd.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from machine.errors import Usage
 from machine.run import run
 
-from . import cpio, iso, modules, packages, recipe, root
+from . import cpio, iso, modules, packages, programs, recipe, root
 from .lists import HERE, entries
 from .manifest import Manifest, digest
 
@@ -39,13 +40,14 @@ def build(out: Path, *, arch: str = "x86_64", work: Path | None = None, say: Cal
     if work is None:
         with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
             return build(out, arch=arch, work=Path(folder), say=say)
+    programs.compiler(arch)  # said before minutes of other work
     unpacked, tree = fresh(work / "packages"), fresh(work / "iso")
     say("fetching packages")
     versions = packages.fetch(arch, work / "packages.tar")
     say("unpacking packages")
     time = packages.unpack(work / "packages.tar", unpacked)
     say("making the root")
-    make_root(unpacked, fresh(work / "root"), tree, time)
+    make_root(unpacked, fresh(work / "root"), tree, time, arch)
     say("making the initrd")
     make_initrd(unpacked, fresh(work / "initrd"), tree, time)
     write_about(tree / "machineos/about.json", arch, version_of(time))
@@ -80,8 +82,8 @@ def write_about(path: Path, arch: str, version: str) -> None:
     path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def make_root(unpacked: Path, folder: Path, tree: Path, time: int) -> None:
-    root.make(unpacked, folder, version=version_of(time), suite=packages.SUITE)
+def make_root(unpacked: Path, folder: Path, tree: Path, time: int, arch: str) -> None:
+    root.make(unpacked, folder, arch=arch, version=version_of(time), suite=packages.SUITE)
     (tree / "machineos").mkdir()
     root.pack(folder, tree / "machineos/rootfs.squashfs", time=time)
 

@@ -15,7 +15,7 @@ SUITE = "trixie"
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 
 DEB = re.compile(r"\./var/cache/apt/archives/(?P<name>[^_/]+)_(?P<version>[^_/]+)_[^_/]+\.deb")
-UNWANTED = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/perl/", "usr/include/", "var/", "dev/")
+UNWANTED = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/perl/", "var/", "dev/")
 
 
 def fetch(arch: str, tar: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from machine.run import run
 
-from . import elf, modules
+from . import elf, modules, programs
 from .lists import HERE, entries, is_kept, words
 
 # An ordinary user's mmdebstrap loses these bits.
@@ -22,7 +22,7 @@ PRETTY_NAME="machineos {version} (Debian {suite})"
 """
 
 
-def make(packages: Path, root: Path, *, version: str, suite: str) -> None:
+def make(packages: Path, root: Path, *, arch: str, version: str, suite: str) -> None:
     """Fill the folder root from the unpacked packages and from the files beside this module."""
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True)
@@ -31,6 +31,7 @@ def make(packages: Path, root: Path, *, version: str, suite: str) -> None:
     copy_kept(packages, root)
     for program in SETUID:
         (root / program).chmod(0o4755)
+    programs.make(packages, root / "usr/lib/machineos", arch=arch)
     copy_libraries(packages, root)
     for applet in words("applets.list"):
         make_link(root, f"usr/bin/{applet}", "busybox")

@@ -1,0 +1,39 @@
+"""The guest's own programs in C (src/): compiled for the guest, against the headers and libraries of its packages."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from machine.errors import ToolMissing
+from machine.run import run, which
+
+from .lists import HERE
+
+SOURCES = HERE / "src"
+FLAGS = ("-std=gnu17", "-O2", "-Wall", "-Wextra", "-fPIE", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2")
+LINK = ("-pie", "-s", "-Wl,-z,relro,-z,now", "-Wl,--as-needed")
+LIBRARIES = ("-lssl", "-lcrypto")
+
+
+def compiler(arch: str) -> str:
+    """Debian's name of the compiler for an architecture, native or not. Raises ToolMissing."""
+    if found := which(f"{arch}-linux-gnu-gcc"):
+        return found
+    package = "gcc" if arch == platform.machine() else f"gcc-{arch.replace('_', '-')}-linux-gnu"
+    raise ToolMissing(f"{arch}-linux-gnu-gcc", hint=f"sudo apt install {package}")
+
+
+def make(packages: Path, folder: Path, *, arch: str) -> None:
+    """Compile each src/NAME.c to folder/NAME. packages: where the guest's packages lie unpacked. Raises ToolFailed."""
+    gcc = compiler(arch)
+    for name in ("lib", "lib64"):  # in an unmerged tree the linker's scripts name what isn't there
+        if not (packages / name).exists():
+            (packages / name).symlink_to(f"usr/{name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    # -B: or a native compiler would take this host's libraries.
+    guest = [f"--sysroot={packages}", f"-B{packages}/usr/lib/{arch}-linux-gnu"]
+    for source in sorted(SOURCES.glob("*.c")):
+        # Paths of this host don't get into the program: it comes out alike wherever it is made.
+        argv = [gcc, *guest, *FLAGS, source.name, "-o", folder / source.stem, *LINK, *LIBRARIES]
+        run(argv, cwd=SOURCES, timeout=300)

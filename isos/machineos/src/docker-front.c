@@ -1,0 +1,487 @@
+/*
+ * docker-front PORT SOCKET [TLS-FOLDER]: Docker's port on the network, in front of the socket of dockerd.
+ *
+ * With a folder, clients speak TLS and must show a certificate of the CA in it (ca.pem, server.pem, server-key.pem).
+ * The files are looked at for each connection: a renewed certificate needs no signal, and connections that are open go on.
+ * Without a folder, bytes are passed on as they are.
+ *
+ * dockerd's answers keep the one boundary that clients rely on: the head of an HTTP answer ends a TLS record. Clients that
+ * take over the connection after it ("101 UPGRADED") read the head through a buffer and the rest past that buffer, so what
+ * stands behind the head in the same record is lost to them. dockerd's own TLS never joins the two.
+ *
+ * A thread for each connection, which sleeps in poll: a handshake or a client that doesn't read holds up nobody else.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <unistd.h>
+
+/* The most that a TLS record holds (RFC 8446, 5.1). */
+#define RECORD 16384
+/* Who hasn't finished the handshake by then, or doesn't hang up after everything was said, is let go: milliseconds. */
+#define HANDSHAKE_MS 600000
+#define FAREWELL_MS 30000
+/* Who is gone without a word is found out by keepalive: seconds. */
+#define KEEPALIVE_S 60
+#define STACK (128 * 1024)
+
+enum { CA, CERTIFICATE, KEY, FILES };
+static const char *const NAMES[FILES] = {"ca.pem", "server.pem", "server-key.pem"};
+
+static const char *socket_path;
+static const char *tls_folder;
+
+/* ------------------------------------------------------------------------------------------- certificates */
+
+struct stamp {
+    ino_t inode;
+    off_t size;
+    struct timespec written, changed;
+};
+
+static SSL_CTX *context;
+static struct stamp stamps[FILES];
+
+static void complain(const char *what)
+{
+    unsigned long code = ERR_get_error();
+    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    syslog(LOG_WARNING, "%s: %s", what, reason ? reason : strerror(errno));
+    ERR_clear_error();
+}
+
+static bool file_of(int which, char *path, size_t size)
+{
+    return snprintf(path, size, "%s/%s", tls_folder, NAMES[which]) < (int)size;
+}
+
+static bool look(struct stamp found[FILES])
+{
+    char path[256];
+    struct stat about;
+
+    memset(found, 0, FILES * sizeof *found);
+    for (int which = 0; which < FILES; which++) {
+        if (!file_of(which, path, sizeof path) || stat(path, &about))
+            return false;
+        found[which] = (struct stamp){about.st_ino, about.st_size, about.st_mtim, about.st_ctim};
+    }
+    return true;
+}
+
+static bool fill(SSL_CTX *made)
+{
+    char ca[256], certificate[256], key[256];
+
+    if (!file_of(CA, ca, sizeof ca) || !file_of(CERTIFICATE, certificate, sizeof certificate) ||
+        !file_of(KEY, key, sizeof key))
+        return false;
+    SSL_CTX_set_min_proto_version(made, TLS1_2_VERSION);
+    SSL_CTX_set_options(made, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_TICKET);
+    SSL_CTX_set_num_tickets(made, 0);
+    SSL_CTX_set_session_cache_mode(made, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_mode(made, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_verify(made, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    /* ChaCha20 first: without the host's AES instructions (emulation) it is the quicker one. */
+    return SSL_CTX_set_ciphersuites(made, "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384") &&
+           SSL_CTX_load_verify_locations(made, ca, NULL) &&
+           SSL_CTX_use_certificate_chain_file(made, certificate) == 1 &&
+           SSL_CTX_use_PrivateKey_file(made, key, SSL_FILETYPE_PEM) == 1 && SSL_CTX_check_private_key(made) == 1;
+}
+
+/* Tells clients whose certificates are taken, so that those with several choose the right one. */
+static void name_authorities(SSL_CTX *made)
+{
+    char ca[256];
+    STACK_OF(X509_NAME) *names = file_of(CA, ca, sizeof ca) ? SSL_load_client_CA_file(ca) : NULL;
+
+    if (names)
+        SSL_CTX_set_client_CA_list(made, names);
+}
+
+/* Takes the files anew when they have changed. Halfway through a renewal they don't fit: the old ones serve until they do. */
+static void refresh(void)
+{
+    struct stamp found[FILES];
+    SSL_CTX *made;
+
+    if (!look(found) || (context && !memcmp(found, stamps, sizeof stamps)))
+        return;
+    made = SSL_CTX_new(TLS_server_method());
+    if (!made || !fill(made)) {
+        complain("the certificate can't be used");
+        SSL_CTX_free(made);
+        return;
+    }
+    name_authorities(made);
+    SSL_CTX_free(context); /* open connections hold it as long as they need it */
+    context = made;
+    memcpy(stamps, found, sizeof stamps);
+}
+
+/* ------------------------------------------------------------------------------------------- a connection */
+
+struct flow {
+    char data[RECORD];
+    size_t start, end;
+    bool ended; /* its source has said all */
+    bool told;  /* and its target knows */
+};
+
+enum { HEAD_SEEN = 4 };
+
+struct connection {
+    int client, engine;
+    SSL *ssl;                 /* NULL: the client speaks plainly */
+    struct flow up, down;     /* to the engine; to the client */
+    size_t writing;           /* how much of `down` was given to TLS, which must be given again */
+    int read_wants, write_wants; /* what TLS waits for at the client: POLLIN or POLLOUT */
+    int head;                 /* how much of the end of an answer's head has been seen: "\r\n\r\n" */
+    bool engine_gone;         /* it has closed its end altogether */
+};
+
+enum outcome { DONE, WAIT, END, FAILED };
+
+static enum outcome of_tls(SSL *ssl, int result, int *wants)
+{
+    switch (SSL_get_error(ssl, result)) {
+    case SSL_ERROR_WANT_READ: *wants = POLLIN; return WAIT;
+    case SSL_ERROR_WANT_WRITE: *wants = POLLOUT; return WAIT;
+    case SSL_ERROR_ZERO_RETURN: return END;
+    case SSL_ERROR_SSL:
+        /* TCP ended without TLS's good bye: whoever is gone for good is met at the next write. */
+        if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+            return END;
+        return FAILED;
+    default: return FAILED;
+    }
+}
+
+static enum outcome of_socket(ssize_t result)
+{
+    if (result > 0)
+        return DONE;
+    if (result == 0)
+        return END;
+    return errno == EAGAIN || errno == EINTR ? WAIT : FAILED;
+}
+
+static enum outcome read_client(struct connection *c)
+{
+    ssize_t size;
+    int result;
+
+    if (!c->ssl) {
+        size = recv(c->client, c->up.data, RECORD, 0);
+        c->read_wants = POLLIN;
+        if (size > 0)
+            c->up.end = (size_t)size;
+        return of_socket(size);
+    }
+    ERR_clear_error();
+    result = SSL_read(c->ssl, c->up.data, RECORD);
+    if (result <= 0)
+        return of_tls(c->ssl, result, &c->read_wants);
+    c->up.end = (size_t)result;
+    return DONE;
+}
+
+static enum outcome write_client(struct connection *c, size_t size)
+{
+    ssize_t sent;
+    int result;
+
+    if (!c->ssl) {
+        sent = send(c->client, c->down.data + c->down.start, size, MSG_NOSIGNAL);
+        c->write_wants = POLLOUT;
+        if (sent > 0)
+            c->down.start += (size_t)sent;
+        return of_socket(sent);
+    }
+    ERR_clear_error();
+    result = SSL_write(c->ssl, c->down.data + c->down.start, (int)size);
+    if (result <= 0)
+        return of_tls(c->ssl, result, &c->write_wants);
+    c->down.start += (size_t)result;
+    return DONE;
+}
+
+/* How much of what waits for the client may go into one record: all, or as far as the head of an answer goes. */
+static size_t one_record(struct connection *c)
+{
+    size_t size = c->down.end - c->down.start;
+    const char *data = c->down.data + c->down.start;
+
+    for (size_t at = 0; c->ssl && at < size && c->head != HEAD_SEEN; at++) {
+        if (data[at] == "\r\n\r\n"[c->head])
+            c->head++;
+        else
+            c->head = data[at] == '\r';
+        if (c->head == HEAD_SEEN)
+            return at + 1;
+    }
+    return size;
+}
+
+static bool is_empty(const struct flow *flow)
+{
+    return flow->start == flow->end;
+}
+
+/* From the client to the engine. False when the connection is at its end. */
+static bool move_up(struct connection *c, bool *moved)
+{
+    enum outcome outcome;
+    ssize_t size;
+
+    c->read_wants = 0;
+    if (is_empty(&c->up) && !c->up.ended) {
+        c->up.start = c->up.end = 0;
+        outcome = read_client(c);
+        if (outcome == FAILED)
+            return false;
+        c->up.ended = outcome == END;
+        *moved |= outcome != WAIT;
+    }
+    if (!is_empty(&c->up)) {
+        size = send(c->engine, c->up.data + c->up.start, c->up.end - c->up.start, MSG_NOSIGNAL);
+        if (size < 0 && errno != EAGAIN && errno != EINTR) {
+            /* The engine hears no more; what it has said, and may still say, is for the client all the same. */
+            c->up.ended = c->up.told = true;
+            c->up.start = c->up.end;
+        } else if (size > 0) {
+            c->up.start += (size_t)size;
+            c->head = 0; /* a request: an answer follows */
+            *moved = true;
+        }
+    }
+    if (c->up.ended && is_empty(&c->up) && !c->up.told) {
+        c->up.told = true;
+        shutdown(c->engine, SHUT_WR);
+    }
+    return true;
+}
+
+/* From the engine to the client. False when the connection is at its end. */
+static bool move_down(struct connection *c, bool *moved)
+{
+    ssize_t size;
+
+    c->write_wants = 0;
+    if (is_empty(&c->down) && !c->down.ended) {
+        c->down.start = c->down.end = 0;
+        size = recv(c->engine, c->down.data, RECORD, 0);
+        if (size > 0)
+            c->down.end = (size_t)size;
+        else if (of_socket(size) != WAIT)
+            c->down.ended = true;
+        *moved |= size >= 0;
+    }
+    if (!is_empty(&c->down)) {
+        if (!c->writing)
+            c->writing = one_record(c);
+        switch (write_client(c, c->writing)) {
+        case DONE: c->writing = 0; *moved = true; break;
+        case WAIT: break;
+        default: return false;
+        }
+    }
+    if (c->down.ended && is_empty(&c->down) && !c->down.told) {
+        c->down.told = true;
+        if (c->ssl)
+            SSL_shutdown(c->ssl);
+        shutdown(c->client, SHUT_WR);
+    }
+    return true;
+}
+
+/* Sleeps until one side can go on. False when there is nothing more to wait for. */
+static bool sleep_until_ready(struct connection *c)
+{
+    struct pollfd ends[] = {{.fd = c->client}, {.fd = c->engine}};
+    struct pollfd *client = &ends[0], *engine = &ends[1];
+
+    client->events = (short)(c->read_wants | c->write_wants);
+    if (is_empty(&c->down) && !c->down.ended)
+        engine->events |= POLLIN;
+    if (!is_empty(&c->up))
+        engine->events |= POLLOUT;
+    /* poll reports a hang-up unasked, again and again: who isn't to be heard now is left out. */
+    if (!client->events && !c->up.ended)
+        client->fd = -1;
+    if (!engine->events && (!c->down.ended || c->engine_gone))
+        engine->fd = -1;
+    if (poll(ends, 2, c->engine_gone ? FAREWELL_MS : -1) == 0)
+        return false;
+    if (c->down.ended && engine->revents & (POLLHUP | POLLERR))
+        c->engine_gone = true;
+    return !(c->up.ended && client->revents & (POLLHUP | POLLERR));
+}
+
+static void pass_on(struct connection *c)
+{
+    bool moved;
+
+    do {
+        do {
+            moved = false;
+            if (!move_up(c, &moved) || !move_down(c, &moved))
+                return;
+        } while (moved);
+        if (c->down.told && c->up.ended)
+            return;
+    } while (sleep_until_ready(c));
+}
+
+static bool shake_hands(struct connection *c)
+{
+    struct pollfd end = {.fd = c->client};
+    int wants = 0, result;
+
+    for (;;) {
+        ERR_clear_error();
+        result = SSL_accept(c->ssl);
+        if (result == 1)
+            return true;
+        if (of_tls(c->ssl, result, &wants) != WAIT) {
+            if (ERR_peek_error())
+                complain("a client was refused");
+            return false;
+        }
+        end.events = (short)wants;
+        if (poll(&end, 1, HANDSHAKE_MS) == 0)
+            return false;
+    }
+}
+
+static int call_engine(void)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int engine = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    strncpy(name.sun_path, socket_path, sizeof name.sun_path - 1);
+    if (engine >= 0 && (connect(engine, (struct sockaddr *)&name, sizeof name) || fcntl(engine, F_SETFL, O_NONBLOCK))) {
+        close(engine);
+        return -1;
+    }
+    return engine;
+}
+
+static void *serve(void *argument)
+{
+    struct connection *c = argument;
+
+    if (!c->ssl || shake_hands(c)) {
+        c->engine = call_engine();
+        if (c->engine >= 0) {
+            pass_on(c);
+            close(c->engine);
+        }
+    }
+    SSL_free(c->ssl);
+    close(c->client);
+    free(c);
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------- the port */
+
+static void die(const char *what)
+{
+    syslog(LOG_ERR, "%s: %s", what, strerror(errno));
+    fprintf(stderr, "docker-front: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static int open_port(const char *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    int one = 1, idle = KEEPALIVE_S;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (listener < 0)
+        die("socket");
+    /* Connections inherit these from the listener. */
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(listener, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    setsockopt(listener, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, SOMAXCONN))
+        die("the port can't be opened");
+    return listener;
+}
+
+static struct connection *begin(int client)
+{
+    struct connection *c = calloc(1, sizeof *c);
+
+    if (!c)
+        return NULL;
+    c->client = client;
+    c->engine = -1;
+    if (!tls_folder)
+        return c;
+    refresh();
+    c->ssl = context ? SSL_new(context) : NULL;
+    if (!c->ssl || !SSL_set_fd(c->ssl, client)) {
+        SSL_free(c->ssl);
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+int main(int count, char **words)
+{
+    pthread_attr_t detached;
+    pthread_t thread;
+    struct connection *c;
+    int listener, client;
+
+    if (count < 3 || count > 4) {
+        fprintf(stderr, "usage: docker-front PORT SOCKET [TLS-FOLDER]\n");
+        return 2;
+    }
+    socket_path = words[2];
+    tls_folder = count == 4 ? words[3] : NULL;
+    openlog("docker-front", 0, LOG_DAEMON);
+    signal(SIGPIPE, SIG_IGN); /* TLS writes without MSG_NOSIGNAL */
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&detached, STACK);
+    if (tls_folder)
+        refresh();
+    listener = open_port(words[1]);
+    for (;;) {
+        client = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (client < 0) {
+            /* Out of descriptors or memory: those that are open may end. */
+            if (errno != EINTR && errno != ECONNABORTED)
+                usleep(100000);
+            continue;
+        }
+        c = begin(client);
+        if (!c || pthread_create(&thread, &detached, serve, c)) {
+            if (c) {
+                SSL_free(c->ssl);
+                free(c);
+            }
+            close(client);
+        }
+    }
+}
