@@ -8,6 +8,7 @@ only, unless aliases are made as root: there each machine gets ports of its own.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import zlib
@@ -44,7 +45,8 @@ def choose(
 
 
 def _block(store: Path) -> Iterator[str]:
-    third = zlib.crc32(str(store).encode()) % 255
+    # Resolved, so that a symbolic link to the store makes no other block of it.
+    third = zlib.crc32(os.fsencode(os.path.realpath(store))) % 255
     return (f"127.77.{third}.{last}" for last in _HOSTS)
 
 

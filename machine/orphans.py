@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import paths, probe, registry, spec, store
@@ -43,7 +44,8 @@ def processes() -> Iterator[Left]:
     gone: dict[str, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if (name := _works_for(process.cmdline())) and not _has_record(name):
+            command = process.cmdline()
+            if (name := _works_for(command)) and not _process_has_record(name, _uuid(command)):
                 gone.setdefault(name, []).append(process)
     for name, found in gone.items():
         numbers = " ".join(str(process.pid) for process in found)
@@ -132,15 +134,38 @@ def _has_record(name: str) -> bool:
     return paths.is_there(home.config) or paths.is_there(home.creating)
 
 
+def _process_has_record(name: str, uuid: str) -> bool:
+    """Whether a machine in the store may be the one that a process works for. uuid: "" where it doesn't tell."""
+    if uuid and uuid in {machine.uuid for machine in store.all_known()}:
+        return True  # its folder may have another name now
+    if not uuid or not _has_record(name):
+        return _has_record(name)
+    try:
+        return store.read(_home(name)).uuid in {"", uuid}
+    except MachineError:
+        return True
+
+
 def _works_for(command: list[str]) -> str:
     """The machine of this store that a hypervisor (-pidfile PATH) or a helper (-m MODULE HOME) works for, else ""."""
-    homes = f"{store.folder()}{os.sep}"
     for option, value in pairwise(command):
-        if option == "-pidfile" and value.startswith(homes):
-            return value.removeprefix(homes).partition(os.sep)[0]
-        if option == "-m" and value.startswith(f"{__package__}.drivers") and command[-1].startswith(homes):
-            return command[-1].removeprefix(homes).partition(os.sep)[0]
+        if option == "-pidfile":
+            return _machine_of(Path(value))
+        if option == "-m" and value.startswith(f"{__package__}.drivers"):
+            return _machine_of(Path(command[-1]))
     return ""
+
+
+def _machine_of(path: Path) -> str:
+    """The name of the machine's folder that a path leads into, however it is spelled."""
+    for spelling in (path, Path(os.path.realpath(path))):
+        if found := paths.below(spelling, store.folder()):
+            return next(iter(found.parts), "")
+    return ""
+
+
+def _uuid(command: list[str]) -> str:
+    return next((value for option, value in pairwise(command) if option == "-uuid"), "")
 
 
 def _ending(found: list[psutil.Process]) -> Callable[[], None]:

@@ -14,13 +14,13 @@ IMAGES_VARIABLE = "MACHINE_IMAGES_PATH"
 def store() -> Path:
     """The store's folder: $MACHINE_STORAGE_PATH, else ~/.machine. Raises MachineError as `user_home` does."""
     chosen = os.environ.get(STORE_VARIABLE)
-    return expanded(chosen).absolute() if chosen else user_home() / ".machine"
+    return _absolute(chosen) if chosen else user_home() / ".machine"
 
 
 def images() -> Path:
     """The cache of images: $MACHINE_IMAGES_PATH, which several stores may share, else the store's own."""
     chosen = os.environ.get(IMAGES_VARIABLE)
-    return expanded(chosen).absolute() if chosen else store() / "images"
+    return _absolute(chosen) if chosen else store() / "images"
 
 
 def user_home() -> Path:
@@ -71,6 +71,34 @@ def is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
+
+
+def _absolute(text: str) -> Path:
+    path = expanded(text).absolute()
+    # QEMU and helpers are given the path: it must not lead through a folder that has nothing to do with the store.
+    return path.resolve() if ".." in path.parts else path
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder, however they are spelled: by device and inode.
+
+    Of what doesn't exist the names count, in the folder above that does.
+    """
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        absent = not (os.path.lexists(one) or os.path.lexists(other))
+        return absent and _name(one) == _name(other) != "" and same(one.parent, other.parent)
+
+
+def _name(path: Path) -> str:
+    return os.path.normcase(path.name)
+
+
+def below(path: Path, folder: Path) -> Path | None:
+    """The part of path that lies below folder, however the two are spelled; None when path lies elsewhere."""
+    found = next((parent for parent in (path, *path.parents) if same(parent, folder)), None)
+    return path.relative_to(found) if found is not None else None
 
 
 class Image:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from machine import files, paths, ssh
 from machine.errors import MachineError
-from machine.paths import Home
+from machine.paths import Home, same
 from machine.spec import Address, Machine
 
 _MARK = "# Machines: ssh machine-NAME (written by: machine ssh-config --install)"
@@ -36,14 +36,14 @@ def write(machine: Machine, home: Home, address: Address) -> None:
 
 
 def installed() -> bool:
-    return _include() in _lines(user_file())
+    return _at(_lines(user_file())) is not None
 
 
 def install() -> bool:
     """Make the user's configuration include the machines; False when it does so already."""
     path = user_file()
     lines = _lines(path)
-    if _include() in lines:
+    if _at(lines) is not None:
         return False
     files.make_folder(path.parent)
     # At the top: below a Host line it would count for that host only.
@@ -55,9 +55,8 @@ def uninstall() -> bool:
     """Take that line out again; False when there is none."""
     path = user_file()
     lines = _lines(path)
-    if _include() not in lines:
+    if (at := _at(lines)) is None:
         return False
-    at = lines.index(_include())
     begin = at - 1 if at and lines[at - 1] == _MARK else at
     end = at + 2 if lines[at + 1 : at + 2] == [""] else at + 1
     _save(path, lines[:begin] + lines[end:])
@@ -72,6 +71,18 @@ def user_file() -> Path:
 def _include() -> str:
     # Quoted for blanks in the path; the star works in quotes too.
     return f'Include "{Home(paths.store() / "machines" / "*").ssh_config.as_posix()}"'
+
+
+def _at(lines: list[str]) -> int | None:
+    """Where our line stands, with whichever spelling of the store's path it was written."""
+    return next((at for at, line in enumerate(lines) if line == _include() or _is_include(line)), None)
+
+
+def _is_include(line: str) -> bool:
+    ours = Home(paths.store() / "machines" / "*").ssh_config
+    tail = f"/*/{ours.name}"
+    path = line.removeprefix("Include ").strip().strip('"')
+    return line.startswith("Include ") and path.endswith(tail) and same(Path(path[: -len(tail)]), ours.parent.parent)
 
 
 def _lines(path: Path) -> list[str]:

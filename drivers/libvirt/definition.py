@@ -6,6 +6,7 @@ What the user changed in it (with virt-manager, say) stays until then.
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING
 
 from machine import files
@@ -99,4 +100,4 @@ def _console(driver: Libvirt) -> str:
     """Where the console's log lies, on the hypervisor's host: there it is a volume, which the helper fetches."""
     if driver.connection.uri.is_remote:
         return str(driver.pool.make(driver.volume("console.log"), size=0).path())
-    return str(driver.home.console)
+    return os.path.realpath(driver.home.console)

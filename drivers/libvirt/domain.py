@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from machine import copies
 from machine.driver import Machine
-from machine.paths import Home
+from machine.paths import Home, same
 from machine.render import render
 
 from .connection import Connection, explained, is_error
@@ -47,13 +49,26 @@ class Parts:
     user_network: str
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What a domain's metadata says of its machine: its name, and the store and the host that it was made from."""
+
+    name: str
+    store: Path
+    host: str
+
+    @property
+    def is_here(self) -> bool:
+        return self.host == socket.gethostname()
+
+
 def describe(machine: Machine, home: Home, parts: Parts) -> str:
     """The XML to define."""
     return render(
         "libvirt/domain.xml.j2",
         machine=machine,
         namespace=NAMESPACE,
-        store=home.store,
+        store=os.path.realpath(home.store),
         host=socket.gethostname(),
         board=board(parts.architecture),
         tcg_cache_mib=TCG_CACHE_MIB,
@@ -75,8 +90,15 @@ def of_store(connection: Connection, store: Path) -> Iterator[tuple[str, libvirt
     with explained(f"{connection.uri} doesn't tell of its domains"):
         for domain in connection.raw.listAllDomains():
             mark = _mark(domain)
-            if mark and mark[1:] == (str(store), socket.gethostname()) and _has_own_disk(domain):
-                yield mark[0], domain
+            if mark and mark.is_here and same(mark.store, store) and _has_own_disk(domain):
+                yield mark.name, domain
+
+
+def refuse_copy(domain: libvirt.virDomain, machine: Machine, home: Home) -> None:
+    """Raise MachineError when the domain was made from another folder of the machine, of which home is a copy."""
+    mark = _mark(domain)
+    if mark and mark.is_here:
+        copies.refuse(machine, home, mark.store / "machines" / mark.name)
 
 
 def _has_own_disk(domain: libvirt.virDomain) -> bool:
@@ -84,7 +106,7 @@ def _has_own_disk(domain: libvirt.virDomain) -> bool:
     return f"machine-{domain.UUIDString()}-disk.qcow2" in domain.XMLDesc()
 
 
-def _mark(domain: libvirt.virDomain) -> tuple[str, ...] | None:
+def _mark(domain: libvirt.virDomain) -> Mark | None:
     import libvirt
 
     try:
@@ -95,7 +117,7 @@ def _mark(domain: libvirt.virDomain) -> tuple[str, ...] | None:
         raise
     # libvirt may leave the name space out of what it returns.
     found = {element.tag.rpartition("}")[2]: element.text or "" for element in ElementTree.fromstring(text)}
-    return tuple(found.get(key, "") for key in ("name", "store", "host"))
+    return Mark(found.get("name", ""), Path(found.get("store", "")), found.get("host", ""))
 
 
 def network(domain: libvirt.virDomain) -> str:

@@ -13,7 +13,7 @@ from machine import files
 from machine.driver import Address, Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError
 
-from . import hypervisor
+from . import domain, hypervisor
 from .connection import Connection, explained
 from .network import Network
 from .volumes import Pool
@@ -108,6 +108,7 @@ class Libvirt(Driver):
                 there.resume()
                 self._set_clock(there)
                 return
+            domain.refuse_copy(there, self.machine, self.home)
             saved = there.hasManagedSaveImage()
             with self._alone():
                 self._make_ready()

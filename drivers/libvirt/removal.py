@@ -28,6 +28,7 @@ def remove(driver: Libvirt) -> None:
 
 def _remove(driver: Libvirt, there: libvirt.virDomain | None, uuid: str, mac: str) -> None:
     if there is not None:
+        domain.refuse_copy(there, driver.machine, driver.home)
         _undefine(there)
     _remove_volumes(driver, uuid)
     if not driver.connection.uri.is_session:

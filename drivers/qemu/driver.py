@@ -62,7 +62,7 @@ class Qemu(Driver):
 
     @property
     def process(self) -> Process:
-        return Process(self.home / PIDFILE)
+        return Process(self.home / PIDFILE, self.machine.uuid)
 
     def check(self) -> list[str]:
         if sys.platform == "win32":
@@ -117,6 +117,7 @@ class Qemu(Driver):
     def launch(self, memory: Memory, *, cpus: int | None = None, incoming: bool = False, paused: bool = False) -> None:
         """Start QEMU; it is there when this returns. Raises DriverFailed."""
         command = self.argv(memory, cpus=cpus, incoming=incoming)
+        self.process.refuse_second()
         self._rotate_console()
         if self.host().accelerator == "tcg":
             use_small_pages()

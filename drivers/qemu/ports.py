@@ -58,7 +58,7 @@ def main(folder: str) -> None:
     machine = store.read(home)
     address = machine.address
     assert address is not None
-    process = wait.until(Process(home / PIDFILE).find, timeout=30, what="QEMU's pidfile")
+    process = wait.until(Process(home / PIDFILE, machine.uuid).find, timeout=30, what="QEMU's pidfile")
     threading.Thread(target=_end_with, args=(process,)).start()
     threading.Thread(target=clock.follow, args=(home, clock.Jumps()), daemon=True).start()
     forwards = Forwards(

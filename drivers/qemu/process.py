@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from machine.errors import DriverFailed
+from machine.paths import same
 
 if TYPE_CHECKING:
     import psutil
+
+T = TypeVar("T")
 
 # A process that was there before QEMU wrote its pidfile may be it; one that was started later got a recycled number.
 # The clock of process start times has a resolution of 10 ms, and boot time is rounded to a second.
@@ -25,14 +30,29 @@ TOLERANCE = 2.0
 PR_SET_THP_DISABLE = 41
 
 
-class Process:
-    """pidfile is the one that QEMU wrote; `-pidfile PATH` stands in the command line of that QEMU, and in no other."""
+class Owner(Enum):
+    """Whose a process is. COPY: of the same machine in another folder. UNKNOWN: it has the UUID, but which folder?"""
 
-    def __init__(self, pidfile: Path) -> None:
+    OURS = auto()
+    COPY = auto()
+    UNKNOWN = auto()
+    ANOTHER = auto()
+
+
+class Process:
+    """The QEMU of one machine.
+
+    It has the machine's UUID in its command line, and the pidfile that it wrote is ours: the same device and inode,
+    however the path to it is spelled. The same UUID with another pidfile is that of a copy of the machine's folder.
+    uuid: "" where it isn't known; then the pidfile alone counts. Raises DriverFailed where neither can be told.
+    """
+
+    def __init__(self, pidfile: Path, uuid: str = "") -> None:
         self.pidfile = pidfile
+        self.uuid = uuid
 
     def find(self) -> psutil.Process | None:
-        """The process, None when it has ended."""
+        """The process that the pidfile names, None when it has ended."""
         try:
             pid = int(self.pidfile.read_text(encoding="utf-8"))
             written = self.pidfile.stat().st_mtime
@@ -40,20 +60,32 @@ class Process:
             return None
         import psutil  # 15 ms, and a stopped machine doesn't need it
 
-        with contextlib.suppress(psutil.Error, ValueError):  # no process has a number below zero
+        try:
             process = psutil.Process(pid)
-            if process.create_time() <= written + TOLERANCE and self._is_ours(process):
-                return process
-        return None
+            is_ours = process.create_time() <= written + TOLERANCE and self._is_ours(process)
+        except psutil.AccessDenied as error:
+            raise _unclear(pid, "it belongs to another user") from error
+        except (psutil.Error, ValueError):  # no process has a number below zero
+            return None
+        return process if is_ours else None
 
     def find_all(self) -> Iterator[psutil.Process]:
         """Every process of the machine, with or without a pidfile: for clearing up after a crash."""
-        import psutil
+        return (process for process in _processes() if _readable(self._is_ours, process))
 
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if self._is_ours(process):
-                    yield process
+    def refuse_second(self) -> None:
+        """Raise DriverFailed when a QEMU of this machine runs that `find` doesn't see."""
+        for process in _processes():
+            owner = _readable(self._owner, process)
+            if owner is Owner.OURS:
+                raise DriverFailed(
+                    f"QEMU runs as process {process.pid}, which {self.pidfile} doesn't name",
+                    hint=f"end it: kill {process.pid}",
+                )
+            if owner is Owner.COPY and (copy := _readable(_runs_as, process)):
+                raise copy
+            if owner is Owner.UNKNOWN:
+                raise _unclear(process.pid, "it has the machine's UUID")
 
     def kill(self, *, timeout: float = 10) -> None:
         """End every process of the machine and wait until it is gone. timeout in seconds."""
@@ -71,8 +103,76 @@ class Process:
         self.pidfile.unlink(missing_ok=True)
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        option = ("-pidfile", str(self.pidfile))
-        return process.pid != os.getpid() and option in pairwise(process.cmdline()) and alive(process)
+        owner = self._owner(process)
+        if owner is Owner.UNKNOWN:
+            raise _unclear(process.pid, "it has the machine's UUID")
+        return owner is Owner.OURS
+
+    def _owner(self, process: psutil.Process) -> Owner:
+        words = process.cmdline()
+        written, uuid = _value(words, "-pidfile"), _value(words, "-uuid")
+        if not written or (self.uuid and uuid and uuid != self.uuid) or not alive(process):
+            return Owner.ANOTHER
+        held = _held(process, Path(written).name)
+        if same(held or Path(written), self.pidfile):
+            return Owner.OURS
+        if not self.uuid or uuid != self.uuid:
+            return Owner.ANOTHER
+        return Owner.COPY if held or _names(Path(written), process.pid) else Owner.UNKNOWN
+
+
+def _processes() -> Iterator[psutil.Process]:
+    import psutil
+
+    return (process for process in psutil.process_iter() if process.pid != os.getpid())
+
+
+def _readable(ask: Callable[[psutil.Process], T], process: psutil.Process) -> T | None:
+    """None for a process that ends meanwhile, or that only another user may look at."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return ask(process)
+    return None
+
+
+def _value(words: list[str], option: str) -> str:
+    return next((value for word, value in pairwise(words) if word == option), "")
+
+
+def _held(process: psutil.Process, name: str) -> Path | None:
+    """Where the pidfile is that a QEMU wrote: it keeps it open, and so leads to it also when the folder was moved.
+
+    None where that can't be seen: it was removed, or the process is another user's.
+    """
+    import psutil
+
+    with contextlib.suppress(psutil.AccessDenied):
+        return next((path for file in process.open_files() if (path := Path(file.path)).name == name), None)
+    return None
+
+
+def _names(pidfile: Path, pid: int) -> bool:
+    try:
+        return int(pidfile.read_text(encoding="utf-8")) == pid
+    except (OSError, ValueError):
+        return False
+
+
+def _runs_as(process: psutil.Process) -> DriverFailed:
+    written = Path(_value(process.cmdline(), "-pidfile"))
+    folder = (_held(process, written.name) or written).parent
+    return DriverFailed(
+        f"the machine runs as process {process.pid} from {folder}, and this folder is a copy of that one",
+        hint=f"stop that one first: machine -s {shlex.quote(str(folder.parent.parent))} stop {folder.name}",
+    )
+
+
+def _unclear(pid: int, why: str) -> DriverFailed:
+    return DriverFailed(
+        f"process {pid} may be this machine's QEMU: {why}",
+        hint=f"look at it: ps -fp {pid}; if it is the machine's, end it: kill {pid}",
+    )
 
 
 def use_small_pages() -> None:

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from machine.errors import CheckFailed
+from machine.paths import same
 
 from .argv import AGENT, MONITOR, PORTS_MONITOR, RESUME
 
@@ -67,17 +68,20 @@ def _too_long(why: str) -> CheckFailed:
 
 
 def forget(home: Path) -> None:
-    """Remove the link, and the folder of the links with the last one."""
-    if not _fits(home):
-        with contextlib.suppress(OSError):
-            _link(home).unlink()
-        with contextlib.suppress(OSError):
-            _link(home).parent.rmdir()
+    """Remove the links to the home, each made for another spelling of its path, and their folder with the last one."""
+    if sys.platform == "win32":
+        return
+    links = _link(home).parent
+    with contextlib.suppress(OSError):
+        for link in list(links.iterdir()):
+            if same(link, home) or link == _link(home):
+                link.unlink()
+        links.rmdir()
 
 
 def _make(link: Path, home: Path) -> None:
     with contextlib.suppress(OSError):
-        if link.readlink() == home:
+        if same(link.readlink(), home):
             return
     link.parent.mkdir(mode=0o700, exist_ok=True)
     new = link.with_name(f".{secrets.token_hex(6)}")
@@ -94,4 +98,4 @@ def _fits(home: Path) -> bool:
 
 
 def _link(home: Path) -> Path:
-    return PLACE / f"machine-{os.getuid()}" / hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    return PLACE / f"machine-{os.getuid()}" / hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]

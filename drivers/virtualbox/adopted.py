@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from machine.driver import Address, Machine, NoOptions, Orphan
 from machine.errors import CheckFailed, DriverFailed, MachineError
+from machine.paths import same
 
 from . import parse
 from .driver import VirtualBox
@@ -42,7 +43,7 @@ class Adopted(VirtualBox):
         except (OSError, ValueError) as error:
             raise CheckFailed(f"its virtual machine isn't there: {error}") from error
         info = VBoxManage(run, store).info(uuid)
-        if info is None or Path(info.config).resolve() != settings.resolve():
+        if info is None or not same(Path(info.config), settings):
             raise CheckFailed("VirtualBox doesn't know its virtual machine any more")
         return uuid
 

@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import wait
+from machine import copies, wait
 from machine.driver import Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
-from machine.paths import Image
+from machine.paths import Image, same
 
 from . import host, leftovers, network, parse, ports, settings, share
 from .options import Options as VirtualBoxOptions
@@ -89,6 +89,7 @@ class VirtualBox(Driver):
                     hint=f"pull the plug: machine kill {self.machine.name}",
                 )
             case State.STOPPED | State.STOPPING:
+                copies.refuse(self.machine, self.home, Path(info.config))
                 self._prepare(info)
                 self._switch_on()
         self._follow_ports()
@@ -193,7 +194,8 @@ class VirtualBox(Driver):
     def _prepare(self, info: Info) -> None:
         """Bring a machine that is off in line with what was asked for: its media, size and rules."""
         for port, path in ((settings.SYSTEM, self._system()), (settings.SEED, self.home.seed)):
-            if info.media.get(f"{settings.CONTROLLER}-{port}-0") != str(path) and path.exists():
+            attached = info.media.get(f"{settings.CONTROLLER}-{port}-0", "")
+            if path.exists() and not same(Path(attached), path):
                 self.vboxmanage(*settings.attach_cd(self.uuid, port, path))
         if changes := self._changes(info):
             self.vboxmanage("modifyvm", self.uuid, *changes)

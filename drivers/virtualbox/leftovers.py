@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from machine import copies, paths
 from machine.driver import Machine
 from machine.errors import DriverFailed
 from machine.paths import Home
@@ -29,6 +30,7 @@ def remove(machine: Machine, home: Home, vboxmanage: VBoxManage, kill: Callable[
             # Its settings are gone: nothing can be asked of it, and nothing is left to be deleted.
             vboxmanage("unregistervm", uuid)
             continue
+        copies.refuse(machine, home, Path(info.config))
         _refuse_with_clones(info, home, vboxmanage)
         kill(uuid, info)
         _detach_foreign(uuid, info, home, vboxmanage)
@@ -82,6 +84,6 @@ def _folders(info: Info, home: Home) -> list[str]:
 
 
 def is_below(path: str, folders: Iterable[str]) -> bool:
-    """Whether a path lies in one of the folders, symbolic links followed."""
-    real = Path(os.path.normcase(Path(path).resolve()))
-    return any(real.is_relative_to(os.path.normcase(Path(folder).resolve())) for folder in folders if folder)
+    """Whether a path lies in one of the folders: symbolic links are followed, and spellings don't count."""
+    real = Path(os.path.realpath(path))
+    return any(paths.below(real, Path(folder)) is not None for folder in folders if folder)

@@ -8,10 +8,12 @@ is enough that it lay there: all that is left of it is its name in VirtualBox's 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from machine import paths
 from machine.driver import Machine, Orphan
 from machine.paths import Home
 from machine.run import Run
@@ -48,7 +50,7 @@ def _found(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
                 yield Orphan(home.name, uuid, f"{what}, whose settings can't be read", hint=hint)
             else:
                 yield Orphan(home.name, uuid, f"{what}, whose files are gone", _driver(home, uuid, run).remove)
-        elif info.fields.get("description", "").strip() == settings.mark(home):
+        elif settings.is_marked(info.fields.get("description", ""), home):
             if home.config.exists():
                 # A clone, which VirtualBox gives the description of its original, may lie beside that.
                 hint = f"if you don't need it: VBoxManage unregistervm {uuid} --delete"
@@ -59,8 +61,9 @@ def _found(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
 
 def _home(store: Path, config: str) -> Home:
     """The machine's folder that a settings file lies in, whichever way its path is spelled."""
-    machines = (store / "machines").resolve()
-    return Home(store / "machines" / Path(config).resolve().relative_to(machines).parts[0])
+    found = paths.below(Path(os.path.realpath(config)), store / "machines")
+    assert found is not None
+    return Home(store / "machines" / found.parts[0])
 
 
 def _driver(home: Home, uuid: str, run: Run) -> VirtualBox:

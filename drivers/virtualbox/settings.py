@@ -6,12 +6,13 @@ import platform
 from pathlib import Path
 
 from machine.driver import Machine
-from machine.paths import Home
+from machine.paths import Home, same
 
 from .options import Options
 from .parse import Forward
 
 CONTROLLER = "SATA"
+_MARK = "Made by machine; it lies in "
 # Ports of the controller.
 SYSTEM, DISK, SEED = 0, 1, 2
 
@@ -47,7 +48,13 @@ def modify(
 
 def mark(home: Home) -> str:
     """The description by which a virtual machine is known as ours, and as this store's."""
-    return f"Made by machine; it lies in {home.folder}"
+    return f"{_MARK}{home.folder}"
+
+
+def is_marked(description: str, home: Home) -> bool:
+    """Whether a description is the mark of that machine's folder, however the path in it is spelled."""
+    text = description.strip()
+    return text.startswith(_MARK) and same(Path(text.removeprefix(_MARK)), home.folder)
 
 
 def _pc() -> list[str]:

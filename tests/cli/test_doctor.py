@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import spellings
 from fake_host import FakeHost
 from filelock import FileLock
 
@@ -30,6 +32,7 @@ from machine import (
     registry,
     remote,
     store,
+    wait,
 )
 from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
@@ -181,13 +184,18 @@ def test_a_client_certificate_that_ends(
     assert told["hint"] == "machine regenerate-certs --client-certs default"
 
 
+@contextlib.contextmanager
+def process(*words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as process:
+        yield process
+        process.kill()
+
+
 @pytest.fixture
 def orphan(store: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A hypervisor whose machine is gone."""
-    words = ["-c", "import time; time.sleep(60)", "-pidfile", f"{store}/machines/gone/qemu.pid"]
-    with subprocess.Popen([sys.executable, *words]) as process:
-        yield process
-        process.kill()
+    with process("-pidfile", f"{store}/machines/gone/qemu.pid") as one:
+        yield one
 
 
 def test_an_orphan_is_ended(found: Callable[..., Any], orphan: subprocess.Popen[bytes], store: Path) -> None:
@@ -201,6 +209,37 @@ def test_an_orphan_is_ended(found: Callable[..., Any], orphan: subprocess.Popen[
     shutil.rmtree(store / "machines" / "gone")
     assert found("--repair")[text]["repaired"]
     assert not psutil.pid_exists(orphan.pid)
+
+
+@pytest.mark.parametrize("spelling", spellings.ALL)
+def test_orphans_of_a_store_by_another_way(store: Path, spelling: spellings.Spell) -> None:
+    (store / "machines").mkdir()
+    gone = Path(spelling(store)).absolute() / "machines" / "gone"
+    with process("-uuid", "u-1", "-pidfile", gone / "qemu.pid") as qemu:
+        until_seen(qemu)
+        assert [one.hint for one in orphans.processes()] == [f"kill {qemu.pid}"]
+
+
+def test_a_process_of_a_known_uuid_is_no_orphan(store: Path, add: Add) -> None:
+    """Somebody has renamed the folder; the same name alone doesn't make it the machine's."""
+    add("new", uuid="u-1")
+    add("dev", uuid="u-3")
+    folder = store / "machines"
+    with process("-uuid", "u-1", "-pidfile", folder / "old" / "qemu.pid") as renamed:
+        until_seen(renamed)
+        assert list(orphans.processes()) == []
+    with process("-uuid", "u-2", "-pidfile", folder / "dev" / "qemu.pid") as earlier:
+        until_seen(earlier)
+        assert [one.text for one in orphans.processes()] == [
+            f"processes of a machine dev that isn't there: {earlier.pid}"
+        ]
+        (folder / "dev" / "machine.json").write_text("{")
+        assert list(orphans.processes()) == [], "its UUID may be just that"
+
+
+def until_seen(process: subprocess.Popen[bytes]) -> None:
+    """For a moment a new process has no command line."""
+    wait.until(lambda: "-pidfile" in psutil.Process(process.pid).cmdline(), timeout=20, what="the process")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import spellings
 
 from machine import ssh_config
 from machine.paths import Home
@@ -101,3 +103,14 @@ def test_json(invoke: Invoke, add: Add, store: Path) -> None:
         }
     ]
     assert invoke("ssh-config", "absent").code == 1
+
+
+@pytest.mark.parametrize("spelling", spellings.ALL)
+def test_the_store_by_another_way(invoke: Invoke, store: Path, user: Path, spelling: spellings.Spell) -> None:
+    assert invoke("-s", spelling(store), "ssh-config", "--install").code == 0
+    once = user.read_text(encoding="utf-8")
+    os.environ["MACHINE_STORAGE_PATH"] = str(store)
+    assert invoke("ssh-config", "--install").code == 0
+    assert user.read_text(encoding="utf-8") == once
+    assert ssh_config.uninstall()
+    assert "Include" not in user.read_text(encoding="utf-8")

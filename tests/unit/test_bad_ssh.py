@@ -39,7 +39,7 @@ def begin(home: Home) -> Begin:
     @contextlib.contextmanager
     def at(step: str, fault: str) -> Iterator[tuple[BadServer, Address]]:
         with bad_server(step, fault, home.host_key) as server:
-            public = Path(f"{home.host_key}.pub").read_text()
+            public = Path(f"{home.host_key}.pub").read_text(encoding="utf-8")
             home.known_hosts.write_text(keys.known_hosts_line("127.0.0.1", server.port, public) + "\n")
             yield server, Address("127.0.0.1", ssh_port=server.port)
 

@@ -22,6 +22,7 @@ FOR_DRIVERS = {
     "files",
     "spec",
     "store",
+    "copies",
     "docker",
     "ports",
     "wait",

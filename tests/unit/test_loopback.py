@@ -37,6 +37,14 @@ def test_the_block_follows_from_the_stores_path() -> None:
     assert len(hosts) > 10
 
 
+def test_a_link_to_the_store_makes_no_other_block(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    found = {
+        loopback.choose([], tmp_path / name, platform="linux", is_free=lambda *_: True) for name in ("store", "link")
+    }
+    assert len(found) == 1
+
+
 def test_a_freed_address_is_used_again() -> None:
     taken = [choose([])]
     assert choose([]) == taken[0]

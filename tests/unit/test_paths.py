@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import spellings
 
 from machine import paths
 from machine.paths import Home, Image
@@ -44,3 +45,27 @@ def test_a_home_knows_its_name_and_store_and_no_file_twice() -> None:
     assert len({getattr(home, name) for name in names}) == len(names)
     # What docker expects in DOCKER_CERT_PATH.
     assert [path.name for path in (home.ca, home.cert, home.key)] == ["ca.pem", "cert.pem", "key.pem"]
+
+
+@pytest.mark.parametrize("spelling", spellings.ALL)
+def test_one_folder_has_many_spellings(tmp_path: Path, spelling: spellings.Spell) -> None:
+    store = tmp_path / "store"
+    (store / "machines").mkdir(parents=True)
+    other = Path(spelling(store))
+    assert paths.same(store, other)
+    assert paths.same(store / "machines" / "gone" / "qemu.pid", other / "machines" / "gone" / "qemu.pid")
+    assert not paths.same(store / "machines" / "gone", other / "machines" / "lost")
+    assert not paths.same(store, other / "machines")
+    assert not paths.same(store / "machines", other / "gone")
+    assert paths.below(other / "machines" / "dev" / "disk", store) == Path("machines/dev/disk")
+    assert paths.below(other, store / "machines") is None
+
+
+def test_a_store_with_dots_leads_through_no_other_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "beside")
+    monkeypatch.setenv(paths.STORE_VARIABLE, "../x/.machine")
+    assert paths.store() == tmp_path / "x" / ".machine"
+    monkeypatch.setenv(paths.STORE_VARIABLE, f"{tmp_path}/x/")
+    assert paths.store() == tmp_path / "x"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +29,16 @@ def keeper(vm: Vm) -> Iterator[str]:
     vm.docker("volume", "rm", "data", code=None)
 
 
-def test_stop(vm: Vm, keeper: str) -> None:
+def test_stop(vm: Vm, keeper: str, tmp_path: Path) -> None:
+    """By another way to the store: it is the same machine."""
+    link = tmp_path / "link"
+    link.symlink_to(vm.store.folder)
+    for spelling in (f"{vm.store.folder}/", f"{tmp_path}/../{os.path.relpath(vm.store.folder, tmp_path.parent)}", link):
+        env = {**vm.store.env, "MACHINE_STORAGE_PATH": str(spelling)}
+        assert vm.machine("status", env=env).out == "Running\n"
+        assert "already running" in vm.machine("start", env=env).out
     testbed.say("machine stop")
-    done = vm.machine("stop")
+    done = vm.machine("stop", env=env)
     testbed.say(f"stopped in {done.seconds:.1f} s")
     assert "was stopped" in done.out
     assert vm.machine("status").out == "Stopped\n"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import socket
 import sys
 from pathlib import Path
 
 import pytest
+import spellings
 from machine.drivers.libvirt import Libvirt, domain, orphans
 from machine.drivers.libvirt.connection import Connection
 
+from machine import spec
 from machine.driver import Orphan
+from machine.errors import MachineError
+from machine.paths import Home
 from machine.run import run
 from tests.unit.libvirt.conftest import MAC, UUID, machine
 
@@ -107,3 +112,36 @@ def test_a_libvirtd_that_doesnt_answer_hides_no_other(made: Libvirt, monkeypatch
 def test_without_libvirt_python(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)
     assert Libvirt.orphans(store, [machine()], run) == []
+
+
+@pytest.mark.parametrize("spelling", spellings.ALL)
+def test_the_store_by_another_way(made: Libvirt, spelling: spellings.Spell) -> None:
+    store = Path(spelling(made.home.store))
+    known = [machine(uuid=OTHER, options=made.machine.options)]
+    assert [one.name for one in Libvirt.orphans(store, known, made.run)] == ["dev"]
+    other = Home(store / "machines" / "dev")
+    assert [there.UUIDString() for there in domain.ours(made.connection, other)] == [UUID]
+    definition = (made.home / "domain.xml").read_text()
+    by_another_way = Libvirt(made.machine, other, made.run)
+    by_another_way.connection = made.connection
+    by_another_way.start()
+    assert (made.home / "domain.xml").read_text() == definition, "what the user changed would be lost"
+    by_another_way.remove()
+    assert left(made) == ["theirs"]
+
+
+def test_a_copy_of_the_store_doesnt_remove_or_start_it(made: Libvirt, tmp_path: Path) -> None:
+    """libvirt has one domain of that UUID, and two folders say that it is theirs."""
+    made.home.config.write_text(spec.dumps(made.machine))
+    copy = Home(tmp_path / "copy" / "machines" / "dev")
+    shutil.copytree(made.home.folder, copy.folder)
+    theirs = Libvirt(made.machine, copy, made.run)
+    theirs.connection = made.connection
+    for act in (theirs.remove, theirs.start):
+        with pytest.raises(MachineError, match=f"belongs to {made.home.folder}, and this folder is a copy") as caught:
+            act()
+        assert caught.value.hint == "remove the copy alone: machine rm -f dev"
+    assert "machine-dev" in left(made)
+    shutil.rmtree(made.home.store)  # the copy is what is left, as after a move
+    theirs.remove()
+    assert left(made) == ["theirs"]

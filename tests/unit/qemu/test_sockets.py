@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import spellings
 from machine.drivers.qemu import sockets
 
 from machine.errors import CheckFailed
@@ -79,3 +80,13 @@ def test_a_folder_that_others_can_change_is_not_used(far: Path, links: Path, tmp
     with pytest.raises(CheckFailed):
         sockets.check(far)
     assert list(links.iterdir()) == []
+
+
+@pytest.mark.parametrize("spelling", spellings.ALL)
+def test_one_link_for_all_spellings(far: Path, links: Path, spelling: spellings.Spell) -> None:
+    other = Path(spelling(far)).absolute()
+    link = sockets.folder(far)
+    assert sockets.folder(other) in {link, other}, "a short spelling needs none"
+    link.rename(links / "of an earlier version")
+    sockets.forget(other)
+    assert not links.exists()

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,8 @@ from fake_vboxmanage import UUID, Scripted, info, refused, transcript
 from machine.drivers.virtualbox import VirtualBox
 from machine.drivers.virtualbox.leftovers import is_below
 
-from machine.errors import DriverFailed
+from machine import spec
+from machine.errors import DriverFailed, MachineError
 from machine.paths import Home
 from machine.run import Completed
 from machine.spec import Machine
@@ -107,3 +109,20 @@ def test_below(tmp_path: Path) -> None:
     assert is_below(f"{tmp_path}/link/x", [f"{tmp_path}/real"])
     assert not is_below(f"{tmp_path}/really/x", [f"{tmp_path}/real"])
     assert not is_below(f"{tmp_path}/x", ["", f"{tmp_path}/real"])
+
+
+def test_a_copy_of_the_folder_removes_and_starts_nothing(make: Make, run: Scripted, tmp_path: Path) -> None:
+    made = make()
+    made.home.config.write_text(spec.dumps(made.machine))
+    copy = Home(tmp_path / "copy" / "machines" / "dev")
+    shutil.copytree(made.home.folder, copy.folder)
+    run.answer("list vms", REGISTERED)
+    run.answer("showvminfo", *[info("poweroff", config=f"{made.home.folder}/dev/dev.vbox")] * 9)
+    theirs = VirtualBox(made.machine, copy, run)
+    for act in (theirs.remove, theirs.start):
+        with pytest.raises(MachineError, match=f"belongs to {made.home.folder}, and this folder is a copy"):
+            act()
+    assert {call[0] for call in run.calls} == {"list", "showvminfo"}
+    made.home.config.unlink()  # nobody else's any more
+    theirs.remove()
+    assert run.said("unregistervm") == [["unregistervm", UUID, "--delete"]]

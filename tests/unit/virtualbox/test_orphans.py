@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import spellings
 from fake_vboxmanage import UUID, Scripted, info, refused
 from machine.drivers.virtualbox import VirtualBox, orphans, parse
 
@@ -106,11 +107,13 @@ def test_one_that_goes_at_this_moment(store: Path, run: Scripted) -> None:
     assert find(store, run) == []
 
 
-def test_a_store_by_another_way(store: Path, run: Scripted, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(store)
+@pytest.mark.parametrize("spelling", spellings.ALL)
+@pytest.mark.parametrize("marked_so", [True, False])
+def test_a_store_by_another_way(store: Path, run: Scripted, spelling: spellings.Spell, marked_so: bool) -> None:
+    other = Path(spelling(store))
     run.answer("list --long vms", listed((UUID, f"{store}/machines/dev/dev/dev.vbox")))
-    run.answer("showvminfo", info("poweroff", described(tmp_path / "link")))
-    assert [one.name for one in find(tmp_path / "link", run)] == ["dev"]
+    run.answer("showvminfo", info("poweroff", described(other if marked_so else store)))
+    assert [one.name for one in find(store if marked_so else other, run)] == ["dev"]
 
 
 def test_nobody_is_asked_without_need(store: Path, run: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
