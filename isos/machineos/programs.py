@@ -35,5 +35,5 @@ def make(packages: Path, folder: Path, *, arch: str) -> None:
     guest = [f"--sysroot={packages}", f"-B{packages}/usr/lib/{arch}-linux-gnu"]
     for source in sorted(SOURCES.glob("*.c")):
         # Paths of this host don't get into the program: it comes out alike wherever it is made.
-        argv = [gcc, *guest, *FLAGS, source.name, "-o", folder / source.stem, *LINK, *LIBRARIES]
+        argv: list[str | Path] = [gcc, *guest, *FLAGS, source.name, "-o", folder / source.stem, *LINK, *LIBRARIES]
         run(argv, cwd=SOURCES, timeout=300)
