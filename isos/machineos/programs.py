@@ -34,6 +34,6 @@ def make(packages: Path, folder: Path, *, arch: str) -> None:
     # -B: or a native compiler would take this host's libraries.
     guest = [f"--sysroot={packages}", f"-B{packages}/usr/lib/{arch}-linux-gnu"]
     for source in sorted(SOURCES.glob("*.c")):
-        # Paths of this host don't get into the program: it comes out alike wherever it is made.
-        argv: list[str | Path] = [gcc, *guest, *FLAGS, source.name, "-o", folder / source.stem, *LINK, *LIBRARIES]
+        # The source's name without a folder: paths of this host don't get into the program.
+        argv = [gcc, *guest, *FLAGS, source.name, "-o", str(folder / source.stem), *LINK, *LIBRARIES]
         run(argv, cwd=SOURCES, timeout=300)
