@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from machine import paths
 from machine.driver import Driver, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.spec import Address
@@ -121,9 +122,9 @@ class Generic(Driver):
 
     def _key(self) -> Path:
         if given := str(self.machine.options.get("ssh_key", "")):
-            candidates = [Path(given).expanduser()]
+            candidates = [paths.expanded(given)]
         else:
-            candidates = [Path.home() / ".ssh" / name for name in _KEYS]
+            candidates = [paths.user_home() / ".ssh" / name for name in _KEYS]
         for path in candidates:
             if path.is_file():
                 return path

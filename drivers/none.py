@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from machine import files
+from machine import files, paths
 from machine.driver import Driver, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.spec import Address
@@ -37,7 +36,7 @@ class Nothing(Driver):
         if given and len(given) < len(_FILES):
             raise CheckFailed("the CA, the client's certificate and its key go together", hint="give all three")
         for path in given.values():
-            if not Path(path).expanduser().is_file():
+            if not paths.expanded(path).is_file():
                 raise CheckFailed(f"there is no file {path}", hint="see --none-ca, --none-cert and --none-key")
         if given and not self.machine.tls:
             raise CheckFailed("--no-tls needs no certificates", hint="leave out one of the two")
@@ -46,7 +45,7 @@ class Nothing(Driver):
     def create(self) -> None:
         for name, target in zip(_FILES, (self.home.ca, self.home.cert, self.home.key), strict=True):
             if path := str(self.machine.options.get(name, "")):
-                files.write(target, Path(path).expanduser().read_bytes(), 0o600 if name == "key" else 0o644)
+                files.write(target, paths.expanded(path).read_bytes(), 0o600 if name == "key" else 0o644)
 
     def start(self) -> None:
         return None

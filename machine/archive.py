@@ -76,6 +76,7 @@ def read(
             entries = iter(archive)
             machine = dataclasses.replace(_about(archive, entries), address=None)
             machine = dataclasses.replace(machine, name=name or machine.name)
+            spec.check_new_name(machine.name)
             with store.reserve(machine.name, lambda others: place(_distinct(machine, others), others), undo) as made:
                 _unpack(archive, entries, made[1], progress)
                 finish(*made)

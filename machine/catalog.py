@@ -55,7 +55,7 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
     if "://" in text:
         wanted = downloads.source(text)
         return cached(wanted) or _pull(wanted, _stem(wanted.name), progress, offline)
-    path = Path(text).expanduser()
+    path = paths.expanded(text)
     if len(path.parts) > 1 or path.suffix in {".iso", ".img", ".qcow2", ".raw"}:
         return take(path)
     for entry in entries():

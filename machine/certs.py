@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from machine import files
+from machine import files, paths
 from machine.errors import CheckFailed, MachineError, Usage
 from machine.paths import Home
 
@@ -166,7 +166,7 @@ def _adopt(what: str, cert: Path, key: Path) -> None:
         return
     if not all(given):
         raise CheckFailed(f"{variables[0]} and {variables[1]} go together", hint="set both, or neither")
-    sources = [Path(path).expanduser() for path in given]
+    sources = [paths.expanded(path) for path in given]
     try:
         x509.load(*sources)
     except MachineError as error:

@@ -9,25 +9,49 @@ A key is an option without its dashes. An environment variable MACHINE_<KEY> win
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
-from machine import paths
+from machine import files, paths
 from machine.errors import Usage
 
 
-def defaults(known: Collection[str]) -> dict[str, Any]:
-    """The file's values by parameter name (dashes as underscores). Raises Usage for what it doesn't know."""
+class Kind(StrEnum):
+    """What an option takes, in the words of an error."""
+
+    VALUE = 'a text or a number: "4G"'
+    SWITCH = "true or false"
+    LIST = 'a list of texts: ["a", "b"]'
+
+
+def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
+    """The file's values by parameter name (dashes as underscores).
+
+    Raises Usage for an option that isn't known, and for a value that it can't have; OSError.
+    """
     path = paths.store() / "config.toml"
-    if not path.exists():
+    if not paths.is_there(path):
         return {}
     import tomllib  # 10 ms, and few have such a file
 
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not TOML, or not even UTF-8
+        data = tomllib.loads(files.read_text(path))
+    except (ValueError, RecursionError) as error:  # not TOML, or not even UTF-8
         raise Usage(f"{path}: {error}", hint="mend the file, or remove it") from error
     values = {key.replace("-", "_"): value for key, value in data.items()}
     if unknown := sorted(values.keys() - set(known)):
         raise Usage(f"{path}: there is no option --{unknown[0].replace('_', '-')}", hint="machine create --help")
+    for key, value in values.items():
+        if not _fits(known[key], value):
+            option = key.replace("_", "-")
+            raise Usage(f"{path}: {option} = {value!r}: it takes {known[key]}", hint=f"mend the line of {option}")
     return values
+
+
+def _fits(kind: Kind, value: object) -> bool:
+    if kind is Kind.SWITCH:
+        return isinstance(value, bool)
+    if kind is Kind.LIST:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, str | int | float) and not isinstance(value, bool)

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from machine import paths
 from machine.errors import MachineError, ToolMissing
 from machine.paths import Home
 from machine.run import run, which
@@ -106,7 +107,7 @@ def _has_certificates(machine: Machine, home: Home) -> bool:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "contexts"
+    return Path(os.environ.get("DOCKER_CONFIG") or paths.user_home() / ".docker") / "contexts"
 
 
 def _key(machine: str) -> str:

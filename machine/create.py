@@ -22,7 +22,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     asked comes from `draft`. Raises Usage and CheckFailed before anything is written, MachineExists, WaitTimeout and
     others.
     """
-    spec.check_name(asked.name)
+    spec.check_new_name(asked.name)
     ownership.check_store()
     if store.exists(asked.name):
         raise MachineExists(asked.name)

@@ -25,7 +25,6 @@ from machine.spec import Address, Engine
 
 # The driver for its virtual machines in VirtualBox, and the one for all other hosts.
 ADOPTED, HOST = "virtualbox-adopted", "generic"
-DEFAULT = Path.home() / ".docker" / "machine"
 _UI_TYPES = {"headless", "separate", "gui"}
 # Where docker-machine's daemons listen.
 PORT = 2376
@@ -43,6 +42,10 @@ class Found:
     machine: Machine
     address: Address
     note: str = ""
+
+
+def default() -> Path:
+    return paths.user_home() / ".docker" / "machine"
 
 
 def find(path: Path) -> Iterator[tuple[str, Found | MachineError]]:

@@ -13,18 +13,22 @@ from pathlib import Path
 from machine import paths
 from machine.errors import CheckFailed, MachineError
 
+ELSEWHERE = f"use another folder: export {paths.STORE_VARIABLE}=/var/tmp/machine"
+
 
 def explained(error: OSError) -> MachineError:
     """The error as ours: a full disk, a file of somebody else with the command that gives it back."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-    hint = remedy(Path(name)) if isinstance(error, PermissionError) and name else ""
+    hint = ""
+    if isinstance(error, PermissionError) and (path := Path(name)).is_relative_to(paths.store()):
+        hint = remedy(path) or ELSEWHERE
     return MachineError(f"{error.strerror or error}{f': {name}' if name else ''}", hint=hint)
 
 
 def remedy(path: Path) -> str:
     """The command that lets us use a path of the store again; "" where there is none, or outside of the store."""
     store = paths.store()
-    if path != store and store not in path.parents:
+    if not path.is_relative_to(store):
         return ""
     return next(filter(None, map(_command, _from(store, path))), "")
 
@@ -48,19 +52,40 @@ def blocked(folder: Path) -> Iterator[tuple[Path, str]]:
 def check_store() -> None:
     """Raise CheckFailed when we can't use the folders that each new machine needs. Asks for a few files' rights."""
     store = paths.store()
+    _check_place(store)
     for path in (store, store / "machines", store / "certs", store / "certs" / "lock", store / "machines" / ".lock"):
         if command := remedy(path):
             raise CheckFailed(f"{path} isn't yours to use: {owner(path)}", hint=command)
+
+
+def _check_place(store: Path) -> None:
+    """Whether the store's folder is there or can be made."""
+    folder = _nearest(store)
+    if remedy(folder) or (_is_folder(folder) and _may(folder, os.W_OK | os.X_OK)):
+        return
+    why = "can't be written to by you" if _is_folder(folder) or not os.path.lexists(folder) else "isn't a folder"
+    raise CheckFailed(f"the store {store} can't be made: {folder} {why}", hint=ELSEWHERE)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the first of its folders that is there."""
+    while not paths.is_there(path):
+        path = path.parent
+    return path
 
 
 def of_somebody_else() -> str:
     """A warning when root works in the store of somebody else, "" otherwise."""
     if os.name != "posix" or os.geteuid() != 0:
         return ""
-    folder = paths.store()
-    while not paths.is_there(folder):
-        folder = folder.parent
-    if (uid := folder.stat().st_uid) == 0:
+    if (uid := _nearest(paths.store()).stat().st_uid) == 0:
         return ""
     return f"root works in the store of {_user(uid)}, {paths.store()}: {_user(uid)} can't use what is made there now"
 

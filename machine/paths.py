@@ -48,8 +48,23 @@ def _posix_home() -> Path:
         raise _homeless(f"$HOME is no absolute path, and the system knows no user {os.getuid()}") from error
 
 
+def has_account() -> bool:
+    """Whether the system knows the user by name; in a container that runs under a number it doesn't."""
+    if os.name != "posix":
+        return True
+    import pwd
+
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
+
+
 def _homeless(why: str) -> MachineError:
-    return MachineError(f"you have no home folder: {why}", hint=f"export {STORE_VARIABLE}=/var/tmp/machine")
+    return MachineError(
+        f"you have no home folder: {why}", hint=f"say where machines lie: export {STORE_VARIABLE}=/var/tmp/machine"
+    )
 
 
 def expanded(text: str) -> Path:

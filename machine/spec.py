@@ -18,6 +18,8 @@ from machine.errors import StoreDamaged, Usage
 
 FORMAT = 1
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
+LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
+WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]", re.IGNORECASE)
 # A name is a host name (RFC 1123: 63 characters a label) and a folder's name, and sockets lie in that folder.
 NAME_LENGTH = 63
 
@@ -83,6 +85,29 @@ def check_name(name: str) -> None:
         )
     if len(name) > NAME_LENGTH:
         raise Usage(f"the name has {len(name)} characters, {NAME_LENGTH} are allowed", hint="choose a shorter name")
+
+
+def check_new_name(name: str) -> None:
+    """Raise Usage unless a new machine can have that name.
+
+    Narrower than check_name, by which older machines go on working: other programs would take these names for
+    something else. Each label is one of a host name's (RFC 1123, 2.1); Windows has devices for some names, whatever
+    comes after a dot (Microsoft, "Naming Files, Paths, and Namespaces").
+    """
+    check_name(name)
+    labels = name.split(".")
+    if not all(map(LABEL.fullmatch, labels)):
+        raise _misleading(name, "is no host name: no part of it may be empty, or begin or end with a dash")
+    if len(labels) > 1 and all(label.isdigit() for label in labels):
+        raise _misleading(name, "would be taken for an IP address")
+    if name.lower() == "localhost":
+        raise _misleading(name, "is this computer")
+    if WINDOWS_DEVICE.fullmatch(labels[0]):
+        raise _misleading(name, "is a device in Windows, which can't have a folder of that name")
+
+
+def _misleading(name: str, why: str) -> Usage:
+    return Usage(f'"{name}" {why}', hint="choose another name: machine create dev-1")
 
 
 def dumps(machine: Machine) -> str:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from machine import openssh_log
+from machine import openssh_log, paths
 from machine.errors import SSHFailed, ToolFailed, Usage, WaitTimeout
 from machine.paths import Home
 from machine.run import Completed, stream, which
@@ -184,7 +184,12 @@ def banner(address: Address, timeout: float) -> bool:
 
 def native() -> bool:
     """Whether paramiko is to be used."""
-    return os.environ.get(NATIVE_VARIABLE, "").lower() in {"1", "true", "yes", "on"} or not which("ssh")
+    return os.environ.get(NATIVE_VARIABLE, "").lower() in {"1", "true", "yes", "on"} or not _openssh_works()
+
+
+def _openssh_works() -> bool:
+    """ssh refuses to work for a user without an entry in the system's list, as in a container run under a number."""
+    return which("ssh") is not None and paths.has_account()
 
 
 def _path(path: Path) -> str:

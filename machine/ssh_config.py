@@ -65,7 +65,7 @@ def uninstall() -> bool:
 
 def user_file() -> Path:
     # Resolved: a link to somewhere else (people keep their dotfiles so) stays one.
-    return (Path.home() / ".ssh" / "config").resolve()
+    return (paths.user_home() / ".ssh" / "config").resolve()
 
 
 def _include() -> str:

@@ -25,6 +25,12 @@ def the_store(bad: set[str]) -> Iterator[Finding]:
     for path, command in closed:
         text = f"{path} can't be used: {ownership.owner(path)}"
         yield Finding("store", Level.ERROR, text, command, None if command.startswith("sudo") else _opening(path))
+    if not closed:
+        try:
+            ownership.check_store()
+        except MachineError as error:
+            yield Finding("store", Level.ERROR, error.message, error.hint)
+            return
     for name in sorted(bad):
         try:
             store.load(name)

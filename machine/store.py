@@ -78,7 +78,26 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def exists(name: str) -> bool:
-    return paths.is_there(home(name).config)
+    return paths.is_there(home(name).config) and _is_spelled(name)
+
+
+def has_folder(name: str) -> bool:
+    """Whether there is a folder of that name, be it of a machine or of what is left of one."""
+    return paths.is_there(home(name).folder) and _is_spelled(name)
+
+
+def _is_spelled(name: str) -> bool:
+    """Whether a folder has exactly that name: a file system that ignores case (macOS, Windows) takes Web for web."""
+    try:
+        with os.scandir(folder()) as entries:
+            return any(entry.name == name for entry in entries)
+    except OSError:  # what is done next tells why
+        return True
+
+
+def _alike(name: str) -> str:
+    """A machine whose name differs in upper and lower case only, "" if there is none: to DNS they are one name."""
+    return next((other for other in names() if other != name and other.lower() == name.lower()), "")
 
 
 def load(name: str) -> Machine:
@@ -90,6 +109,8 @@ def load(name: str) -> Machine:
         raise NoSuchMachine(name) from error
     # A folder that was copied: what is done to the copy mustn't be done to the machine.
     if machine.name != name:
+        if not _is_spelled(name):
+            raise NoSuchMachine(name)
         hint = f"remove the copy: machine rm -f {name}"
         raise StoreDamaged(f'{config} is of the machine "{machine.name}"', hint=hint)
     return machine
@@ -105,7 +126,9 @@ def read(home: Home) -> Machine:
 
 def _read(path: Path) -> Machine:
     try:
-        text = path.read_text(encoding="utf-8")
+        from machine import files
+
+        text = files.read_text(path)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -146,6 +169,8 @@ def reserve(
     """
     from machine import files
 
+    if other := _alike(name):
+        raise MachineExists(other)
     place = home(name)
     machine, lock = _begin(place, build, undo)
     try:
@@ -198,7 +223,7 @@ def _begin(
 def changing(name: str) -> Iterator[Machine]:
     """Hold the machine's lock while a verb changes it. Raises NoSuchMachine, StoreDamaged, MachineError when busy."""
     place = home(name)
-    if not paths.is_there(place.config):
+    if not exists(name):
         raise NoSuchMachine(name)
     lock = _lock(place)
     with _acquired(lock, name):
@@ -212,7 +237,7 @@ def changing(name: str) -> Iterator[Machine]:
 def removing(name: str, remove: Callable[[Home], None]) -> Iterator[None]:
     """Hold the lock, call remove for what lies outside the home, and then remove the home."""
     place = home(name)
-    if not paths.is_there(place.folder):
+    if not has_folder(name):
         raise NoSuchMachine(name)
     lock = _lock(place)
     with _acquired(lock, name):

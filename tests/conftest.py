@@ -92,7 +92,8 @@ def spawn(store: Path) -> Callable[..., Outcome]:
             env={**os.environ, "PYTHONPATH": str(FAKES), **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
             timeout=60,
             check=False,
         )

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from machine import paths
 from machine.driver import Machine, Orphan
 from machine.errors import MachineError
 from machine.paths import Home
@@ -52,7 +53,7 @@ def _uris(known: list[Machine]) -> list[str]:
 
 
 def _session_has_ours() -> bool:
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "libvirt" / "qemu"
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or paths.user_home() / ".config") / "libvirt" / "qemu"
     with contextlib.suppress(OSError):
         return any(
             domain.NAMESPACE in path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.xml")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from machine import paths
 from machine.driver import Machine
 from machine.errors import CheckFailed
 
@@ -58,7 +59,7 @@ def asked(options: Options, home: Path | None = None) -> Share | None:
     if options.no_share:
         return None
     if not options.share_folder:
-        folder = str(home or Path.home())
+        folder = str(home or paths.user_home())
         path = guest_path(folder)
         return Share(folder, path) if path not in _GUESTS else None
     if pair := _PAIR.fullmatch(options.share_folder):

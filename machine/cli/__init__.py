@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from importlib import import_module
@@ -157,6 +158,7 @@ def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
 def main() -> NoReturn:
     """Run the command line; every error is printed here and nowhere else, and the exit code set."""
     try:
+        _print_anything()
         if COMPLETING in os.environ:
             import_module("machine.cli.completion")  # it adds PowerShell
         code = machine.main(prog_name="machine", standalone_mode=False) or 0
@@ -178,7 +180,7 @@ def main() -> NoReturn:
         # Whoever read us (head, grep -q) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except OSError as error:
+    except Exception as error:  # OSError, or a fault of ours: a sentence, and its traceback with --debug
         code = _fail_of_system(error)
     sys.exit(code)
 
@@ -186,7 +188,8 @@ def main() -> NoReturn:
 def _fail(error: MachineError) -> int:
     from machine.cli.report import report
 
-    report(error, as_json=_json_asked())
+    with contextlib.suppress(OSError):  # nobody reads what we say
+        report(error, as_json=_json_asked())
     return error.exit_code
 
 
@@ -209,10 +212,17 @@ def _typed(*options: str) -> bool:
     return any(option in ours for option in options)
 
 
-def _fail_of_system(error: OSError) -> int:
+def _fail_of_system(error: Exception) -> int:
     from machine.cli.report import explained
 
     return _fail(explained(error))
+
+
+def _print_anything() -> None:
+    """Let a name or path that the terminal's encoding lacks be printed with escapes, and end nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _function(verb: str) -> str:

@@ -32,9 +32,17 @@ class Create(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        own = [parameter.name for parameter in self.params if isinstance(parameter, click.Option)]
-        known = [name for name in [*own, *(option.name for option in _driver_options())] if name]
-        return super().make_context(info_name, args, parent, default_map=config.defaults(known), **extra)
+        options = [*(option for option in self.params if isinstance(option, click.Option)), *_driver_options()]
+        known = {option.name: _kind(option) for option in options if option.name}
+        # Its help can be read also while the file is wrong.
+        given = {} if {"-h", "--help"} & set(args) else config.defaults(known)
+        return super().make_context(info_name, args, parent, default_map=given, **extra)
+
+
+def _kind(option: click.Option) -> config.Kind:
+    if option.is_flag:
+        return config.Kind.SWITCH
+    return config.Kind.LIST if option.multiple else config.Kind.VALUE
 
 
 class Size(click.ParamType[int]):
@@ -98,7 +106,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
         raise ToolMissing("docker", hint="install the docker client, or leave out --context")
     wanted = list(dict.fromkeys(machines)) or [names.DEFAULT]
     for name in wanted:
-        spec.check_name(name)
+        spec.check_new_name(name)
     adopts = registry.load(asked["driver"] or default_driver()).adopts
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:

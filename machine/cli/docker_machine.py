@@ -36,7 +36,7 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
     told: list[dict[str, object]] = []
     failed = False
     with Display(quiet=quiet or as_json) as display:
-        for name, found in docker_machine.find(path or docker_machine.DEFAULT):
+        for name, found in docker_machine.find(path or docker_machine.default()):
             if only and name not in only:
                 continue
             error = found if isinstance(found, MachineError) else None

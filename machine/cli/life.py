@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import click
 
-from machine import paths, store
+from machine import store
 from machine.cli import names
 from machine.errors import MachineError, NoSuchMachine, Usage
 from machine.progress import Display, Progress
@@ -140,7 +140,7 @@ def rm(machines: tuple[str, ...], force: bool, yes: bool, quiet: bool) -> None:
 
 
 def _is_there(name: str, force: bool) -> bool:
-    there = paths.is_there(store.home(name).folder)
+    there = store.has_folder(name)
     if not there and not force:
         raise NoSuchMachine(name)
     return there

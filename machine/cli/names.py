@@ -56,7 +56,7 @@ def each(names: Sequence[str], work: Callable[[str], None], *, as_json: bool = F
             failures[name] = error
         except BrokenPipeError:
             raise
-        except OSError as error:
+        except Exception as error:  # one machine's trouble must not end the work on the others
             failures[name] = explained(error)
 
     if len(names) == 1:

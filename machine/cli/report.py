@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from machine.errors import MachineError
@@ -40,8 +41,14 @@ def warn(text: str, hint: str, *, as_json: bool = False) -> None:
         print(f"Next: {hint}", file=sys.stderr)
 
 
-def explained(error: OSError) -> MachineError:
-    """The error as ours: a full disk, a folder without permission."""
+def explained(error: Exception) -> MachineError:
+    """The error as ours: a full disk, a folder without permission; anything else is a fault of the program."""
     from machine import ownership
 
-    return ownership.explained(error)
+    if isinstance(error, OSError):
+        return ownership.explained(error)
+    again = " ".join(["machine --debug", *(shlex.quote(word) for word in sys.argv[1:])])
+    text = f"this is a fault of machine, please report it: {type(error).__name__}: {error}"
+    known = MachineError(text, hint=f"see where, for the report: {again}")
+    known.__cause__ = error
+    return known

@@ -33,7 +33,7 @@ def old(tmp_path: Path, sshd: Server, store: Path, monkeypatch: pytest.MonkeyPat
     put(folder, "url", "none", {"IPAddress": "192.0.2.9:2376", "URL": "tcp://192.0.2.9:2376"})
     with sshd.authorized.open("a") as authorized:
         authorized.write((folder / "machines/far/id_rsa.pub").read_text())
-    monkeypatch.setattr(docker_machine, "DEFAULT", folder)
+    monkeypatch.setattr(docker_machine, "default", lambda: folder)
     return folder
 
 

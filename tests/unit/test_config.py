@@ -3,9 +3,15 @@ from pathlib import Path
 import pytest
 
 from machine import config
+from machine.config import Kind
 from machine.errors import Usage
 
-KNOWN = ["driver", "memory", "engine_registry_mirror"]
+KNOWN = {
+    "driver": Kind.VALUE,
+    "memory": Kind.VALUE,
+    "engine_registry_mirror": Kind.LIST,
+    "no_tls": Kind.SWITCH,
+}
 
 
 def write(store: Path, text: str | bytes) -> None:
@@ -37,3 +43,32 @@ def test_an_unknown_option_is_refused(store: Path, text: str) -> None:
     write(store, text)
     with pytest.raises(Usage, match=r"there is no option --(memroy|qemu)"):
         config.defaults(KNOWN)
+
+
+@pytest.mark.parametrize("form", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_editors_of_windows_write_is_read(store: Path, form: str, end: str) -> None:
+    mark = b"\xff\xfe" if form == "utf-16-le" else b""
+    write(store, mark + f'driver = "bücher"{end}memory = 4096{end}'.encode(form))
+    assert config.defaults(KNOWN) == {"driver": "bücher", "memory": 4096}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("memory = [1]", "it takes a text or a number"),
+        ("memory = true", "it takes a text or a number"),
+        ("driver = 2024-01-01", "it takes a text or a number"),
+        ('no-tls = "yes"', "it takes true or false"),
+        ("no-tls = 1", "it takes true or false"),
+        ('engine-registry-mirror = "http://a"', "it takes a list of texts"),
+        ("engine-registry-mirror = [1]", "it takes a list of texts"),
+        ("[driver]", "it takes a text or a number"),
+        ("[[engine-registry-mirror]]", "it takes a list of texts"),
+    ],
+)
+def test_a_value_of_another_type_is_named(store: Path, line: str, says: str) -> None:
+    write(store, line)
+    with pytest.raises(Usage, match=says) as raised:
+        config.defaults(KNOWN)
+    assert raised.value.message.startswith(f"{store / 'config.toml'}: ")

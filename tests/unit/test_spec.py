@@ -119,3 +119,31 @@ def test_bad_names(name: str) -> None:
 )
 def test_an_ipv6_address_stands_in_brackets(host: str, url: str) -> None:
     assert Address(host).url == url
+
+
+@pytest.mark.parametrize("name", ["default", "a", "A-1", "dev.example.org", "0", "console", "com", "lpt10", "a" * 63])
+def test_names_for_new_machines(name: str) -> None:
+    spec.check_new_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("localhost", "this computer"),
+        ("LocalHost", "this computer"),
+        ("127.0.0.1", "IP address"),
+        ("10.1", "IP address"),
+        ("999.1.1.1", "IP address"),
+        ("con", "device"),
+        ("NUL.txt", "device"),
+        ("lpt1", "device"),
+        ("web.", "host name"),
+        ("a..b", "host name"),
+        ("web-", "host name"),
+        ("a.-b", "host name"),
+    ],
+)
+def test_names_that_other_programs_take_for_something_else(name: str, why: str) -> None:
+    spec.check_name(name)  # an older machine of that name goes on working
+    with pytest.raises(Usage, match=why):
+        spec.check_new_name(name)

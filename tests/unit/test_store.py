@@ -366,3 +366,27 @@ def test_the_lock_is_free_after_each_end(undo: Callable[..., None]) -> None:
     with FileLock(store.home("a").lock, timeout=0), FileLock(store.folder() / ".lock", timeout=0):
         pass
     assert entries(store.folder().parent) == ["a"]
+
+
+def test_names_that_differ_in_case_only_are_one() -> None:
+    make("Web")
+    with pytest.raises(MachineExists, match='"Web"'):
+        make("web")
+
+
+def test_another_spelling_is_no_machine_where_case_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and Windows: each file is found under any spelling."""
+    make("web")
+    home = store.home
+    monkeypatch.setattr(store, "home", lambda name: home(name.lower()))
+    assert store.exists("web")
+    assert not store.exists("WEB")
+    assert not store.has_folder("WEB")
+    for act in (
+        lambda: store.load("WEB"),
+        lambda: store.changing("WEB").__enter__(),
+        lambda: store.removing("WEB", lambda _: None).__enter__(),
+    ):
+        with pytest.raises(NoSuchMachine):
+            act()
+    assert store.load("web").name == "web"
