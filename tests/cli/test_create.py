@@ -395,7 +395,7 @@ def test_ctrl_c_while_the_driver_works(begin: Begin, vms: Path) -> None:
     assert nothing_is_left(vms)
 
 
-@pytest.mark.parametrize("verb", [["ls"], ["create", "-q", "dev"], ["rm", "-f", "dev"], ["status", "dev"]])
+@pytest.mark.parametrize("verb", [["ls"], ["create", "dev"], ["rm", "-f", "dev"], ["status", "dev"]])
 def test_after_kill_9_the_next_command_clears_up(begin: Begin, invoke: Invoke, vms: Path, verb: list[str]) -> None:
     process = begin("create", "--fake-slow", "30", "dev")
     await_((vms / "dev").exists)
