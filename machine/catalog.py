@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
+from importlib.resources import files as package_files
 from pathlib import Path
 
-from machine import downloads, files, images, paths
+from machine import disks, downloads, files, images, paths, resources
 from machine.downloads import Source
 from machine.errors import ImageCorrupt, NoSuchImage
 from machine.images import About
@@ -21,8 +20,7 @@ from machine.resources import human
 OFFLINE_VARIABLE = "MACHINE_OFFLINE"
 # Seconds between two words on a download's progress.
 TELL = 2.0
-# The first bytes of a qcow2 image (QEMU's docs/interop/qcow2.rst), and of a disk with a boot sector at 510.
-_QCOW2 = b"QFI\xfb"
+# At 510 in a disk with a boot sector.
 _BOOT_SECTOR = b"\x55\xaa"
 
 
@@ -38,8 +36,8 @@ class Entry:
 
 def entries(architecture: str | None = None) -> list[Entry]:
     """All that the catalog has for this host's processor, or another's."""
-    wanted = architecture or host_architecture()
-    text = resources.files("machine.isos").joinpath("catalog.toml").read_text(encoding="utf-8")
+    wanted = architecture or resources.architecture()
+    text = package_files("machine.isos").joinpath("catalog.toml").read_text(encoding="utf-8")
     return [
         Entry(name, about["user"], about["format"], downloads.source(about[wanted]))
         for name, about in tomllib.loads(text).items()
@@ -69,8 +67,11 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
         raise
 
 
-def take(path: Path, name: str = "") -> About:
-    """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw)."""
+def take(path: Path, name: str = "", *, named: bool = True) -> About:
+    """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw) that needs no other file.
+
+    named: whether the name means this image from now on.
+    """
     if path.suffix == ".iso":
         from machine import machineos
 
@@ -81,18 +82,13 @@ def take(path: Path, name: str = "") -> About:
     about = About(
         name=name or _stem(path.name),
         digest=images.digest(path),
-        architecture=host_architecture(),
+        architecture=resources.architecture(),
         format=kind,
         size=path.stat().st_size,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    images.add(path, about)
+    images.add(path, about, named=named)
     return about
-
-
-def host_architecture() -> str:
-    machine = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def is_offline() -> bool:
@@ -144,12 +140,11 @@ def _teller(name: str, progress: Progress) -> downloads.Say:
 
 
 def _format(path: Path) -> str:
+    kind = disks.check_whole(path).format
     with path.open("rb") as file:
         begin = file.read(512)
-    if begin.startswith(_QCOW2):
-        return "qcow2"
-    if begin[510:512] == _BOOT_SECTOR:
-        return "raw"
+    if kind == "qcow2" or (kind == "raw" and begin[510:512] == _BOOT_SECTOR):
+        return kind
     raise ImageCorrupt(f"{path} is neither a disk (qcow2, raw) nor a machineos ISO", hint="machine iso build")
 
 

@@ -22,7 +22,7 @@ from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
 
 from . import saved, sizes, sockets, template
-from .argv import AGENT, CLONE_OF, DISK, MONITOR, RESUME, Memory
+from .argv import AGENT, BASE_DISK, CLONE_OF, DISK, MONITOR, RESUME, Memory
 from .qmp import GuestAgent, Qmp
 from .template import Recipe, Template
 
@@ -35,8 +35,6 @@ BASE_MIB = 512
 SPARE_MIB = 48
 # A clone's disk can grow, not shrink: the template's is of the default size, or smaller when a smaller is asked for.
 DISK_MIB = 20 * 1024
-# The disk of the template, linked: it stays when the template goes.
-BASE_DISK = "base.qcow2"
 # Seconds.
 BOOT = 300.0
 PREPARE = 120.0

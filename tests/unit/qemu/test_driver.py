@@ -1,5 +1,6 @@
 import contextlib
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from fake_qmp import HANG_UP, agent, monitor
 from machine.drivers.qemu import Qemu, acceleration, driver, saved
 
 from machine import driver as contract
+from machine import resources
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home
@@ -378,7 +380,7 @@ def test_the_diagnosis_is_the_state(qemu: Qemu) -> None:
 
 def test_other_names_of_processors(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, ours in {"AMD64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64", "riscv64": "riscv64"}.items():
-        monkeypatch.setattr(driver.platform, "machine", lambda name=name: name)
-        assert driver._architecture() == ours
+        monkeypatch.setattr(platform, "machine", lambda name=name: name)
+        assert resources.architecture() == ours
     with contextlib.suppress(ToolMissing):
         assert qemu._binary() == "/usr/bin/qemu-system-riscv64"
