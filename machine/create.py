@@ -53,20 +53,32 @@ def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, dis
 
 def check(asked: Machine, progress: Progress) -> None:
     """Everything that can be found out before something is written. Raises Usage, CheckFailed, ImageCorrupt."""
+    check_host(asked, progress)
+    # Before the driver makes anything: it may boot a template from it.
+    check_image(asked)
+
+
+def check_host(asked: Machine, progress: Progress) -> None:
+    """Whether this host can have such a machine, whatever it boots. Raises Usage, CheckFailed."""
     engine.daemon_json(asked)
     engine.docker_env(asked, {})
-    backend = registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
+    backend = _driver(asked)
     for note in [*(_sizes(asked) if backend.is_local() else ()), *backend.check()]:
         progress.note(note)
-    # Before the driver makes anything: it may boot a template from it.
-    if asked.image:
-        _check_image(asked.image, backend)
 
 
-def _check_image(digest: str, backend: Driver) -> None:
-    images.verify(Image(digest))
-    if not backend.stock and images.is_stock(digest):
+def check_image(asked: Machine) -> None:
+    """Whether its driver can boot its image, if it has one. Raises CheckFailed, NoSuchImage, ImageCorrupt."""
+    if not asked.image:
+        return
+    images.verify(Image(asked.image))
+    backend = _driver(asked)
+    if not backend.stock and images.is_stock(asked.image):
         raise CheckFailed(f"the driver {backend.name} boots machineos only", hint="--image machineos")
+
+
+def _driver(asked: Machine) -> Driver:
+    return registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
 
 
 def _sizes(asked: Machine) -> list[str]:

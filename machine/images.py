@@ -37,11 +37,11 @@ class About:
     recipe: str = ""
 
 
-def add(path: Path, about: About, *, boot: dict[str, bytes] | None = None) -> Image:
-    """Put a file into the cache, under the digest in about, and give its name to it.
+def add(path: Path, about: About, *, boot: dict[str, bytes] | None = None, named: bool = True) -> Image:
+    """Put a file into the cache, under the digest in about.
 
-    boot: the kernel, initrd and cmdline of an image that is booted directly. Raises ImageCorrupt when the file has
-    another digest.
+    boot: the kernel, initrd and cmdline of an image that is booted directly; named: whether its name means this image
+    from now on. Raises ImageCorrupt when the file has another digest.
     """
     image = Image(about.digest)
     new = image.folder.with_name(f"{_NEW}{about.digest}")
@@ -49,7 +49,8 @@ def add(path: Path, about: About, *, boot: dict[str, bytes] | None = None) -> Im
         _add(path, about, boot or {}, new)
         shutil.rmtree(image.folder, ignore_errors=True)
         files.move(new, image.folder)
-        files.write(paths.images() / about.name, about.digest + "\n")
+        if named:
+            files.write(paths.images() / about.name, about.digest + "\n")
     return image
 
 

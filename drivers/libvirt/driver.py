@@ -62,7 +62,6 @@ class Options:
 class Libvirt(Driver):
     name: ClassVar[str] = "libvirt"
     Options: ClassVar[type] = Options
-    portable: ClassVar[bool] = False
     _events: Events | None = None
     _pressed = False
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import platform
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from machine.driver import Driver, Machine, Snapshot, State
+from machine.driver import Driver, Export, Machine, Reach, Snapshot, State
 from machine.driver import Template as KeptTemplate
 from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
 from machine.paths import Home, Image
+from machine.resources import architecture
 from machine.run import detach, which
 
 from . import sockets, stock
 from .argv import (
     AGENT,
+    BASE_DISK,
     CLONE_OF,
     DISK,
     MONITOR,
+    PARTS,
     PIDFILE,
     SUSPENDED,
     SUSPENDED_LAYOUT,
@@ -58,6 +61,7 @@ class Options:
 class Qemu(Driver):
     name: ClassVar[str] = "qemu"
     stock: ClassVar[bool] = True
+    parts: ClassVar[frozenset[str]] = PARTS
     Options: ClassVar[type] = Options
 
     @property
@@ -156,6 +160,19 @@ class Qemu(Driver):
 
         return sizes.resize(self, wanted)
 
+    def export(self) -> AbstractContextManager[Export]:
+        from . import portable
+
+        return portable.export(self)
+
+    def reaches(self) -> list[Reach]:
+        return []
+
+    def accept(self) -> Machine:
+        from . import portable
+
+        return portable.accept(self)
+
     @classmethod
     def templates(cls, store: Path) -> list[KeptTemplate]:
         from . import template
@@ -250,7 +267,7 @@ class Qemu(Driver):
 
         binary = self._binary()
         accelerator = self._accelerator(binary)
-        return Host(binary, _architecture(), accelerator, acceleration.cpu(accelerator))
+        return Host(binary, architecture(), accelerator, acceleration.cpu(accelerator))
 
     def another(self, machine: Machine, home: Home) -> Qemu:
         """The driver of another machine, which is run as this one is."""
@@ -271,7 +288,7 @@ class Qemu(Driver):
         self.end()
         # The template's disk has an identity that others have, too.
         self.make_disk()
-        for name in (CLONE_OF, clone.BASE_DISK):
+        for name in (CLONE_OF, BASE_DISK):
             (self.home / name).unlink(missing_ok=True)
         self.launch(Memory(self.machine.memory_mib))
 
@@ -287,9 +304,9 @@ class Qemu(Driver):
         return Qmp(self.home / MONITOR)
 
     def _binary(self) -> str:
-        if binary := which(f"qemu-system-{_architecture()}"):
+        if binary := which(f"qemu-system-{architecture()}"):
             return binary
-        raise ToolMissing(f"qemu-system-{_architecture()}", hint=INSTALL)
+        raise ToolMissing(f"qemu-system-{architecture()}", hint=INSTALL)
 
     def _chosen(self) -> str:
         return str(self.machine.options.get("accelerator", "auto"))
@@ -318,7 +335,3 @@ class Qemu(Driver):
                 hint=f"see which: ss -ltnp 'src {address.host}'",
             )
         return DriverFailed(error.message, details=error.details, hint="machine doctor")
-
-
-def _architecture() -> str:
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())

@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "import": (
         ("machine import dev.machine", "Make a machine from a file that `machine export` wrote."),
         ("machine import --name dev2 dev.machine", "Under another name."),
+        ("machine import --isolated dev.machine", "Without shared folders and what else reaches this host."),
     ),
     "import-docker-machine": (
         ("machine import-docker-machine", "Take over the machines of docker-machine; its own files stay as they are."),

@@ -12,6 +12,7 @@ FOLDERS = {"machine": "machine", "drivers": "machine.drivers", "isos": "machine.
 
 FOR_DRIVERS = {
     "authorities",
+    "disks",
     "engine",
     "identity",
     "driver",
