@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as package_files
@@ -55,7 +56,7 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
         return cached(wanted) or _pull(wanted, _stem(wanted.name), progress, offline)
     path = paths.expanded(text)
     if len(path.parts) > 1 or path.suffix in {".iso", ".img", ".qcow2", ".raw"}:
-        return take(path)
+        return take(path, say=progress.note)
     for entry in entries():
         if entry.name == text:
             return cached(entry.source) or _pull(entry.source, entry.name, progress, offline)
@@ -67,15 +68,15 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
         raise
 
 
-def take(path: Path, name: str = "", *, named: bool = True) -> About:
+def take(path: Path, name: str = "", *, named: bool = True, say: Callable[[str], None] = lambda text: None) -> About:
     """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw) that needs no other file.
 
-    named: whether the name means this image from now on.
+    named: whether the name means this image from now on; say is told when another command is waited for.
     """
     if path.suffix == ".iso":
         from machine import machineos
 
-        return images.find(machineos.add(path).digest)
+        return images.find(machineos.add(path, say=say).digest)
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine image ls")
     kind = _format(path)
@@ -87,7 +88,7 @@ def take(path: Path, name: str = "", *, named: bool = True) -> About:
         size=path.stat().st_size,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    images.add(path, about, named=named)
+    images.add(path, about, named=named, say=say)
     return about
 
 
@@ -101,9 +102,9 @@ def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About
             f"the image {name} isn't in the cache, and nothing is to be fetched", hint=f"machine image pull {name}"
         )
     progress.phase(f"fetching {name}")
-    with downloads.fetched(wanted, paths.images(), _teller(name, progress)) as path:
+    with downloads.fetched(wanted, paths.images(), _teller(name, progress), progress.note) as path:
         progress.phase(f"taking {name} into the cache")
-        about = take(path, name)
+        about = take(path, name, say=progress.note)
     files.write(_note(wanted), about.digest + "\n")
     return about
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from machine import adoption, contexts, docker, identity, images, provision, registry, ssh, store, wait
 from machine.driver import Driver, Machine, State
-from machine.errors import DriverFailed, MachineError, ToolMissing, WaitTimeout
+from machine.errors import DockerFailed, DriverFailed, MachineError, ToolMissing, WaitTimeout
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.run import run
@@ -22,6 +22,8 @@ STOP_TIMEOUT = 60.0
 PRESS_AGAIN = 10.0
 # A hypervisor on a busy host may not answer for a while.
 SILENCE = 20.0
+# What listens on Docker's port may have the template's certificate for a moment after a clone has got its own.
+LATE = 15.0
 CONSOLE_LINES = 15
 # So many logins are tried without asking first whether there is an SSH server, which costs half as much.
 LOGINS = 5
@@ -94,11 +96,22 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
 
     began = well = time.monotonic()
     logins = 0
+    refused = 0.0
+
+    def pings() -> bool:
+        nonlocal refused
+        try:
+            # A TLS handshake takes milliseconds, and minutes in a busy guest whose processor is interpreted.
+            return docker.ping(machine, home, address, timeout=max(5, (time.monotonic() - began) / 10))
+        except DockerFailed:
+            refused = refused or time.monotonic()
+            if time.monotonic() - refused > LATE:
+                raise
+            return False
 
     def answers() -> bool:
         nonlocal well
-        # A TLS handshake takes milliseconds, and minutes in a busy guest whose processor is interpreted.
-        if docker.ping(machine, home, address, timeout=max(5, (time.monotonic() - began) / 10)):
+        if pings():
             return True
         state = backend.state()
         if state is not State.ERROR:

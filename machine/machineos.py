@@ -54,10 +54,10 @@ def is_iso(path: Path) -> bool:
         return file.read(5) == b"CD001"
 
 
-def add(path: Path, *, named: bool = True) -> Image:
+def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda text: None) -> Image:
     """Take an ISO into the cache, with its kernel and initrd beside it. Raises NoSuchImage, ImageCorrupt.
 
-    named: whether new machines boot it from now on.
+    named: whether new machines boot it from now on; say is told when another command is waited for.
     """
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine iso ls")
@@ -82,7 +82,7 @@ def add(path: Path, *, named: bool = True) -> Image:
         raise _foreign(path, error) from error
     if not all(text.isprintable() for text in (about.architecture, about.version, about.recipe)):
         raise _foreign(path, ValueError("its version can't be printed"))
-    return images.add(path, about, boot=beside, named=named)
+    return images.add(path, about, boot=beside, named=named, say=say)
 
 
 def extract(iso: Path, *names: str) -> list[bytes]:

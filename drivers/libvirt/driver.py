@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import files
+from machine import files, locks
 from machine.driver import Address, Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError
 
@@ -20,7 +21,6 @@ from .volumes import Pool
 
 if TYPE_CHECKING:
     import libvirt
-    from filelock import FileLock
 
     from machine.run import Run
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "address"
 LOCK = "libvirt.lock"
+# Seconds for another command that uploads an image to another host.
+PATIENCE = 900.0
 
 
 @dataclass(frozen=True)
@@ -273,11 +275,10 @@ class Libvirt(Driver):
     def volume(self, what: str) -> str:
         return f"machine-{self.machine.uuid}-{what}"
 
-    def _alone(self) -> FileLock:
+    def _alone(self) -> AbstractContextManager[None]:
         """Held while network, pool and images are made, which the machines of a store share."""
-        from filelock import FileLock
-
-        return FileLock(self.home.store / LOCK, mode=0o600)
+        what = "another command to finish with libvirt's network and images"
+        return locks.held(self.home.store / LOCK, what=what, timeout=PATIENCE, say=self.say)
 
     def _make_ready(self) -> None:
         """Start what the domain lies on: after a reboot of the host it may not have been started by itself."""

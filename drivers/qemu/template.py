@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from machine import files
+from machine import files, locks
 from machine.driver import Template as Kept
 from machine.errors import DriverFailed
 from machine.paths import Image
@@ -35,6 +35,8 @@ MEMORY = "memory"
 STATE = "state"
 # Raised when a template of an older machine can't be used any more: another layout of QEMU's devices, say.
 FORMAT = 1
+# Seconds for another command that makes the same template: it boots, is prepared, and is saved, each with a deadline.
+PATIENCE = 1200.0
 OTHER_VERSION = "made by another version of machine"
 
 
@@ -158,15 +160,14 @@ def obtain(store: Path, recipe: Recipe, make: Callable[[Path], bool], say: Calla
     """The template of that recipe, made when it isn't there or is damaged; one process makes it, others wait for it.
 
     make puts memory, state and disk into the folder that it gets, and says whether clones can open the memory
-    read-only. Raises what make raises.
+    read-only. Raises what make raises, and WaitTimeout.
     """
-    from filelock import FileLock
-
     template = Template(folder(store) / recipe.key)
     if _is_good(template):
         return template
     files.make_folder(folder(store))
-    with FileLock(folder(store) / f".{recipe.key}.lock", mode=0o600):
+    lock, what = folder(store) / f".{recipe.key}.lock", "another command to finish the template"
+    with locks.held(lock, what=what, timeout=PATIENCE, say=say):
         if _is_good(template):
             return template
         if template.folder.exists():

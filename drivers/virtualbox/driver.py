@@ -45,7 +45,7 @@ class VirtualBox(Driver):
 
     @property
     def vboxmanage(self) -> VBoxManage:
-        return VBoxManage(self.run, self.home.store)
+        return VBoxManage(self.run, self.home.store, say=self.say)
 
     def check(self) -> list[str]:
         version = host.check_version(self.vboxmanage)

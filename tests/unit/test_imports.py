@@ -24,6 +24,7 @@ FOR_DRIVERS = {
     "spec",
     "store",
     "copies",
+    "locks",
     "docker",
     "ports",
     "wait",
