@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from machine import adoption, contexts, docker, identity, images, provision, registry, ssh, store, wait
+from machine import adoption, contexts, docker, identity, images, provision, refusal, registry, ssh, store, wait
 from machine.driver import Driver, Machine, State
 from machine.errors import DockerFailed, DriverFailed, MachineError, ToolMissing, WaitTimeout
 from machine.paths import Home, Image
@@ -89,7 +89,8 @@ def _await_ssh(machine: Machine, home: Home, backend: Driver, progress: Progress
 def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
     """Wait until Docker answers and SSH lets us in. timeout in seconds, for both.
 
-    Raises WaitTimeout, or DriverFailed when the machine ended, each with the hypervisor's view and the console's end.
+    Raises WaitTimeout, or DriverFailed when the machine ended, each with the hypervisor's view and the console's end;
+    EngineRefused as soon as dockerd has said that it won't start.
     """
     deadline = time.monotonic() + timeout
     address = backend.address()
@@ -113,6 +114,7 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
         nonlocal well
         if pings():
             return True
+        refusal.check(home.console, hint=f"take the option back: machine set --engine-opt-rm OPTION {machine.name}")
         state = backend.state()
         if state is not State.ERROR:
             well = time.monotonic()

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import authorities, engine, files, identity, store, wait
+from machine import authorities, engine, files, identity, refusal, store, wait
 from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
@@ -141,6 +141,7 @@ def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
 def _is_up(maker: Qemu) -> bool:
     if not maker.process.find():
         raise DriverFailed("the template ended while it booted", details=maker.diagnosis())
+    refusal.check(maker.home.console)
     return maker.home.console.exists() and b"docker is ready" in maker.home.console.read_bytes()
 
 

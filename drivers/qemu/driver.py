@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from machine.driver import Driver, Export, Machine, Reach, Snapshot, State
 from machine.driver import Template as KeptTemplate
-from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
+from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineError, NoSuchImage, ToolFailed, ToolMissing
 from machine.paths import Home, Image
 from machine.resources import architecture
 from machine.run import detach, which
@@ -92,6 +92,8 @@ class Qemu(Driver):
 
         try:
             clone.lay_disk(self)
+        except EngineRefused:
+            raise  # and so would the machine's own
         except (MachineError, OSError) as error:
             self.say(f"no template ({error}): booting cold")
             self.make_disk()

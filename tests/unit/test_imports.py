@@ -27,6 +27,7 @@ FOR_DRIVERS = {
     "locks",
     "docker",
     "ports",
+    "refusal",
     "wait",
     "render",
     "seed",
