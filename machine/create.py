@@ -8,9 +8,9 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import engine, images, lifecycle, loopback, ownership, paths, registry, resources, spec, store
+from machine import images, lifecycle, loopback, ownership, paths, provision, registry, resources, settings, spec, store
 from machine.driver import Driver, Machine
-from machine.errors import CheckFailed, MachineExists
+from machine.errors import CheckFailed, EngineRefused, MachineExists
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.run import run
@@ -31,9 +31,20 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
         backend = lifecycle.driver(machine, home)
         backend.say, backend.advance = progress.note, progress.advance
         progress.phase("making the virtual machine")
-        backend.create()
-        lifecycle.boot(machine, home, backend, progress, timeout=timeout)
+        try:
+            backend.create()
+            lifecycle.boot(machine, home, backend, progress, timeout=timeout)
+            _settle(machine, home, backend, progress)
+        except EngineRefused as error:
+            error.hint = "correct the engine option, or leave it out; nothing was made"
+            raise
     return machine
+
+
+def _settle(machine: Machine, home: Home, backend: Driver, progress: Progress) -> None:
+    """Have the guest say whether it took its host names and kernel settings: at boot it can't."""
+    if machine.hosts or machine.sysctls:
+        provision.settle(machine, home, backend.address(), progress)
 
 
 def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, disk_mib: int) -> Machine:
@@ -60,8 +71,7 @@ def check(asked: Machine, progress: Progress) -> None:
 
 def check_host(asked: Machine, progress: Progress) -> None:
     """Whether this host can have such a machine, whatever it boots. Raises Usage, CheckFailed."""
-    engine.daemon_json(asked)
-    engine.docker_env(asked, {})
+    settings.check(asked)
     backend = _driver(asked)
     for note in [*(_sizes(asked) if backend.is_local() else ()), *backend.check()]:
         progress.note(note)

@@ -52,7 +52,7 @@ VERBS = {
     "resume": ("suspend", "Go on with suspended machines."),
     "rm": ("life", "Remove machines and all that belongs to them."),
     "scp": ("copy", "Copy files from or to a machine."),
-    "set": ("sizes", "Change a machine's memory, processors or disk."),
+    "set": ("sizes", "Change a machine's sizes and settings."),
     "snapshot": ("snapshot", "Keep a machine as it is under a name, and bring it back."),
     "ssh": ("ssh", "Log in to a machine, or run a command on it."),
     "ssh-config": ("ssh_config", "Make machines known to ssh and what uses it."),

@@ -94,6 +94,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "set": (
         ("machine set --memory 4G dev", "Give the machine dev 4 GiB of memory, while it runs."),
+        ("machine set --engine-insecure-registry 10.0.2.2:5000 dev", "Let its Docker speak plain HTTP to a registry."),
+        ("machine set --engine-label-rm stage dev", "Take a label away again."),
+        ("machine set --sysctl vm.max_map_count=1048576 dev", "Change its kernel's setting, now and at each boot."),
         ("machine set --disk 40G --cpus 4 dev", "A larger disk at once, more processors at the next start."),
     ),
     "snapshot": (
