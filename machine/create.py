@@ -34,17 +34,12 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
         try:
             backend.create()
             lifecycle.boot(machine, home, backend, progress, timeout=timeout)
-            _settle(machine, home, backend, progress)
+            if backend.over_ssh and backend.provisions:
+                provision.check(machine, home, backend.address(), progress)
         except EngineRefused as error:
             error.hint = "correct the engine option, or leave it out; nothing was made"
             raise
     return machine
-
-
-def _settle(machine: Machine, home: Home, backend: Driver, progress: Progress) -> None:
-    """Have the guest say whether it took its host names and kernel settings: at boot it can't."""
-    if machine.hosts or machine.sysctls:
-        provision.settle(machine, home, backend.address(), progress)
 
 
 def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, disk_mib: int) -> Machine:

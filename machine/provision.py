@@ -7,9 +7,10 @@ second run changes nothing, and one after a failure goes on where that stopped.
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
-from machine import docker, probe, reconfigure, wait
+from machine import docker, engine, probe, reconfigure, wait
 from machine.errors import DockerFailed, MachineError
 from machine.paths import Home
 from machine.remote import OverSsh, Remote
@@ -47,9 +48,13 @@ def upgrade(machine: Machine, home: Home, address: Address, progress: Progress) 
     return steps.changed
 
 
-def settle(machine: Machine, home: Home, address: Address, progress: Progress) -> None:
-    """Make the machine's own host names and kernel settings true. Raises MachineError for one that isn't taken."""
-    find(machine, home, address).settle(Steps(progress))
+def check(machine: Machine, home: Home, address: Address, progress: Progress) -> None:
+    """See that a machine that has booted took the settings of which its boot doesn't tell. Raises MachineError."""
+    if machine.hosts or machine.sysctls:
+        find(machine, home, address).settle(Steps(progress))
+    config = json.loads(engine.daemon_json(machine))
+    if "storage-driver" in config:
+        reconfigure.check_storage(docker.Client(machine, home, address), config)
 
 
 def adjust(

@@ -148,6 +148,7 @@ class Reconfiguration:
             self._reload({**self.old, **kept})
         try:
             self._start({**self.files, CONFIG: _text({**self.new, **kept})})
+            check_storage(self.client, self.new)
         except BaseException:
             self.progress.phase("bringing Docker's old settings back")
             self._start({**self.before, CONFIG: _text({**self.old, **kept})})
@@ -206,6 +207,16 @@ class Reconfiguration:
 
     def _shell(self, script: str, *words: str, timeout: float = 60) -> str:
         return self.remote.run(["sh", "-c", script, "sh", *words], timeout=timeout).stdout
+
+
+def check_storage(client: docker.Client, config: Mapping[str, object]) -> None:
+    """Raise MachineError when Docker runs with another storage driver than daemon.json names."""
+    asked = config.get("storage-driver")
+    if asked and (used := client.info().get("Driver")) != asked:
+        raise MachineError(
+            f"Docker has the storage driver {used}, and not {asked}: the machine's system is too old to let it choose",
+            hint=f"machine upgrade {client.machine.name}",
+        )
 
 
 def _text(config: Config) -> str:

@@ -180,11 +180,15 @@ def _ours(theirs: Machine, name: str, draft: Callable[..., Machine]) -> Machine:
         raise foreign(f"the user {theirs.ssh_user!r}")
     if wrong := [san for san in theirs.tls_sans if not isinstance(san, str) or not _HOST_NAME.fullmatch(san)]:
         raise foreign(f"{wrong[0]!r} for a name in its certificate")
-    if not all(isinstance(word, str) for words in dataclasses.astuple(theirs.engine) for word in words):
-        raise foreign("options of Docker that aren't text")
+    settings = (*dataclasses.astuple(theirs.engine), theirs.hosts, theirs.sysctls)
+    if not all(isinstance(word, str) for words in settings for word in words):
+        raise foreign("settings that aren't text")
     sizes = {"memory_mib": theirs.memory_mib, "cpus": theirs.cpus, "disk_mib": theirs.disk_mib}
     new = draft(name, theirs.driver, theirs.image, **sizes)
-    kept = {field: getattr(theirs, field) for field in ("tls", "tls_sans", "ssh_user", "engine", "options")}
+    kept = {
+        field: getattr(theirs, field)
+        for field in ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls")
+    }
     made = dataclasses.replace(new, **kept)
     _check_options(made)
     return made

@@ -207,7 +207,7 @@ def test_taking_away_what_is_not_there_is_said(invoke: Invoke, add: Add) -> None
 
 def test_create_has_the_same_settings(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Machine] = []
-    monkeypatch.setattr(provision, "settle", lambda machine, *_: settled.append(machine))
+    monkeypatch.setattr(provision, "check", lambda machine, *_: settled.append(machine))
     assert invoke("create", *ALL, "dev").code == 0
     made = store.load("dev")
     assert settled == [made]

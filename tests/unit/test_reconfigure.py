@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from machine import reconfigure
 from machine.daemon import CONFIG, MACHINEOS, RELOAD
-from machine.errors import CheckFailed, DockerFailed, EngineRefused, ToolFailed
+from machine.errors import CheckFailed, DockerFailed, EngineRefused, MachineError, ToolFailed
 from machine.progress import Silent
 from machine.reconfigure import Outcome, Reconfiguration
 from machine.run import Completed
@@ -35,6 +36,9 @@ class Dockerd:
         self.log = ""
         self.validates = True
         self.reload_fails = False
+        # One that exports DOCKER_DRIVER=overlay2.
+        self.old_system = False
+        self.machine = SimpleNamespace(name="dev")
 
     # What provisioning needs of its host.
 
@@ -75,6 +79,7 @@ class Dockerd:
         self.asked = self.reloads
         return {
             "SystemTime": "2026-11-27T14:30:11.5Z",
+            "Driver": "overlay2" if self.old_system else self.config.get("storage-driver", "overlay2"),
             "ContainersRunning": self.containers,
             "Swarm": {"LocalNodeState": self.swarm},
         }
@@ -213,6 +218,15 @@ def test_what_dockerd_does_not_start_with_is_taken_back() -> None:
         change(daemon, {"mtu": 1400, "storage-driver": "btrfs"}, "export A='1'\n")
     assert (daemon.up, daemon.config, daemon.environment, daemon.starts) == (True, {"mtu": 1400}, "", 2)
     assert daemon.files == {CONFIG: '{"mtu": 1400}', ENV: ""}
+
+
+def test_a_system_that_chooses_the_storage_driver_itself_is_told() -> None:
+    daemon = Dockerd()
+    daemon.old_system, daemon.containers = True, 0
+    with pytest.raises(MachineError, match="Docker has the storage driver overlay2, and not vfs") as caught:
+        change(daemon, {"storage-driver": "vfs"})
+    assert caught.value.hint == "machine upgrade dev"
+    assert (json.loads(daemon.files[CONFIG]), daemon.starts) == ({}, 2)
 
 
 def test_a_daemon_that_does_not_run_gets_settings_with_which_it_does() -> None:
