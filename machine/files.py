@@ -102,3 +102,12 @@ def move(source: Path, target: Path) -> None:
     """Rename inside one folder, atomically and for good: after a power cut the file has one name or the other."""
     _replace(source, target)
     _sync_folder(target.parent)
+
+
+def remove(*paths: Path) -> None:
+    """Remove files of one folder for good: no power cut brings them back. Those that are absent are no error."""
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        path.unlink(missing_ok=True)
+    if there:
+        _sync_folder(there[0].parent)

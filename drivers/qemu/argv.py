@@ -23,7 +23,7 @@ BASE_IMAGE = "base.img"
 PARTS = frozenset({DISK, BASE_DISK, BASE_IMAGE})
 # In the home of a machine that was never started: its first start is that of a clone of the template it names.
 CLONE_OF = "clone-of"
-# The state of a suspended machine, and how its QEMU was laid out.
+# The state of a suspended machine, and how its QEMU was laid out: see suspended.py.
 SUSPENDED = "suspended"
 SUSPENDED_LAYOUT = "suspended.json"
 

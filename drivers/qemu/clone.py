@@ -76,6 +76,9 @@ def start(qemu: Qemu) -> None:
     with resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
         try:
             saved.load(monitor, origin.state, without_memory=True)
+            # The disk is the guest's own from here on, and no template's memory fits it any more.
+            (qemu.home / CLONE_OF).unlink()
+            monitor.execute("cont")
         except DriverFailed:
             # Its files are as they were, and yet QEMU can't load them: the next create makes another.
             origin.remove()
@@ -83,7 +86,6 @@ def start(qemu: Qemu) -> None:
         disk_mib = int(about.recipe["disk_mib"])
         _grow(monitor, qemu.machine, memory, disk_mib)
         _introduce(qemu, channel, disk_mib)
-    (qemu.home / CLONE_OF).unlink()
 
 
 def recipe(qemu: Qemu) -> Recipe:

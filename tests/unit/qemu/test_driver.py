@@ -12,9 +12,10 @@ import pytest
 from fake_qemu import QEMU, Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
 from machine.drivers.qemu import Qemu, acceleration, driver, saved
+from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
 
 from machine import driver as contract
-from machine import resources
+from machine import files, resources
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home
@@ -156,9 +157,9 @@ def test_why_qemu_doesnt_start(
 def test_start_goes_on_with_one_that_is_paused(
     qemu: Qemu, home: Home, recorder: Recorder, running: object, detached: list[list[str]]
 ) -> None:
-    with monitor(home / "qmp.sock") as server:
+    with monitor(home / "qmp.sock", {"query-status": {"status": "paused"}}) as server:
         qemu.start()
-    assert server.commands == ["qmp_capabilities", "cont"]
+    assert server.commands[-2:] == ["qmp_capabilities", "cont"]
     assert (recorder.ran, detached) == ([], [])
 
 
@@ -219,7 +220,7 @@ def test_remove_ends_the_process_and_minds_none(qemu: Qemu, running: subprocess.
 
 # Suspending.
 
-LAYOUT = {"base_mib": 512, "more_mib": 256, "reporting": False, "cpus": 2}
+LAYOUT = {"base_mib": 512, "more_mib": 256, "reporting": False, "cpus": 2, "image": ""}
 
 
 def layout_of_qemu(**answers: Any) -> dict[str, Any]:
@@ -248,8 +249,8 @@ def test_suspend_keeps_the_state_and_the_layout(qemu: Qemu, home: Home, running:
     assert "cont" not in commands
     assert running.wait(timeout=10) == -9
     assert qemu.state() is State.SAVED
-    assert json.loads((home / driver.SUSPENDED_LAYOUT).read_text()) == LAYOUT
-    assert files_of(home) == {driver.SUSPENDED, driver.SUSPENDED_LAYOUT}
+    assert json.loads((home / SUSPENDED_LAYOUT).read_text()) == LAYOUT
+    assert files_of(home) == {SUSPENDED, SUSPENDED_LAYOUT}
 
 
 def goes_on(qemu: Qemu, home: Home, asked: list[str], running: subprocess.Popen[bytes]) -> bool:
@@ -292,7 +293,7 @@ def test_a_layout_that_cant_be_written_costs_no_memory(
     def write(path: Path, *_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(saved.files, "write", write)
+    monkeypatch.setattr(files, "write", write)
     with monitor(home / "qmp.sock", layout_of_qemu()) as server, pytest.raises(OSError, match="no space"):
         qemu.suspend()
     assert goes_on(qemu, home, server.commands, running)
@@ -300,8 +301,8 @@ def test_a_layout_that_cant_be_written_costs_no_memory(
 
 @pytest.fixture
 def suspended(home: Home) -> Home:
-    (home / driver.SUSPENDED).write_text("state")
-    (home / driver.SUSPENDED_LAYOUT).write_text(json.dumps(LAYOUT))
+    (home / SUSPENDED).write_text("state")
+    (home / SUSPENDED_LAYOUT).write_text(json.dumps(LAYOUT))
     return home
 
 
@@ -346,7 +347,7 @@ def test_a_state_that_cant_be_loaded_stays(
     with pytest.raises(DriverFailed, match="another device"):
         qemu.start()
     assert woken["process"].wait(timeout=10) == -9
-    assert files_of(suspended) == {driver.SUSPENDED, driver.SUSPENDED_LAYOUT}
+    assert files_of(suspended) == {SUSPENDED, SUSPENDED_LAYOUT}
     assert qemu.state() is State.SAVED
     assert detached == []
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from fake_qemu import Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
-from machine.drivers.qemu import Qemu, driver, snapshots
-from machine.drivers.qemu.argv import DISK
+from machine.drivers.qemu import Qemu, snapshots
+from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
 
 from machine import run
 from machine import snapshots as core
@@ -25,7 +25,7 @@ from machine.paths import Home
 from machine.progress import Silent
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
-LAYOUT = {"base_mib": 512, "more_mib": 0, "reporting": True, "cpus": 1}
+LAYOUT = {"base_mib": 512, "more_mib": 0, "reporting": True, "cpus": 1, "image": ""}
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_names_that_mean_something_else_to_qemu(store: Path, name: str) -> None:
 
 
 def test_a_suspended_machine_keeps_its_memory_for_its_start(dev: Qemu, home: Home) -> None:
-    (home / driver.SUSPENDED).write_text("state")
+    (home / SUSPENDED).write_text("state")
     with pytest.raises(DriverFailed, match="suspended machine can't be kept") as caught:
         dev.snapshot("one")
     assert caught.value.hint == "start it first: machine start dev"
@@ -141,8 +141,8 @@ def test_a_suspended_machine_keeps_its_memory_for_its_start(dev: Qemu, home: Hom
 
 def test_going_back_drops_what_was_suspended(dev: Qemu, home: Home) -> None:
     dev.snapshot("one")
-    (home / driver.SUSPENDED).write_text("state")
-    (home / driver.SUSPENDED_LAYOUT).write_text("{}")
+    (home / SUSPENDED).write_text("state")
+    (home / SUSPENDED_LAYOUT).write_text("{}")
     with pytest.raises(DriverFailed):
         dev.restore("two")
     assert dev.state() is State.SAVED
