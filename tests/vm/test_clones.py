@@ -134,11 +134,8 @@ def test_a_killed_command_or_host_costs_no_data(clones: list[Vm]) -> None:
     path = "/mnt/data/written"
     write = f"sudo dd if=/dev/urandom of={path} bs=1M count=64 conv=fsync status=none; sudo sha256sum {path}"
     before = vm.ssh("cat /proc/sys/kernel/random/boot_id").out
-    for when, command, verb in (
-        ("after", "migrate", "suspend"),
-        ("before", "quit", "suspend"),
-        ("before", "cont", "start"),
-    ):
+    cuts = (("after", "migrate", "suspend"), ("before", "quit", "suspend"), ("before", "cont", "start"))
+    for when, command, verb in cuts:
         if verb == "start":
             vm.machine("suspend")
         _cut_off(vm, when, command, verb)

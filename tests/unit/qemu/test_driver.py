@@ -169,6 +169,10 @@ def test_start_goes_on_with_one_that_is_paused(
         ("running", State.RUNNING),
         ("paused", State.PAUSED),
         ("suspended", State.PAUSED),
+        ("finish-migrate", State.PAUSED),
+        ("postmigrate", State.PAUSED),
+        ("save-vm", State.PAUSED),
+        ("restore-vm", State.PAUSED),
         ("shutdown", State.STOPPING),
         ("prelaunch", State.STARTING),
         ("inmigrate", State.STARTING),
@@ -178,6 +182,17 @@ def test_start_goes_on_with_one_that_is_paused(
 )
 def test_the_state_is_what_the_monitor_says(qemu: Qemu, home: Home, running: object, status: str, state: State) -> None:
     with monitor(home / "qmp.sock", {"query-status": {"status": status}}):
+        assert qemu.state() is state
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("inmigrate", State.SAVED), ("prelaunch", State.SAVED), ("paused", State.PAUSED), ("running", State.RUNNING)],
+)
+def test_a_machine_is_suspended_until_its_memory_is_loaded(
+    qemu: Qemu, suspended: Home, running: object, status: str, state: State
+) -> None:
+    with monitor(suspended / "qmp.sock", {"query-status": {"status": status}}):
         assert qemu.state() is state
 
 

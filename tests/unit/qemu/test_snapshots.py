@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_fixtures import add_image
 from fake_qemu import Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
 from machine.drivers.qemu import Qemu, snapshots
@@ -20,7 +22,7 @@ from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
 from machine import run
 from machine import snapshots as core
 from machine.driver import Snapshots, State
-from machine.errors import DriverFailed, Usage, WaitTimeout
+from machine.errors import DriverFailed, NoSuchImage, Usage, WaitTimeout
 from machine.paths import Home
 from machine.progress import Silent
 
@@ -264,3 +266,34 @@ def test_a_layout_that_isnt_known_ends_nothing(
     with pytest.raises(DriverFailed, match="was laid out isn't known"):
         with_memory.restore("one")
     assert running.poll() is None
+
+
+def test_going_back_takes_the_image_of_that_time(
+    with_memory: Qemu, home: Home, tmp_path: Path, recorder: Recorder, qemu_again: object, detached: list[list[str]]
+) -> None:
+    """The machine was upgraded since: the guest that comes back has files of its old image open."""
+    before = add_image(tmp_path, "machineos", b"before").digest
+    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": before}}))
+    with_memory.restore("one")
+    (words,) = recorder.launches
+    assert [word for word in words if f"{before}/image" in word]
+    assert not [word for word in words if with_memory.machine.image in word]
+
+
+def test_an_image_of_that_time_that_is_gone_ends_nothing(
+    with_memory: Qemu, home: Home, running: subprocess.Popen[bytes]
+) -> None:
+    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": "0" * 64}}))
+    with pytest.raises(NoSuchImage, match="000000000000"):
+        with_memory.restore("one")
+    assert running.poll() is None
+
+
+def test_removing_a_snapshot_of_a_suspended_machine_keeps_its_memory(dev: Qemu, home: Home) -> None:
+    dev.snapshot("one")
+    (home / SUSPENDED).write_text("state")
+    os.utime(home / SUSPENDED, (1, 1))
+    os.utime(home / DISK, (1, 1))
+    dev.forget("one")
+    assert (home / DISK).stat().st_mtime > 1
+    assert (home / SUSPENDED).stat().st_mtime_ns == (home / DISK).stat().st_mtime_ns
