@@ -71,7 +71,8 @@ class Template:
     """A booted machine that new ones are cloned from.
 
     key: its name; created in ISO 8601; size_mib: what it takes on disk; what: of which system and settings, in words;
-    stale: why no new machine is cloned from it any more, "" when some are.
+    stale: why no new machine is cloned from it any more, "" when some are; failed: why it couldn't be made or loaded,
+    and machines boot without it, "" when it can be.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Template:
     size_mib: int
     what: str
     stale: str
+    failed: str = ""
 
 
 @dataclass(frozen=True)

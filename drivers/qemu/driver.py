@@ -194,7 +194,7 @@ class Qemu(Driver):
     def remove_template(cls, store: Path, key: str) -> None:
         from . import template
 
-        template.Template(template.folder(store) / key).remove()
+        template.remove(store, key)
 
     @classmethod
     def sweep_templates(cls, store: Path) -> None:

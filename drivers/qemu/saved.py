@@ -27,6 +27,10 @@ BANDWIDTH = 100 << 30
 DEADLINE = 600.0
 
 
+class Refused(DriverFailed):
+    """QEMU says that it couldn't save or load the state."""
+
+
 def save(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     """Stop the guest and write its state, which is on the disk for good when this returns.
 
@@ -114,7 +118,7 @@ def _await_end(monitor: Qmp) -> None:
 
     found = wait.until(end, timeout=DEADLINE, what="QEMU to get through with the state", interval=0.005)
     if found["status"] != "completed":
-        raise DriverFailed(f"QEMU couldn't save or load the state: {found.get('error-desc', found['status'])}")
+        raise Refused(f"QEMU couldn't save or load the state: {found.get('error-desc', found['status'])}")
 
 
 def _is_loaded(monitor: Qmp) -> bool:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"machine": "machine", "drivers": "machine.drivers", "isos": "machine.isos", "templates": "machine.templates"}
 
 FOR_DRIVERS = {
+    "machine",  # its version
     "authorities",
     "disks",
     "engine",
