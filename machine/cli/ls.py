@@ -228,7 +228,7 @@ def _formatted(form: str) -> Callable[[list[Row]], None]:
 
     table = form.startswith("table ")
     template = Template(form.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n"))
-    template.render(_fields(Row("")))  # a field that isn't there is an error also when there is no machine
+    template.check(_fields(Row("")))  # a field that isn't there is an error also when there is no machine
 
     def show(rows: list[Row]) -> None:
         lines = [template.render(_fields(row)) for row in rows]

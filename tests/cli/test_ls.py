@@ -203,7 +203,9 @@ def test_filters(invoke: Invoke, add: Add, filters: list[str], found: str) -> No
         (["--filter", "foo=x"], "Unsupported filter key 'foo'"),
         (["--filter", "name=("], '"(" is no regular expression'),
         (["--format", "{{.Foo}}"], "there is no Foo in .Foo; there are Name, Active"),
-        (["--format", "{{if .Name}}x{{end}}"], "{{if .Name}}, which machine doesn't know"),
+        (["--format", "{{call .Name}}x"], "{{call .Name}}, which machine doesn't know"),
+        (["--format", "{{if .Name}}x"], "{{if .Name}} without {{end}}"),
+        (["--format", "{{range .EngineOptions.Foo}}x{{end}}"], "there is no Foo in .EngineOptions.Foo"),
         (["-q", "--json"], "choose one of"),
     ],
 )

@@ -54,6 +54,14 @@ def test_an_external_data_file(tmp_path: Path) -> None:
 
 
 @qemu_img
+def test_a_disk_with_a_password(tmp_path: Path) -> None:
+    secret = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"]
+    run.run(["qemu-img", "create", "-q", "-f", "qcow2", *secret, tmp_path / "d", "1M"])
+    with pytest.raises(ImageCorrupt, match="it needs a password"):
+        disks.check_whole(tmp_path / "d")
+
+
+@qemu_img
 def test_a_disk_of_virtualbox(tmp_path: Path) -> None:
     assert disks.check_whole(make(tmp_path / "d", format="vdi")) == disks.Disk("vdi", 64 << 20)
 
