@@ -12,8 +12,9 @@ from machine.spec import Machine
 DONE = {
     Outcome.UNCHANGED: "",
     Outcome.RELOADED: "Docker took its new settings while it runs.",
-    Outcome.RESTARTED: "Docker was started anew with its new settings; containers kept running.",
-    Outcome.RESTARTED_CONTAINERS: "Docker was started anew with its new settings; containers were stopped for it.",
+    Outcome.RESTARTED: "Docker was started anew with its new settings.",
+    Outcome.KEPT_CONTAINERS: "Docker was started anew with its new settings; containers kept running.",
+    Outcome.STOPPED_CONTAINERS: "Docker was started anew with its new settings; containers were stopped for it.",
 }
 
 

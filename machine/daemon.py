@@ -12,7 +12,7 @@ class Service:
     """Lines for the system's shell, run as root.
 
     restart: ends when the old daemon has ended; whether the new one comes up is seen on its port and in its log.
-    mark: prints where the daemon's log ends now. log: prints what was added since the mark "$1".
+    mark: prints where the daemon's log ends now. log: prints what was added since the mark "$1", at most 200 lines.
     """
 
     restart: str
@@ -26,10 +26,8 @@ RELOAD = 'kill -HUP "$(cat /var/run/docker.pid)"'
 
 def _file(path: str) -> dict[str, str]:
     # A log that was rotated since is shorter than the mark: then all of it is new.
-    return {
-        "mark": f"wc -c <{path} 2>/dev/null || echo 0",
-        "log": f'[ "$(wc -c <{path})" -ge "$1" ] && tail -c +"$(($1 + 1))" {path} || cat {path}',
-    }
+    new = f'if [ "$(wc -c <{path})" -ge "$1" ]; then tail -c +"$(($1 + 1))" {path}; else cat {path}; fi'
+    return {"mark": f"wc -c <{path} 2>/dev/null || echo 0", "log": f"{{ {new}; }} | tail -n 200"}
 
 
 MACHINEOS = Service(
@@ -42,6 +40,6 @@ SYSTEMD = Service(
     # A daemon that failed a few times in a row isn't started again until the failures are forgotten.
     restart="systemctl daemon-reload; systemctl reset-failed docker 2>/dev/null; systemctl restart docker",
     mark="date +%s",
-    log='journalctl -u docker -o cat --no-pager --since "@$1"',
+    log='journalctl -u docker -o cat --no-pager -n 200 --since "@$1"',
 )
 OPENRC = Service(restart="rc-service docker restart", **_file("/var/log/docker.log"))

@@ -73,7 +73,8 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     RELOADED = "reloaded"
     RESTARTED = "restarted"
-    RESTARTED_CONTAINERS = "restarted with its containers"
+    KEPT_CONTAINERS = "restarted under its containers"
+    STOPPED_CONTAINERS = "restarted with its containers"
 
 
 class Reconfiguration:
@@ -94,9 +95,9 @@ class Reconfiguration:
         self.new: Config = json.loads(files[CONFIG])
 
     def run(self, *, force: bool = False) -> Outcome:
-        """Bring the settings into use. force: also when containers stop for it.
+        """Bring the settings into use. force: also when containers stop for it, or when Docker doesn't say which run.
 
-        Raises EngineRefused, and CheckFailed before anything is changed when containers would stop.
+        Raises EngineRefused, and CheckFailed or DockerFailed before anything is changed when containers would stop.
         """
         changed = {key for key in self.old.keys() | self.new.keys() if self.old.get(key) != self.new.get(key)}
         others = any(text != self.before[path] for path, text in self.files.items() if path != CONFIG)
@@ -104,7 +105,7 @@ class Reconfiguration:
             return Outcome.UNCHANGED
         self.progress.phase("checking Docker's settings")
         self._validate()
-        info = self._info()
+        info = self._info(force=force)
         if info is not None and not others and changed <= RELOADABLE.keys():
             self._reload_all(changed)
             return Outcome.RELOADED
@@ -113,10 +114,12 @@ class Reconfiguration:
         if running and reason and not force:
             raise CheckFailed(
                 f"Docker would have to stop its {running} running containers: {reason}",
-                hint="say that it may: machine set --force, and what you said before",
+                hint="repeat the command with --force: they stop, and those with a restart policy start again",
             )
         self._restart(live=bool(running and not reason))
-        return Outcome.RESTARTED_CONTAINERS if running and reason else Outcome.RESTARTED
+        if not running and not (force and info is None):
+            return Outcome.RESTARTED
+        return Outcome.KEPT_CONTAINERS if running and not reason else Outcome.STOPPED_CONTAINERS
 
     def _why_containers_stop(self, changed: set[str], info: Mapping[str, object]) -> str:
         swarm = info.get("Swarm")
@@ -145,7 +148,11 @@ class Reconfiguration:
         self.progress.phase("starting Docker anew with its settings")
         kept = {_LIVE: True} if live else {}
         if live and self.old.get(_LIVE) is not True:
-            self._reload({**self.old, **kept})
+            try:
+                self._reload({**self.old, **kept})
+            except BaseException:
+                self._write(self.before)
+                raise
         try:
             self._start({**self.files, CONFIG: _text({**self.new, **kept})})
             check_storage(self.client, self.new)
@@ -194,12 +201,19 @@ class Reconfiguration:
         if done.code and (words := refusal.fatal(done.stderr + done.stdout)):
             raise EngineRefused(re.sub(r"with file \S+", f"with file {CONFIG}", words))
 
-    def _info(self) -> Mapping[str, object] | None:
-        """What `docker info` says; None when no daemon answers."""
+    def _info(self, *, force: bool) -> Mapping[str, object] | None:
+        """What `docker info` says; None of a daemon that refuses the settings that it has now, or by force."""
         try:
             return self.client.info()
         except DockerFailed:
+            if not force and not self._refuses():
+                raise
             return None
+
+    def _refuses(self) -> bool:
+        """Whether the daemon gave up the last time that it started: then it has no containers to lose."""
+        log = self._shell(self.service.log, "0")
+        return bool(refusal.fatal(log.rpartition("Daemon has completed initialization")[2]))
 
     def _write(self, files: Mapping[str, str]) -> None:
         for path, text in files.items():

@@ -161,7 +161,7 @@ def test_a_reload_that_is_refused_changes_nothing() -> None:
 )
 def test_containers_outlive_a_restart(config: dict[str, object], env: str) -> None:
     daemon = Dockerd()
-    assert change(daemon, config, env) is Outcome.RESTARTED
+    assert change(daemon, config, env) is Outcome.KEPT_CONTAINERS
     assert (daemon.starts, daemon.containers, daemon.environment) == (1, 2, env)
     assert daemon.config == {**config, "live-restore": False}
     assert json.loads(daemon.files[CONFIG]) == config
@@ -169,7 +169,7 @@ def test_containers_outlive_a_restart(config: dict[str, object], env: str) -> No
 
 def test_live_restore_that_is_on_stays_on() -> None:
     daemon = Dockerd(**{"live-restore": True})
-    assert change(daemon, {"live-restore": True, "log-driver": "local"}) is Outcome.RESTARTED
+    assert change(daemon, {"live-restore": True, "log-driver": "local"}) is Outcome.KEPT_CONTAINERS
     assert (daemon.starts, daemon.reloads, daemon.containers) == (1, 0, 2)
 
 
@@ -188,7 +188,7 @@ def test_containers_are_stopped_only_when_it_is_said(config: dict[str, object], 
     with pytest.raises(CheckFailed, match=f"would have to stop its 2 running containers: .*{reason}"):
         change(daemon, config)
     assert (daemon.starts, daemon.reloads, daemon.containers, daemon.files[CONFIG]) == (0, 0, 2, "{}")
-    assert change(daemon, config, force=True) is Outcome.RESTARTED_CONTAINERS
+    assert change(daemon, config, force=True) is Outcome.STOPPED_CONTAINERS
     assert (daemon.starts, daemon.config) == (1, config)
 
 
@@ -231,9 +231,18 @@ def test_a_system_that_chooses_the_storage_driver_itself_is_told() -> None:
 
 def test_a_daemon_that_does_not_run_gets_settings_with_which_it_does() -> None:
     daemon = Dockerd(**{"storage-driver": "btrfs"})
-    daemon.up, daemon.containers = False, 0
+    daemon.up, daemon.containers, daemon.log = False, 0, f"Daemon has completed initialization\n{BAD}\n"
     assert change(daemon, {}) is Outcome.RESTARTED
     assert daemon.up
+
+
+def test_a_daemon_that_does_not_answer_may_have_containers() -> None:
+    daemon = Dockerd()
+    daemon.up, daemon.log = False, f"{BAD}\nDaemon has completed initialization\n"
+    with pytest.raises(DockerFailed, match="nothing answers"):
+        change(daemon, {"log-driver": "local"})
+    assert (daemon.starts, daemon.files[CONFIG]) == (0, "{}")
+    assert change(daemon, {"log-driver": "local"}, force=True) is Outcome.STOPPED_CONTAINERS
 
 
 def test_the_moment_of_a_reload() -> None:
