@@ -27,7 +27,8 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     if store.exists(asked.name):
         raise MachineExists(asked.name)
     check(asked, progress)
-    with store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo) as (machine, home):
+    reserved = store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo, progress.note)
+    with reserved as (machine, home):
         backend = lifecycle.driver(machine, home)
         backend.say, backend.advance = progress.note, progress.advance
         progress.phase("making the virtual machine")

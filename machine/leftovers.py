@@ -87,16 +87,18 @@ def _locked(place: Home) -> FileLock | None:
         return None
 
 
-def make_room(place: Home, clear: Callable[[Home], None]) -> None:
+def make_room(place: Home, clear: Callable[[Home], None], say: Callable[[str], None]) -> None:
     """Clear what a killed create has left under the name, or wait for the command that is just doing so.
 
-    Raises WaitTimeout, and what clear raises.
+    say is told what is awaited. Raises WaitTimeout, and what clear raises.
     """
     if not is_left_over(place) or swept(place, clear):
         return
     from machine import wait
 
     what = f"another command to clear what an interrupted create of {place.name} has left"
+    if paths.is_there(place / SWEEPING):
+        say(f"waiting for {what}")
     wait.until(lambda: not paths.is_there(place / SWEEPING), timeout=SWEEP, what=what)
 
 
@@ -136,10 +138,10 @@ def _attempt(lock: FileLock) -> bool:
 
 
 @contextlib.contextmanager
-def store_lock() -> Iterator[None]:
+def store_lock(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Held for moments only, while a folder is made or locked: never while a hypervisor is asked for something."""
     from machine import files, locks
 
     files.make_folder(folder())
-    with locks.held(folder() / ".lock", what="another command to finish with the store", timeout=PATIENCE):
+    with locks.held(folder() / ".lock", what="another command to finish with the store", timeout=PATIENCE, say=say):
         yield

@@ -157,19 +157,22 @@ def all_known() -> list[Machine]:
 
 @contextlib.contextmanager
 def reserve(
-    name: str, build: Callable[[list[Machine]], Machine], undo: Callable[[Machine, Home], None]
+    name: str,
+    build: Callable[[list[Machine]], Machine],
+    undo: Callable[[Machine, Home], None],
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[tuple[Machine, Home]]:
     """Hold the name while a machine is made: the machine is in the store when the block ends well, else nothing is.
 
     build makes the Machine, knowing the others (for an address that is free); undo removes what was made outside the
-    home. Raises MachineExists.
+    home; say is told when another command is waited for. Raises MachineExists, WaitTimeout.
     """
     from machine import files
 
     if other := _alike(name):
         raise MachineExists(other)
     place = home(name)
-    machine, lock = _begin(place, build, undo)
+    machine, lock = _begin(place, build, undo, say)
     try:
         yield machine, place
         files.move(place.creating, place.config)
@@ -196,13 +199,16 @@ def scratch(key: str, machine: Machine, undo: Callable[[Machine, Home], None]) -
 
 
 def _begin(
-    place: Home, build: Callable[[list[Machine]], Machine], undo: Callable[[Machine, Home], None]
+    place: Home,
+    build: Callable[[list[Machine]], Machine],
+    undo: Callable[[Machine, Home], None],
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Machine, FileLock]:
     """Make the home, locked and with creating.json in it."""
     from machine import files
 
-    leftovers.make_room(place, _clearing(undo))
-    with leftovers.store_lock():
+    leftovers.make_room(place, _clearing(undo), say)
+    with leftovers.store_lock(say):
         if paths.is_there(place.folder):
             raise MachineExists(place.name)
         files.make_folder(place.folder)

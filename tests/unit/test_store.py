@@ -243,12 +243,17 @@ def test_one_that_isnt_cleared_in_time_keeps_its_name(
 ) -> None:
     home = left_over("dev")
     monkeypatch.setattr(leftovers, "SWEEP", 0.05)
+    said: list[str] = []
     with FileLock(home.lock):
-        with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo):
+        with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo, said.append):
             pytest.fail("not reached")  # a create is at work
         (home / "sweeping").touch()
-        with pytest.raises(WaitTimeout, match="an interrupted create of dev"):
-            make()
+        with (
+            pytest.raises(WaitTimeout, match="an interrupted create of dev"),
+            store.reserve("dev", lambda others: machine(), undo, said.append),
+        ):
+            pytest.fail("not reached")
+    assert said == ["waiting for another command to clear what an interrupted create of dev has left"]
     make()
     assert entries(place) == ["dev"]
 
