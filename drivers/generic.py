@@ -14,6 +14,7 @@ from typing import ClassVar
 from machine import paths
 from machine.driver import Driver, State
 from machine.errors import CheckFailed, DriverFailed
+from machine.reasons import reason
 from machine.spec import Address
 
 TIMEOUT = 5.0
@@ -136,6 +137,6 @@ class Generic(Driver):
             socket.create_connection(place, TIMEOUT).close()
         except OSError as error:
             raise CheckFailed(
-                f"{place[0]} doesn't answer on port {place[1]}: {error.strerror or error}",
+                f"{place[0]} doesn't answer on port {place[1]}: {reason(error)}",
                 hint="see that the host runs, and that its SSH server has that port: --generic-ssh-port",
             ) from error

@@ -15,6 +15,7 @@ from typing import Any
 
 from machine import files, paths
 from machine.errors import Usage
+from machine.reasons import reason
 
 
 class Kind(StrEnum):
@@ -38,7 +39,7 @@ def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
     try:
         data = tomllib.loads(files.read_text(path))
     except (ValueError, RecursionError) as error:  # not TOML, or not even UTF-8
-        raise Usage(f"{path}: {error}", hint="mend the file, or remove it") from error
+        raise Usage(f"{path}: {reason(error)}", hint="mend the file, or remove it") from error
     values = {key.replace("-", "_"): value for key, value in data.items()}
     if unknown := sorted(values.keys() - set(known)):
         raise Usage(f"{path}: there is no option --{unknown[0].replace('_', '-')}", hint="machine create --help")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from machine.errors import MachineError
-from machine.guest_provisioner import Machineos
-from machine.init_systems import OpenRc, Systemd
-from machine.provisioners import Provisioner
+from machine.provisioners import Machineos, OpenRc, Provisioner, Systemd
 
 
 class Debian(Systemd):

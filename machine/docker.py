@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from machine.errors import DockerFailed
 from machine.paths import Home
+from machine.reasons import NO_TLS
+from machine.reasons import reason as why
 from machine.spec import Address, Machine
 
 if typing.TYPE_CHECKING:
@@ -68,25 +70,6 @@ class Client:
         if not isinstance(answer, dict) or not isinstance(found := answer.get("Version"), str):
             raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
         return found
-
-    def info(self) -> dict[str, object]:
-        """What `docker info` says. Raises DockerFailed."""
-        answer = self.get("/info")
-        if not isinstance(answer, dict) or "SystemTime" not in answer:
-            raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
-        return answer
-
-    def reloaded(self, since: str, within: int) -> bool:
-        """Whether the engine has read its settings anew since a moment of its clock, or does so within some seconds.
-
-        since: seconds since 1970, also with nanoseconds: "1764253811.123456789". Raises DockerFailed.
-        """
-        from urllib.parse import quote
-
-        filters = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
-        until = int(float(since)) + within
-        with self._answer(f"/events?since={since}&until={until}&filters={filters}", endless=True) as response:
-            return bool(response.readline())
 
     def get(self, path: str) -> object:
         """The JSON answer to GET path. Raises DockerFailed."""
@@ -154,8 +137,7 @@ class Client:
         except ssl.SSLError as error:
             raise _mistrust(url, name, error) from error
         except (OSError, HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise Unreachable(f"Docker doesn't answer on {url}: {reason}", hint=f"machine status {name}") from error
+            raise Unreachable(f"Docker doesn't answer on {url}: {why(error)}", hint=f"machine status {name}") from error
 
 
 def _context(home: Home) -> ssl.SSLContext:
@@ -168,26 +150,24 @@ def _context(home: Home) -> ssl.SSLContext:
         context.load_cert_chain(home.cert, home.key)
     except OSError as error:
         raise DockerFailed(
-            f"the certificates in {home.folder} can't be used: {error}", hint=f"machine regenerate-certs {home.name}"
+            f"the certificates in {home.folder} can't be used: {why(error)}",
+            hint=f"machine regenerate-certs {home.name}",
         ) from error
     return context
 
 
 def _mistrust(url: str, name: str, error: ssl.SSLError) -> DockerFailed:
-    reason = error.reason or ""
-    if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
+    if (error.reason or "") in NO_TLS:
         return DockerFailed(f"what answers on {url} doesn't speak TLS", hint=f"machine status {name}")
-    cause = getattr(error, "verify_message", "") or reason.replace("_", " ").lower() or str(error)
-    return DockerFailed(
-        f"the certificates for {url} don't fit: {cause}", hint=f"machine regenerate-certs {name}", details=str(error)
-    )
+    cause = getattr(error, "verify_message", "") or why(error)
+    return DockerFailed(f"the certificates for {url} don't fit: {cause}", hint=f"machine regenerate-certs {name}")
 
 
 def _json(raw: bytes, address: Address) -> object:
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise DockerFailed(f"what answers on {address.url} isn't a Docker engine: {error}") from error
+        raise DockerFailed(f"what answers on {address.url} isn't a Docker engine: {why(error)}") from error
 
 
 def _refused(address: Address, status: int, body: bytes) -> DockerFailed:

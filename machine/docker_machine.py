@@ -20,6 +20,7 @@ from machine.driver import Identify, Machine
 from machine.errors import MachineError, StoreDamaged
 from machine.paths import Home
 from machine.progress import Progress
+from machine.reasons import reason
 from machine.run import run
 from machine.spec import Address, Engine
 
@@ -88,7 +89,7 @@ def _read(config: Path) -> Found:
         spec.check_name(name)
         return _found(config.parent, name, driver, data["Driver"], data.get("HostOptions") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreDamaged(f"{config} can't be understood: {type(error).__name__}: {error}") from error
+        raise StoreDamaged(f"{config} can't be understood: {reason(error)}") from error
 
 
 def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host: dict[str, Any]) -> Found:

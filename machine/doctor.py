@@ -25,6 +25,7 @@ from machine import (
     ssh_config,
     storage,
     store,
+    trust,
 )
 from machine.driver import Driver, Machine, State
 from machine.errors import MachineError, NoSuchImage
@@ -50,7 +51,6 @@ def examine(default_driver: str) -> Iterator[Finding]:
         ("images", cached_images(machines)),
         ("store", storage.the_store({name for name, machine in machines.items() if machine is None})),
         ("space", storage.space()),
-        ("templates", templates()),
         ("certificates", certificates(machines)),
         ("orphans", left_over()),
         ("client", client()),
@@ -123,20 +123,6 @@ def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
             yield Finding("images", Level.ERROR, text, error.hint)
 
 
-def templates() -> Iterator[Finding]:
-    """What new machines are cloned from; without it they boot, which takes long."""
-    failed = False
-    for name in registry.names():
-        with contextlib.suppress(MachineError):
-            for one in registry.load(name).templates(paths.store()):
-                if one.failed:
-                    failed = True
-                    text = f"machines boot cold without the template {one.key} ({one.what}): {one.failed}"
-                    yield Finding("templates", Level.WARNING, text, f"try it again: machine template rm {one.key}")
-    if not failed:
-        yield Finding("templates", Level.OK, "no template has failed")
-
-
 def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:
     checked = [(machine, store.home(name)) for name, machine in machines.items() if machine and machine.tls]
     found = False
@@ -200,7 +186,9 @@ def left_over() -> Iterator[Finding]:
 
 
 def client() -> Iterator[Finding]:
-    """The docker client's settings in this shell."""
+    """The docker clients' settings in this shell."""
+    for text, hint in trust.findings(paths.store() / "certs" / "ca.pem"):
+        yield Finding("client", Level.WARNING, text, hint)
     host = os.environ.get("DOCKER_HOST", "")
     name = os.environ.get("DOCKER_MACHINE_NAME", "")
     if not name:

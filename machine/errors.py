@@ -14,7 +14,6 @@
     ├── SSHFailed
     │   └── SSHTimeout              also a WaitTimeout
     ├── DockerFailed
-    │   └── EngineRefused           dockerd doesn't start with its settings
     ├── DriverFailed
     └── WaitTimeout
 
@@ -23,9 +22,9 @@ An error is one line on the screen, its details and its hint below it; `cli.main
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
 
 
 class MachineError(Exception):
@@ -35,7 +34,7 @@ class MachineError(Exception):
     hint: what to do next, as a rule a command.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str = "", details: str = "") -> None:
         super().__init__(message)
@@ -110,14 +109,6 @@ class DockerFailed(MachineError):
     pass
 
 
-class EngineRefused(DockerFailed):
-    """dockerd doesn't take its settings; words are its own."""
-
-    def __init__(self, words: str, *, hint: str = "", details: str = "") -> None:
-        super().__init__(f"dockerd refuses its settings: {words}", hint=hint, details=details)
-        self.words = words
-
-
 class DriverFailed(MachineError):
     pass
 
@@ -132,3 +123,14 @@ class WaitTimeout(MachineError):
 
 class SSHTimeout(WaitTimeout, SSHFailed):
     """A command on a machine, or the way to it, took too long."""
+
+
+@contextlib.contextmanager
+def before_anything() -> Iterator[None]:
+    """Give what fails in the block the exit code of CheckFailed, if it isn't wrong usage: nothing was made yet."""
+    try:
+        yield
+    except MachineError as error:
+        if error.exit_code == MachineError.exit_code:
+            error.exit_code = CheckFailed.exit_code
+        raise

@@ -14,6 +14,7 @@ from machine import files, images
 from machine.errors import ImageCorrupt, NoSuchImage
 from machine.images import About
 from machine.paths import Image
+from machine.reasons import reason
 
 NAME = "machineos"
 
@@ -47,18 +48,8 @@ def build(architecture: str, say: Callable[[str], None], *, output: Path | None 
     return images.find(image.digest)
 
 
-def is_iso(path: Path) -> bool:
-    """Whether the file is an ISO 9660 image (ECMA-119, 8.1.2)."""
-    with path.open("rb") as file:
-        file.seek(16 * 2048 + 1)
-        return file.read(5) == b"CD001"
-
-
-def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda text: None) -> Image:
-    """Take an ISO into the cache, with its kernel and initrd beside it. Raises NoSuchImage, ImageCorrupt.
-
-    named: whether new machines boot it from now on; say is told when another command is waited for.
-    """
+def add(path: Path) -> Image:
+    """Take an ISO into the cache, with its kernel and initrd beside it. Raises NoSuchImage, ImageCorrupt."""
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine iso ls")
     boot = extract(path, "/boot/vmlinuz", "/boot/initrd.img", "/machineos/about.json")
@@ -80,14 +71,13 @@ def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda t
             beside["clones"] = b""
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(path, error) from error
-    if not all(text.isprintable() for text in (about.architecture, about.version, about.recipe)):
-        raise _foreign(path, ValueError("its version can't be printed"))
-    return images.add(path, about, boot=beside, named=named, say=say)
+    return images.add(path, about, boot=beside)
 
 
 def extract(iso: Path, *names: str) -> list[bytes]:
     """Files out of an ISO, by their Rock Ridge names. Raises ImageCorrupt when it is no machineos."""
     import pycdlib
+    from pycdlib.pycdlibexception import PyCdlibException
 
     reader = pycdlib.PyCdlib()
     try:
@@ -96,14 +86,12 @@ def extract(iso: Path, *names: str) -> list[bytes]:
             return [_file(reader, name) for name in names]
         finally:
             reader.close()
-    except OSError:
-        raise
-    except Exception as error:  # its own, and whatever comes of an ISO that was made to break it
+    except PyCdlibException as error:
         raise _foreign(iso, error) from error
 
 
 def _foreign(iso: Path, error: Exception) -> ImageCorrupt:
-    return ImageCorrupt(f"{iso} is no machineos: {error}", hint="build one: machine iso build")
+    return ImageCorrupt(f"{iso} is no machineos: {reason(error)}", hint="build one: machine iso build")
 
 
 def _file(reader: object, name: str) -> bytes:

@@ -21,6 +21,7 @@ import paramiko
 from machine import terminal
 from machine.errors import SSHFailed
 from machine.paths import Home
+from machine.reasons import reason
 from machine.run import Completed
 from machine.spec import Address
 from machine.ssh import ALIVE_INTERVAL, ALIVE_TIMEOUT, CONNECT_TIMEOUT, NO_CONNECTION
@@ -254,11 +255,7 @@ def _reason(channel: paramiko.Channel) -> str:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, EOFError):
-        return "the server closed the connection"
-    return str(error) or type(error).__name__
+    return "the server closed the connection" if isinstance(error, EOFError) else reason(error)
 
 
 def _warn(data: bytes) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from machine import paths
 from machine.errors import CheckFailed, MachineError
+from machine.reasons import reason
 
 ELSEWHERE = f"use another folder: export {paths.STORE_VARIABLE}=/var/tmp/machine"
 
@@ -22,7 +23,7 @@ def explained(error: OSError) -> MachineError:
     hint = ""
     if isinstance(error, PermissionError) and (path := Path(name)).is_relative_to(paths.store()):
         hint = remedy(path) or ELSEWHERE
-    return MachineError(f"{error.strerror or error}{f': {name}' if name else ''}", hint=hint)
+    return MachineError(f"{reason(error)}{f': {name}' if name else ''}", hint=hint)
 
 
 def remedy(path: Path) -> str:
@@ -95,7 +96,7 @@ def owner(path: Path) -> str:
     try:
         return f"it belongs to {_user(path.lstat().st_uid)}"
     except OSError as error:
-        return error.strerror or str(error)
+        return reason(error)
 
 
 def _from(root: Path, path: Path) -> Iterator[Path]:

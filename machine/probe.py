@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from machine import store
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
+from machine.reasons import reason
 
 if TYPE_CHECKING:
     from machine.driver import Driver, State
@@ -99,7 +100,7 @@ def together(jobs: Sequence[Callable[[], None]], *, timeout: float) -> list[bool
         try:
             jobs[number]()
         except Exception as error:  # a fault in a driver must not hide the other machines
-            print(f"warning: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"warning: a driver has a fault: {reason(error)}", file=sys.stderr)
         ended.put(number)
 
     while waiting or deadlines:

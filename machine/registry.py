@@ -16,6 +16,7 @@ from pathlib import Path
 
 from machine.driver import Driver
 from machine.errors import MachineError, Usage
+from machine.reasons import reason
 
 GROUP = "machine.drivers"
 
@@ -39,7 +40,7 @@ def _load(name: str, point: str) -> type[Driver]:
         loaded: object = import_module(module.strip())
     except Exception as error:  # somebody else's code: it must not take our drivers down
         raise MachineError(
-            f'the driver "{name}" can\'t be loaded: {error}', hint=f"reinstall the package that brings {point}"
+            f'the driver "{name}" can\'t be loaded: {reason(error)}', hint=f"reinstall the package that brings {point}"
         ) from error
     for part in attribute.strip().split("."):
         loaded = getattr(loaded, part, None)

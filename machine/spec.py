@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from machine.errors import StoreDamaged, Usage
+from machine.reasons import reason
 
 FORMAT = 1
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
@@ -56,8 +57,7 @@ class Machine:
     """Sizes are in MiB. image is the digest of a cached image, "" where a driver needs none.
 
     address is set at create for drivers that take one from the store's loopback block, None where the driver knows it.
-    options are the driver's own, by the field names of its Options. hosts and sysctls are items as typed: NAME=IP of
-    /etc/hosts, KEY=VALUE of the guest's kernel.
+    options are the driver's own, by the field names of its Options.
     """
 
     name: str
@@ -75,8 +75,6 @@ class Machine:
     address: Address | None = None
     options: dict[str, Option] = field(default_factory=dict)
     created: str = ""
-    hosts: tuple[str, ...] = ()
-    sysctls: tuple[str, ...] = ()
 
 
 def check_name(name: str) -> None:
@@ -123,7 +121,7 @@ def loads(text: str, source: Path) -> Machine:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StoreDamaged(f"{source} is damaged: {error}", hint=hint) from error
+        raise StoreDamaged(f"{source} is damaged: {reason(error)}", hint=hint) from error
     if not isinstance(data, dict) or not isinstance(written := data.pop("format", None), int):
         raise StoreDamaged(f"{source} wasn't written by machine", hint=hint)
     if written > FORMAT:

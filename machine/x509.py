@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from machine import ownership
 from machine.errors import MachineError
+from machine.reasons import reason
 
 CA_DAYS = 3650
 LEAF_DAYS = 820
@@ -79,7 +80,7 @@ def load(cert: Path, key: Path) -> Pair:
     except PermissionError as error:
         raise ownership.explained(error) from error
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise MachineError(f"{key} can't be used as a key: {error}", hint=REGENERATE) from error
+        raise MachineError(f"{key} can't be used as a key: {reason(error)}", hint=REGENERATE) from error
     if not isinstance(private, Key):
         raise MachineError(f"{key} is of a kind that TLS doesn't use here", hint="use ECDSA, Ed25519 or RSA")
     if _public(private) != _public(certificate):
@@ -93,7 +94,7 @@ def read(path: Path) -> x509.Certificate:
     except PermissionError as error:
         raise ownership.explained(error) from error
     except (OSError, ValueError) as error:
-        raise MachineError(f"{path} can't be used as a certificate: {error}", hint=REGENERATE) from error
+        raise MachineError(f"{path} can't be used as a certificate: {reason(error)}", hint=REGENERATE) from error
 
 
 def fits(cert: Path, key: Path, ca: Pair, *, within: timedelta, names: Sequence[str] = ()) -> bool:

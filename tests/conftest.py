@@ -37,7 +37,7 @@ class Outcome:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store, and an environment without anything that steers us or docker. The driver `fake` can be found."""
     for key in os.environ:
-        if key.startswith(_FOREIGN) or key.lower().endswith("_proxy"):
+        if key.startswith(_FOREIGN) or key.lower().endswith(("_proxy", "_ca_bundle")):
             monkeypatch.delenv(key)
     folder = tmp_path / "store"
     folder.mkdir(mode=0o700)

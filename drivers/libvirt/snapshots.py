@@ -11,7 +11,6 @@ from machine.errors import DriverFailed
 from machine.render import render
 
 from .connection import explained, is_error
-from .hypervisor import drop_state
 
 if TYPE_CHECKING:
     import libvirt
@@ -40,7 +39,8 @@ def restore(domain: libvirt.virDomain, name: str) -> None:
     snapshot = _existing(domain, name)
     with explained(f'the snapshot "{name}" can\'t be restored'):
         # A memory that was suspended belongs to another state of the disk.
-        drop_state(domain)
+        if domain.hasManagedSaveImage():
+            domain.managedSaveRemove()
         domain.revertToSnapshot(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE)
 
 

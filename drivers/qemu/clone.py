@@ -16,15 +16,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import authorities, engine, files, identity, refusal, store, wait
+from machine import authorities, engine, files, identity, store, wait
 from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
+from machine.reasons import reason
 
-from . import failures, saved, sizes, sockets, template
-from .argv import AGENT, BASE_DISK, CLONE_OF, DISK, MONITOR, RESUME, Memory
+from . import saved, sizes, sockets, template
+from .argv import AGENT, CLONE_OF, DISK, MONITOR, RESUME, Memory
 from .qmp import GuestAgent, Qmp
-from .template import About, Recipe, Template
+from .template import Recipe, Template
 
 if TYPE_CHECKING:
     from .driver import Qemu
@@ -35,12 +36,13 @@ BASE_MIB = 512
 SPARE_MIB = 48
 # A clone's disk can grow, not shrink: the template's is of the default size, or smaller when a smaller is asked for.
 DISK_MIB = 20 * 1024
+# The disk of the template, linked: it stays when the template goes.
+BASE_DISK = "base.qcow2"
 # Seconds.
 BOOT = 300.0
 PREPARE = 120.0
 EMPTY = 15.0
 INTRODUCE = 30.0
-END = 2.0
 
 # Up to QEMU 8.1, giving free pages back to the host punches holes into the file that a clone's memory is mapped from,
 # also when it is mapped privately: into the template that others use. Since 8.2 it can be opened for reading only.
@@ -64,22 +66,9 @@ def lay_disk(qemu: Qemu) -> None:
 
 
 def start(qemu: Qemu) -> None:
-    """Start a machine whose disk was laid over a template's, with the template's memory. Raises MachineError.
-
-    Where that fails, the template goes if it is damaged. It stays when QEMU or its guest was merely too slow, and when
-    QEMU couldn't load it that is remembered.
-    """
+    """Start a machine whose disk was laid over a template's, with the template's memory. Raises DriverFailed."""
     origin = Template(Path(os.fsdecode((qemu.home / CLONE_OF).read_bytes())))
     about = origin.about()
-    try:
-        _start(qemu, origin, about)
-    except (MachineError, OSError) as error:
-        _judge(qemu, origin, about, error)
-        raise
-    failures.forget(origin.folder.parent, origin.folder.name)
-
-
-def _start(qemu: Qemu, origin: Template, about: About) -> None:
     memory = Memory(
         base_mib=int(about.recipe["base_mib"]),
         file=origin.memory,
@@ -90,42 +79,14 @@ def _start(qemu: Qemu, origin: Template, about: About) -> None:
     with resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
         try:
             saved.load(monitor, origin.state, without_memory=True)
-        except DriverFailed as error:
-            # A QEMU that can't load a state ends; those since 9.1 can say why.
-            if isinstance(error, saved.Refused) or _has_ended(qemu):
-                raise _NotLoaded(error.message) from error
+        except DriverFailed:
+            # Its files are as they were, and yet QEMU can't load them: the next create makes another.
+            origin.remove()
             raise
-        # The disk is the guest's own from here on, and no template's memory fits it any more.
-        (qemu.home / CLONE_OF).unlink()
-        monitor.execute("cont")
         disk_mib = int(about.recipe["disk_mib"])
         _grow(monitor, qemu.machine, memory, disk_mib)
         _introduce(qemu, channel, disk_mib)
-
-
-class _NotLoaded(DriverFailed):
-    """QEMU took the state, and couldn't load it."""
-
-
-def _has_ended(qemu: Qemu) -> bool:
-    with contextlib.suppress(WaitTimeout):
-        return wait.until(lambda: not qemu.process.find(), timeout=END, what="QEMU to end")
-    return False
-
-
-def _judge(qemu: Qemu, origin: Template, about: About, error: Exception) -> None:
-    """Find out whether the template is to blame for a clone that didn't start."""
-    try:
-        origin.verify()
-    except template.Damaged as damage:
-        qemu.say(f"{damage.message}: the next create makes it anew")
-        origin.remove()
-    except DriverFailed:
-        return
-    else:
-        if isinstance(error, _NotLoaded):
-            reason = f"QEMU couldn't load it: {error.message}"
-            failures.count_load(origin.folder.parent, origin.folder.name, about.recipe, reason)
+    (qemu.home / CLONE_OF).unlink()
 
 
 def recipe(qemu: Qemu) -> Recipe:
@@ -183,7 +144,6 @@ def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
 def _is_up(maker: Qemu) -> bool:
     if not maker.process.find():
         raise DriverFailed("the template ended while it booted", details=maker.diagnosis())
-    refusal.check(maker.home.console)
     return maker.home.console.exists() and b"docker is ready" in maker.home.console.read_bytes()
 
 
@@ -229,7 +189,7 @@ def resume_channel(home: Home) -> socket.socket:
         channel.connect(str(short))
     except OSError as error:
         channel.close()
-        raise DriverFailed(f"QEMU doesn't answer on {RESUME}: {error}") from error
+        raise DriverFailed(f"QEMU doesn't answer on {RESUME}: {reason(error)}") from error
     return channel
 
 
@@ -248,10 +208,10 @@ def _introduce(qemu: Qemu, channel: socket.socket, disk_mib: int) -> None:
                 finally:
                     clock.join()
         except OSError as error:
-            raise DriverFailed(f"the guest of the clone didn't take its identity: {error}") from error
+            raise DriverFailed(f"the guest of the clone didn't take its identity: {reason(error)}") from error
     if answer.strip() != b"resumed":
-        reason = answer.decode(errors="replace").strip() or "it went away"
-        raise DriverFailed(f"the guest of the clone didn't take its identity: {reason}")
+        said = answer.decode(errors="replace").strip() or "it went away"
+        raise DriverFailed(f"the guest of the clone didn't take its identity: {said}")
 
 
 def _set_clock(home: Home) -> None:

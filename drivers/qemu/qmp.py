@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from machine.errors import DriverFailed
+from machine.reasons import reason
 
 from . import sockets
 
@@ -36,7 +37,7 @@ class Connection:
             self.socket.connect(str(short))
         except OSError as error:
             self.socket.close()
-            raise DriverFailed(f"QEMU doesn't answer on {path.name}: {error.strerror or error}") from error
+            raise DriverFailed(f"QEMU doesn't answer on {path.name}: {reason(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +52,7 @@ class Connection:
         try:
             self.socket.sendall(prefix + json.dumps(message).encode() + b"\n")
         except OSError as error:
-            raise DriverFailed(f"QEMU closed {self.path.name}: {error}") from error
+            raise DriverFailed(f"QEMU closed {self.path.name}: {reason(error)}") from error
 
     def receive(self) -> dict[str, Any]:
         while b"\n" not in self.buffer:
@@ -60,7 +61,7 @@ class Connection:
             except TimeoutError as error:
                 raise DriverFailed(f"no answer on {self.path.name} within {self.timeout:g} s") from error
             except OSError as error:
-                raise DriverFailed(f"QEMU closed {self.path.name}: {error}") from error
+                raise DriverFailed(f"QEMU closed {self.path.name}: {reason(error)}") from error
             if not more:
                 raise DriverFailed(f"QEMU closed {self.path.name}")
             self.buffer += more

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from machine.driver import Address, Machine, NoOptions, Orphan
 from machine.errors import CheckFailed, DriverFailed, MachineError
 from machine.paths import same
+from machine.reasons import reason
 
 from . import parse
 from .driver import VirtualBox
@@ -31,6 +32,7 @@ class Adopted(VirtualBox):
     name: ClassVar[str] = "virtualbox-adopted"
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = False
+    portable: ClassVar[bool] = False
     adopts: ClassVar[bool] = True
     provisions: ClassVar[bool] = False
 
@@ -40,7 +42,7 @@ class Adopted(VirtualBox):
         try:
             uuid = parse.uuid(settings.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckFailed(f"its virtual machine isn't there: {error}") from error
+            raise CheckFailed(f"its virtual machine isn't there: {reason(error)}") from error
         info = VBoxManage(run, store).info(uuid)
         if info is None or not same(Path(info.config), settings):
             raise CheckFailed("VirtualBox doesn't know its virtual machine any more")

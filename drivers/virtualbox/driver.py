@@ -6,26 +6,25 @@ import contextlib
 import os
 import re
 import shutil
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from machine import copies, wait
-from machine.driver import Driver, Export, Machine, Orphan, Reach, Snapshot, State
+from machine.driver import Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image, same
 
-from . import host, leftovers, network, parse, portable, ports, settings, share
+from . import host, leftovers, network, parse, ports, settings, share
 from .options import Options as VirtualBoxOptions
 from .options import of
 from .parse import Info
-from .portable import DISK
 from .vboxmanage import LONG, VBoxManage
 
 if TYPE_CHECKING:
     from machine.run import Run
     from machine.seed import Interface, Mount
 
+DISK = "disk.vdi"
 _OFF = {State.STOPPED, State.SAVED}
 _FAULT = re.compile(r"VERR_|rc=-\d+|[Gg]uru|[Ff]atal|panic")
 
@@ -33,7 +32,6 @@ _FAULT = re.compile(r"VERR_|rc=-\d+|[Gg]uru|[Ff]atal|panic")
 class VirtualBox(Driver):
     name: ClassVar[str] = "virtualbox"
     Options: ClassVar[type] = VirtualBoxOptions
-    parts: ClassVar[frozenset[str]] = portable.PARTS
 
     @property
     def uuid(self) -> str:
@@ -45,7 +43,7 @@ class VirtualBox(Driver):
 
     @property
     def vboxmanage(self) -> VBoxManage:
-        return VBoxManage(self.run, self.home.store, say=self.say)
+        return VBoxManage(self.run, self.home.store)
 
     def check(self) -> list[str]:
         version = host.check_version(self.vboxmanage)
@@ -65,8 +63,7 @@ class VirtualBox(Driver):
         call(*settings.create(self.machine, self.home))
         call(*settings.modify(self.machine, self.home, self.options, version))
         call(*settings.controller(self.uuid))
-        if not disk.exists():  # import has put it there
-            call(*settings.medium(disk, self.machine.disk_mib))
+        call(*settings.medium(disk, self.machine.disk_mib))
         if shared := share.asked(self.options):
             for words in share.words(self.machine, shared):
                 call(*words)
@@ -77,7 +74,7 @@ class VirtualBox(Driver):
         call(*settings.attach_disk(self.uuid, disk))
 
     def start(self) -> None:
-        info = self.info()
+        info = self._info()
         match info.state:
             case State.RUNNING | State.STARTING:
                 pass
@@ -117,7 +114,7 @@ class VirtualBox(Driver):
         return orphans.find(store, known, run)
 
     def state(self) -> State:
-        return self.info().state
+        return self._info().state
 
     def mounts(self) -> tuple[Mount, ...]:
         shared = share.asked(self.options)
@@ -138,7 +135,7 @@ class VirtualBox(Driver):
     def diagnosis(self) -> str:
         """The state in VirtualBox's own word, and what its log of the machine has of faults."""
         try:
-            info = self.info()
+            info = self._info()
         except MachineError as error:
             return error.message
         lines = [f"VirtualBox says: {info.word}"]
@@ -151,17 +148,6 @@ class VirtualBox(Driver):
 
     def suspend(self) -> None:
         self.vboxmanage("controlvm", self.uuid, "savestate", timeout=LONG)
-
-    # Portable
-
-    def export(self) -> AbstractContextManager[Export]:
-        return portable.export(self)
-
-    def reaches(self) -> list[Reach]:
-        return portable.reaches(self.options)
-
-    def accept(self) -> Machine:
-        return portable.accept(self)
 
     # Snapshots
 
@@ -185,7 +171,7 @@ class VirtualBox(Driver):
         self.vboxmanage("snapshot", self.uuid, "delete", uuid, timeout=LONG)
 
     def _snapshots(self) -> list[tuple[str, Snapshot]]:
-        return parse.snapshots(Path(self.info().config).read_text(encoding="utf-8"))
+        return parse.snapshots(Path(self._info().config).read_text(encoding="utf-8"))
 
     def _snapshot(self, name: str) -> tuple[str, Snapshot]:
         for uuid, there in self._snapshots():
@@ -193,7 +179,7 @@ class VirtualBox(Driver):
                 return uuid, there
         raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {self.machine.name}")
 
-    def info(self) -> Info:
+    def _info(self) -> Info:
         info = self.vboxmanage.info(self.uuid)
         if info is None:
             raise DriverFailed(

@@ -13,7 +13,7 @@ import click
 from machine import config, registry, resources, run
 from machine.cli import names
 from machine.driver import Driver
-from machine.errors import MachineError, ToolMissing, Usage
+from machine.errors import MachineError, ToolMissing, Usage, before_anything
 from machine.spec import Engine, Machine, Option
 
 if TYPE_CHECKING:
@@ -85,8 +85,6 @@ def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]
 @_list("--engine-registry-mirror", "A mirror of Docker's registry: URL.", "ENGINE_REGISTRY_MIRROR")
 @_list("--engine-insecure-registry", "A registry spoken to without TLS: HOST:PORT.")
 @click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
-@_list("--host", "A name that the machine and its dockerd know: NAME=IP.")
-@_list("--sysctl", "A setting of the machine's kernel: KEY=VALUE.")
 @_list("--tls-san", "A further name or address in the daemon's certificate.")
 @click.option("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
 @click.option(
@@ -109,10 +107,12 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     wanted = list(dict.fromkeys(machines)) or [names.DEFAULT]
     for name in wanted:
         spec.check_new_name(name)
-    adopts = registry.load(asked["driver"] or default_driver()).adopts
+    with before_anything():
+        adopts = registry.load(asked["driver"] or default_driver()).adopts
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
-        image = "" if adopts else _image(asked["image"], display, offline=asked["offline"])
+        with before_anything():
+            image = "" if adopts else _image(asked["image"], display, offline=asked["offline"])
 
         def work(name: str) -> None:
             shown = display.of(name)
@@ -142,8 +142,6 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         draft(name, driver, image, memory_mib=memory, cpus=cpus, disk_mib=disk),
         tls=not asked["no_tls"],
         tls_sans=asked["tls_san"],
-        hosts=asked["host"],
-        sysctls=asked["sysctl"],
         engine=Engine(
             options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),
             labels=asked["engine_label"],

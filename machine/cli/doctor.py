@@ -9,6 +9,7 @@ import click
 from machine.cli import names
 from machine.cli.report import warn
 from machine.errors import MachineError
+from machine.reasons import reason
 
 
 @click.command()
@@ -38,7 +39,7 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
                 finding.repair()
                 repaired = True
             except (MachineError, OSError) as error:
-                warn(f"that can't be repaired: {error}", finding.hint, as_json=as_json)
+                warn(f"that can't be repaired: {reason(error)}", finding.hint, as_json=as_json)
         failed = failed or (finding.level is Level.ERROR and not repaired)
         level, text, hint = finding.level.value, finding.text, "" if repaired else finding.hint
         found.append({"check": finding.check, "level": level, "text": text, "hint": hint, "repaired": repaired})

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -21,6 +22,8 @@ from machine.errors import MachineError, Usage, WaitTimeout
 from machine.paths import Home
 from machine.spec import Address, Machine
 
+# What a shell doesn't leave as it is in what a command printed, or `shells.sh` puts a backslash before.
+_SPLIT = re.compile(r'[\s*?\[\]"$`\\]')
 TLS = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 VARIABLES = ("DOCKER_TLS_VERIFY", "DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_MACHINE_NAME")
 # docker-compose on Windows then takes C:\x for /c/x in a volume.
@@ -67,7 +70,8 @@ def config(name: str | None, as_json: bool) -> None:
     docker $(machine config default) ps
     """
     machine, home, address = probe.known(names.one(name))
-    files = {"tlscacert": home.ca, "tlscert": home.cert, "tlskey": home.key} if machine.tls else {}
+    chosen = home if as_json or not machine.tls else _unsplit(home)
+    files = {"tlscacert": chosen.ca, "tlscert": chosen.cert, "tlskey": chosen.key} if machine.tls else {}
     if as_json:
         found = {"host": address.url, "tlsverify": machine.tls, **{key: str(path) for key, path in files.items()}}
         print(json.dumps(found, indent=4))
@@ -75,6 +79,24 @@ def config(name: str | None, as_json: bool) -> None:
     # The docker client takes these quotes off by itself; a shell's eval does so too.
     options = [f"--{key}={shells.sh(str(path))}" for key, path in files.items()]
     print("\n".join([*(["--tlsverify"] if machine.tls else []), *options, f"-H={address.url}"]))
+
+
+def _unsplit(home: Home) -> Home:
+    """The machine's folder by a path that the shell leaves whole in `docker $(machine config)`.
+
+    No quotes help there: they are taken for part of the path, which is split at blanks. PowerShell splits at newlines.
+    """
+    if sys.platform == "win32" or not _SPLIT.search(str(home.folder)):
+        return home
+    from machine import links
+    from machine.cli.report import warn
+
+    try:
+        return Home(links.way(home.folder))
+    except MachineError as error:
+        text = f'a shell splits the path "{home.folder}", and there can be no other to it: {error.message}'
+        warn(text, f'eval "$(machine env {home.name})"')
+        return home
 
 
 @click.command()

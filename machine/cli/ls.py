@@ -18,6 +18,7 @@ import click
 from machine import certs, compat, probe, store
 from machine.cli.report import explained
 from machine.errors import MachineError, Usage
+from machine.reasons import reason
 from machine.resources import human
 
 if TYPE_CHECKING:
@@ -90,8 +91,6 @@ def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, t
     rows = [row for row in map(_row, store.names()) if _matches(row, wanted, known=True)]
     if not quiet or "state" in wanted:
         rows = _probed(rows, timeout, docker=not quiet)
-    # One that was removed meanwhile has nothing but errors to tell.
-    rows = [row for row in rows if not row.error or store.exists(row.name)]
     printer([row for row in rows if _matches(row, wanted, known=False)])
     if not rows and not wanted and sys.stderr.isatty():
         print("There is no machine yet: machine create default", file=sys.stderr)
@@ -149,7 +148,7 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
     except OSError as error:
         row.error = explained(error).message
     except Exception as error:  # a driver of somebody else: its fault must not hide the other machines
-        row.error = f"{type(error).__name__}: {error}"
+        row.error = f"the driver {row.machine.driver} has a fault: {reason(error)}"
     row.state = row.state or "Error"
     row.seconds = time.monotonic() - began
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_fixtures import ended
 
-from machine import images, machineos, paths, resources, store
+from machine import downloads, images, machineos, paths, resources, store
 from machine.cli import create
 from machine.driver import State
 from machine.spec import Machine
@@ -186,10 +186,40 @@ def test_without_qemu_the_package_is_named(invoke: Invoke, vms: Path, monkeypatc
 def test_without_an_image_the_hint_builds_one(invoke: Invoke, vms: Path) -> None:
     images.remove(images.find("machineos"))
     shown = invoke("create", "dev")
-    assert shown.code == 1
+    assert shown.code == 3
     assert shown.err == 'Error: there is no image "machineos" in the cache\nNext: build it: machine iso build\n'
     assert "machine iso ls" in invoke("create", "--image", "debian", "dev").err
     assert "there is no file" in invoke("create", "--image", "./none.iso", "dev").err
+    assert nothing_is_left(vms)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--image", "none-such"],
+        ["--image", "./none.iso"],
+        ["--image", f"http://127.0.0.1:1/x.qcow2#sha256={'0' * 64}"],
+        ["--image", f"http://127.0.0.1:1/x.qcow2#sha256={'0' * 64}", "--offline"],
+        ["--fake-fails", "check"],
+        ["--fake-fails", "check-otherwise"],
+        ["--memory", "900G"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_found_before_anything_is_made_has_an_exit_code_of_its_own(
+    invoke: Invoke, vms: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    shown = invoke("create", *words, "dev")
+    assert shown.code == 3, shown.err
+    error = json.loads(invoke("create", "--json", *words, "dev").err)
+    assert error["code"] == 3
+    assert nothing_is_left(vms)
+
+
+def test_a_damaged_image_too(invoke: Invoke, vms: Path) -> None:
+    paths.Image(images.find("machineos").digest).file.write_bytes(b"another")
+    assert invoke("create", "dev").code == 3
     assert nothing_is_left(vms)
 
 
@@ -198,7 +228,7 @@ def test_an_iso_is_taken_by_its_path(
 ) -> None:
     taken = []
 
-    def add(path: Path, **_: object) -> paths.Image:
+    def add(path: Path) -> paths.Image:
         taken.append(path)
         return images.current("machineos")
 
@@ -385,26 +415,6 @@ def _runs(vm: Path) -> bool:
         return vm.read_text(encoding="utf-8") == State.RUNNING
     except FileNotFoundError:
         return False
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_who_is_ended_otherwise_leaves_nothing_either(begin: Begin, vms: Path, number: signal.Signals) -> None:
-    process = begin("create", "--fake-slow", "30", "dev")
-    await_((vms / "dev").exists)
-    process.send_signal(number)
-    assert ended(process)[0] == 130
-    assert nothing_is_left(vms)
-
-
-def test_nohup_create_survives_the_logout(begin: Begin, vms: Path) -> None:
-    def nohup() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    process = begin("create", "--fake-slow", "1", "dev", preexec_fn=nohup)
-    await_((vms / "dev").exists)
-    process.send_signal(signal.SIGHUP)
-    assert ended(process)[0] == 0
-    assert (vms / "dev").read_text(encoding="utf-8") == State.RUNNING
 
 
 def test_ctrl_c_while_the_driver_works(begin: Begin, vms: Path) -> None:

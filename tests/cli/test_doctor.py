@@ -18,7 +18,6 @@ import pytest
 import spellings
 from fake_host import FakeHost
 from filelock import FileLock
-from machine.drivers.qemu import failures
 
 from machine import (
     certs,
@@ -347,17 +346,6 @@ def test_images(found: Callable[..., Any], add: Add, vms: Path) -> None:
     assert any("isn't in the cache" in text for text in found())
 
 
-def test_a_template_that_failed(found: Callable[..., Any], store: Path) -> None:
-    folder = store / "templates"
-    folder.mkdir()
-    recipe = {"image": "d" * 64, "cpus": 2, "base_mib": 512, "accelerator": "tcg"}
-    failures.remember(folder, "key", recipe, "timed out")
-    text = "machines boot cold without the template key (dddddddddddd, 2 cpus, 512 MiB, tcg): timed out"
-    assert found()[text]["hint"] == "try it again: machine template rm key"
-    failures.forget(folder, "key")
-    assert "no template has failed" in found(all=True)
-
-
 def test_a_machine_that_cannot_be_read_hides_no_other(
     found: Callable[..., Any], made: Callable[..., Home], guest: Guest
 ) -> None:
@@ -424,3 +412,12 @@ def test_a_host_that_is_adopted_needs_no_tool(
     said = found(all=True)
     assert said["Docker 28.5.1 answers on tcp://192.0.2.1:2375"]["level"] == "ok"
     assert not [one for one in said.values() if one["level"] == "error" and one["check"] in {"drivers", "there"}]
+
+
+def test_a_variable_that_takes_the_trust_away(
+    invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "company.pem"))
+    assert "REQUESTS_CA_BUNDLE" not in invoke("doctor").out, "without a machine there is nothing to trust"
+    invoke("create", "dev")
+    assert "client: REQUESTS_CA_BUNDLE is set: clients in Python" in invoke("doctor").out

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from machine import links
 from machine.spec import Address, Machine
 
 Invoke = Callable[..., Any]
@@ -221,6 +222,69 @@ def test_config(invoke: Invoke, add: Add, store: Path) -> None:
         "tlscert": f"{home}/cert.pem",
         "tlskey": f"{home}/key.pem",
     }
+
+
+@pytest.mark.parametrize("shell", [["bash", "-c"], ["sh", "-c"], ["zsh", "-f", "-c"]], ids=["bash", "sh", "zsh"])
+def test_config_in_a_command_substitution(
+    invoke: Invoke, add: Add, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: list[str]
+) -> None:
+    """No quotes keep a shell from splitting what a command printed: the path must have nothing that it splits."""
+    if not shutil.which(shell[0]):
+        pytest.skip(f"{shell[0]} isn't installed")
+    monkeypatch.setattr(links, "PLACE", tmp_path)
+    (tmp_path / f"machine-{os.getuid()}").mkdir(mode=0o700)
+    add()
+    nasty = store.with_name(NASTY)
+    store.rename(nasty)
+    monkeypatch.setenv("MACHINE_STORAGE_PATH", str(nasty))
+    home = nasty / "machines/default"
+    files = {"tlscacert": home / "ca.pem", "tlscert": home / "cert.pem", "tlskey": home / "key.pem"}
+    for file in files.values():
+        file.touch()
+    printed = tmp_path / "printed"
+    printed.write_text(invoke("config").out, encoding="utf-8")
+    for script in (f'show $(cat "{printed}")', f'eval show $(cat "{printed}")'):
+        done = subprocess.run(
+            [*shell, f"show() {{ printf '%s\\n' \"$@\"; }}; {script}"], capture_output=True, text=True, check=True
+        )
+        first, *options, last = done.stdout.splitlines()
+        assert (first, last) == ("--tlsverify", "-H=tcp://127.77.0.2:2375")
+        found = dict(option.removeprefix("--").split("=", 1) for option in options)
+        assert all(Path(found[key].strip('"')).samefile(file) for key, file in files.items())
+    assert json.loads(invoke("config", "--json").out)["tlskey"] == str(home / "key.pem")
+    assert invoke("rm", "-f", "default").code == 0
+    assert not (tmp_path / f"machine-{os.getuid()}").exists(), "the link goes with the machine"
+
+
+@pytest.mark.skipif(not shutil.which("docker"), reason="needs the docker client")
+def test_docker_takes_what_config_prints_for_a_path_with_blanks(
+    spawn: Callable[..., Any], vms: Path, store: Path, tmp_path: Path
+) -> None:
+    spawn("create", "-q", "default")
+    store.rename(there := tmp_path / "a  folder with 'blanks'")
+    script = f"docker $({sys.executable} -m machine config default) version"
+    environment = {**os.environ, "MACHINE_STORAGE_PATH": str(there), "DOCKER_CONFIG": str(tmp_path)}
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "Cannot connect to the Docker daemon at tcp://127.77." in done.stderr, done.stderr
+    finally:
+        links.forget(there / "machines/default")
+
+
+def test_config_where_there_can_be_no_link(
+    invoke: Invoke, add: Add, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "PLACE", tmp_path)
+    (tmp_path / f"machine-{os.getuid()}").touch()
+    add()
+    store.rename(there := tmp_path / "a b")
+    monkeypatch.setenv("MACHINE_STORAGE_PATH", str(there))
+    ended = invoke("config")
+    assert (ended.code, ended.lines[1]) == (0, f'--tlscacert="{there}/machines/default/ca.pem"')
+    assert "isn't a folder of yours" in ended.err
+    assert 'Next: eval "$(machine env default)"' in ended.err
 
 
 def test_config_without_tls(invoke: Invoke, add: Add) -> None:

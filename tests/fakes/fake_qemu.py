@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,10 @@ from typing import Any
 
 import pytest
 from fake_fixtures import add_image
-from machine.drivers.qemu import Qemu, driver, sockets
+from machine.drivers.qemu import Qemu, driver
 from machine.drivers.qemu.process import Process
 
+from machine import links as core_links
 from machine import run, wait
 from machine.errors import ToolFailed
 from machine.paths import Home
@@ -81,7 +81,7 @@ def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
         options={"accelerator": "tcg", "cold": True},
     )
     monkeypatch.setattr(driver, "which", lambda tool: f"/usr/bin/{tool}")
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(driver.platform, "machine", lambda: "x86_64")
     # It would be kept by the process that runs the tests.
     monkeypatch.setattr(driver, "use_small_pages", lambda: None)
     return Qemu(machine, home, recorder)
@@ -91,7 +91,7 @@ def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
 def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the links to homes with long paths are made; its own path is short, wherever tests keep their files."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setattr(sockets, "PLACE", Path(folder))
+        monkeypatch.setattr(core_links, "PLACE", Path(folder))
         yield Path(folder) / f"machine-{os.getuid()}"
 
 

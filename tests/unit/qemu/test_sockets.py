@@ -9,6 +9,7 @@ import pytest
 import spellings
 from machine.drivers.qemu import sockets
 
+from machine import links as core
 from machine.errors import CheckFailed
 
 
@@ -51,10 +52,10 @@ def test_each_home_has_a_link_of_its_own_that_is_made_again(far: Path, links: Pa
     assert sockets.folder(far).readlink() == far
     assert sockets.folder(far / "other").readlink() == far / "other"
     assert {path.name for path in links.iterdir()} == {first.name, second.name}
-    sockets.forget(far)
+    core.forget(far)
     assert list(links.iterdir()) == [second]
-    sockets.forget(far / "other")
-    sockets.forget(far / "other")
+    core.forget(far / "other")
+    core.forget(far / "other")
     assert not links.exists()
 
 
@@ -88,5 +89,5 @@ def test_one_link_for_all_spellings(far: Path, links: Path, spelling: spellings.
     link = sockets.folder(far)
     assert sockets.folder(other) in {link, other}, "a short spelling needs none"
     link.rename(links / "of an earlier version")
-    sockets.forget(other)
+    core.forget(other)
     assert not links.exists()
