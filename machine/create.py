@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import engine, images, lifecycle, loopback, ownership, paths, registry, resources, spec, store
+from machine import engine, filesystem, images, lifecycle, loopback, ownership, paths, registry, resources, spec, store
 from machine.driver import Driver, Machine
 from machine.errors import CheckFailed, MachineExists, before_anything
 from machine.paths import Home, Image
@@ -24,6 +24,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     """
     spec.check_new_name(asked.name)
     ownership.check_store()
+    filesystem.check(paths.store())
     if store.exists(asked.name):
         raise MachineExists(asked.name)
     with before_anything():

@@ -131,7 +131,10 @@ def cached() -> Iterator[About]:
 
 
 def _about(image: Image) -> About:
-    return About(**json.loads(image.about.read_text(encoding="utf-8")))
+    about = About(**json.loads(image.about.read_text(encoding="utf-8")))
+    if not isinstance(about.created, str) or not isinstance(about.size, int):
+        raise TypeError(f"{image.about} is damaged")
+    return about
 
 
 def find(text: str) -> About:

@@ -6,14 +6,15 @@ always right. scp, rsync and sshfs are given the same entries.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from machine import files, paths, ssh
-from machine.errors import MachineError
 from machine.paths import Home, same
 from machine.spec import Address, Machine
 
+_ODD = re.compile(r"[\[\]\"'\\%$*?~`]")
 _MARK = "# Machines: ssh machine-NAME (written by: machine ssh-config --install)"
 
 
@@ -31,7 +32,7 @@ def entry(machine: Machine, home: Home, address: Address) -> str:
 def write(machine: Machine, home: Home, address: Address) -> None:
     """Write the entry into the home, unless it stands there."""
     text = entry(machine, home, address)
-    if not home.ssh_config.exists() or home.ssh_config.read_text(encoding="utf-8") != text:
+    if not home.ssh_config.exists() or _text(home.ssh_config) != text:
         files.write(home.ssh_config, text)
 
 
@@ -57,8 +58,8 @@ def uninstall() -> bool:
     lines = _lines(path)
     if (at := _at(lines)) is None:
         return False
-    begin = at - 1 if at and lines[at - 1] == _MARK else at
-    end = at + 2 if lines[at + 1 : at + 2] == [""] else at + 1
+    begin = at - 1 if at and lines[at - 1].rstrip() == _MARK else at
+    end = at + 2 if [line.rstrip() for line in lines[at + 1 : at + 2]] == [""] else at + 1
     _save(path, lines[:begin] + lines[end:])
     return True
 
@@ -69,13 +70,15 @@ def user_file() -> Path:
 
 
 def _include() -> str:
-    # Quoted for blanks in the path; the star works in quotes too.
-    return f'Include "{Home(paths.store() / "machines" / "*").ssh_config.as_posix()}"'
+    # Quoted for blanks in the path; the star works in quotes too. A question mark stands for what means something to
+    # ssh's quoting, to its tokens (in versions that have them here), or to glob(7); so no version takes it amiss.
+    store = _ODD.sub("?", paths.store().as_posix())
+    return f'Include "{store}/machines/*/{Home(paths.store()).ssh_config.name}"'
 
 
 def _at(lines: list[str]) -> int | None:
     """Where our line stands, with whichever spelling of the store's path it was written."""
-    return next((at for at, line in enumerate(lines) if line == _include() or _is_include(line)), None)
+    return next((at for at, line in enumerate(lines) if line.rstrip() == _include() or _is_include(line)), None)
 
 
 def _is_include(line: str) -> bool:
@@ -85,15 +88,17 @@ def _is_include(line: str) -> bool:
     return line.startswith("Include ") and path.endswith(tail) and same(Path(path[: -len(tail)]), ours.parent.parent)
 
 
+def _text(path: Path) -> str:
+    """In whatever encoding, and with whatever ends of lines: what we don't understand we write back as it was."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        text = _text(path)
     except FileNotFoundError:
         return []
-    except UnicodeDecodeError as error:
-        raise MachineError(
-            f"{path} isn't UTF-8: it is left as it is", hint=f"add this line to it yourself: {_include()}"
-        ) from error
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _save(path: Path, lines: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from machine import ownership, paths, store
+from machine import filesystem, ownership, paths, store
 from machine.errors import MachineError
 from machine.findings import Finding, Level
 from machine.paths import Home
@@ -28,6 +28,7 @@ def the_store(bad: set[str]) -> Iterator[Finding]:
     if not closed:
         try:
             ownership.check_store()
+            filesystem.check(folder)
         except MachineError as error:
             yield Finding("store", Level.ERROR, error.message, error.hint)
             return

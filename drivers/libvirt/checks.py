@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from machine import filesystem
 from machine.errors import CheckFailed, ToolMissing
 from machine.paths import Image
 from machine.resources import human
@@ -29,12 +30,23 @@ def check(driver: Libvirt) -> list[str]:
         raise CheckFailed("there is no libvirt for Windows", hint="use VirtualBox: --driver virtualbox")
     if uri.is_session and uri.is_remote:
         raise CheckFailed(f"a session on another host can't be reached: {uri}", hint="use its system: …/system")
+    _check_words(driver)
     if uri.over_ssh:
         _check_tunnel(driver)
     if uri.is_remote:
         _check_memory(driver)
     _check_room(driver)
     return hypervisor.choose(driver.option("domain_type"), driver.connection, driver.home, driver.run).notes
+
+
+def _check_words(driver: Libvirt) -> None:
+    try:
+        str(driver.home.folder).encode()
+    except UnicodeEncodeError as error:
+        raise CheckFailed(
+            "the path of the store isn't UTF-8, which libvirt's XML can't hold",
+            hint="choose another: export MACHINE_STORAGE_PATH=/var/tmp/machine",
+        ) from error
 
 
 def _check_room(driver: Libvirt) -> None:
@@ -60,6 +72,7 @@ def _check_tunnel(driver: Libvirt) -> None:
     command = driver.connection.uri.command
     if which(command) is None:
         raise ToolMissing(command, hint="sudo apt install openssh-client")
+    filesystem.check_sockets(driver.home.store)
     if len(os.fsencode(driver.home / forwards.CONTROL)) > SOCKET_PATH - forwards.SUFFIX:
         raise CheckFailed(
             f"the path of the store is too long for a socket: {driver.home.folder}",

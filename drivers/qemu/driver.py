@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from machine import filesystem
 from machine.driver import Driver, Machine, Snapshot, State
 from machine.driver import Template as KeptTemplate
 from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
@@ -76,6 +77,7 @@ class Qemu(Driver):
         if which("qemu-img") is None:
             raise ToolMissing("qemu-img", hint=INSTALL)
         sockets.check(self.home.folder)
+        filesystem.check_sockets(self.home.store)
         from . import acceleration
 
         return [note] if (note := acceleration.why_not(self._accelerator(binary))) else []

@@ -56,7 +56,9 @@ def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no
     lines = [chosen.unset(key) for key, value in changes.items() if value is None]
     lines += [chosen.set(key, value) for key, value in changes.items() if value is not None]
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
+        # A path need not be UTF-8, nor the terminal's encoding that of paths: a shell takes the bytes.
+        encoding = sys.getfilesystemencoding() if os.name == "posix" else None
+        sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape")
     print("\n".join([*lines, *chosen.hint(_command_line(ctx))]))
 
 

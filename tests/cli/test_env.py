@@ -309,3 +309,16 @@ def test_active(invoke: Invoke, add: Add, store: Path, monkeypatch: pytest.Monke
     assert 'No active host found: DOCKER_HOST is set to the machine "off", which is stopped' in ended.err
     assert "machine start off" in ended.err
     assert invoke("active", "web").code == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="paths are bytes there")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_path_is_printed_in_the_bytes_that_it_is(add: Add, store: Path, encoding: str) -> None:
+    add()
+    for name in ("ü", "\udcff"):
+        elsewhere = store.with_name(name)
+        elsewhere.symlink_to(store)
+        environment = {**os.environ, "MACHINE_STORAGE_PATH": str(elsewhere), "PYTHONIOENCODING": encoding}
+        argv = [sys.executable, "-m", "machine", "env", "--shell", "sh"]
+        done = subprocess.run(argv, env=environment, capture_output=True, check=True)
+        assert b'CERT_PATH="' + os.fsencode(elsewhere) + b'/machines/default"\n' in done.stdout

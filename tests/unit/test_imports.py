@@ -22,6 +22,7 @@ FOR_DRIVERS = {
     "files",
     "links",
     "reasons",
+    "filesystem",
     "spec",
     "store",
     "copies",

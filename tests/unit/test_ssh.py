@@ -43,7 +43,7 @@ def free_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Address]]:
     """A real sshd that lets in ourselves, by the key of a home whose path is as bad as paths get."""
     assert SSHD
-    folder = tmp_path_factory.mktemp("a %h 100% \"b\" 'c'")
+    folder = tmp_path_factory.mktemp("a %h 100% \"b\" 'c' \\d $x [y]*?,;~`#ü")
     home, address = Home(folder), Address("127.0.0.1", ssh_port=free_port())
     keys.generate(home.ssh_key, "test")
     keys.generate(home.host_key, "host")

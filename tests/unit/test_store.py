@@ -390,3 +390,15 @@ def test_another_spelling_is_no_machine_where_case_is_ignored(monkeypatch: pytes
         with pytest.raises(NoSuchMachine):
             act()
     assert store.load("web").name == "web"
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16"])
+def test_a_record_that_an_editor_of_windows_saved_is_read(form: str) -> None:
+    make(tls_sans=("bücher.test",))
+    config = store.home("dev").config
+    text = config.read_text(encoding="utf-8").replace("\n", "\r\n")
+    config.write_bytes(text.encode(form))
+    assert store.load("dev").tls_sans == ("bücher.test",)
+    config.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StoreDamaged, match="isn't UTF-8"):
+        store.load("dev")

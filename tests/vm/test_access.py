@@ -94,7 +94,7 @@ def test_ssh_without_a_key(shared: Vm) -> None:
 
 def test_ssh_as_root(shared: Vm) -> None:
     key = shared.store.home(shared.name) / "id_ed25519"
-    refused = ssh(shared, *ANY_HOST, "-o", "IdentitiesOnly=yes", "-i", str(key), user="root")
+    refused = ssh(shared, *ANY_HOST, "-o", "IdentitiesOnly=yes", "-i", str(key).replace("%", "%%"), user="root")
     assert "Permission denied" in refused.err
 
 

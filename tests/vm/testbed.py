@@ -24,6 +24,8 @@ BEGAN = time.monotonic()
 COMMAND = 240.0
 CREATE = 540.0
 HEARTBEAT = 30.0
+# A store begins so.
+ODD = "m ü,'[$%&;] "
 # The last two: requests (docker-py, docker-compose) then believes that bundle, and not the CA of DOCKER_CERT_PATH.
 _STEERING = ("DOCKER_", "MACHINE_", "COMPOSE_", "QEMU_", "ENGINE_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -113,10 +115,10 @@ def until(probe: Callable[[], object], what: str, timeout: float = 60.0) -> floa
 
 
 class Store:
-    """A folder for machines. Its path is short: sockets lie in it."""
+    """A folder for machines. Its path is short, because sockets lie in it, and odd: each program must take it."""
 
     def __init__(self, images: Path, folder: Path | None = None) -> None:
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="mvm", dir="/tmp"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=ODD, dir="/tmp"))
         self.env = environment(
             MACHINE_STORAGE_PATH=str(self.folder),
             MACHINE_IMAGES_PATH=str(images),

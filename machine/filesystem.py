@@ -1,0 +1,105 @@
+"""Whether the store may lie where it is to lie: its path as other programs read it, and what the file system can do.
+
+exFAT, and folders that come over a network or from another system, lack some of it. That is found out before anything
+is made, by trying: no list of file systems is right for long.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from machine import paths
+from machine.errors import CheckFailed
+
+# A line of ssh's configuration can't hold the first, XML neither; ssh takes the second for an environment variable.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VARIABLE = "${"
+_PREFIX = ".machine-probe-"
+
+
+def check(store: Path) -> None:
+    """Raise CheckFailed when no machine can be kept there. Leaves nothing behind, and takes a millisecond or two."""
+    _check_words(store)
+    with _probing(store) as folder:
+        _check_locks(folder)
+        if sys.platform != "win32":
+            _check_modes(folder)
+
+
+def check_sockets(store: Path) -> None:
+    """Raise CheckFailed when a Unix socket can't be made in there."""
+    with _probing(store) as folder:
+        try:
+            _make_socket(folder)
+        except OSError as error:
+            raise _lacking(store, f"no Unix sockets ({error.strerror})") from error
+
+
+def _check_words(store: Path) -> None:
+    if _CONTROL.search(str(store)) or _VARIABLE in str(store):
+        raise CheckFailed(
+            f"the path of the store, {str(store)!r}, has characters that ssh and others can't read",
+            hint=f"choose one without control characters and ${{: export {paths.STORE_VARIABLE}=/var/tmp/machine",
+        )
+
+
+def _check_locks(folder: Path) -> None:
+    from filelock import FileLock, Timeout
+
+    try:
+        FileLock(folder / "lock", mode=0o600).acquire(timeout=0).lock.release()
+    except (OSError, NotImplementedError, Timeout) as error:
+        raise _lacking(folder.parent, f"no locks ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _check_modes(folder: Path) -> None:
+    file = folder / "key"
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        file.chmod(0o600)
+        exposed = bool(stat.S_IMODE(file.stat().st_mode) & 0o077)
+    except OSError as error:
+        raise _lacking(folder.parent, f"no permissions of files ({error.strerror})") from error
+    if exposed:
+        raise _lacking(folder.parent, "no permissions of files: everybody could read your keys")
+
+
+def _make_socket(folder: Path) -> None:
+    """By a path that is short enough, whatever the folder's is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        short = Path(f"/proc/self/fd/{descriptor}")
+        path = str((short if short.exists() else folder) / "s")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(path)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _probing(store: Path) -> Iterator[Path]:
+    """A folder to try things in, on the file system where the store is or will be."""
+    while not paths.is_there(store):
+        store = store.parent
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=store)
+    except OSError as error:
+        raise CheckFailed(f"nothing can be written in {store}: {error.strerror}", hint=_elsewhere()) from error
+    with folder as name:
+        yield Path(name)
+
+
+def _lacking(where: Path, what: str) -> CheckFailed:
+    return CheckFailed(f"the file system of {where} has {what}", hint=_elsewhere())
+
+
+def _elsewhere() -> str:
+    return f"keep machines on a disk of this computer: export {paths.STORE_VARIABLE}=/var/tmp/machine"
