@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
+from importlib.resources import files as package_files
 from pathlib import Path
 
-from machine import downloads, files, images, paths
+from machine import disks, downloads, files, images, paths, resources
 from machine.downloads import Source
 from machine.errors import ImageCorrupt, NoSuchImage
 from machine.images import About
@@ -21,8 +21,7 @@ from machine.resources import human
 OFFLINE_VARIABLE = "MACHINE_OFFLINE"
 # Seconds between two words on a download's progress.
 TELL = 2.0
-# The first bytes of a qcow2 image (QEMU's docs/interop/qcow2.rst), and of a disk with a boot sector at 510.
-_QCOW2 = b"QFI\xfb"
+# At 510 in a disk with a boot sector.
 _BOOT_SECTOR = b"\x55\xaa"
 
 
@@ -38,8 +37,8 @@ class Entry:
 
 def entries(architecture: str | None = None) -> list[Entry]:
     """All that the catalog has for this host's processor, or another's."""
-    wanted = architecture or host_architecture()
-    text = resources.files("machine.isos").joinpath("catalog.toml").read_text(encoding="utf-8")
+    wanted = architecture or resources.architecture()
+    text = package_files("machine.isos").joinpath("catalog.toml").read_text(encoding="utf-8")
     return [
         Entry(name, about["user"], about["format"], downloads.source(about[wanted]))
         for name, about in tomllib.loads(text).items()
@@ -57,7 +56,7 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
         return cached(wanted) or _pull(wanted, _stem(wanted.name), progress, offline)
     path = paths.expanded(text)
     if len(path.parts) > 1 or path.suffix in {".iso", ".img", ".qcow2", ".raw"}:
-        return take(path)
+        return take(path, say=progress.note)
     for entry in entries():
         if entry.name == text:
             return cached(entry.source) or _pull(entry.source, entry.name, progress, offline)
@@ -69,30 +68,28 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
         raise
 
 
-def take(path: Path, name: str = "") -> About:
-    """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw)."""
+def take(path: Path, name: str = "", *, named: bool = True, say: Callable[[str], None] = lambda text: None) -> About:
+    """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw) that needs no other file.
+
+    named: whether the name means this image from now on; say is told when another command is waited for.
+    """
     if path.suffix == ".iso":
         from machine import machineos
 
-        return images.find(machineos.add(path).digest)
+        return images.find(machineos.add(path, say=say).digest)
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine image ls")
     kind = _format(path)
     about = About(
         name=name or _stem(path.name),
         digest=images.digest(path),
-        architecture=host_architecture(),
+        architecture=resources.architecture(),
         format=kind,
         size=path.stat().st_size,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    images.add(path, about)
+    images.add(path, about, named=named, say=say)
     return about
-
-
-def host_architecture() -> str:
-    machine = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def is_offline() -> bool:
@@ -105,9 +102,9 @@ def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About
             f"the image {name} isn't in the cache, and nothing is to be fetched", hint=f"machine image pull {name}"
         )
     progress.phase(f"fetching {name}")
-    with downloads.fetched(wanted, paths.images(), _teller(name, progress)) as path:
+    with downloads.fetched(wanted, paths.images(), _teller(name, progress), progress.note) as path:
         progress.phase(f"taking {name} into the cache")
-        about = take(path, name)
+        about = take(path, name, say=progress.note)
     files.write(_note(wanted), about.digest + "\n")
     return about
 
@@ -144,12 +141,11 @@ def _teller(name: str, progress: Progress) -> downloads.Say:
 
 
 def _format(path: Path) -> str:
+    kind = disks.check_whole(path).format
     with path.open("rb") as file:
         begin = file.read(512)
-    if begin.startswith(_QCOW2):
-        return "qcow2"
-    if begin[510:512] == _BOOT_SECTOR:
-        return "raw"
+    if kind == "qcow2" or (kind == "raw" and begin[510:512] == _BOOT_SECTOR):
+        return kind
     raise ImageCorrupt(f"{path} is neither a disk (qcow2, raw) nor a machineos ISO", hint="machine iso build")
 
 

@@ -22,6 +22,10 @@ _SEQUENCE = re.compile(
 _BEGUN = re.compile(r"(?:\x1b|\x9b|[\x9d\x90\x98\x9e\x9f])[^\n]{0,256}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+# What machineos says of itself (`say` in its lib.sh).
+_SAID = re.compile(r"^machineos: \[ *[\d.]+\] (init is up|own settings are right|warning: [^\r\n]*)\r?$", re.MULTILINE)
+_BOOTS, _SETTLED, _WARNING = "init is up", "own settings are right", "warning: "
+
 
 class Cleaner:
     """Takes terminal control out of text that comes in pieces; newline and tab stay."""
@@ -34,6 +38,23 @@ class Cleaner:
         begun = None if last else _BEGUN.search(text)
         self._held = text[begun.start() :] if begun else ""
         return _CONTROL.sub("", text[: begun.start()] if begun else text)
+
+
+def warnings(path: Path) -> list[str]:
+    """What the guest's own scripts warned of since it booted, and isn't mended: lines that they marked so."""
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return []
+    found: dict[str, None] = {}
+    for match in _SAID.finditer(text):
+        if match[1] == _BOOTS:
+            found = {}
+        elif match[1] == _SETTLED:
+            found = {line: None for line in found if not line.startswith("sysctl ")}
+        elif match[1].startswith(_WARNING):
+            found[Cleaner().feed(match[1].removeprefix(_WARNING), last=True)] = None
+    return list(found)
 
 
 def read(path: Path, lines: int | None = None) -> Iterator[bytes]:

@@ -8,9 +8,22 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import engine, filesystem, images, lifecycle, loopback, ownership, paths, registry, resources, spec, store
+from machine import (
+    filesystem,
+    images,
+    lifecycle,
+    loopback,
+    ownership,
+    paths,
+    provision,
+    registry,
+    resources,
+    settings,
+    spec,
+    store,
+)
 from machine.driver import Driver, Machine
-from machine.errors import CheckFailed, MachineExists, before_anything
+from machine.errors import CheckFailed, EngineRefused, MachineExists, before_anything
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.run import run
@@ -29,12 +42,19 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
         raise MachineExists(asked.name)
     with before_anything():
         check(asked, progress)
-    with store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo) as (machine, home):
+    reserved = store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo, progress.note)
+    with reserved as (machine, home):
         backend = lifecycle.driver(machine, home)
         backend.say, backend.advance = progress.note, progress.advance
         progress.phase("making the virtual machine")
-        backend.create()
-        lifecycle.boot(machine, home, backend, progress, timeout=timeout)
+        try:
+            backend.create()
+            lifecycle.boot(machine, home, backend, progress, timeout=timeout)
+            if backend.over_ssh and backend.provisions:
+                provision.check(machine, home, backend.address(), progress)
+        except EngineRefused as error:
+            error.hint = "correct the engine option, or leave it out; nothing was made"
+            raise
     return machine
 
 
@@ -55,20 +75,31 @@ def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, dis
 
 def check(asked: Machine, progress: Progress) -> None:
     """Everything that can be found out before something is written. Raises Usage, CheckFailed, ImageCorrupt."""
-    engine.daemon_json(asked)
-    engine.docker_env(asked, {})
-    backend = registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
+    check_host(asked, progress)
+    # Before the driver makes anything: it may boot a template from it.
+    check_image(asked)
+
+
+def check_host(asked: Machine, progress: Progress) -> None:
+    """Whether this host can have such a machine, whatever it boots. Raises Usage, CheckFailed."""
+    settings.check(asked)
+    backend = _driver(asked)
     for note in [*(_sizes(asked) if backend.is_local() else ()), *backend.check()]:
         progress.note(note)
-    # Before the driver makes anything: it may boot a template from it.
-    if asked.image:
-        _check_image(asked.image, backend)
 
 
-def _check_image(digest: str, backend: Driver) -> None:
-    images.verify(Image(digest))
-    if not backend.stock and images.is_stock(digest):
+def check_image(asked: Machine) -> None:
+    """Whether its driver can boot its image, if it has one. Raises CheckFailed, NoSuchImage, ImageCorrupt."""
+    if not asked.image:
+        return
+    images.verify(Image(asked.image))
+    backend = _driver(asked)
+    if not backend.stock and images.is_stock(asked.image):
         raise CheckFailed(f"the driver {backend.name} boots machineos only", hint="--image machineos")
+
+
+def _driver(asked: Machine) -> Driver:
+    return registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
 
 
 def _sizes(asked: Machine) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from machine.errors import MachineError
-from machine.provisioners import Machineos, OpenRc, Provisioner, Systemd
+from machine.guest_provisioner import Machineos
+from machine.init_systems import OpenRc, Systemd
+from machine.provisioners import Provisioner
 
 
 class Debian(Systemd):

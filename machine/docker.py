@@ -71,6 +71,25 @@ class Client:
             raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
         return found
 
+    def info(self) -> dict[str, object]:
+        """What `docker info` says. Raises DockerFailed."""
+        answer = self.get("/info")
+        if not isinstance(answer, dict) or "SystemTime" not in answer:
+            raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
+        return answer
+
+    def reloaded(self, since: str, within: int) -> bool:
+        """Whether the engine has read its settings anew since a moment of its clock, or does so within some seconds.
+
+        since: seconds since 1970, also with nanoseconds: "1764253811.123456789". Raises DockerFailed.
+        """
+        from urllib.parse import quote
+
+        filters = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
+        until = int(float(since)) + within
+        with self._answer(f"/events?since={since}&until={until}&filters={filters}", endless=True) as response:
+            return bool(response.readline())
+
     def get(self, path: str) -> object:
         """The JSON answer to GET path. Raises DockerFailed."""
         with self._answer(path) as response:

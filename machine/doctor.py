@@ -51,6 +51,7 @@ def examine(default_driver: str) -> Iterator[Finding]:
         ("images", cached_images(machines)),
         ("store", storage.the_store({name for name, machine in machines.items() if machine is None})),
         ("space", storage.space()),
+        ("templates", templates()),
         ("certificates", certificates(machines)),
         ("orphans", left_over()),
         ("client", client()),
@@ -121,6 +122,20 @@ def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
         except MachineError as error:
             text = f"{error.message}{f', and the machine {name} boots it' if name else ''}"
             yield Finding("images", Level.ERROR, text, error.hint)
+
+
+def templates() -> Iterator[Finding]:
+    """What new machines are cloned from; without it they boot, which takes long."""
+    failed = False
+    for name in registry.names():
+        with contextlib.suppress(MachineError):
+            for one in registry.load(name).templates(paths.store()):
+                if one.failed:
+                    failed = True
+                    text = f"machines boot cold without the template {one.key} ({one.what}): {one.failed}"
+                    yield Finding("templates", Level.WARNING, text, f"try it again: machine template rm {one.key}")
+    if not failed:
+        yield Finding("templates", Level.OK, "no template has failed")
 
 
 def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from machine import files
+from machine import files, locks
 from machine.errors import ImageCorrupt, MachineError, Usage
 from machine.reasons import reason
 
 # Seconds without a byte, after which a connection counts as broken; and how often it is made again without progress.
 SILENCE = 30.0
 ATTEMPTS = 5
+# How long another command that fetches the same may stand still: while it checks and copies what it has fetched, say.
+STANDSTILL = 600.0
 PAUSE = 1.0
 _BLOCK = 1 << 18
 _LENGTH = {"sha256": 64, "sha512": 128}
@@ -54,16 +56,16 @@ def source(text: str) -> Source:
 
 
 @contextlib.contextmanager
-def fetched(wanted: Source, folder: Path, say: Say) -> Iterator[Path]:
+def fetched(wanted: Source, folder: Path, say: Say, note: Callable[[str], None] = lambda text: None) -> Iterator[Path]:
     """The file, whose digest is right, for as long as the block lasts. say is told the bytes there are, of how many.
 
-    What was fetched before a failure stays in folder, and is gone on from. Raises ImageCorrupt, MachineError.
+    What was fetched before a failure stays in folder, and is gone on from. note is told when another command fetches
+    the same. Raises ImageCorrupt, MachineError, WaitTimeout when that one doesn't get on.
     """
-    from filelock import FileLock
-
     files.make_folder(folder)
     part = folder / f".part-{hashlib.sha256(f'{wanted.url} {wanted.digest}'.encode()).hexdigest()[:24]}"
-    with FileLock(part.with_suffix(".lock"), mode=0o600):
+    what = f"another command to fetch {wanted.name}"
+    with locks.held(part.with_suffix(".lock"), what=what, timeout=STANDSTILL, say=note, sign=lambda: _size(part)):
         resumed = part.exists()
         _complete(wanted, part, say)
         if _digest(part, wanted.algorithm) != wanted.digest and resumed:
@@ -91,7 +93,7 @@ def _complete(wanted: Source, part: Path, say: Say) -> None:
 
     failures = 0
     while True:
-        before = part.stat().st_size if part.exists() else 0
+        before = _size(part)
         try:
             if _fetch(wanted.url, part, say):
                 return
@@ -100,10 +102,17 @@ def _complete(wanted: Source, part: Path, say: Say) -> None:
             if not _is_passing(error):
                 raise MachineError(f"{wanted.url} can't be fetched: {reason(error)}", hint="see the address") from error
             why = reason(error)
-        failures = 0 if part.exists() and part.stat().st_size > before else failures + 1
+        failures = 0 if _size(part) > before else failures + 1
         if failures >= ATTEMPTS:
             raise MachineError(f"{wanted.url} can't be fetched: {why}", hint="try again: it goes on where it stopped")
         time.sleep(PAUSE * failures)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _fetch(url: str, part: Path, say: Say) -> bool:

@@ -7,9 +7,11 @@ A driver is found by its entry point (group `machine.drivers`), so a wheel of so
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,13 +26,17 @@ if TYPE_CHECKING:
     from machine.seed import Interface, Mount
 
 __all__ = [
+    "SNAPSHOT_NAME",
     "Address",
     "Autostart",
     "Driver",
+    "Export",
     "Identify",
     "Machine",
     "NoOptions",
     "Orphan",
+    "Portable",
+    "Reach",
     "Resize",
     "Snapshot",
     "Snapshots",
@@ -38,6 +44,11 @@ __all__ = [
     "Suspend",
     "Template",
 ]
+
+
+# A snapshot's name stands in file formats and command lines of several hypervisors. QEMU takes a number for the place
+# of a snapshot in its list, and goes back to another than the one of that name.
+SNAPSHOT_NAME = re.compile(r"(?!\d+\Z)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 class State(StrEnum):
@@ -60,7 +71,8 @@ class Template:
     """A booted machine that new ones are cloned from.
 
     key: its name; created in ISO 8601; size_mib: what it takes on disk; what: of which system and settings, in words;
-    stale: why no new machine is cloned from it any more, "" when some are.
+    stale: why no new machine is cloned from it any more, "" when some are; failed: why it couldn't be made or loaded,
+    and machines boot without it, "" when it can be.
     """
 
     key: str
@@ -68,6 +80,7 @@ class Template:
     size_mib: int
     what: str
     stale: str
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,6 @@ class Driver(ABC):
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
     stock: whether it boots stock cloud images (disks), and not machineos only.
-    portable: whether all of a stopped machine lies in its home, from which `export` takes it.
     adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to remove.
     over_ssh: whether SSH reaches it. provisions: whether we set Docker up on it and make its certificates.
     user: who logs in, unless the machine says otherwise.
@@ -105,7 +117,6 @@ class Driver(ABC):
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
     stock: ClassVar[bool] = False
-    portable: ClassVar[bool] = True
     adopts: ClassVar[bool] = False
     over_ssh: ClassVar[bool] = True
     provisions: ClassVar[bool] = True
@@ -251,6 +262,51 @@ class Resize(Protocol):
 
     def resize(self, wanted: Machine) -> list[str]:
         """Bring memory_mib, cpus and disk_mib in line with wanted; returns those that wait for the next start."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What a stopped machine consists of, beside its record and keys.
+
+    files: the name in the archive, one of the driver's `parts`, and the file; left: what stays behind, in words.
+    """
+
+    files: dict[str, Path]
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a machine can get at of this host that not every machine can.
+
+    what: in words, after "the machine asks for"; without: the same machine, but for that.
+    """
+
+    what: str
+    without: Callable[[Machine], Machine]
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A stopped machine can be written into a file, and made again from it in another store.
+
+    parts: the names of all files of a home that such a machine may consist of: import takes no others.
+    """
+
+    parts: ClassVar[frozenset[str]]
+
+    def export(self) -> AbstractContextManager[Export]:
+        """What to write; it stays as it is for as long as the block takes."""
+
+    def reaches(self) -> list[Reach]:
+        """What the machine's options, and those that are absent, let it reach. Asks nothing but the options."""
+
+    def accept(self) -> Machine:
+        """Check the parts that lie in the home now, which a stranger may have made, before anything opens them.
+
+        Returns the machine with what follows from them and from this host (disk_mib, options). `create` comes after it,
+        and uses them. Raises MachineError.
+        """
 
 
 @runtime_checkable

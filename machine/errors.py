@@ -14,6 +14,7 @@
     ├── SSHFailed
     │   └── SSHTimeout              also a WaitTimeout
     ├── DockerFailed
+    │   └── EngineRefused           dockerd doesn't start with its settings
     ├── DriverFailed
     └── WaitTimeout
 
@@ -107,6 +108,14 @@ class SSHFailed(MachineError):
 
 class DockerFailed(MachineError):
     pass
+
+
+class EngineRefused(DockerFailed):
+    """dockerd doesn't take its settings; words are its own."""
+
+    def __init__(self, words: str, *, hint: str = "", details: str = "") -> None:
+        super().__init__(f"dockerd refuses its settings: {words}", hint=hint, details=details)
+        self.words = words
 
 
 class DriverFailed(MachineError):

@@ -41,6 +41,21 @@ def read_text(path: Path) -> str:
     return raw.decode("utf-16" if marked else "utf-8-sig")
 
 
+def overwrite(path: Path, data: bytes) -> None:
+    """Write into the file itself, which another program has open and reads; where that can't be, as `write`.
+
+    A crash may leave a part: for a file that is made anew before it is needed. Raises OSError.
+    """
+    try:
+        with path.open("r+b") as file:
+            if os.fstat(file.fileno()).st_size == len(data):
+                file.write(data)
+                return
+    except (FileNotFoundError, PermissionError):
+        pass
+    write(path, data)
+
+
 def make_folder(path: Path, mode: int = 0o700) -> None:
     """Make a folder and those above it, each with mode; one that is there already keeps its own."""
     if path.is_dir():
@@ -87,3 +102,12 @@ def move(source: Path, target: Path) -> None:
     """Rename inside one folder, atomically and for good: after a power cut the file has one name or the other."""
     _replace(source, target)
     _sync_folder(target.parent)
+
+
+def remove(*paths: Path) -> None:
+    """Remove files of one folder for good: no power cut brings them back. Those that are absent are no error."""
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        path.unlink(missing_ok=True)
+    if there:
+        _sync_folder(there[0].parent)

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from machine import authorities, certs, engine, files, keys, paths, seed, ssh_config
+from machine import authorities, certs, engine, files, keys, paths, seed, settings, ssh_config
 from machine.driver import Address, Driver, Machine
 from machine.paths import Home
 
@@ -50,7 +50,8 @@ def anonymous(machine: Machine, path: Path) -> None:
             keys.generate(key, "template")
         if machine.tls:
             certs.renew_if_due(Path(folder) / "certs", nobody, names=["template"], addresses=[])
-        seed.write(path, describe(dataclasses.replace(machine, name="template", uuid=NOBODY), nobody))
+        template = dataclasses.replace(machine, name="template", uuid=NOBODY, hosts=(), sysctls=())
+        seed.write(path, describe(template, nobody))
 
 
 def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed.Seed:
@@ -74,6 +75,8 @@ def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed
         environment=engine.environment(proxies),
         ca_certificates=authorities.extra(),
         interfaces=driver.interfaces() if driver else (),
+        hosts=settings.hosts(machine),
+        sysctls=settings.sysctls(machine),
         mounts=driver.mounts() if driver else (),
     )
 

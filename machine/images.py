@@ -9,16 +9,18 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from machine import files, ownership, paths
+from machine import files, locks, ownership, paths
 from machine.errors import ImageCorrupt, MachineError, NoSuchImage
 from machine.paths import Image
 
 # The digests of the files that were taken out of an image, by their names.
 SUMS = "boot.json"
+# Seconds for another command that copies an image of some GiB.
+PATIENCE = 900.0
 # A folder that isn't an image yet, or never became one.
 _NEW = ".new-"
 
@@ -37,19 +39,28 @@ class About:
     recipe: str = ""
 
 
-def add(path: Path, about: About, *, boot: dict[str, bytes] | None = None) -> Image:
-    """Put a file into the cache, under the digest in about, and give its name to it.
+def add(
+    path: Path,
+    about: About,
+    *,
+    boot: dict[str, bytes] | None = None,
+    named: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Image:
+    """Put a file into the cache, under the digest in about.
 
-    boot: the kernel, initrd and cmdline of an image that is booted directly. Raises ImageCorrupt when the file has
-    another digest.
+    boot: the kernel, initrd and cmdline of an image that is booted directly; named: whether its name means this image
+    from now on; say is told when another command is waited for. Raises ImageCorrupt when the file has another digest,
+    WaitTimeout while another command adds one.
     """
     image = Image(about.digest)
     new = image.folder.with_name(f"{_NEW}{about.digest}")
-    with _lock():
+    with _lock(say):
         _add(path, about, boot or {}, new)
         shutil.rmtree(image.folder, ignore_errors=True)
         files.move(new, image.folder)
-        files.write(paths.images() / about.name, about.digest + "\n")
+        if named:
+            files.write(paths.images() / about.name, about.digest + "\n")
     return image
 
 
@@ -72,11 +83,11 @@ def _add(path: Path, about: About, boot: dict[str, bytes], new: Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    from filelock import FileLock
-
+def _lock(say: Callable[[str], None]) -> Iterator[None]:
     files.make_folder(paths.images())
-    with FileLock(paths.images() / ".lock", mode=0o600):
+    with locks.held(
+        paths.images() / ".lock", what="another command to put its image into the cache", timeout=PATIENCE, say=say
+    ):
         yield
 
 

@@ -48,8 +48,18 @@ def build(architecture: str, say: Callable[[str], None], *, output: Path | None 
     return images.find(image.digest)
 
 
-def add(path: Path) -> Image:
-    """Take an ISO into the cache, with its kernel and initrd beside it. Raises NoSuchImage, ImageCorrupt."""
+def is_iso(path: Path) -> bool:
+    """Whether the file is an ISO 9660 image (ECMA-119, 8.1.2)."""
+    with path.open("rb") as file:
+        file.seek(16 * 2048 + 1)
+        return file.read(5) == b"CD001"
+
+
+def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda text: None) -> Image:
+    """Take an ISO into the cache, with its kernel and initrd beside it. Raises NoSuchImage, ImageCorrupt.
+
+    named: whether new machines boot it from now on; say is told when another command is waited for.
+    """
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine iso ls")
     boot = extract(path, "/boot/vmlinuz", "/boot/initrd.img", "/machineos/about.json")
@@ -71,13 +81,14 @@ def add(path: Path) -> Image:
             beside["clones"] = b""
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(path, error) from error
-    return images.add(path, about, boot=beside)
+    if not all(text.isprintable() for text in (about.architecture, about.version, about.recipe)):
+        raise _foreign(path, ValueError("its version can't be printed"))
+    return images.add(path, about, boot=beside, named=named, say=say)
 
 
 def extract(iso: Path, *names: str) -> list[bytes]:
     """Files out of an ISO, by their Rock Ridge names. Raises ImageCorrupt when it is no machineos."""
     import pycdlib
-    from pycdlib.pycdlibexception import PyCdlibException
 
     reader = pycdlib.PyCdlib()
     try:
@@ -86,7 +97,9 @@ def extract(iso: Path, *names: str) -> list[bytes]:
             return [_file(reader, name) for name in names]
         finally:
             reader.close()
-    except PyCdlibException as error:
+    except OSError:
+        raise
+    except Exception as error:  # its own, and whatever comes of an ISO that was made to break it
         raise _foreign(iso, error) from error
 
 

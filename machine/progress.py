@@ -7,7 +7,6 @@ a phase is, is a line every ten seconds there, so that a log stays readable.
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
@@ -100,10 +99,6 @@ class Display:
         self.lock = threading.Lock()
 
     def __enter__(self) -> Display:
-        # Whoever ends us otherwise than by Ctrl-C means the same: undo, and go.
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name) and threading.current_thread() is threading.main_thread():
-                signal.signal(getattr(signal, name), _interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,10 +113,6 @@ class Display:
         with self.lock:
             self.bars = self.bars or _start_bars()
         return Bar(name, self.bars)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _start_bars() -> Bars:

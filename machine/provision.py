@@ -6,9 +6,11 @@ second run changes nothing, and one after a failure goes on where that stopped.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING
 
-from machine import docker, probe, wait
+from machine import docker, engine, probe, reconfigure, wait
 from machine.errors import DockerFailed, MachineError
 from machine.paths import Home
 from machine.remote import OverSsh, Remote
@@ -44,6 +46,55 @@ def upgrade(machine: Machine, home: Home, address: Address, progress: Progress) 
     provisioner.upgrade(steps)
     await_docker(machine, home, address, progress)
     return steps.changed
+
+
+def check(machine: Machine, home: Home, address: Address, progress: Progress) -> None:
+    """See that a machine that has booted took the settings of which its boot doesn't tell. Raises MachineError."""
+    if machine.hosts or machine.sysctls:
+        find(machine, home, address).settle(Steps(progress))
+    config = json.loads(engine.daemon_json(machine))
+    if "storage-driver" in config:
+        reconfigure.check_storage(docker.Client(machine, home, address), config)
+
+
+def adjust(
+    machine: Machine, target: Machine, home: Home, address: Address, progress: Progress, *, force: bool
+) -> reconfigure.Outcome:
+    """Give the running machine the settings of target. force: also when containers stop for it.
+
+    Returns what was done to Docker. Raises EngineRefused, CheckFailed and others; the machine is as it was then.
+    """
+    steps = Steps(progress)
+    with steps.step("finding out which system it is"):
+        provisioner = find(target, home, address)
+    resettled = (machine.hosts, machine.sysctls) != (target.hosts, target.sysctls)
+    if resettled:
+        _settle(provisioner, machine, steps)
+    if machine.engine == target.engine:
+        return reconfigure.Outcome.UNCHANGED
+    client = docker.Client(target, home, address)
+    try:
+        outcome = reconfigure.Reconfiguration(
+            client, provisioner.remote, provisioner.service, provisioner.engine_files(), progress
+        ).run(force=force)
+    except BaseException:
+        if resettled:
+            provisioner.machine = machine
+            provisioner.settle(steps)
+        raise
+    provisioner.took_settings()
+    return outcome
+
+
+def _settle(provisioner: Provisioner, before: Machine, steps: Steps) -> None:
+    """Set host names and the kernel; when that fails, as they were before."""
+    try:
+        provisioner.settle(steps)
+    except BaseException:
+        provisioner.machine = before
+        with contextlib.suppress(MachineError):
+            provisioner.settle(steps)
+        raise
 
 
 def send_certificates(name: str, progress: Progress) -> None:

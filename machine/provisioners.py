@@ -1,20 +1,18 @@
-"""Setting Docker up on a machine: by a seed on machineos, by packages and files on distributions of Linux.
+"""Setting Docker up on a machine: what every system must offer, and what distributions of Linux have in common.
 
-What differs between distributions is in `distributions`.
+What differs between them is in `distributions` and `init_systems`; machineos is in `guest_provisioner`.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
 from abc import ABC, abstractmethod
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import engine, probe
-from machine.errors import MachineError, Usage
+from machine import daemon, engine, host_settings, probe, refusal
+from machine.errors import EngineRefused, MachineError, ToolFailed
 from machine.paths import Home
 from machine.reasons import reason
 from machine.remote import Remote
@@ -28,9 +26,10 @@ PORT = 2375
 
 
 class Provisioner(ABC):
-    """ids: what /etc/os-release calls the system."""
+    """ids: what /etc/os-release calls the system. service: how it runs dockerd."""
 
     ids: ClassVar[frozenset[str]]
+    service: ClassVar[daemon.Service]
 
     def __init__(self, machine: Machine, home: Home, address: Address, remote: Remote) -> None:
         self.machine = machine
@@ -51,55 +50,17 @@ class Provisioner(ABC):
     def upgrade(self, steps: Steps) -> None:
         """Bring Docker to the newest that the system has."""
 
+    @abstractmethod
+    def engine_files(self) -> dict[str, str]:
+        """What the files with dockerd's settings are to hold, by their paths; daemon.json is among them."""
 
-class Machineos(Provisioner):
-    """It takes a folder of files, as they stand in the seed, and tells its services of what changed."""
+    @abstractmethod
+    def took_settings(self) -> None:
+        """Remember that dockerd runs with the settings of `engine_files`."""
 
-    ids = frozenset({"machineos"})
-    _APPLY = (
-        'umask 077; folder=$(mktemp -d) && tar -x -C "$folder" && /usr/lib/machineos/apply-seed "$folder"; '
-        'code=$?; rm -r "$folder"; exit $code'
-    )
-
-    def provision(self, steps: Steps) -> None:
-        from machine import identity, seed
-
-        driver = probe.driver(self.machine, self.home)
-        with steps.step("bringing the machine in line with its settings"):
-            before = seed.read(self.home.seed) if self.home.seed.exists() else {}
-            identity.prepare(self.machine, self.home, driver)
-            files = seed.read(self.home.seed)
-            self._apply(files)
-            for name in sorted(name for name in before.keys() | files.keys() if before.get(name) != files.get(name)):
-                if name.startswith("machineos/"):
-                    steps.did(f"sent another {name.removeprefix('machineos/')}")
-
-    def send_certificates(self, steps: Steps) -> None:
-        from machine import seed
-
-        # What it has now, and the new certificate: nothing else must change under running containers.
-        files = seed.read(self.home.seed)
-        for name, path in (
-            ("ca", self.home.ca),
-            ("server", self.home.server_cert),
-            ("server-key", self.home.server_key),
-        ):
-            files[f"machineos/tls/{name}.pem"] = path.read_text(encoding="utf-8")
-        self._apply(files)
-
-    def upgrade(self, steps: Steps) -> None:
-        raise Usage("machineos is upgraded as a whole", hint="build a new one: machine iso build")
-
-    def _apply(self, files: dict[str, str]) -> None:
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for name, text in files.items():
-                path = PurePosixPath(name)
-                if path.parts[0] == "machineos":
-                    entry = tarfile.TarInfo(str(path.relative_to("machineos")))
-                    entry.size, entry.mode = len(text.encode()), 0o600
-                    archive.addfile(entry, io.BytesIO(text.encode()))
-        self.remote.run(["sh", "-c", self._APPLY], input=packed.getvalue())
+    @abstractmethod
+    def settle(self, steps: Steps) -> None:
+        """Make the machine's own entries of /etc/hosts and its kernel settings true. Raises MachineError."""
 
 
 class Distribution(Provisioner):
@@ -112,9 +73,11 @@ class Distribution(Provisioner):
     renew: ClassVar[tuple[tuple[str, ...], ...]]
     INSTALL_TIMEOUT: ClassVar[float] = 900
     _TLS = "/etc/docker/tls"
-    _CONFIG = "/etc/docker/daemon.json"
+    _CONFIG = daemon.CONFIG
     # The digest of the settings that Docker was started with last.
     _APPLIED = "/var/lib/machine/applied"
+    # What of daemon.json is from us, so that it goes again when it isn't asked for any more.
+    _OURS = "/var/lib/machine/engine.json"
     service_file: ClassVar[str]
 
     def provision(self, steps: Steps) -> None:
@@ -124,8 +87,10 @@ class Distribution(Provisioner):
                 steps.did("installed Docker")
         with steps.step("writing Docker's settings"):
             self._send_tls(steps)
-            self._configure(steps)
-            self.write_service(steps)
+            for path, text in self.engine_files().items():
+                self.put(path, text, steps)
+            self._remember_ours()
+            self.enable(steps)
         with steps.step("starting Docker"):
             if self.remote.read(self._APPLIED) != self._digest() or not self.is_running():
                 self._apply()
@@ -133,6 +98,7 @@ class Distribution(Provisioner):
         with steps.step("letting the user and Docker's port through"):
             self._join_group(steps)
             self._open_port(steps)
+        self.settle(steps)
 
     def send_certificates(self, steps: Steps) -> None:
         if self._TLS not in (self.remote.read(self._CONFIG) or ""):
@@ -161,6 +127,17 @@ class Distribution(Provisioner):
         self.restart()
         self.remote.write(self._APPLIED, self._digest())
 
+    def took_settings(self) -> None:
+        self._remember_ours()
+        self.remote.write(self._APPLIED, self._digest())
+
+    def _remember_ours(self) -> None:
+        if self.remote.read(self._OURS) != (ours := engine.daemon_json(self.machine)):
+            self.remote.write(self._OURS, ours)
+
+    def settle(self, steps: Steps) -> None:
+        host_settings.settle(self.remote, self.machine, steps)
+
     def _digest(self) -> str:
         """Of all settings: a run that broke off before Docker was started with them shows so."""
         paths = [
@@ -171,14 +148,29 @@ class Distribution(Provisioner):
         return self.remote.run(["sh", "-c", 'cat "$@" 2>/dev/null | sha256sum', "sh", *paths]).stdout
 
     @abstractmethod
-    def write_service(self, steps: Steps) -> None:
-        """Make the service read daemon.json only, and start it at boot."""
+    def service_text(self) -> str:
+        """What makes the service read daemon.json only, and has the daemon's environment, for service_file."""
+
+    @abstractmethod
+    def enable(self, steps: Steps) -> None:
+        """Let the service start at boot."""
 
     @abstractmethod
     def is_running(self) -> bool: ...
 
     @abstractmethod
     def restart(self) -> None: ...
+
+    def begin(self, command: Sequence[str]) -> None:
+        """Start the service. Raises EngineRefused with dockerd's words when it wrote why it doesn't start."""
+        mark = self.remote.run(["sh", "-c", self.service.mark]).stdout.strip()
+        try:
+            self.remote.run(command, timeout=120)
+        except ToolFailed as error:
+            log = self.remote.run(["sh", "-c", self.service.log, "sh", mark], check=False).stdout
+            if words := refusal.fatal(log):
+                raise EngineRefused(words, details=error.details) from error
+            raise
 
     def put(self, path: str, text: str, steps: Steps, mode: int = 0o644) -> bool:
         """Write the file if it isn't so already; True when it was changed."""
@@ -216,7 +208,10 @@ class Distribution(Provisioner):
         for name, path in sources.items():
             self.put(f"{self._TLS}/{name}.pem", path.read_text(encoding="utf-8"), steps, 0o600)
 
-    def _configure(self, steps: Steps) -> None:
+    def engine_files(self) -> dict[str, str]:
+        return {self._CONFIG: self._daemon_json(), self.service_file: self.service_text()}
+
+    def _daemon_json(self) -> str:
         text = self.remote.read(self._CONFIG) or "{}"
         try:
             present = json.loads(text)
@@ -224,13 +219,15 @@ class Distribution(Provisioner):
             raise MachineError(
                 f"{self._CONFIG} on the host isn't JSON: {reason(error)}", hint="mend or remove it there"
             ) from error
-        self.put(self._CONFIG, json.dumps({**present, **self._wanted(present)}, indent=2) + "\n", steps)
+        ours = json.loads(self.remote.read(self._OURS) or "{}")
+        present = _without(present, ours, json.loads(engine.daemon_json(self.machine)))
+        return json.dumps({**present, **self._wanted(present)}, indent=2) + "\n"
 
     def _wanted(self, present: dict[str, object]) -> dict[str, object]:
         """What daemon.json must hold; settings of the host that aren't ours stay."""
         wanted: dict[str, object] = json.loads(engine.daemon_json(self.machine))
         hosts = ["unix:///var/run/docker.sock", f"tcp://0.0.0.0:{self.port}"]
-        wanted |= {"hosts": hosts, "live-restore": True, "tlsverify": self.machine.tls}
+        wanted |= {"hosts": hosts, "live-restore": wanted.get("live-restore", True), "tlsverify": self.machine.tls}
         if self.machine.tls:
             names = {"tlscacert": "ca", "tlscert": "server", "tlskey": "server-key"}
             wanted |= {key: f"{self._TLS}/{name}.pem" for key, name in names.items()}
@@ -261,56 +258,15 @@ class Distribution(Provisioner):
             steps.did(f"opened {port} in ufw")
 
 
-class Systemd(Distribution):
-    service_file = "/etc/systemd/system/docker.service.d/machine.conf"
-
-    def write_service(self, steps: Steps) -> None:
-        dockerd = self.remote.run(["sh", "-c", "command -v dockerd"]).stdout.strip()
-        # Distributions pass -H on the command line, which daemon.json must not contradict: an empty ExecStart drops it.
-        lines = ["[Service]", "ExecStart=", f"ExecStart={dockerd}"]
-        lines += [f'Environment="{_systemd(line)}"' for line in self.environment().splitlines()]
-        self.put(self.service_file, "\n".join(lines) + "\n", steps)
-        if self.remote.run(["systemctl", "is-enabled", "-q", "docker"], check=False).code != 0:
-            self.remote.run(["systemctl", "enable", "-q", "docker"])
-            steps.did("let Docker start at boot")
-
-    def is_running(self) -> bool:
-        return self.remote.run(["systemctl", "is-active", "-q", "docker"], check=False).code == 0
-
-    def restart(self) -> None:
-        self.remote.run(["systemctl", "daemon-reload"])
-        self.remote.run(["systemctl", "restart", "docker"], timeout=120)
-
-
-class OpenRc(Distribution):
-    service_file = "/etc/conf.d/docker"
-    _BEGIN, _END = "# machine: begin", "# machine: end"
-
-    def write_service(self, steps: Steps) -> None:
-        present = self.remote.read(self.service_file) or ""
-        before, begin, rest = present.partition(f"{self._BEGIN}\n")
-        after = rest.partition(f"{self._END}\n")[2] if begin else ""
-        lines = [f"export {_shell(line)}\n" for line in self.environment().splitlines()]
-        block = "".join([f"{self._BEGIN}\n", 'DOCKER_OPTS=""\n', *lines, f"{self._END}\n"])
-        self.put(self.service_file, f"{before}{block}{after}", steps)
-        if "docker |" not in self.remote.run(["rc-update", "show", "default"]).stdout:
-            self.remote.run(["rc-update", "add", "docker", "default"])
-            steps.did("let Docker start at boot")
-
-    def is_running(self) -> bool:
-        return self.remote.run(["rc-service", "-q", "docker", "status"], check=False).code == 0
-
-    def restart(self) -> None:
-        self.remote.run(["rc-service", "docker", "restart"], timeout=120)
-
-
-def _systemd(text: str) -> str:
-    """Inside double quotes of a unit file, where % begins a specifier (systemd.exec(5), Environment=)."""
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-
-
-def _shell(line: str) -> str:
-    import shlex
-
-    key, _, value = line.partition("=")
-    return f"{key}={shlex.quote(value)}"
+def _without(present: dict[str, object], ours: dict[str, object], wanted: dict[str, object]) -> dict[str, object]:
+    """daemon.json without what we once put into it and don't want any more; the host's own settings stay."""
+    left: dict[str, object] = {}
+    for key, value in present.items():
+        mine, still = ours.get(key), wanted.get(key)
+        if isinstance(value, list) and isinstance(mine, list):
+            wants = still if isinstance(still, list) else []
+            if kept := [item for item in value if item not in mine or item in wants]:
+                left[key] = kept
+        elif key not in ours or key in wanted or value != mine:
+            left[key] = value
+    return left

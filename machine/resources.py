@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -41,6 +42,17 @@ def host_memory_mib() -> tuple[int, int]:
     return memory.total >> 20, memory.available >> 20
 
 
+def architecture() -> str:
+    """The host's processor: "x86_64", "aarch64"."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk that the folder lies on."""
+    return shutil.disk_usage(folder).free
+
+
 def check_memory(memory_mib: int) -> list[str]:
     """Raise CheckFailed when a machine of that size can't be; return a warning when it is larger than what is free."""
     total, available = host_memory_mib()
@@ -70,7 +82,7 @@ def check_cpus(cpus: int) -> list[str]:
 
 def check_disk(disk_mib: int, folder: Path) -> list[str]:
     """Raise CheckFailed when not even an empty machine fits; warn of one that could outgrow the host's."""
-    free = shutil.disk_usage(folder).free >> 20
+    free = free_bytes(folder) >> 20
     if disk_mib < SMALLEST_DISK_MIB:
         raise CheckFailed(
             f"a disk of {human(disk_mib)} is too small for Docker", hint=f"ask for more: --disk {SMALLEST_DISK_MIB}"

@@ -59,7 +59,7 @@ class Seed:
 
     tls: None for a daemon that speaks plain HTTP. docker_env and environment: lines KEY=VALUE.
     ca_certificates: (name, PEM) of CAs that the guest is to trust. interfaces: all adapters of the machine when one has
-    a static address, else none, and the guest uses DHCP on each.
+    a static address, else none, and the guest uses DHCP on each. hosts: lines "IP NAME"; sysctls: lines KEY=VALUE.
     """
 
     instance_id: str
@@ -74,6 +74,8 @@ class Seed:
     environment: str = ""
     ca_certificates: tuple[tuple[str, str], ...] = ()
     interfaces: tuple[Interface, ...] = ()
+    hosts: str = ""
+    sysctls: str = ""
     mounts: tuple[Mount, ...] = ()
 
 
@@ -81,6 +83,12 @@ def write(path: Path, seed: Seed) -> None:
     """Write the ISO (label CIDATA, Rock Ridge and Joliet names). Raises Usage for a value that can't stand in it."""
     raw = image(contents(seed))
     files.write(path, raw.ljust(-(-len(raw) // SIZE) * SIZE, b"\0"))
+
+
+def overwrite(path: Path, seed: Seed) -> None:
+    """As `write`, for a machine that runs: its hypervisor has the file open, and reads it when the guest reboots."""
+    raw = image(contents(seed))
+    files.overwrite(path, raw.ljust(-(-len(raw) // SIZE) * SIZE, b"\0"))
 
 
 def contents(seed: Seed) -> dict[str, str]:
@@ -168,6 +176,10 @@ def _machineos(seed: Seed) -> dict[str, str]:
     plain |= {f"ca/{name}.crt": pem for name, pem in seed.ca_certificates}
     if static := [interface for interface in seed.interfaces if interface.address]:
         plain["network"] = _network_line(static[0])
+    if seed.hosts:
+        plain["hosts"] = seed.hosts
+    if seed.sysctls:
+        plain["sysctl.conf"] = seed.sysctls
     if seed.mounts:
         plain["mounts"] = "".join(map(_mount_line, seed.mounts))
     return plain

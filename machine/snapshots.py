@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from machine import lifecycle, store
-from machine.driver import Autostart, Driver, Machine, Snapshot, Snapshots, State, Suspend
+from machine.driver import SNAPSHOT_NAME, Autostart, Driver, Machine, Snapshot, Snapshots, State, Suspend
 from machine.errors import NotRunning, Usage
 from machine.progress import Progress
-
-# It stands in file formats and command lines of several hypervisors. QEMU takes a number for the place of a snapshot
-# in its list, and goes back to another than the one of that name.
-NAME = re.compile(r"(?!\d+\Z)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 def suspend(name: str, progress: Progress) -> bool:
@@ -32,7 +26,7 @@ def suspend(name: str, progress: Progress) -> bool:
 
 def take(name: str, snapshot: str, progress: Progress) -> None:
     """Keep the machine as it is now. Raises Usage, and DriverFailed when there is one of that name."""
-    if not NAME.fullmatch(snapshot):
+    if not SNAPSHOT_NAME.fullmatch(snapshot):
         raise Usage(
             f'"{snapshot}" can\'t be the name of a snapshot',
             hint="letters, digits, dots, dashes and _, no mere number: machine snapshot create dev before-upgrade",

@@ -57,7 +57,8 @@ class Machine:
     """Sizes are in MiB. image is the digest of a cached image, "" where a driver needs none.
 
     address is set at create for drivers that take one from the store's loopback block, None where the driver knows it.
-    options are the driver's own, by the field names of its Options.
+    options are the driver's own, by the field names of its Options. hosts and sysctls are items as typed: NAME=IP of
+    /etc/hosts, KEY=VALUE of the guest's kernel.
     """
 
     name: str
@@ -75,6 +76,8 @@ class Machine:
     address: Address | None = None
     options: dict[str, Option] = field(default_factory=dict)
     created: str = ""
+    hosts: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
 
 
 def check_name(name: str) -> None:

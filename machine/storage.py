@@ -11,6 +11,7 @@ from pathlib import Path
 from machine import filesystem, ownership, paths, store
 from machine.errors import MachineError
 from machine.findings import Finding, Level
+from machine.leftovers import TRASH
 from machine.paths import Home
 from machine.resources import human
 
@@ -59,8 +60,10 @@ def space() -> Iterator[Finding]:
 
 def _private(folder: Path) -> Iterator[Path]:
     """The store's folder and what holds secrets in it."""
-    candidates = [folder, *folder.glob("certs/*key.pem"), *folder.glob("machines/*")]
-    for home in map(Home, folder.glob("machines/*")):
+    # Without those on their way out: they are gone at the next look.
+    homes = [path for path in folder.glob("machines/*") if not path.name.startswith(TRASH)]
+    candidates = [folder, *folder.glob("certs/*key.pem"), *homes]
+    for home in map(Home, homes):
         candidates += [home.key, home.server_key, home.ssh_key, home.host_key, home.seed]
     return (path for path in candidates if _is_seen(path) and not path.is_symlink())
 

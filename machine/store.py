@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import sys
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import paths, spec
+from machine import leftovers, paths, spec
 from machine.errors import MachineError, MachineExists, NoSuchMachine, StoreDamaged
+from machine.leftovers import SCRATCH, TRASH
 from machine.paths import Home
 from machine.reasons import reason
 from machine.spec import Machine
@@ -35,14 +33,10 @@ if TYPE_CHECKING:
 
 # How long a command waits for another that works on the same machine, in seconds.
 PATIENCE = 10.0
-# A folder on its way out; no machine can have such a name.
-TRASH = ".trash-"
-# A folder that a command works in.
-SCRATCH = ".scratch-"
 
 
 def folder() -> Path:
-    return paths.store() / "machines"
+    return leftovers.folder()
 
 
 def home(name: str) -> Home:
@@ -57,7 +51,8 @@ def names() -> list[str]:
     """
     try:
         with os.scandir(folder()) as entries:
-            found = [entry.name for entry in entries if paths.is_there(Path(entry.path, "machine.json"))]
+            names = [entry.name for entry in entries if not entry.name.startswith(TRASH)]
+            found = [name for name in names if paths.is_there(folder() / name / "machine.json")]
     except FileNotFoundError:
         return []
     return sorted(found, key=natural)
@@ -153,7 +148,9 @@ def save(machine: Machine) -> None:
 def all_known() -> list[Machine]:
     """Every machine whose file can be read, those being created included."""
     known = []
-    for place in _folders():
+    for place in leftovers.folders():
+        if place.name.startswith(TRASH):
+            continue
         with contextlib.suppress(MachineError):
             known.append(read(Home(place)))
     return known
@@ -161,25 +158,28 @@ def all_known() -> list[Machine]:
 
 @contextlib.contextmanager
 def reserve(
-    name: str, build: Callable[[list[Machine]], Machine], undo: Callable[[Machine, Home], None]
+    name: str,
+    build: Callable[[list[Machine]], Machine],
+    undo: Callable[[Machine, Home], None],
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[tuple[Machine, Home]]:
     """Hold the name while a machine is made: the machine is in the store when the block ends well, else nothing is.
 
     build makes the Machine, knowing the others (for an address that is free); undo removes what was made outside the
-    home. Raises MachineExists.
+    home; say is told when another command is waited for. Raises MachineExists, WaitTimeout.
     """
     from machine import files
 
     if other := _alike(name):
         raise MachineExists(other)
     place = home(name)
-    machine, lock = _begin(place, build, undo)
+    machine, lock = _begin(place, build, undo, say)
     try:
         yield machine, place
         files.move(place.creating, place.config)
     except BaseException:
         undo(machine, place)
-        _discard(place, lock)
+        leftovers.discard(place, lock)
         raise
     lock.release()
 
@@ -196,26 +196,30 @@ def scratch(key: str, machine: Machine, undo: Callable[[Machine, Home], None]) -
         yield place
     finally:
         undo(machine, place)
-        _discard(place, lock)
+        leftovers.discard(place, lock)
 
 
 def _begin(
-    place: Home, build: Callable[[list[Machine]], Machine], undo: Callable[[Machine, Home], None]
+    place: Home,
+    build: Callable[[list[Machine]], Machine],
+    undo: Callable[[Machine, Home], None],
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Machine, FileLock]:
     """Make the home, locked and with creating.json in it."""
     from machine import files
 
-    with _store_lock():
+    leftovers.make_room(place, _clearing(undo), say)
+    with leftovers.store_lock(say):
         if paths.is_there(place.folder):
-            _refuse_or_sweep(place, undo)
+            raise MachineExists(place.name)
         files.make_folder(place.folder)
-        lock = _lock(place)
+        lock = leftovers.lock_of(place)
         try:
             lock.acquire(timeout=0)
             machine = build(all_known())
             files.write(place.creating, spec.dumps(machine))
         except BaseException:
-            _discard(place, lock)
+            leftovers.discard(place, lock)
             raise
     return machine, lock
 
@@ -226,10 +230,10 @@ def changing(name: str) -> Iterator[Machine]:
     place = home(name)
     if not exists(name):
         raise NoSuchMachine(name)
-    lock = _lock(place)
+    lock = leftovers.lock_of(place)
     with _acquired(lock, name):
         if not paths.is_there(place.config):
-            _discard(place, lock)  # rm was quicker; the lock made the folder anew
+            leftovers.discard(place, lock)  # rm was quicker; the lock made the folder anew
             raise NoSuchMachine(name)
         yield load(name)
 
@@ -240,11 +244,11 @@ def removing(name: str, remove: Callable[[Home], None]) -> Iterator[None]:
     place = home(name)
     if not has_folder(name):
         raise NoSuchMachine(name)
-    lock = _lock(place)
+    lock = leftovers.lock_of(place)
     with _acquired(lock, name):
         yield
         remove(place)
-        _discard(place, lock)
+        leftovers.discard(place, lock)
 
 
 def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineError | None]]:
@@ -252,16 +256,20 @@ def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineE
 
     Yields the names, and why one couldn't be cleared: that mustn't keep anybody from the other machines.
     """
-    suspects = [Home(place) for place in _folders() if _is_left_over(Home(place))]
-    if not suspects:
-        return
-    with _store_lock():
-        for place in suspects:
-            try:
-                if _swept(place, undo) and not place.name.startswith(SCRATCH):
-                    yield place.name, None
-            except MachineError as error:
-                yield place.name, error
+    for place in [Home(place) for place in leftovers.folders() if leftovers.is_left_over(Home(place))]:
+        try:
+            if leftovers.swept(place, _clearing(undo)) and not place.name.startswith(SCRATCH):
+                yield place.name, None
+        except MachineError as error:
+            yield place.name, error
+
+
+def _clearing(undo: Callable[[Machine, Home], None]) -> Callable[[Home], None]:
+    def clear(place: Home) -> None:
+        with contextlib.suppress(NoSuchMachine, StoreDamaged):
+            undo(read(place), place)
+
+    return clear
 
 
 def has_unfinished_templates() -> bool:
@@ -269,79 +277,6 @@ def has_unfinished_templates() -> bool:
     with contextlib.suppress(OSError), os.scandir(paths.store() / "templates") as entries:
         return any(entry.name.startswith(".") and entry.name.endswith(".new") for entry in entries)
     return False
-
-
-def _is_left_over(place: Home) -> bool:
-    """Whether a folder looks as a create or rm leaves it when it is killed: nothing in it yet, or creating.json."""
-    is_trash = place.name.startswith(TRASH)
-    if not os.access(place.folder, os.R_OK | os.W_OK | os.X_OK):
-        return False  # somebody else's; its owner's commands clear it
-    if paths.is_there(place.config) and not is_trash:
-        return False
-    if paths.is_there(place.creating) or is_trash:
-        return True
-    with contextlib.suppress(OSError), os.scandir(place.folder) as entries:
-        unfinished = (place.lock.name, f".{place.creating.name}")
-        return all(entry.name.startswith(unfinished) for entry in entries)
-    return False
-
-
-def _swept(place: Home, undo: Callable[[Machine, Home], None]) -> bool:
-    if place.name.startswith(TRASH):
-        shutil.rmtree(place.folder, ignore_errors=True)
-        return False
-    lock = _lock(place)
-    if not _try(lock):
-        return False
-    try:
-        if not _is_left_over(place):  # create was through in between
-            return False
-        with contextlib.suppress(NoSuchMachine, StoreDamaged):
-            undo(read(place), place)
-        _discard(place, lock)
-    finally:
-        lock.release()
-    return True
-
-
-def _refuse_or_sweep(place: Home, undo: Callable[[Machine, Home], None]) -> None:
-    if not _is_left_over(place) or not _swept(place, undo):
-        raise MachineExists(place.name)
-
-
-def _discard(place: Home, lock: FileLock) -> None:
-    """Remove a home in one step for anyone who looks, and then its files."""
-    trash = place.folder.with_name(f"{TRASH}{place.name}-{uuid.uuid4().hex[:8]}")
-    if sys.platform == "win32":
-        lock.release()  # an open file can't be moved there
-    with contextlib.suppress(FileNotFoundError):
-        place.folder.rename(trash)
-    lock.release()
-    shutil.rmtree(trash, ignore_errors=True)
-
-
-def _folders() -> list[Path]:
-    try:
-        with os.scandir(folder()) as entries:
-            return [Path(entry.path) for entry in entries if entry.is_dir()]
-    except FileNotFoundError:
-        return []
-
-
-def _lock(place: Home) -> FileLock:
-    from filelock import FileLock  # 30 ms, and a verb that only reads doesn't need it
-
-    return FileLock(place.lock, mode=0o600)
-
-
-def _try(lock: FileLock) -> bool:
-    from filelock import Timeout
-
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, FileNotFoundError):  # held, or its folder has gone in between
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -360,14 +295,3 @@ def _acquired(lock: FileLock, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _store_lock() -> Iterator[None]:
-    from filelock import FileLock
-
-    from machine import files
-
-    files.make_folder(folder())
-    with FileLock(folder() / ".lock", mode=0o600):
-        yield

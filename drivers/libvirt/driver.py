@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import files
+from machine import files, locks
 from machine.driver import Address, Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError
 
@@ -20,7 +21,6 @@ from .volumes import Pool
 
 if TYPE_CHECKING:
     import libvirt
-    from filelock import FileLock
 
     from machine.run import Run
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "address"
 LOCK = "libvirt.lock"
+# Seconds for another command that uploads an image to another host.
+PATIENCE = 900.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,6 @@ class Options:
 class Libvirt(Driver):
     name: ClassVar[str] = "libvirt"
     Options: ClassVar[type] = Options
-    portable: ClassVar[bool] = False
     _events: Events | None = None
     _pressed = False
 
@@ -100,13 +101,14 @@ class Libvirt(Driver):
             definition.define(self)
 
     def start(self) -> None:
+        import libvirt
+
         from . import definition
 
         there = self._domain()
         with explained(f'the machine "{self.machine.name}" can\'t be started'):
             if there.isActive():
-                there.resume()
-                self._set_clock(there)
+                self._go_on(there)
                 return
             domain.refuse_copy(there, self.machine, self.home)
             saved = there.hasManagedSaveImage()
@@ -117,9 +119,11 @@ class Libvirt(Driver):
             if not saved:
                 self.pool.replace(self.volume("seed.iso"), self.home.seed)
                 self._rotate_console()
-            self._domain().create()
-            if saved:
-                self._set_clock(there)
+                self._domain().create()
+            else:
+                # libvirt removes the state after the guest began to run, and only warns where it can't.
+                there.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+                self._go_on(there)
                 self.warm = True
         self._help()
 
@@ -134,6 +138,7 @@ class Libvirt(Driver):
             )
         with explained("the machine can't be asked to shut down"):
             if state is State.PAUSED:
+                hypervisor.drop_state(there)
                 there.resume()
             self._press(there)
 
@@ -142,8 +147,7 @@ class Libvirt(Driver):
         with explained("the machine can't be killed"):
             if there.isActive():
                 there.destroy()
-            if there.hasManagedSaveImage():
-                there.managedSaveRemove()
+            hypervisor.drop_state(there)
 
     def remove(self) -> None:
         from . import removal
@@ -157,8 +161,11 @@ class Libvirt(Driver):
         return orphans.find(store, known, run)
 
     def state(self) -> State:
-        state = hypervisor.state(self._domain())
+        there = self._domain()
+        state = hypervisor.state(there)
         if state is State.RUNNING:
+            # Of a guest that libvirt let go on by itself (autostart), and whose state it couldn't remove then.
+            hypervisor.drop_state(there)
             self._help()
         return state
 
@@ -274,11 +281,10 @@ class Libvirt(Driver):
     def volume(self, what: str) -> str:
         return f"machine-{self.machine.uuid}-{what}"
 
-    def _alone(self) -> FileLock:
+    def _alone(self) -> AbstractContextManager[None]:
         """Held while network, pool and images are made, which the machines of a store share."""
-        from filelock import FileLock
-
-        return FileLock(self.home.store / LOCK, mode=0o600)
+        what = "another command to finish with libvirt's network and images"
+        return locks.held(self.home.store / LOCK, what=what, timeout=PATIENCE, say=self.say)
 
     def _make_ready(self) -> None:
         """Start what the domain lies on: after a reboot of the host it may not have been started by itself."""
@@ -294,6 +300,12 @@ class Libvirt(Driver):
         if self.home.console.exists():
             self.home.console.replace(self.home.console.with_suffix(".log.1"))
         files.write(self.home.console, "")
+
+    def _go_on(self, there: libvirt.virDomain) -> None:
+        """Let the guest run; before, its saved state goes: it would be older than the disk, and loaded by a start."""
+        hypervisor.drop_state(there)
+        there.resume()
+        self._set_clock(there)
 
     def _press(self, there: libvirt.virDomain) -> None:
         """ACPI's power button; the second time, when that didn't help, the guest agent as well."""

@@ -103,6 +103,13 @@ def state(domain: libvirt.virDomain) -> State:
     return _STATES.get(number, (State.ERROR, ""))[0]
 
 
+def drop_state(domain: libvirt.virDomain) -> None:
+    """Remove the memory that the domain was suspended with, if there is one."""
+    with explained("the state of the suspended machine can't be removed"):
+        if domain.hasManagedSaveImage():
+            domain.managedSaveRemove()
+
+
 def reason(domain: libvirt.virDomain) -> str:
     """The state in words, "shut off (destroyed)"."""
     with explained("libvirt doesn't tell the machine's state"):

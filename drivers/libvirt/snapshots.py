@@ -11,6 +11,7 @@ from machine.errors import DriverFailed
 from machine.render import render
 
 from .connection import explained, is_error
+from .hypervisor import drop_state
 
 if TYPE_CHECKING:
     import libvirt
@@ -39,8 +40,7 @@ def restore(domain: libvirt.virDomain, name: str) -> None:
     snapshot = _existing(domain, name)
     with explained(f'the snapshot "{name}" can\'t be restored'):
         # A memory that was suspended belongs to another state of the disk.
-        if domain.hasManagedSaveImage():
-            domain.managedSaveRemove()
+        drop_state(domain)
         domain.revertToSnapshot(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE)
 
 

@@ -17,9 +17,13 @@ AGENT = "agent.sock"
 # Where the guest of a template waits to be told that it is a clone now.
 RESUME = "resume.sock"
 DISK = "disk.qcow2"
+# What the disk lies over: its template's, linked, which stays when the template goes; or a cloud image.
+BASE_DISK = "base.qcow2"
+BASE_IMAGE = "base.img"
+PARTS = frozenset({DISK, BASE_DISK, BASE_IMAGE})
 # In the home of a machine that was never started: its first start is that of a clone of the template it names.
 CLONE_OF = "clone-of"
-# The state of a suspended machine, and how its QEMU was laid out.
+# The state of a suspended machine, and how its QEMU was laid out: see suspended.py.
 SUSPENDED = "suspended"
 SUSPENDED_LAYOUT = "suspended.json"
 

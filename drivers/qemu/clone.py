@@ -16,16 +16,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import authorities, engine, files, identity, store, wait
+from machine import authorities, engine, files, identity, refusal, store, wait
 from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
 from machine.reasons import reason
 
-from . import saved, sizes, sockets, template
-from .argv import AGENT, CLONE_OF, DISK, MONITOR, RESUME, Memory
+from . import failures, saved, sizes, sockets, template
+from .argv import AGENT, BASE_DISK, CLONE_OF, DISK, MONITOR, RESUME, Memory
 from .qmp import GuestAgent, Qmp
-from .template import Recipe, Template
+from .template import About, Recipe, Template
 
 if TYPE_CHECKING:
     from .driver import Qemu
@@ -36,13 +36,12 @@ BASE_MIB = 512
 SPARE_MIB = 48
 # A clone's disk can grow, not shrink: the template's is of the default size, or smaller when a smaller is asked for.
 DISK_MIB = 20 * 1024
-# The disk of the template, linked: it stays when the template goes.
-BASE_DISK = "base.qcow2"
 # Seconds.
 BOOT = 300.0
 PREPARE = 120.0
 EMPTY = 15.0
 INTRODUCE = 30.0
+END = 2.0
 
 # Up to QEMU 8.1, giving free pages back to the host punches holes into the file that a clone's memory is mapped from,
 # also when it is mapped privately: into the template that others use. Since 8.2 it can be opened for reading only.
@@ -66,9 +65,22 @@ def lay_disk(qemu: Qemu) -> None:
 
 
 def start(qemu: Qemu) -> None:
-    """Start a machine whose disk was laid over a template's, with the template's memory. Raises DriverFailed."""
+    """Start a machine whose disk was laid over a template's, with the template's memory. Raises MachineError.
+
+    Where that fails, the template goes if it is damaged. It stays when QEMU or its guest was merely too slow, and when
+    QEMU couldn't load it that is remembered.
+    """
     origin = Template(Path(os.fsdecode((qemu.home / CLONE_OF).read_bytes())))
     about = origin.about()
+    try:
+        _start(qemu, origin, about)
+    except (MachineError, OSError) as error:
+        _judge(qemu, origin, about, error)
+        raise
+    failures.forget(origin.folder.parent, origin.folder.name)
+
+
+def _start(qemu: Qemu, origin: Template, about: About) -> None:
     memory = Memory(
         base_mib=int(about.recipe["base_mib"]),
         file=origin.memory,
@@ -79,14 +91,42 @@ def start(qemu: Qemu) -> None:
     with resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
         try:
             saved.load(monitor, origin.state, without_memory=True)
-        except DriverFailed:
-            # Its files are as they were, and yet QEMU can't load them: the next create makes another.
-            origin.remove()
+        except DriverFailed as error:
+            # A QEMU that can't load a state ends; those since 9.1 can say why.
+            if isinstance(error, saved.Refused) or _has_ended(qemu):
+                raise _NotLoaded(error.message) from error
             raise
+        # The disk is the guest's own from here on, and no template's memory fits it any more.
+        (qemu.home / CLONE_OF).unlink()
+        monitor.execute("cont")
         disk_mib = int(about.recipe["disk_mib"])
         _grow(monitor, qemu.machine, memory, disk_mib)
         _introduce(qemu, channel, disk_mib)
-    (qemu.home / CLONE_OF).unlink()
+
+
+class _NotLoaded(DriverFailed):
+    """QEMU took the state, and couldn't load it."""
+
+
+def _has_ended(qemu: Qemu) -> bool:
+    with contextlib.suppress(WaitTimeout):
+        return wait.until(lambda: not qemu.process.find(), timeout=END, what="QEMU to end")
+    return False
+
+
+def _judge(qemu: Qemu, origin: Template, about: About, error: Exception) -> None:
+    """Find out whether the template is to blame for a clone that didn't start."""
+    try:
+        origin.verify()
+    except template.Damaged as damage:
+        qemu.say(f"{damage.message}: the next create makes it anew")
+        origin.remove()
+    except DriverFailed:
+        return
+    else:
+        if isinstance(error, _NotLoaded):
+            reason = f"QEMU couldn't load it: {error.message}"
+            failures.count_load(origin.folder.parent, origin.folder.name, about.recipe, reason)
 
 
 def recipe(qemu: Qemu) -> Recipe:
@@ -144,6 +184,7 @@ def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
 def _is_up(maker: Qemu) -> bool:
     if not maker.process.find():
         raise DriverFailed("the template ended while it booted", details=maker.diagnosis())
+    refusal.check(maker.home.console)
     return maker.home.console.exists() and b"docker is ready" in maker.home.console.read_bytes()
 
 

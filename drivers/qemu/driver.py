@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import platform
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from machine import filesystem
-from machine.driver import Driver, Machine, Snapshot, State
+from machine.driver import Driver, Export, Machine, Reach, Snapshot, State
 from machine.driver import Template as KeptTemplate
-from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
+from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineError, NoSuchImage, ToolFailed, ToolMissing
 from machine.paths import Home, Image
 from machine.reasons import reason
+from machine.resources import architecture
 from machine.run import detach, which
 
 from . import sockets, stock
 from .argv import (
     AGENT,
+    BASE_DISK,
     CLONE_OF,
     DISK,
     MONITOR,
+    PARTS,
     PIDFILE,
     SUSPENDED,
-    SUSPENDED_LAYOUT,
     Host,
     Memory,
     argv,
@@ -40,6 +41,10 @@ _STATES = {
     "running": State.RUNNING,
     "paused": State.PAUSED,
     "suspended": State.PAUSED,
+    "finish-migrate": State.PAUSED,
+    "postmigrate": State.PAUSED,
+    "save-vm": State.PAUSED,
+    "restore-vm": State.PAUSED,
     "shutdown": State.STOPPING,
     "prelaunch": State.STARTING,
     "inmigrate": State.STARTING,
@@ -60,6 +65,7 @@ class Options:
 class Qemu(Driver):
     name: ClassVar[str] = "qemu"
     stock: ClassVar[bool] = True
+    parts: ClassVar[frozenset[str]] = PARTS
     Options: ClassVar[type] = Options
 
     @property
@@ -91,6 +97,8 @@ class Qemu(Driver):
 
         try:
             clone.lay_disk(self)
+        except EngineRefused:
+            raise  # and so would the machine's own
         except (MachineError, OSError) as error:
             self.say(f"no template ({reason(error)}): booting cold")
             self.make_disk()
@@ -104,12 +112,15 @@ class Qemu(Driver):
         return None
 
     def start(self) -> None:
-        if self.process.find():
-            return self._go_on()
-        if (self.home / SUSPENDED).exists():
-            from . import saved
+        from . import suspended
 
-            saved.wake(self)
+        suspended.settle(self)
+        if self.process.find():
+            with self.monitor() as monitor:
+                suspended.go_on(monitor, self.home)
+            return None
+        if (self.home / SUSPENDED).exists():
+            suspended.wake(self)
             self.warm = True
         elif (self.home / CLONE_OF).exists():
             self._start_clone()
@@ -117,9 +128,9 @@ class Qemu(Driver):
             self.launch(Memory(self.machine.memory_mib))
         return self._forward_published_ports()
 
-    def launch(self, memory: Memory, *, cpus: int | None = None, incoming: bool = False, paused: bool = False) -> None:
+    def launch(self, memory: Memory, *, incoming: bool = False, paused: bool = False) -> None:
         """Start QEMU; it is there when this returns. Raises DriverFailed."""
-        command = self.argv(memory, cpus=cpus, incoming=incoming)
+        command = self.argv(memory, incoming=incoming)
         self.process.refuse_second()
         self._rotate_console()
         if self.host().accelerator == "tcg":
@@ -131,13 +142,17 @@ class Qemu(Driver):
 
     def stop(self) -> None:
         with contextlib.suppress(DriverFailed), self.monitor() as monitor:
-            if monitor.execute("query-status").get("status") == "paused":
-                monitor.execute("cont")
+            if _STATES.get(monitor.execute("query-status").get("status")) is State.PAUSED:
+                from . import suspended
+
+                suspended.go_on(monitor, self.home)
             monitor.execute("system_powerdown")
 
     def kill(self) -> None:
+        from . import suspended
+
         self.end()
-        self.forget_suspended()
+        suspended.forget(self.home)
 
     def end(self) -> None:
         """End QEMU, and keep what a suspended machine was."""
@@ -150,14 +165,27 @@ class Qemu(Driver):
         self.process.kill()
 
     def suspend(self) -> None:
-        from . import saved
+        from . import suspended
 
-        saved.suspend(self)
+        suspended.suspend(self)
 
     def resize(self, wanted: Machine) -> list[str]:
         from . import sizes
 
         return sizes.resize(self, wanted)
+
+    def export(self) -> AbstractContextManager[Export]:
+        from . import portable
+
+        return portable.export(self)
+
+    def reaches(self) -> list[Reach]:
+        return []
+
+    def accept(self) -> Machine:
+        from . import portable
+
+        return portable.accept(self)
 
     @classmethod
     def templates(cls, store: Path) -> list[KeptTemplate]:
@@ -169,7 +197,7 @@ class Qemu(Driver):
     def remove_template(cls, store: Path, key: str) -> None:
         from . import template
 
-        template.Template(template.folder(store) / key).remove()
+        template.remove(store, key)
 
     @classmethod
     def sweep_templates(cls, store: Path) -> None:
@@ -203,22 +231,27 @@ class Qemu(Driver):
         self.process.kill()
 
     def state(self) -> State:
+        has_state = (self.home / SUSPENDED).exists()
         if not self.process.find():
-            return State.SAVED if (self.home / SUSPENDED).exists() else State.STOPPED
+            return State.SAVED if has_state else State.STOPPED
         try:
-            return _STATES.get(self._run_state(), State.ERROR)
+            status = self.run_state()
         except DriverFailed:
             return State.ERROR if self.process.find() else State.STOPPED
+        state = _STATES.get(status, State.ERROR)
+        # It is being loaded, or its loading was interrupted.
+        return State.SAVED if has_state and state is State.STARTING else state
 
     def diagnosis(self) -> str:
         found = super().diagnosis()
         with contextlib.suppress(DriverFailed):
             # QEMU stops a guest whose write finds no room (werror=enospc, its default); other errors the guest gets.
-            if self._run_state() == "io-error":
+            if self.run_state() == "io-error":
                 return f"{found}: the host's disk is full, the one that holds {self.home.folder}"
         return found
 
-    def _run_state(self) -> str:
+    def run_state(self) -> str:
+        """QEMU's own word for its state. Raises DriverFailed."""
         with Qmp(self.home / MONITOR, timeout=2) as monitor:
             return str(monitor.execute("query-status")["status"])
 
@@ -231,13 +264,13 @@ class Qemu(Driver):
             for port in taken(self.home)
         ]
 
-    def argv(self, memory: Memory, *, cpus: int | None = None, incoming: bool = False) -> list[str]:
+    def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
         image = Image(self.machine.image)
         if not image.file.exists():
             raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
         command_line = "" if stock.boots(image) else image.command_line.read_text(encoding="utf-8").strip()
         return argv(
-            dataclasses.replace(self.machine, cpus=cpus or self.machine.cpus),
+            self.machine,
             self.home,
             host=self.host(),
             image=image,
@@ -252,7 +285,7 @@ class Qemu(Driver):
 
         binary = self._binary()
         accelerator = self._accelerator(binary)
-        return Host(binary, _architecture(), accelerator, acceleration.cpu(accelerator))
+        return Host(binary, architecture(), accelerator, acceleration.cpu(accelerator))
 
     def another(self, machine: Machine, home: Home) -> Qemu:
         """The driver of another machine, which is run as this one is."""
@@ -273,25 +306,17 @@ class Qemu(Driver):
         self.end()
         # The template's disk has an identity that others have, too.
         self.make_disk()
-        for name in (CLONE_OF, clone.BASE_DISK):
+        for name in (CLONE_OF, BASE_DISK):
             (self.home / name).unlink(missing_ok=True)
         self.launch(Memory(self.machine.memory_mib))
-
-    def forget_suspended(self) -> None:
-        for name in (SUSPENDED, SUSPENDED_LAYOUT):
-            (self.home / name).unlink(missing_ok=True)
-
-    def _go_on(self) -> None:
-        with self.monitor() as monitor:
-            monitor.execute("cont")
 
     def monitor(self) -> Qmp:
         return Qmp(self.home / MONITOR)
 
     def _binary(self) -> str:
-        if binary := which(f"qemu-system-{_architecture()}"):
+        if binary := which(f"qemu-system-{architecture()}"):
             return binary
-        raise ToolMissing(f"qemu-system-{_architecture()}", hint=INSTALL)
+        raise ToolMissing(f"qemu-system-{architecture()}", hint=INSTALL)
 
     def _chosen(self) -> str:
         return str(self.machine.options.get("accelerator", "auto"))
@@ -320,7 +345,3 @@ class Qemu(Driver):
                 hint=f"see which: ss -ltnp 'src {address.host}'",
             )
         return DriverFailed(error.message, details=error.details, hint="machine doctor")
-
-
-def _architecture() -> str:
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())

@@ -1,9 +1,10 @@
-"""Saving a machine's state to a file and loading it again, through QEMU's migration; suspend and what follows."""
+"""Saving a machine's state to a file and loading it again, through QEMU's migration."""
 
 from __future__ import annotations
 
 import array
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -11,12 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from machine import files, wait
+from machine import wait
 from machine.errors import DriverFailed
 from machine.reasons import reason
 
-from . import sizes
-from .argv import SUSPENDED, SUSPENDED_LAYOUT, Memory
+from .argv import Memory
 from .qmp import Qmp
 
 if TYPE_CHECKING:
@@ -28,24 +28,32 @@ BANDWIDTH = 100 << 30
 DEADLINE = 600.0
 
 
-def save(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
-    """Stop the guest and write its state. without_memory: what lies in a shared file stays there.
+class Refused(DriverFailed):
+    """QEMU says that it couldn't save or load the state."""
 
-    Raises DriverFailed; the guest is stopped then all the same.
+
+def save(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
+    """Stop the guest and write its state, which is on the disk for good when this returns.
+
+    without_memory: what lies in a shared file stays there. Raises DriverFailed; the guest is stopped then all the same.
     """
     monitor.execute("stop")
     _prepare(monitor, without_memory)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         _hand_over(monitor, descriptor)
+        monitor.execute("migrate", uri="fd:state")
+        _await_end(monitor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    monitor.execute("migrate", uri="fd:state")
-    _await_end(monitor)
 
 
 def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
-    """Load a state into a QEMU that waits for one (-incoming defer), and let the guest run. Raises DriverFailed."""
+    """Load a state into a QEMU that waits for one (-incoming defer). The guest stands still until `cont`.
+
+    Raises DriverFailed.
+    """
     _prepare(monitor, without_memory)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -57,55 +65,30 @@ def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     wait.until(lambda: _is_loaded(monitor), timeout=10, what="QEMU to take over the state", interval=0.002)
     # It would hold for snapshots of this QEMU, too, and another then refuses to load them.
     _leave_shared_out(monitor, False)
-    monitor.execute("cont")
 
 
-def suspend(qemu: Qemu) -> None:
-    """See driver.Suspend. Where it fails, the machine goes on as if nothing had been."""
-    partial = qemu.home / f".{SUSPENDED}"
-    with qemu.monitor() as monitor:
-        try:
-            files.write(qemu.home / SUSPENDED_LAYOUT, json.dumps(sizes.layout(monitor)))
-            save(monitor, partial)
-        except BaseException:
-            # A full disk, or Ctrl-C.
-            for path in (partial, qemu.home / SUSPENDED_LAYOUT):
-                path.unlink(missing_ok=True)
-            with contextlib.suppress(DriverFailed):
-                # What is still being written would stop the guest again at its end.
-                monitor.execute("migrate_cancel")
-                monitor.execute("cont")
-            raise
-    qemu.end()
-    files.move(partial, qemu.home / SUSPENDED)
-
-
-def wake(qemu: Qemu) -> None:
-    """Go on with a suspended machine; its state stays where that fails."""
-    found = json.loads((qemu.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8"))
-    with laid_out(qemu, found, incoming=True) as monitor:
-        sizes.plug(monitor, found["more_mib"])
-        load(monitor, qemu.home / SUSPENDED)
-    qemu.forget_suspended()
-    has_woken(qemu)
-
-
-def has_woken(qemu: Qemu) -> None:
-    """The guest goes on where it was, and has missed what time it is."""
-    with contextlib.suppress(DriverFailed), qemu.agent() as agent:
-        agent.set_time()
+def alike(qemu: Qemu, layout: dict[str, Any]) -> Qemu:
+    """The driver of the same machine with the processors and the image that it had at that time."""
+    then = dataclasses.replace(qemu.machine, cpus=layout["cpus"], image=str(layout.get("image") or qemu.machine.image))
+    return qemu.another(then, qemu.home)
 
 
 @contextlib.contextmanager
-def laid_out(qemu: Qemu, found: dict[str, Any], **how: bool) -> Iterator[Qmp]:
+def laid_out(qemu: Qemu, layout: dict[str, Any], **how: bool) -> Iterator[Qmp]:
     """A QEMU that a state can be loaded into, and its monitor. It is ended when the block fails."""
-    qemu.launch(Memory(found["base_mib"], reporting=found["reporting"]), cpus=found["cpus"], **how)
+    alike(qemu, layout).launch(Memory(layout["base_mib"], reporting=layout["reporting"]), **how)
     try:
         with qemu.monitor() as monitor:
             yield monitor
     except BaseException:
         qemu.end()
         raise
+
+
+def has_woken(qemu: Qemu) -> None:
+    """The guest goes on where it was, and has missed what time it is."""
+    with contextlib.suppress(DriverFailed), qemu.agent() as agent:
+        agent.set_time()
 
 
 def _prepare(monitor: Qmp, without_memory: bool) -> None:
@@ -136,7 +119,7 @@ def _await_end(monitor: Qmp) -> None:
 
     found = wait.until(end, timeout=DEADLINE, what="QEMU to get through with the state", interval=0.005)
     if found["status"] != "completed":
-        raise DriverFailed(f"QEMU couldn't save or load the state: {found.get('error-desc', found['status'])}")
+        raise Refused(f"QEMU couldn't save or load the state: {found.get('error-desc', found['status'])}")
 
 
 def _is_loaded(monitor: Qmp) -> bool:

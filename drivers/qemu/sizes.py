@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import wait
@@ -50,13 +51,23 @@ def _has_grown(qemu: Qemu) -> bool:
     return True
 
 
-def layout(monitor: Qmp) -> dict[str, int | bool]:
-    """How a running QEMU is laid out, which may not be as the next will be: a state loads only into one alike."""
+def layout(monitor: Qmp) -> dict[str, int | bool | str]:
+    """How a running QEMU is laid out, which may not be as the next will be: a state loads only into one alike.
+
+    image: the digest of what it has booted, "" for a disk that boots by itself. An upgrade gives the next QEMU another,
+    and a guest would find other files under those that it has open.
+    """
     cpus = len(monitor.execute("query-cpus-fast"))
     base = monitor.execute("query-memory-size-summary")["base-memory"]
     more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
     reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
-    return {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting, "cpus": cpus}
+    memory = {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting}
+    return {**memory, "cpus": cpus, "image": _image(monitor)}
+
+
+def _image(monitor: Qmp) -> str:
+    nodes = monitor.execute("query-named-block-nodes", flat=True)
+    return next((Path(node["file"]).parent.name for node in nodes if node.get("node-name") == "root"), "")
 
 
 def plug(monitor: Qmp, more_mib: int) -> None:

@@ -16,8 +16,8 @@ from machine.driver import Snapshot, State
 from machine.errors import DriverFailed
 from machine.paths import Home
 
-from . import saved, sizes
-from .argv import DISK
+from . import saved, sizes, suspended
+from .argv import DISK, Memory
 from .qmp import Qmp
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def restore(qemu: Qemu, name: str) -> None:
     layout = _layouts(qemu.home).get(name)
     if wanted.running and layout is None:
         raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known')
+    if wanted.running and layout:
+        saved.alike(qemu, layout).argv(Memory(layout["base_mib"]))  # before anything is lost: is its image there?
     qemu.kill()
     if layout is None or not wanted.running:
         qemu.run(["qemu-img", "snapshot", "-a", name, qemu.home / DISK])
@@ -82,7 +84,8 @@ def forget(qemu: Qemu, name: str) -> None:
         with qemu.monitor() as monitor:
             _job(monitor, "snapshot-delete", tag=name, devices=["data"])
     else:
-        qemu.run(["qemu-img", "snapshot", "-d", name, qemu.home / DISK])
+        with suspended.unchanged(qemu.home):
+            qemu.run(["qemu-img", "snapshot", "-d", name, qemu.home / DISK])
     layouts = _layouts(qemu.home)
     if layouts.pop(name, None):
         files.write(qemu.home / LAYOUTS, json.dumps(layouts))

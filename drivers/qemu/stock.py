@@ -6,20 +6,18 @@ The image is linked into the home, so that the machine keeps it when it goes fro
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from typing import TYPE_CHECKING
 
+from machine import disks
 from machine.errors import DriverFailed
 from machine.paths import Image
 
-from .argv import DISK
+from .argv import BASE_IMAGE, DISK
 
 if TYPE_CHECKING:
     from .driver import Qemu
-
-BASE = "base.img"
 
 
 def boots(image: Image) -> bool:
@@ -29,17 +27,15 @@ def boots(image: Image) -> bool:
 
 def lay_disk(qemu: Qemu) -> None:
     """Make the disk, as large as was asked for. Raises DriverFailed when the image is larger."""
-    image, base = Image(qemu.machine.image), qemu.home / BASE
-    about = json.loads(qemu.run(["qemu-img", "info", "--output=json", image.file]).stdout)
-    if about["virtual-size"] > qemu.machine.disk_mib << 20:
-        needed = -(-about["virtual-size"] >> 20)
+    image, base = Image(qemu.machine.image), qemu.home / BASE_IMAGE
+    disk = disks.check_whole(image.file)
+    if disk.size > qemu.machine.disk_mib << 20:
+        needed = -(-disk.size >> 20)
         raise DriverFailed(f"the image needs a disk of {needed} MiB", hint=f"ask for more: --disk {needed}")
-    if "backing-filename" in about:
-        raise DriverFailed("the image is only a part of one: it names another file", hint="qemu-img convert")
     base.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         os.link(image.file, base)
     if not base.exists():
         shutil.copyfile(image.file, base)
-    backing = ["-b", BASE, "-F", about["format"]]
+    backing = ["-b", BASE_IMAGE, "-F", disk.format]
     qemu.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, qemu.home / DISK, f"{qemu.machine.disk_mib}M"])

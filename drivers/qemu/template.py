@@ -16,19 +16,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from machine import files
+from machine import files, locks
 from machine.driver import Template as Kept
-from machine.errors import DriverFailed
+from machine.errors import DriverFailed, MachineError
 from machine.paths import Image
 from machine.reasons import reason
 
+from . import failures
 from .argv import DISK
 
 ABOUT = "about.json"
@@ -36,7 +38,13 @@ MEMORY = "memory"
 STATE = "state"
 # Raised when a template of an older machine can't be used any more: another layout of QEMU's devices, say.
 FORMAT = 1
+# Seconds for another command that makes the same template: it boots, is prepared, and is saved, each with a deadline.
+PATIENCE = 1200.0
 OTHER_VERSION = "made by another version of machine"
+
+
+class Damaged(DriverFailed):
+    """Its files are not those that were made, or not all there: on this proof alone a template is removed."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class About:
-    """What about.json says. files: name -> a mark that changes with the file's content. read_only: see argv.Memory."""
+    """What about.json says. read_only: see argv.Memory.
+
+    files: name -> a mark that changes with the file's content. digests: name -> SHA-256 of the whole file; none in a
+    template of an earlier version.
+    """
 
     recipe: dict[str, Any]
     created: str
     read_only: bool
     files: dict[str, str]
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 class Template:
@@ -90,15 +103,27 @@ class Template:
         return self.folder / DISK
 
     def about(self) -> About:
-        """Raises DriverFailed when the template is absent or damaged."""
+        """Raises Damaged, also when the template is absent, and DriverFailed when it can't be read."""
         try:
             about = About(**json.loads((self.folder / ABOUT).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DriverFailed(f"the template {self.folder.name} is damaged: {reason(error)}") from error
-        for name, mark in about.files.items():
-            if _mark(self.folder / name) != mark:
-                raise DriverFailed(f"the template {self.folder.name} is damaged: {name} has changed")
+            changed = [name for name, mark in about.files.items() if _mark(self.folder / name) != mark]
+        except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
+            raise Damaged(f"the template {self.folder.name} is damaged: {reason(error)}") from error
+        except OSError as error:
+            raise DriverFailed(f"the template {self.folder.name} can't be read: {reason(error)}") from error
+        if changed:
+            raise Damaged(f"the template {self.folder.name} is damaged: {changed[0]} has changed")
         return about
+
+    def verify(self) -> None:
+        """Read every byte, which takes a second or two. Raises as `about` does."""
+        for name, digest in self.about().digests.items():
+            try:
+                found = _digest(self.folder / name)
+            except OSError as error:
+                raise DriverFailed(f"the template {self.folder.name} can't be read: {reason(error)}") from error
+            if found != digest:
+                raise Damaged(f"the template {self.folder.name} is damaged: {name} isn't what it was")
 
     def remove(self) -> None:
         """Machines that were cloned from it are not touched: each has a link of its own to the disk."""
@@ -118,8 +143,18 @@ def all_of(store: Path) -> Iterator[Template]:
 
 
 def kept(store: Path) -> list[Kept]:
-    """The templates of a store as the user sees them."""
-    return [_seen(template) for template in all_of(store)]
+    """The templates of a store as the user sees them, and those that couldn't be made."""
+    failed = {failure.key: failure for failure in failures.all_of(folder(store)) if failure.counts}
+    seen = [_seen(template) for template in all_of(store)]
+    keys = {one.key for one in seen}
+    return [
+        *(replace(one, failed=failed[one.key].reason) if one.key in failed else one for one in seen),
+        *(
+            Kept(key, failure.at, 0, _what(failure.recipe), "", failure.reason)
+            for key, failure in failed.items()
+            if key not in keys
+        ),
+    ]
 
 
 def _seen(template: Template) -> Kept:
@@ -133,8 +168,18 @@ def _seen(template: Template) -> Kept:
         recipe = Recipe(**about.recipe)
     except TypeError:
         return Kept(template.folder.name, about.created, size, "", OTHER_VERSION)
-    what = f"{recipe.image[:12]}, {recipe.cpus} cpus, {recipe.base_mib} MiB, {recipe.accelerator}"
-    return Kept(template.folder.name, about.created, size, what, _stale(recipe))
+    return Kept(template.folder.name, about.created, size, _what(about.recipe), _stale(recipe))
+
+
+def _what(recipe: dict[str, Any]) -> str:
+    image, cpus, base_mib, accelerator = (recipe.get(name) for name in ("image", "cpus", "base_mib", "accelerator"))
+    return f"{str(image)[:12]}, {cpus} cpus, {base_mib} MiB, {accelerator}"
+
+
+def remove(store: Path, key: str) -> None:
+    """Remove a template, and forget that it failed."""
+    Template(folder(store) / key).remove()
+    failures.forget(folder(store), key)
 
 
 def _stale(recipe: Recipe) -> str:
@@ -159,21 +204,26 @@ def obtain(store: Path, recipe: Recipe, make: Callable[[Path], bool], say: Calla
     """The template of that recipe, made when it isn't there or is damaged; one process makes it, others wait for it.
 
     make puts memory, state and disk into the folder that it gets, and says whether clones can open the memory
-    read-only. Raises what make raises.
+    read-only. Raises what make raises, WaitTimeout, and DriverFailed for a template that failed a short time ago: see
+    failures.py.
     """
-    from filelock import FileLock
-
     template = Template(folder(store) / recipe.key)
-    if _is_good(template):
+    if _can_be_cloned(template):
         return template
     files.make_folder(folder(store))
-    with FileLock(folder(store) / f".{recipe.key}.lock", mode=0o600):
-        if _is_good(template):
+    lock, what = folder(store) / f".{recipe.key}.lock", "another command to finish the template"
+    with locks.held(lock, what=what, timeout=PATIENCE, say=say):
+        if _can_be_cloned(template):
             return template
         if template.folder.exists():
-            say("its template is damaged: making it anew")
+            say("its template can't be used: making it anew")
             template.remove()
-        _make(template, recipe, make)
+        try:
+            _make(template, recipe, make)
+        except (MachineError, OSError) as error:
+            failures.remember(folder(store), recipe.key, asdict(recipe), str(error))
+            raise
+        failures.forget(folder(store), recipe.key)
     return template
 
 
@@ -200,19 +250,29 @@ def _make(template: Template, recipe: Recipe, make: Callable[[Path], bool]) -> N
     files.make_folder(new)
     try:
         read_only = make(new)
-        marks = {name: _mark(new / name) for name in (MEMORY, STATE, DISK)}
+        names = (MEMORY, STATE, DISK)
+        digests = {name: _digest(new / name, sync=True) for name in names}
+        marks = {name: _mark(new / name) for name in names}
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        about = About(asdict(recipe), created, read_only, marks)
+        about = About(asdict(recipe), created, read_only, marks, digests)
         files.write(new / ABOUT, json.dumps(asdict(about), indent=2) + "\n")
         files.move(new, template.folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _is_good(template: Template) -> bool:
+def _can_be_cloned(template: Template) -> bool:
+    """False when it is to be made, now. Raises DriverFailed when that isn't worth a try, or it can't be read."""
+    key = template.folder.name
+    if failure := failures.find(template.folder.parent, key):
+        if failure.counts:
+            again = f"tried again a day later, or after: machine template rm {key}"
+            raise DriverFailed(f"it failed at {failure.at}: {failure.reason}; {again}")
+        if failure.is_final and not failure.is_recent:
+            return False
     try:
         template.about()
-    except DriverFailed:
+    except Damaged:
         return False
     return True
 
@@ -222,7 +282,15 @@ def _mark(path: Path) -> str:
     try:
         stat = path.stat()
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.name == STATE else ""
-    except OSError:
+    except FileNotFoundError:
         return ""
     # Links to the disk come and go, which changes its ctime; so the time of change of the content is what counts.
     return f"{stat.st_size} {stat.st_mtime_ns} {content}".strip()
+
+
+def _digest(path: Path, *, sync: bool = False) -> str:
+    """sync: see also that it is on the disk for good; after a power cut it would be of the right size, with holes."""
+    with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

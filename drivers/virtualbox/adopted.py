@@ -32,7 +32,6 @@ class Adopted(VirtualBox):
     name: ClassVar[str] = "virtualbox-adopted"
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = False
-    portable: ClassVar[bool] = False
     adopts: ClassVar[bool] = True
     provisions: ClassVar[bool] = False
 

@@ -6,25 +6,26 @@ import contextlib
 import os
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from machine import copies, wait
-from machine.driver import Driver, Machine, Orphan, Snapshot, State
+from machine.driver import Driver, Export, Machine, Orphan, Reach, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image, same
 
-from . import host, leftovers, network, parse, ports, settings, share
+from . import host, leftovers, network, parse, portable, ports, settings, share
 from .options import Options as VirtualBoxOptions
 from .options import of
 from .parse import Info
+from .portable import DISK
 from .vboxmanage import LONG, VBoxManage
 
 if TYPE_CHECKING:
     from machine.run import Run
     from machine.seed import Interface, Mount
 
-DISK = "disk.vdi"
 _OFF = {State.STOPPED, State.SAVED}
 _FAULT = re.compile(r"VERR_|rc=-\d+|[Gg]uru|[Ff]atal|panic")
 
@@ -32,6 +33,7 @@ _FAULT = re.compile(r"VERR_|rc=-\d+|[Gg]uru|[Ff]atal|panic")
 class VirtualBox(Driver):
     name: ClassVar[str] = "virtualbox"
     Options: ClassVar[type] = VirtualBoxOptions
+    parts: ClassVar[frozenset[str]] = portable.PARTS
 
     @property
     def uuid(self) -> str:
@@ -43,7 +45,7 @@ class VirtualBox(Driver):
 
     @property
     def vboxmanage(self) -> VBoxManage:
-        return VBoxManage(self.run, self.home.store)
+        return VBoxManage(self.run, self.home.store, say=self.say)
 
     def check(self) -> list[str]:
         version = host.check_version(self.vboxmanage)
@@ -63,7 +65,8 @@ class VirtualBox(Driver):
         call(*settings.create(self.machine, self.home))
         call(*settings.modify(self.machine, self.home, self.options, version))
         call(*settings.controller(self.uuid))
-        call(*settings.medium(disk, self.machine.disk_mib))
+        if not disk.exists():  # import has put it there
+            call(*settings.medium(disk, self.machine.disk_mib))
         if shared := share.asked(self.options):
             for words in share.words(self.machine, shared):
                 call(*words)
@@ -74,7 +77,7 @@ class VirtualBox(Driver):
         call(*settings.attach_disk(self.uuid, disk))
 
     def start(self) -> None:
-        info = self._info()
+        info = self.info()
         match info.state:
             case State.RUNNING | State.STARTING:
                 pass
@@ -114,7 +117,7 @@ class VirtualBox(Driver):
         return orphans.find(store, known, run)
 
     def state(self) -> State:
-        return self._info().state
+        return self.info().state
 
     def mounts(self) -> tuple[Mount, ...]:
         shared = share.asked(self.options)
@@ -135,7 +138,7 @@ class VirtualBox(Driver):
     def diagnosis(self) -> str:
         """The state in VirtualBox's own word, and what its log of the machine has of faults."""
         try:
-            info = self._info()
+            info = self.info()
         except MachineError as error:
             return error.message
         lines = [f"VirtualBox says: {info.word}"]
@@ -148,6 +151,17 @@ class VirtualBox(Driver):
 
     def suspend(self) -> None:
         self.vboxmanage("controlvm", self.uuid, "savestate", timeout=LONG)
+
+    # Portable
+
+    def export(self) -> AbstractContextManager[Export]:
+        return portable.export(self)
+
+    def reaches(self) -> list[Reach]:
+        return portable.reaches(self.options)
+
+    def accept(self) -> Machine:
+        return portable.accept(self)
 
     # Snapshots
 
@@ -171,7 +185,7 @@ class VirtualBox(Driver):
         self.vboxmanage("snapshot", self.uuid, "delete", uuid, timeout=LONG)
 
     def _snapshots(self) -> list[tuple[str, Snapshot]]:
-        return parse.snapshots(Path(self._info().config).read_text(encoding="utf-8"))
+        return parse.snapshots(Path(self.info().config).read_text(encoding="utf-8"))
 
     def _snapshot(self, name: str) -> tuple[str, Snapshot]:
         for uuid, there in self._snapshots():
@@ -179,7 +193,7 @@ class VirtualBox(Driver):
                 return uuid, there
         raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {self.machine.name}")
 
-    def _info(self) -> Info:
+    def info(self) -> Info:
         info = self.vboxmanage.info(self.uuid)
         if info is None:
             raise DriverFailed(

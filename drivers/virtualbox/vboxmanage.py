@@ -13,12 +13,12 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import files
-from machine.errors import DriverFailed, ToolMissing
+from machine import files, locks
+from machine.errors import DriverFailed, ToolMissing, WaitTimeout
 from machine.run import Completed, Run
 
 from . import explain, parse
@@ -79,10 +79,18 @@ def find(platform: str = sys.platform, environ: Mapping[str, str] = os.environ) 
 class VBoxManage:
     """One VBoxManage at a time per store. Raises VBoxFailed, ToolMissing, WaitTimeout."""
 
-    def __init__(self, run: Run, store: Path, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        run: Run,
+        store: Path,
+        *,
+        patience: float = PATIENCE,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.run = run
         self.store = store
         self.patience = patience
+        self.say = say
 
     def __call__(self, *words: str | Path, timeout: float = TIMEOUT, exit_code_counts: bool = False) -> str:
         """Run it and return what it printed on stdout. timeout in seconds.
@@ -128,28 +136,26 @@ class VBoxManage:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep the store's other commands from VBoxManage for several calls."""
-        with self._lock:
+        with self._turn(LONG):
             yield
 
     def _once(self, words: list[str], timeout: float) -> Completed:
         binary = find()
         if binary is None:
             raise ToolMissing("VBoxManage", hint=INSTALL)
-        with self._turn(reads=words[0] in _READS):
+        # A call that only reads goes ahead beside one that doesn't end.
+        with self._turn(READ_PATIENCE, must=False) if words[0] in _READS else self._turn(LONG):
             return self.run([binary, *words], timeout=timeout, check=False)
 
     @contextlib.contextmanager
-    def _turn(self, *, reads: bool) -> Iterator[None]:
-        from filelock import Timeout
-
+    def _turn(self, patience: float, *, must: bool = True) -> Iterator[None]:
+        """Hold the lock. must: raise WaitTimeout after so many seconds; else go ahead without it."""
         lock = self._lock
         try:
-            lock.acquire(timeout=READ_PATIENCE if reads else LONG)
-        except Timeout:
-            if not reads:
-                raise DriverFailed(
-                    "another command has been using VirtualBox for too long", hint="machine ls"
-                ) from None
+            locks.acquire(lock, what="another command to finish with VirtualBox", timeout=patience, say=self.say)
+        except WaitTimeout:
+            if must:
+                raise
             yield
             return
         try:

@@ -52,7 +52,7 @@ VERBS = {
     "resume": ("suspend", "Go on with suspended machines."),
     "rm": ("life", "Remove machines and all that belongs to them."),
     "scp": ("copy", "Copy files from or to a machine."),
-    "set": ("sizes", "Change a machine's memory, processors or disk."),
+    "set": ("sizes", "Change a machine's sizes and settings."),
     "snapshot": ("snapshot", "Keep a machine as it is under a name, and bring it back."),
     "ssh": ("ssh", "Log in to a machine, or run a command on it."),
     "ssh-config": ("ssh_config", "Make machines known to ssh and what uses it."),
@@ -65,8 +65,8 @@ VERBS = {
     "url": ("show", "Print the address of a machine's Docker daemon."),
     "version": ("show", "Print the version of machine, or of a machine's Docker."),
 }
-# These must be instant, and read one machine only.
-UNSWEPT = {"env", "ip", "url", "config", "version"}
+# These are instant and read one machine, or none: shells' profiles and prompts call them, and nothing is removed there.
+UNSWEPT = {"active", "completion", "config", "env", "help", "ip", "url", "version"}
 INTERRUPTED = 130
 # Set by the script of `machine completion` when it wants to know what may come next.
 COMPLETING = "_MACHINE_COMPLETE"
@@ -149,7 +149,7 @@ def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
         from machine import run
 
         run.debug = True
-    if ctx.invoked_subcommand not in UNSWEPT:
+    if ctx.invoked_subcommand not in UNSWEPT and not _typed("--help", "-h"):
         _warn_root()
         with contextlib.suppress(OSError):  # a store that can't be read: what needs it says so
             _sweep()
@@ -157,6 +157,7 @@ def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error is printed here and nowhere else, and the exit code set."""
+    _end_by_interrupt()
     try:
         _print_anything()
         if COMPLETING in os.environ:
@@ -183,6 +184,16 @@ def main() -> NoReturn:
     except Exception as error:  # OSError, or a fault of ours: a sentence, and its traceback with --debug
         code = _fail_of_system(error)
     sys.exit(code)
+
+
+def _end_by_interrupt() -> None:
+    """Take the signals that end us as Ctrl-C is taken: undo, and go. What is ignored (nohup, trap '') stays so."""
+    import signal
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _fail(error: MachineError) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -12,12 +15,14 @@ import click
 
 from machine import probe, store
 from machine.cli import names
+from machine.cli.create import Size
 from machine.errors import MachineError, Usage
 from machine.progress import Display
 
 if TYPE_CHECKING:
     from machine.paths import Home
     from machine.spec import Machine
+    from machine.unpack import Incoming
 
 PIPE = "-"
 
@@ -33,9 +38,10 @@ PIPE = "-"
 def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, quiet: bool, as_json: bool) -> None:
     """Write a stopped machine into FILE (- for stdout): its disk, its keys, and the image that it boots.
 
-    Whoever has the file can log in to the machine: it is readable by you only.
+    Whoever has the file can log in to the machine: it is readable by you only. A QEMU machine's snapshots move with it,
+    without their memory; of a VirtualBox machine the disk is moved as it is now.
     """
-    from machine import archive, files
+    from machine import archive
 
     names.one(name)
     to_pipe = str(file) == PIPE
@@ -43,74 +49,137 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
         raise Usage(f"{file} is there already", hint=f"machine export --force {name} {file}")
     if to_pipe and sys.stdout.isatty():
         raise Usage("a terminal is no place for a disk", hint=f"machine export {name} {name}.machine")
-    part = file.with_name(f".{file.name}.part")
     with store.changing(name) as machine, Display(quiet=quiet or as_json) as display:
         home, shown = store.home(name), display.of(name)
         backend = probe.driver(machine, home)
-        if not backend.portable:
-            raise Usage(
-                f"{machine.driver} machines can't be exported: their disks lie outside of the store",
-                hint="move the volumes with docker: docker run --rm -v VOLUME:/v IMAGE tar c /v",
-            )
+        backend.say = shown.phase
+        portable = archive.portable(backend)
         archive.check_stopped(name, backend.state())
-
-        def write(out: IO[bytes]) -> None:
-            archive.write(machine, home, out, shown, compress=compress, image=not no_image)
-
         try:
-            if to_pipe:
-                write(sys.stdout.buffer)
-            else:
-                part.unlink(missing_ok=True)
-                part.touch(mode=0o600)
-                with part.open("wb") as out:
-                    write(out)
-                files.move(part, file)
+            with _pipe() if to_pipe else _replacing(file) as out:
+                archive.write(machine, home, portable, out, shown, compress=compress, image=not no_image)
         finally:
             shown.done()
-            if not to_pipe:
-                part.unlink(missing_ok=True)
     if as_json and not to_pipe:
         print(json.dumps({"name": name, "file": str(file), "size": file.stat().st_size}, indent=4))
     elif not quiet and not to_pipe:
         print(f"Exported {name} to {file}")
 
 
+@contextmanager
+def _pipe() -> Iterator[IO[bytes]]:
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[IO[bytes]]:
+    """What is written takes the place of file at the end; an error leaves that as it was, and nothing else."""
+    from machine import files
+
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        part.touch(mode=0o600)
+        with part.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        files.move(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 @click.command("import")
 @click.option("-n", "--name", help="Another name than the one that it had.")
+@click.option("-m", "--memory", "memory_mib", type=Size(), help="Other memory than it had: MiB, or 8G.")
+@click.option("--cpus", type=int, help="Another number of virtual processors.")
+@click.option("--isolated", is_flag=True, help="Without shared folders and whatever else lets it reach this host.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask: let it reach this host as its file says.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the machine.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-def import_(file: Path, name: str | None, quiet: bool, as_json: bool) -> None:
+def import_(
+    file: Path,
+    name: str | None,
+    memory_mib: int | None,
+    cpus: int | None,
+    isolated: bool,
+    yes: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Make a machine from FILE (- for stdin), which `machine export` wrote. It is stopped then, or nothing is left.
 
-    It gets an address of this store, and certificates of this store's CA.
+    It gets an identity and an address of its own, and certificates of this store's CA. A file may come from anybody:
+    what in it reaches this host (a shared folder, a bridged network, a Docker without TLS) is shown, and asked for.
     """
-    from machine import archive, lifecycle
-    from machine.create import check, placed
+    from machine.create import draft
+    from machine.unpack import Incoming
 
-    with Display(quiet=quiet or as_json) as display:
-        shown = display.of(name or file.name)
-
-        def finish(machine: Machine, home: Home) -> None:
-            check(machine, shown)
-            backend = lifecycle.driver(machine, home)
-            backend.say, backend.advance = shown.note, shown.advance
-            backend.create()
-
-        try:
-            with sys.stdin.buffer if str(file) == PIPE else _opened(file) as source:
-                made = archive.read(source, name, shown, place=placed, finish=finish, undo=lifecycle.undo)
-        finally:
-            shown.done()
+    with _opened(file) as source:
+        incoming = Incoming(source, name, draft)
+        asked = incoming.machine
+        incoming.machine = dataclasses.replace(
+            asked, memory_mib=memory_mib or asked.memory_mib, cpus=asked.cpus if cpus is None else cpus
+        )
+        _settle(incoming, file, isolated=isolated, yes=yes)
+        made = _made(incoming, quiet=quiet or as_json)
     if as_json:
         print(json.dumps(dataclasses.asdict(made), indent=2))
     elif not quiet:
         print(f"Imported {made.name}. To start it, run: machine start {made.name}")
 
 
-def _opened(file: Path) -> IO[bytes]:
+def _made(incoming: Incoming, *, quiet: bool) -> Machine:
+    from machine import lifecycle
+    from machine.create import check_host, check_image, placed
+
+    with Display(quiet=quiet) as display:
+        shown = display.of(incoming.machine.name)
+
+        def finish(machine: Machine, home: Home) -> None:
+            check_image(machine)
+            backend = lifecycle.driver(machine, home)
+            backend.say, backend.advance = shown.note, shown.advance
+            backend.create()
+
+        try:
+            check_host(incoming.machine, shown)
+            return incoming.make(shown, place=placed, finish=finish, undo=lifecycle.undo)
+        finally:
+            shown.done()
+
+
+def _settle(incoming: Incoming, file: Path, *, isolated: bool, yes: bool) -> None:
+    """Have the user decide what the machine may reach. Raises Usage where nobody can be asked, MachineError at a no."""
+    reaches = incoming.reaches()
+    if isolated:
+        for reach in reaches:
+            incoming.machine = reach.without(incoming.machine)
+        return
+    if yes or not reaches:
+        return
+    name, shown = incoming.machine.name, "\n".join(f"  {reach.what}" for reach in reaches)
+    if not sys.stdin.isatty() or str(file) == PIPE:
+        raise Usage(
+            f'the machine "{name}" asks for more than a machine has by itself',
+            details=shown,
+            hint=f"without that: machine import --isolated {file}; with it: machine import --yes {file}",
+        )
+    print(f'The machine "{name}" asks for:\n{shown}', file=sys.stderr)
+    if not click.confirm("Let it have that?", err=True):
+        raise MachineError("not imported", hint=f"without that: machine import --isolated {file}")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    if str(file) == PIPE:
+        yield sys.stdin.buffer
+        return
     try:
-        return file.open("rb")
+        source = file.open("rb")
     except FileNotFoundError as error:
         raise MachineError(f"there is no file {file}", hint="machine export NAME FILE") from error
+    with source:
+        yield source

@@ -85,6 +85,8 @@ def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]
 @_list("--engine-registry-mirror", "A mirror of Docker's registry: URL.", "ENGINE_REGISTRY_MIRROR")
 @_list("--engine-insecure-registry", "A registry spoken to without TLS: HOST:PORT.")
 @click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
+@_list("--host", "A name that the machine and its dockerd know: NAME=IP.")
+@_list("--sysctl", "A setting of the machine's kernel: KEY=VALUE.")
 @_list("--tls-san", "A further name or address in the daemon's certificate.")
 @click.option("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
 @click.option(
@@ -142,6 +144,8 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         draft(name, driver, image, memory_mib=memory, cpus=cpus, disk_mib=disk),
         tls=not asked["no_tls"],
         tls_sans=asked["tls_san"],
+        hosts=asked["host"],
+        sysctls=asked["sysctl"],
         engine=Engine(
             options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),
             labels=asked["engine_label"],

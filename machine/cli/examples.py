@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "import": (
         ("machine import dev.machine", "Make a machine from a file that `machine export` wrote."),
         ("machine import --name dev2 dev.machine", "Under another name."),
+        ("machine import --isolated dev.machine", "Without shared folders and what else reaches this host."),
     ),
     "import-docker-machine": (
         ("machine import-docker-machine", "Take over the machines of docker-machine; its own files stay as they are."),
@@ -93,6 +94,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "set": (
         ("machine set --memory 4G dev", "Give the machine dev 4 GiB of memory, while it runs."),
+        ("machine set --engine-insecure-registry 10.0.2.2:5000 dev", "Let its Docker speak plain HTTP to a registry."),
+        ("machine set --engine-label-rm stage dev", "Take a label away again."),
+        ("machine set --sysctl vm.max_map_count=1048576 dev", "Change its kernel's setting, now and at each boot."),
         ("machine set --disk 40G --cpus 4 dev", "A larger disk at once, more processors at the next start."),
     ),
     "snapshot": (

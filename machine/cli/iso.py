@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import sys
 import time
 from pathlib import Path
@@ -29,8 +28,7 @@ def iso() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
 def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:
     """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""
-    from machine import images, machineos
-    from machine.resources import human
+    from machine import images, machineos, resources
 
     if if_missing and machineos.is_cached():
         if as_json:
@@ -42,11 +40,11 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, 
         if not quiet and not as_json:
             print(f"[{time.monotonic() - began:5.1f} s] {text}", file=sys.stderr, flush=True)
 
-    about = machineos.build(arch or _architecture(), say, output=output)
+    about = machineos.build(arch or resources.architecture(), say, output=output)
     if as_json:
         print(json.dumps(dataclasses.asdict(about), indent=2))
     elif not quiet:
-        print(f"{about.name} {about.architecture} {human(about.size >> 20)} sha256:{about.digest}")
+        print(f"{about.name} {about.architecture} {resources.human(about.size >> 20)} sha256:{about.digest}")
 
 
 @iso.command("ls")
@@ -93,7 +91,3 @@ def users(digest: str) -> list[str]:
     from machine import store
 
     return sorted(machine.name for machine in store.all_known() if machine.image == digest)
-
-
-def _architecture() -> str:
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())

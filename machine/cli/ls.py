@@ -91,6 +91,8 @@ def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, t
     rows = [row for row in map(_row, store.names()) if _matches(row, wanted, known=True)]
     if not quiet or "state" in wanted:
         rows = _probed(rows, timeout, docker=not quiet)
+    # One that was removed meanwhile has nothing but errors to tell.
+    rows = [row for row in rows if not row.error or store.exists(row.name)]
     printer([row for row in rows if _matches(row, wanted, known=False)])
     if not rows and not wanted and sys.stderr.isatty():
         print("There is no machine yet: machine create default", file=sys.stderr)

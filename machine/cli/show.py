@@ -28,7 +28,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
     """
     chosen = names.one(name)
     state = _state(chosen, timeout)
-    warnings = probe.driver(store.load(chosen), store.home(chosen)).warnings() if state == "Running" else []
+    warnings = _warnings(chosen) if state == "Running" else []
     if as_json:
         print(json.dumps({"name": chosen, "state": state, "warnings": warnings}, indent=4, ensure_ascii=False))
         return
@@ -113,6 +113,13 @@ def version(name: str | None, as_json: bool, timeout: float) -> None:
         print(json.dumps(found, indent=4))
     else:
         print(found["docker"] if name is not None else f"machine version {__version__}")
+
+
+def _warnings(name: str) -> list[str]:
+    from machine import console
+
+    home = store.home(name)
+    return [*probe.driver(store.load(name), home).warnings(), *console.warnings(home.console)]
 
 
 def _docker_version(name: str, timeout: float) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
 from machine.cli import names
@@ -9,33 +12,84 @@ from machine.cli.create import Size
 from machine.cli.life import on_each, quiet
 from machine.errors import Usage
 from machine.progress import Progress
+from machine.settings import Edit, Edits
+
+FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
+# The lists of a machine's settings, by the option that adds to them; with -rm behind it, one that takes away.
+LISTS = {
+    "options": ("--engine-opt", "KEY[=VALUE]", "An option of dockerd."),
+    "labels": ("--engine-label", "KEY=VALUE", "A label of the daemon."),
+    "environment": (
+        "--engine-env",
+        "KEY=VALUE",
+        "A variable of the daemon's environment: HTTP_PROXY=http://proxy:3128.",
+    ),
+    "registry_mirrors": ("--engine-registry-mirror", "URL", "A mirror of Docker's registry."),
+    "insecure_registries": ("--engine-insecure-registry", "HOST:PORT", "A registry spoken to without TLS."),
+    "hosts": ("--host", "NAME=IP", "A name that the machine and its dockerd know."),
+    "sysctls": ("--sysctl", "KEY=VALUE", "A setting of the machine's kernel."),
+}
+
+
+def _lists(function: FC) -> FC:
+    """For each list an option that adds, and one that removes."""
+    for name, (flag, metavar, text) in reversed(LISTS.items()):
+        gone = metavar.partition("=")[0].partition("[")[0]
+        remove = click.option(
+            f"{flag}-rm", f"{name}_rm", multiple=True, metavar=gone, help=f"Take one away ({flag}). May be repeated."
+        )
+        add = click.option(flag, name, multiple=True, metavar=metavar, help=f"{text} May be repeated.")
+        function = add(remove(function))
+    return function
 
 
 @click.command("set")
 @click.option("-m", "--memory", "memory_mib", type=Size(), help="MiB, or 8G.")
 @click.option("--cpus", type=int, help="Virtual processors.")
 @click.option("--disk", "disk_mib", type=Size(), help="A disk grows, and never shrinks.")
+@_lists
+@click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
+@click.option("-f", "--force", is_flag=True, help="Also when Docker has to stop its containers for it.")
 @quiet
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
-def set_(
-    machines: tuple[str, ...], quiet: bool, memory_mib: int | None, cpus: int | None, disk_mib: int | None
-) -> None:
-    """Change the memory, processors or disk of machines: at once where that can be, else at their next start."""
-    if memory_mib is None and cpus is None and disk_mib is None:
-        raise Usage("what is to be set?", hint="machine set --memory 4G default")
+def set_(machines: tuple[str, ...], quiet: bool, force: bool, **given: Any) -> None:
+    """Change the sizes and settings of machines: at once where that can be, else at their next start.
+
+    An option adds to what the machine has, and takes the place of what has the same KEY; the option with -rm takes
+    away what has that KEY. Docker takes its settings while it runs where it can. Else it is started anew and containers
+    keep running; when they can't, nothing is changed unless --force says so. When Docker refuses a setting, all is as
+    it was.
+    """
+    sizes = {name: given[name] for name in ("memory_mib", "cpus", "disk_mib") if given[name] is not None}
+    edits = _edits(given)
+    if not sizes and not edits:
+        raise Usage("nothing to change", hint="give a size or a setting: machine set --memory 4G default")
 
     def work(name: str, shown: Progress) -> str:
-        from machine import resize
-
-        now, later = resize.resize(name, shown, memory_mib=memory_mib, cpus=cpus, disk_mib=disk_mib)
-        if not now and not later:
-            return f'Machine "{name}" is so already.'
-        done = f" {' and '.join(now).capitalize()} changed now." if now else ""
-        waits = (
-            f" {' and '.join(later).capitalize()} will change at the next start: machine restart {name}"
-            if later
-            else ""
-        )
-        return f'Machine "{name}":{done}{waits}'
+        done = [_resized(name, sizes, shown) if sizes else "", _adjusted(name, edits, shown, force) if edits else ""]
+        return f'Machine "{name}": {" ".join(filter(None, done))}' if any(done) else f'Machine "{name}" is so already.'
 
     on_each(names.several(machines), quiet, work)
+
+
+def _edits(given: dict[str, Any]) -> Edits:
+    found = {name: Edit(given[name], given[f"{name}_rm"]) for name in LISTS}
+    if storage := given["engine_storage_driver"]:
+        options = found["options"]
+        found["options"] = Edit((*options.add, f"storage-driver={storage}"), options.remove)
+    return Edits(**found)
+
+
+def _resized(name: str, sizes: dict[str, int], shown: Progress) -> str:
+    from machine import resize
+
+    now, later = resize.resize(name, shown, **sizes)
+    done = f"{' and '.join(now).capitalize()} changed now." if now else ""
+    waits = f"{' and '.join(later).capitalize()} will change at the next start: machine restart {name}" if later else ""
+    return " ".join(filter(None, [done, waits]))
+
+
+def _adjusted(name: str, edits: Edits, shown: Progress, force: bool) -> str:
+    from machine.adjust import adjust
+
+    return adjust(name, edits, shown, force=force)

@@ -20,9 +20,15 @@ def template() -> None:
 
 @template.command("ls")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-@click.option("--json", "as_json", is_flag=True, help='Print [{"key", "created", "size_mib", "what", "stale"}].')
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print [{"key", "created", "size_mib", "what", "stale", "failed"}].'
+)
 def list_(quiet: bool, as_json: bool) -> None:
-    """List the templates. A stale one is used no more: machine template prune."""
+    """List the templates. A stale one is used no more: machine template prune.
+
+    One that couldn't be made or loaded is tried again after a day, and when something has changed that it is made of;
+    at once after: machine template rm.
+    """
     from machine.cli.ls import print_columns
     from machine.resources import human
 
@@ -33,14 +39,14 @@ def list_(quiet: bool, as_json: bool) -> None:
         for kept in found:
             print(kept.key)
     else:
-        rows = [[kept.key, kept.created, human(kept.size_mib), kept.what, kept.stale] for kept in found]
+        rows = [[kept.key, kept.created, human(kept.size_mib), kept.what, _why(kept)] for kept in found]
         print_columns([["TEMPLATE", "CREATED", "SIZE", "OF", "STALE"], *rows])
 
 
 @template.command()
 @click.argument("templates", metavar="TEMPLATE...", nargs=-1, required=True)
 def rm(templates: tuple[str, ...]) -> None:
-    """Remove templates. Machines that were cloned from them stay as they are."""
+    """Remove templates, and forget that they failed. Machines that were cloned from them stay as they are."""
     kept = {one.key: driver for driver, one in _all()}
     for key in templates:
         if key not in kept:
@@ -55,9 +61,14 @@ def rm(templates: tuple[str, ...]) -> None:
 def prune(everything: bool) -> None:
     """Remove the templates that no new machine is cloned from any more."""
     for driver, one in _all():
-        if everything or one.stale:
+        if everything or _why(one):
             driver.remove_template(paths.store(), one.key)
-            print(f"Removed the template {one.key}{f': {one.stale}' if one.stale else ''}")
+            print(f"Removed the template {one.key}{f': {_why(one)}' if _why(one) else ''}")
+
+
+def _why(kept: Template) -> str:
+    """Why no new machine is cloned from it."""
+    return f"failed: {kept.failed}" if kept.failed else kept.stale
 
 
 def _all() -> Iterator[tuple[type[Driver], Template]]:

@@ -228,7 +228,7 @@ def test_an_iso_is_taken_by_its_path(
 ) -> None:
     taken = []
 
-    def add(path: Path) -> paths.Image:
+    def add(path: Path, **_: object) -> paths.Image:
         taken.append(path)
         return images.current("machineos")
 
@@ -415,6 +415,26 @@ def _runs(vm: Path) -> bool:
         return vm.read_text(encoding="utf-8") == State.RUNNING
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_who_is_ended_otherwise_leaves_nothing_either(begin: Begin, vms: Path, number: signal.Signals) -> None:
+    process = begin("create", "--fake-slow", "30", "dev")
+    await_((vms / "dev").exists)
+    process.send_signal(number)
+    assert ended(process)[0] == 130
+    assert nothing_is_left(vms)
+
+
+def test_nohup_create_survives_the_logout(begin: Begin, vms: Path) -> None:
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = begin("create", "--fake-slow", "1", "dev", preexec_fn=nohup)
+    await_((vms / "dev").exists)
+    process.send_signal(signal.SIGHUP)
+    assert ended(process)[0] == 0
+    assert (vms / "dev").read_text(encoding="utf-8") == State.RUNNING
 
 
 def test_ctrl_c_while_the_driver_works(begin: Begin, vms: Path) -> None:

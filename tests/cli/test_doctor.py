@@ -18,6 +18,7 @@ import pytest
 import spellings
 from fake_host import FakeHost
 from filelock import FileLock
+from machine.drivers.qemu import failures
 
 from machine import (
     certs,
@@ -344,6 +345,17 @@ def test_images(found: Callable[..., Any], add: Add, vms: Path) -> None:
     assert said["level"] == "error"
     shutil.rmtree(Image(digest).folder)
     assert any("isn't in the cache" in text for text in found())
+
+
+def test_a_template_that_failed(found: Callable[..., Any], store: Path) -> None:
+    folder = store / "templates"
+    folder.mkdir()
+    recipe = {"image": "d" * 64, "cpus": 2, "base_mib": 512, "accelerator": "tcg"}
+    failures.remember(folder, "key", recipe, "timed out")
+    text = "machines boot cold without the template key (dddddddddddd, 2 cpus, 512 MiB, tcg): timed out"
+    assert found()[text]["hint"] == "try it again: machine template rm key"
+    failures.forget(folder, "key")
+    assert "no template has failed" in found(all=True)
 
 
 def test_a_machine_that_cannot_be_read_hides_no_other(

@@ -12,12 +12,13 @@ from typing import Any
 
 import machine_fake
 import pytest
+from disk_files import qcow2
 
 from machine import catalog, downloads, images, provision, store
 from machine.downloads import Source
 
 Invoke = Callable[..., Any]
-DISK = b"QFI\xfb" + bytes(5000)
+DISK = qcow2()
 
 
 @pytest.fixture

@@ -110,6 +110,26 @@ def test_one_that_is_being_made_is_not_shown(invoke: Invoke, add: Add, store: Pa
         assert invoke("ls", "-q").out == "good\n"
 
 
+def test_one_that_is_being_removed_is_not_shown(
+    invoke: Invoke, add: Add, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("good")
+    add("going")
+    add("gone")
+    (store / "machines/gone").rename(store / "machines/.trash-gone-0123abcd")
+    assert invoke("ls", "-q").out == "going\ngood\n"
+    answer = registry.load("fake").state
+
+    def state(self: Any) -> Any:
+        if self.machine.name == "going":
+            (store / "machines/going").rename(store / "machines/.trash-going-0123abcd")
+            raise DriverFailed("there is no such virtual machine")
+        return answer(self)
+
+    monkeypatch.setattr(registry.load("fake"), "state", state)
+    assert [row["name"] for row in json.loads(invoke("ls", "--json").out)] == ["good"]
+
+
 def test_a_dead_machine_delays_no_other(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(40):
         add(f"m{number}")

@@ -35,6 +35,14 @@ def test_status_warns_on_stderr(invoke: Invoke, add: Add, monkeypatch: pytest.Mo
     assert json.loads(invoke("status", "--json").out)["warnings"] == ["port tcp/80 is taken"]
 
 
+def test_status_shows_what_the_guest_warns_of(invoke: Invoke, add: Add, store: Path) -> None:
+    add(state="Running")
+    console = store / "machines" / "default" / "console.log"
+    console.write_text("machineos: [ 43.97] warning: boot.sh failed with exit code 3\n")
+    ended = invoke("status")
+    assert (ended.out, ended.err) == ("Running\n", "warning: boot.sh failed with exit code 3\n")
+
+
 def test_status_has_a_timeout(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add()
     monkeypatch.setattr(registry.load("fake"), "state", lambda _: threading.Event().wait(30))

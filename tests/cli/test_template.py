@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_fixtures import add_image
-from machine.drivers.qemu import template
+from machine.drivers.qemu import failures, template
 from machine.drivers.qemu.template import Recipe, Template
 
 from machine import registry
@@ -60,6 +60,7 @@ def test_ls(invoke: Invoke, make: Callable[..., Template]) -> None:
         "size_mib": one["size_mib"],
         "what": f"{image[:12]}, 2 cpus, 512 MiB, tcg",
         "stale": "",
+        "failed": "",
     }
     assert 3 <= one["size_mib"] <= 4
     assert invoke("template", "ls", "-q").out == f"{made.folder.name}\n"
@@ -133,6 +134,37 @@ def test_prune_removes_what_is_used_no_more(invoke: Invoke, make: Callable[..., 
     assert [one.folder.exists() for one in (made, damaged, old)] == [True, False, False]
     assert invoke("template", "prune").out == ""
     assert invoke("template", "prune", "--all").out == f"Removed the template {made.folder.name}\n"
+    assert not made.folder.exists()
+
+
+RECIPE = {"image": "d" * 64, "cpus": 2, "base_mib": 512, "accelerator": "tcg"}
+
+
+def test_one_that_couldnt_be_made(invoke: Invoke, store: Path, make: Callable[..., Template]) -> None:
+    made = make()
+    failures.remember(made.folder.parent, "zzz", RECIPE, "timed out")
+    _, shown = json.loads(invoke("template", "ls", "--json").out)
+    assert {name: shown[name] for name in ("key", "size_mib", "what", "stale", "failed")} == {
+        "key": "zzz",
+        "size_mib": 0,
+        "what": "dddddddddddd, 2 cpus, 512 MiB, tcg",
+        "stale": "",
+        "failed": "timed out",
+    }
+    assert invoke("template", "ls").lines[-1].endswith("failed: timed out")
+    assert invoke("template", "rm", "zzz").out == "Removed the template zzz\n"
+    assert invoke("template", "ls", "-q").out == f"{made.folder.name}\n"
+
+
+def test_one_that_couldnt_be_loaded(invoke: Invoke, make: Callable[..., Template]) -> None:
+    made = make()
+    for times in range(failures.LOADS):
+        assert invoke("template", "ls").lines[-1].endswith("failed: refused") is False, times
+        failures.count_load(made.folder.parent, made.folder.name, RECIPE, "refused")
+    (shown,) = json.loads(invoke("template", "ls", "--json").out)
+    assert (shown["failed"], shown["stale"]) == ("refused", "")
+    assert invoke("template", "prune").out == f"Removed the template {made.folder.name}: failed: refused\n"
+    assert invoke("template", "ls", "--json").out == "[]\n"
     assert not made.folder.exists()
 
 

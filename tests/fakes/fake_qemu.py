@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -81,7 +82,7 @@ def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
         options={"accelerator": "tcg", "cold": True},
     )
     monkeypatch.setattr(driver, "which", lambda tool: f"/usr/bin/{tool}")
-    monkeypatch.setattr(driver.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     # It would be kept by the process that runs the tests.
     monkeypatch.setattr(driver, "use_small_pages", lambda: None)
     return Qemu(machine, home, recorder)

@@ -7,14 +7,16 @@ with $FAKE_ANSWERS takes the fake's word for Docker and SSH: nothing answers the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from machine.driver import Driver, Snapshot, State
+from machine.driver import Driver, Export, Reach, Snapshot, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.spec import Machine
 
@@ -31,6 +33,7 @@ class Options:
 
 class Fake(Driver):
     name: ClassVar[str] = "fake"
+    parts: ClassVar[frozenset[str]] = frozenset({"disk.qcow2"})
     Options: ClassVar[type] = Options
 
     @property
@@ -68,6 +71,20 @@ class Fake(Driver):
         """Memory and disk change at once, processors when the machine doesn't run."""
         self._maybe_fail("resize")
         return ["cpus"] if wanted.cpus != self.machine.cpus and self.state() is State.RUNNING else []
+
+    @contextlib.contextmanager
+    def export(self) -> Iterator[Export]:
+        yield Export({"disk.qcow2": self.home / "disk.qcow2"}, ("a note of what stays",))
+
+    def reaches(self) -> list[Reach]:
+        without = {"bold": False}
+        drop = Reach("the bold switch", lambda asked: replace(asked, options=asked.options | without))
+        return [drop] if self.machine.options.get("bold") else []
+
+    def accept(self) -> Machine:
+        if not (self.home / "disk.qcow2").exists():
+            raise DriverFailed("there is no disk in that file")
+        return replace(self.machine, disk_mib=(self.home / "disk.qcow2").stat().st_size >> 10)
 
     def suspend(self) -> None:
         self._maybe_fail("suspend")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from machine.console import BLOCK, Cleaner, follow, read
+from machine.console import BLOCK, Cleaner, follow, read, warnings
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,25 @@ def test_an_empty_console(tmp_path: Path) -> None:
     assert list(read(tmp_path / "log", 5)) == []
     (tmp_path / "log").write_bytes(b"\n\n")
     assert b"".join(read(tmp_path / "log", 1)) == b"\n"
+
+
+SYSCTL = "machineos: [ 13.97] warning: sysctl vm.x=1 was refused\r\n"
+HOOK = "machineos: [ 43.97] warning: boot.sh failed with exit code 3\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("machineos: [  1.00] init is up\n", []),
+        (SYSCTL + HOOK, ["sysctl vm.x=1 was refused", "boot.sh failed with exit code 3"]),
+        (HOOK + HOOK, ["boot.sh failed with exit code 3"]),
+        (HOOK + SYSCTL + "machineos: [ 99.00] own settings are right\n", ["boot.sh failed with exit code 3"]),
+        (HOOK + "machineos: [  1.00] init is up\n", []),
+        ("machineos: [ 43.97] boot.sh: machineos: [ 43.97] warning: mine\n", []),
+        ("machineos: [ 43.97] warning: \x1b[31mred\n", ["red"]),
+    ],
+)
+def test_what_the_guest_warns_of(tmp_path: Path, text: str, found: list[str]) -> None:
+    (tmp_path / "log").write_text(text)
+    assert warnings(tmp_path / "log") == found
+    assert warnings(tmp_path / "absent") == []

@@ -42,6 +42,16 @@ def test_dockers_defaults_stay() -> None:
         ("storage-opt=dm.basesize=20G", "storage-opts", ["dm.basesize=20G"]),
         ("dns=10.0.0.1", "dns", ["10.0.0.1"]),
         ("http-proxy=http://p:1", "proxies", {"http-proxy": "http://p:1"}),
+        ("debug=1", "debug", True),
+        ("userland-proxy=F", "userland-proxy", False),
+        ("feature=buildkit=1", "features", {"buildkit": True}),
+        ("cgroup-parent=1", "cgroup-parent", "1"),
+        ("allow-nondistributable-artifacts=r:1", "allow-nondistributable-artifacts", ["r:1"]),
+        ("add-runtime=crun=/usr/bin/crun", "runtimes", {"crun": {"path": "/usr/bin/crun"}}),
+        ("default-ulimit=nofile=1:2", "default-ulimits", {"nofile": {"Name": "nofile", "Soft": 1, "Hard": 2}}),
+        ("default-ulimit=core=-1", "default-ulimits", {"core": {"Name": "core", "Soft": -1, "Hard": -1}}),
+        ("default-address-pool=base=10.0.0.0/8,size=24", "default-address-pools", [{"base": "10.0.0.0/8", "size": 24}]),
+        ("default-network-opt=bridge=a.b=c=d", "default-network-opts", {"bridge": {"a.b": "c=d"}}),
         ('runtimes={"crun": {"path": "/usr/bin/crun"}}', "runtimes", {"crun": {"path": "/usr/bin/crun"}}),
         ('default-address-pools=[{"base": "10.0.0.0/8", "size": 24}]', "default-address-pools",
          [{"base": "10.0.0.0/8", "size": 24}]),
@@ -75,7 +85,8 @@ def test_options_of_their_own_join_the_flags() -> None:
 @pytest.mark.parametrize(
     "option",
     ["host=tcp://0.0.0.0:1", "-H tcp://0.0.0.0:1", "hosts=[]", "tls=false", "--tlsverify=false", "tlscacert=/x",
-     "containerd=/x", "data-root=/x", "graph=/x", "-g=/x", "pidfile=/x", "-p /x", "config-file=/x"],
+     "containerd=/x", "data-root=/x", "graph=/x", "-g=/x", "pidfile=/x", "-p /x", "config-file=/x", "rootless",
+     "validate", "cri-containerd"],
 )  # fmt: skip
 def test_what_the_machine_owns_is_refused(option: str) -> None:
     with pytest.raises(Usage, match=r"can't be set: .+"):
@@ -85,7 +96,9 @@ def test_what_the_machine_owns_is_refused(option: str) -> None:
 @pytest.mark.parametrize(
     "option",
     ["", "=x", "---x=1", "log-opt", "log-opt=x", "dns", "dns=", 'runtimes={"a"', "labels=1",
-     'dns={"a": 1}', "log-opt=[1]", "{{ 7*7 }}=1"],
+     'dns={"a": 1}', "default-ulimit=nofile", "default-ulimit=nofile=many", "default-address-pool=10.0.0.0/8",
+     "default-address-pool=base=10.0.0.0/8", "default-network-opt=bridge", "add-runtime=crun", 'ulimits={"a"',
+     "log-opt=[1]", "{{ 7*7 }}=1"],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(option: str) -> None:
     with pytest.raises(Usage):

@@ -71,3 +71,27 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
     with pytest.raises(FileExistsError):
         files.make_folder(tmp_path / "store")
+
+
+def test_a_file_that_another_program_has_open_is_written_into(tmp_path: Path) -> None:
+    path = tmp_path / "seed.iso"
+    files.write(path, b"old")
+    with path.open("rb") as reader:
+        files.overwrite(path, b"new")
+        assert reader.read() == b"new"
+    files.overwrite(path, b"longer")
+    assert path.read_bytes() == b"longer"
+    files.overwrite(tmp_path / "other", b"made")
+    assert (tmp_path / "other").read_bytes() == b"made"
+    assert mode(tmp_path / "other") == 0o600
+
+
+def test_removed_files_stay_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "_sync_folder", synced.append)
+    (tmp_path / "there").touch()
+    files.remove(tmp_path / "there", tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
+    assert synced == [tmp_path]
+    files.remove(tmp_path / "absent")
+    assert synced == [tmp_path]

@@ -1,6 +1,7 @@
 """The direction of imports: cli -> create, lifecycle -> leaves; drivers -> the contract and a few leaves."""
 
 import ast
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"machine": "machine", "drivers": "machine.drivers", "isos": "machine.isos", "templates": "machine.templates"}
 
 FOR_DRIVERS = {
+    "machine",  # its version
     "authorities",
+    "disks",
     "engine",
     "identity",
     "driver",
@@ -26,8 +29,10 @@ FOR_DRIVERS = {
     "spec",
     "store",
     "copies",
+    "locks",
     "docker",
     "ports",
+    "refusal",
     "wait",
     "render",
     "seed",
@@ -51,11 +56,20 @@ def sources() -> dict[str, Path]:
 SOURCES = sources()
 
 
-def imported(module: str) -> Iterator[str]:
+@functools.cache
+def nodes(module: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def imported(module: str) -> frozenset[str]:
     """The modules that a module names in its imports, those inside of functions and for type checkers included."""
-    path = SOURCES[module]
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return frozenset(_imported(module))
+
+
+def _imported(module: str) -> Iterator[str]:
+    package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in nodes(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -100,7 +114,7 @@ def test_a_driver_knows_the_contract_and_its_siblings(module: str) -> None:
 
 @pytest.mark.parametrize("module", DRIVERS)
 def test_siblings_are_imported_relatively(module: str) -> None:
-    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+    for node in nodes(module):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
         assert not [name for name in names if name.startswith("machine.drivers")]
@@ -109,11 +123,7 @@ def test_siblings_are_imported_relatively(module: str) -> None:
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_names_no_driver(module: str) -> None:
     assert not [name for name in imported(module) if name.startswith("machine.drivers")]
-    text = [
-        node.value
-        for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
+    text = [node.value for node in nodes(module) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not [value for value in text if value.startswith("machine.drivers.")]
 
 

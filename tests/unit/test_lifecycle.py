@@ -7,7 +7,16 @@ import pytest
 
 from machine import create, docker, images, lifecycle, registry, ssh, store, wait
 from machine.driver import State
-from machine.errors import DriverFailed, ImageCorrupt, NoSuchMachine, SSHFailed, StoreDamaged, Usage, WaitTimeout
+from machine.errors import (
+    DockerFailed,
+    DriverFailed,
+    ImageCorrupt,
+    NoSuchMachine,
+    SSHFailed,
+    StoreDamaged,
+    Usage,
+    WaitTimeout,
+)
 from machine.progress import Silent
 from machine.spec import Machine, Option
 
@@ -73,6 +82,26 @@ def test_stop_and_start_say_whether_there_was_something_to_do(
         f"waiting for Docker to answer on tcp://{store.load('dev').address.host}:2375",  # type: ignore[union-attr]
         "waiting for SSH to let us in",
     ]
+
+
+def test_a_certificate_that_comes_a_moment_late(make: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker's port has the template's for a moment; one that stays is told."""
+    answers = [DockerFailed("the certificates don't fit")] * 2
+
+    def ping(*_: object, **__: object) -> bool:
+        if answers:
+            raise answers.pop()
+        return True
+
+    monkeypatch.setattr(docker, "ping", ping)
+    make()
+    assert answers == []
+    lifecycle.stop("dev", Silent())
+    monkeypatch.setattr(lifecycle, "LATE", 0.1)
+    answers = [DockerFailed("the certificates don't fit")] * 1000
+    with pytest.raises(DockerFailed, match="don't fit"):
+        lifecycle.start("dev", Silent())
+    assert answers
 
 
 def test_a_driver_tells_what_takes_long(

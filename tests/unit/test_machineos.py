@@ -1,42 +1,17 @@
-import json
-from io import BytesIO
 from pathlib import Path
 
-import pycdlib
 import pytest
 from machine.isos.machineos import build, recipe
+from tiny_iso import ABOUT, iso
 
 from machine import images, machineos
 from machine.errors import ImageCorrupt, NoSuchImage
 from machine.paths import Image
 
-ABOUT = {"architecture": "x86_64", "version": "0.1", "command_line": "quiet root=x", "packages": 3}
-
 
 @pytest.fixture(autouse=True)
 def cache(store: Path) -> Path:
     return store / "images"
-
-
-def iso(path: Path, about: object = ABOUT, *, rock_ridge: str | None = "1.09", leave_out: str = "") -> Path:
-    """An ISO as small as it gets, with the files that are taken out of machineos."""
-    files = {
-        "/boot/vmlinuz": b"kernel" * 1000,
-        "/boot/initrd.img": b"initrd" * 5000,
-        "/machineos/about.json": about if isinstance(about, bytes) else json.dumps(about).encode(),
-    }
-    new = pycdlib.PyCdlib()
-    new.new(interchange_level=3, rock_ridge=rock_ridge)
-    for number, name in enumerate(("boot", "machineos")):
-        new.add_directory(f"/D{number}", rr_name=name if rock_ridge else None)
-    for number, (name, content) in enumerate(files.items()):
-        if name != leave_out:
-            folder = "/D0" if name.startswith("/boot") else "/D1"
-            rr_name = name.rpartition("/")[2] if rock_ridge else None
-            new.add_fp(BytesIO(content), len(content), f"{folder}/F{number}.;1", rr_name=rr_name)
-    new.write(str(path))
-    new.close()
-    return path
 
 
 def test_an_iso_is_taken_into_the_cache_with_what_boots_it(tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from fake_host import DATA, FakeHost
 
-from machine import certs, docker, provision
-from machine.errors import MachineError, ToolFailed
+from machine import certs, daemon, docker, provision, reconfigure
+from machine.errors import EngineRefused, MachineError, ToolFailed
 from machine.paths import Home
 from machine.progress import Silent
+from machine.reconfigure import Outcome
 from machine.spec import Address, Engine, Machine
 from machine.steps import Steps
 
@@ -201,3 +203,117 @@ def test_root_needs_no_group(machine: Machine, home: Home, monkeypatch: pytest.M
     host = FakeHost("debian")
     provisioned(replace(machine, ssh_user="root"), home, host, monkeypatch)
     assert not [command for command in host.ran if "usermod" in command]
+
+
+def test_what_is_not_asked_for_any_more_goes_and_the_hosts_own_stays(
+    machine: Machine, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    host = FakeHost("debian")
+    host.files["/etc/docker/daemon.json"] = '{"mtu": 1400, "dns": ["1.1.1.1"], "debug": true}'
+    engine = Engine(options=("dns=9.9.9.9", "log-driver=local"), labels=("a=1",), registry_mirrors=("http://m",))
+    provisioned(replace(machine, engine=engine), home, host, monkeypatch)
+    assert json.loads(host.files["/etc/docker/daemon.json"])["dns"] == ["1.1.1.1", "9.9.9.9"]
+    provisioned(replace(machine, engine=Engine()), home, host, monkeypatch)
+    found = json.loads(host.files["/etc/docker/daemon.json"])
+    assert (found["mtu"], found["dns"], found["debug"], found["labels"]) == (
+        1400,
+        ["1.1.1.1"],
+        True,
+        ["provider=generic"],
+    )
+    assert not {"log-driver", "registry-mirrors"} & found.keys()
+
+
+def test_live_restore_can_be_switched_off(machine: Machine, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    host = FakeHost("debian")
+    provisioned(replace(machine, engine=Engine(options=("live-restore=false",))), home, host, monkeypatch)
+    assert json.loads(host.files["/etc/docker/daemon.json"])["live-restore"] is False
+
+
+def test_dockerds_own_words_tell_why_it_does_not_start(
+    machine: Machine, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = FakeHost("debian")
+    host.fails = "systemctl restart"
+    host.log = "level=info msg=starting\nfailed to start daemon: driver not supported: btrfs\ndocker.service: Failed\n"
+    with pytest.raises(EngineRefused) as caught:
+        provisioned(machine, home, host, monkeypatch)
+    assert caught.value.words == "failed to start daemon: driver not supported: btrfs"
+
+
+class Client:
+    """Of a daemon that reloads what it is told to."""
+
+    containers = 0
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def ping(self) -> bool:
+        return True
+
+    def info(self) -> dict[str, object]:
+        return {"SystemTime": "2026-11-27T14:30:11Z", "ContainersRunning": self.containers}
+
+    def reloaded(self, since: str, within: int) -> bool:
+        return True
+
+
+@pytest.fixture
+def debian(machine: Machine, home: Home, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A host that is set up."""
+    host = FakeHost("debian")
+    host.answers += [(RELOADS, 0, ""), (VALIDATES, 0, "")]
+    host.answers += [
+        (shlex.join(["sh", "-c", daemon.SYSTEMD.restart, "sh"]), 0, ""),
+        ("sysctl -n vm.swappiness", 0, "60\n"),
+    ]
+    host.answers += [("sysctl -q -w ...", 0, "")]
+    provisioned(machine, home, host, monkeypatch)
+    monkeypatch.setattr(docker, "Client", Client)
+    return host
+
+
+VALIDATES = shlex.join(["sh", "-c", reconfigure._VALIDATE])
+RELOADS = shlex.join(["sh", "-c", daemon.RELOAD, "sh"])
+
+
+def test_a_host_takes_labels_by_a_reload(machine: Machine, home: Home, debian: FakeHost) -> None:
+    from dataclasses import replace
+
+    target = replace(machine, engine=replace(machine.engine, labels=("a=1",)), hosts=("r.test=10.0.0.1",))
+    assert provision.adjust(machine, target, home, ADDRESS, Silent(), force=False) is Outcome.RELOADED
+    assert json.loads(debian.files["/etc/docker/daemon.json"])["labels"] == ["provider=generic", "a=1"]
+    assert "10.0.0.1 r.test\n" in debian.files["/etc/hosts"]
+    assert RELOADS in debian.ran
+    # What was set is what the next look finds.
+    provisioner = provision.find(target, home, ADDRESS, debian)
+    before = len(debian.ran)
+    provisioner.provision(Steps(Silent()))
+    assert not [command for command in debian.ran[before:] if "restart" in command or "write" in command]
+
+
+def test_a_host_takes_a_proxy_by_a_restart(machine: Machine, home: Home, debian: FakeHost) -> None:
+    from dataclasses import replace
+
+    target = replace(machine, engine=replace(machine.engine, environment=("HTTP_PROXY=http://p:1",)))
+    assert provision.adjust(machine, target, home, ADDRESS, Silent(), force=False) is Outcome.RESTARTED
+    assert 'Environment="HTTP_PROXY=http://p:1"' in debian.files[DROP_IN]
+    assert RELOADS not in debian.ran
+
+
+def test_a_host_that_refuses_one_setting_takes_none(machine: Machine, home: Home, debian: FakeHost) -> None:
+    from dataclasses import replace
+
+    before = dict(debian.files)
+    debian.answers.insert(0, (VALIDATES, 1, "unable to configure the Docker daemon with file x: nosuch"))
+    target = replace(machine, engine=replace(machine.engine, options=("nosuch=1",)), sysctls=("vm.swappiness=10",))
+    with pytest.raises(EngineRefused, match="nosuch"):
+        provision.adjust(machine, target, home, ADDRESS, Silent(), force=False)
+    assert debian.ran[-1] == "write /var/lib/machine/sysctl.before 644"
+    assert "sysctl -q -w vm.swappiness=60" in debian.ran
+    assert {path: text for path, text in debian.files.items() if text} == before

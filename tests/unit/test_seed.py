@@ -187,3 +187,9 @@ def test_what_cant_stand_in_a_seed_is_refused(tmp_path: Path, change: dict[str, 
     with pytest.raises(Usage):
         seed.write(tmp_path / "seed.iso", dataclasses.replace(PLAIN, **change))  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_host_names_and_kernel_settings() -> None:
+    given = seed.contents(dataclasses.replace(PLAIN, hosts="10.0.0.1 a\n", sysctls="vm.x=1\n"))
+    assert (given["machineos/hosts"], given["machineos/sysctl.conf"]) == ("10.0.0.1 a\n", "vm.x=1\n")
+    assert not {"machineos/hosts", "machineos/sysctl.conf"} & seed.contents(PLAIN).keys()

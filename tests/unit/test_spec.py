@@ -147,3 +147,10 @@ def test_names_that_other_programs_take_for_something_else(name: str, why: str) 
     spec.check_name(name)  # an older machine of that name goes on working
     with pytest.raises(Usage, match=why):
         spec.check_new_name(name)
+
+
+def test_a_file_of_an_earlier_version_has_no_settings_of_the_guest() -> None:
+    data = json.loads(spec.dumps(MACHINE))
+    del data["hosts"], data["sysctls"]
+    machine = spec.loads(json.dumps(data), FILE)
+    assert (machine.hosts, machine.sysctls) == ((), ())

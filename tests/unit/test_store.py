@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from machine import files, spec, store
-from machine.errors import MachineError, MachineExists, NoSuchMachine, StoreDamaged, Usage
+from machine import files, leftovers, spec, store
+from machine.errors import MachineError, MachineExists, NoSuchMachine, StoreDamaged, Usage, WaitTimeout
 from machine.paths import Home
 from machine.spec import Address, Machine
 
@@ -175,6 +175,12 @@ def test_what_a_killed_removal_left_is_swept_in_silence(place: Path, undo: Calla
     assert (entries(place), undone) == ([], [])
 
 
+def test_what_is_on_its_way_out_is_no_machine(place: Path) -> None:
+    make()
+    (place / "machines" / "dev").rename(place / "machines" / ".trash-dev-0123abcd")
+    assert (store.names(), store.all_known()) == ([], [])
+
+
 def test_a_folder_of_another_program_is_left_alone(place: Path, undo: Callable[..., None]) -> None:
     # docker-machine keeps its machines under the same variable, MACHINE_STORAGE_PATH.
     foreign = place / "machines" / "old"
@@ -200,6 +206,68 @@ def test_leftovers_that_cant_be_undone_stay_and_are_told(place: Path, undo: Call
     assert told == {"a": None, "b": "no hypervisor", "c": None}
     assert entries(place) == ["b"]
     assert list(store.sweep(undo)) == [("b", None)]
+
+
+def test_while_one_command_clears_up_others_go_on(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+    """VBoxManage may take minutes: the store's lock isn't held meanwhile."""
+    left_over("dev")
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(machine: Machine, home: Home) -> None:
+        entered.set()
+        leave.wait(20)
+        undo(machine, home)
+
+    swept: list[tuple[str, object]] = []
+    sweeper = threading.Thread(target=lambda: swept.extend(store.sweep(slow)))
+    sweeper.start()
+    try:
+        assert entered.wait(20)
+        make("other")
+        assert list(store.sweep(undo)) == [], "somebody is at work on it"
+        again = threading.Thread(target=make)
+        again.start()
+        again.join(0.1)
+        assert again.is_alive(), "the name is free in a moment"
+    finally:
+        leave.set()
+        sweeper.join(20)
+    again.join(20)
+    assert (swept, undone) == ([("dev", None)], [("dev", "dev")])
+    assert store.names() == ["dev", "other"]
+    assert entries(place) == ["dev", "other"]
+
+
+def test_one_that_isnt_cleared_in_time_keeps_its_name(
+    place: Path, undo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = left_over("dev")
+    monkeypatch.setattr(leftovers, "SWEEP", 0.05)
+    said: list[str] = []
+    with FileLock(home.lock):
+        with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo, said.append):
+            pytest.fail("not reached")  # a create is at work
+        (home / "sweeping").touch()
+        with (
+            pytest.raises(WaitTimeout, match="an interrupted create of dev"),
+            store.reserve("dev", lambda others: machine(), undo, said.append),
+        ):
+            pytest.fail("not reached")
+    assert said == ["waiting for another command to clear what an interrupted create of dev has left"]
+    make()
+    assert entries(place) == ["dev"]
+
+
+def test_the_stores_lock_is_waited_for_with_a_deadline(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("a")
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.05)
+    with (
+        FileLock(store.folder() / ".lock"),
+        pytest.raises(WaitTimeout, match="another command to finish with the store") as caught,
+    ):
+        make("b")
+    assert caught.value.hint.endswith(f"lsof {store.folder() / '.lock'}")
+    assert store.names() == ["a"]
 
 
 def test_leftovers_make_room_for_a_machine_of_the_name(undo: Callable[..., None], undone: Undone) -> None:

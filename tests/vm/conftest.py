@@ -111,6 +111,7 @@ def shared(images: Path, registry_port: int) -> Iterator[Vm]:
             *("--memory", "1G", "--cpus", "2", "--disk", "8G", "--timeout", "500", "--tls-san", "docker.test"),
             *("--engine-insecure-registry", registry, "--engine-registry-mirror", f"http://{registry}"),
             *("--engine-label", "stage=test", "--engine-opt", "experimental=true"),
+            *("--host", "registry.test=10.0.2.2", "--sysctl", "vm.swappiness=35"),
             *("--engine-env", "HTTP_PROXY=http://proxy.invalid:3128", "--engine-env", "NO_PROXY=10.0.2.2"),
         )
         yield vm_of(store, "default")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from machine.drivers.qemu.qmp import GuestAgent
 
 from tests.vm import testbed
 from tests.vm.conftest import Vm, import_busybox, vm_of
-from tests.vm.testbed import Store, until
+from tests.vm.testbed import Store, execute, until
 
 COUNT = 10
 # What no two machines may have in common, and how a guest tells it.
@@ -126,6 +128,33 @@ def test_suspend_and_start(clones: list[Vm]) -> None:
     assert vm.ssh("nproc; ls").out.split() == ["2", "before"]
 
 
+def test_a_killed_command_or_host_costs_no_data(clones: list[Vm]) -> None:
+    """The program is killed at the worst moments of suspend and start, and then QEMU as well."""
+    vm = clones[2]
+    path = "/mnt/data/written"
+    write = f"sudo dd if=/dev/urandom of={path} bs=1M count=64 conv=fsync status=none; sudo sha256sum {path}"
+    before = vm.ssh("cat /proc/sys/kernel/random/boot_id").out
+    cuts = (("after", "migrate", "suspend"), ("before", "quit", "suspend"), ("before", "cont", "start"))
+    for when, command, verb in cuts:
+        if verb == "start":
+            vm.machine("suspend")
+        _cut_off(vm, when, command, verb)
+        testbed.say(f"{verb} was killed {when} {command}: {vm.machine('status').out.strip()}")
+        vm.machine("start", timeout=300)
+        assert vm.ssh("cat /proc/sys/kernel/random/boot_id").out == before, "its memory was lost"
+    vm.machine("suspend")
+    _cut_off(vm, "after", "cont", "start")
+    assert vm.machine("status").out == "Running\n"
+    written = vm.ssh(write).out
+    vm.store.qemu(vm.name).kill()
+    until(lambda: vm.machine("status").out == "Stopped\n", "the machine to count as stopped", 10)
+    assert "it is dropped, and the machine boots from its disk" in vm.machine("start", timeout=500).err
+    assert vm.ssh("cat /proc/sys/kernel/random/boot_id").out != before
+    assert vm.ssh(f"sudo sha256sum {path}").out == written
+    assert vm.ssh("dmesg | grep -i 'ext4-fs error'; sudo rm -f", path, code=None).out == ""
+    assert not [name for name in vm.store.home(vm.name).glob("*") if "suspended" in name.name or "woken" in name.name]
+
+
 def test_space_of_removed_images_goes_back_to_the_host(clones: list[Vm], busybox_root: Path) -> None:
     vm = clones[3]
     import_busybox(vm, busybox_root)
@@ -150,6 +179,27 @@ def test_a_template_can_go_while_its_clones_live(clones: list[Vm]) -> None:
     assert vm.docker("info", "--format", "{{.Name}}").out.strip() == vm.name
     vm.machine("restart", timeout=500)
     assert vm.docker("info", "--format", "{{.Name}}").out.strip() == vm.name
+
+
+def _cut_off(vm: Vm, when: str, command: str, verb: str) -> None:
+    """Run a verb in a process that gets SIGKILL when, "before" or "after", it gives QEMU that command."""
+    script = """
+import os, signal, sys
+from machine.cli import main
+from machine.drivers.qemu.qmp import Qmp
+when, command, *sys.argv[1:] = sys.argv[1:]
+execute = Qmp.execute
+def cut_off(self, given, **arguments):
+    if given == command and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    answer = execute(self, given, **arguments)
+    if given == command:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+Qmp.execute = cut_off
+main()
+"""
+    execute([sys.executable, "-c", script, when, command, verb, vm.name], env=vm.store.env, code=-signal.SIGKILL)
 
 
 def _taken(path: Path) -> int:

@@ -94,6 +94,33 @@ def test_new_certificates_leave_containers_alone(guest: Guest, store: Store, bus
     execute(["docker", "rm", "-f", name], env=env)
 
 
+def test_settings_are_changed_under_containers(guest: Guest, store: Store) -> None:
+    """The image is that of the test before."""
+    env = store.docker_env("far")
+    name = execute(["docker", "run", "-d", "busybox", "sleep", "3600"], env=env).out.strip()
+    pid = execute(["docker", "inspect", "-f", "{{.State.Pid}}", name], env=env).out
+    daemon = guest.shell("cat /run/docker.pid")
+    words = ("--engine-label", "stage=2", "--host", "r.test=192.0.2.1", "--sysctl", "vm.swappiness=35")
+    done = store.machine("set", *words, "far")
+    assert "Host names and kernel settings changed now. Docker took its new settings while it runs." in done.out
+    assert guest.shell("cat /run/docker.pid") == daemon
+    assert guest.shell("cat /proc/sys/vm/swappiness; getent hosts r.test").split()[:2] == ["35", "192.0.2.1"]
+    done = store.machine("set", "--engine-env", "HTTP_PROXY=http://proxy.test:1", "far")
+    assert "Docker was started anew with its new settings; containers kept running." in done.out
+    info = json.loads(execute(["docker", "info", "--format", "{{json .}}"], env=env).out)
+    assert (info["HttpProxy"], sorted(info["Labels"])) == ("http://proxy.test:1", ["provider=generic", "stage=2"])
+    refused = store.machine("set", "--engine-opt", "nosuch=1", "far", code=1)
+    assert "the following directives don't match any configuration option: nosuch" in refused.err
+    done = store.machine(
+        "set", "--engine-label-rm", "stage", "--engine-env-rm", "HTTP_PROXY", "--host-rm", "r.test", "far"
+    )
+    info = json.loads(execute(["docker", "info", "--format", "{{json .}}"], env=env).out)
+    assert (info["HttpProxy"], info["Labels"]) == ("", ["provider=generic"])
+    assert execute(["docker", "inspect", "-f", "{{.State.Pid}}", name], env=env).out == pid
+    assert store.machine("provision", "far").out == "far: there was nothing to change\n"
+    execute(["docker", "rm", "-f", name], env=env)
+
+
 def test_docker_comes_back_after_a_reboot(guest: Guest, store: Store) -> None:
     boot = guest.shell("cat /proc/sys/kernel/random/boot_id")
     guest.shell("sudo systemctl reboot", code=None)

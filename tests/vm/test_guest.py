@@ -46,6 +46,11 @@ def test_memory_processors_and_disk(shared: Vm) -> None:
     assert hostname == shared.name
 
 
+def test_host_names_and_kernel_settings_of_a_clone(shared: Vm) -> None:
+    shown = shared.ssh("cat /proc/sys/vm/swappiness; grep -h test /etc/hosts; grep -c localhost /etc/hosts").lines
+    assert shown == ["35", "10.0.2.2 registry.test", "2"]
+
+
 def test_clock(shared: Vm) -> None:
     before = time.time()
     told = shared.docker("info", "--format", "{{.SystemTime}}").out.strip()

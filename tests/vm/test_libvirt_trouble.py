@@ -90,15 +90,21 @@ def test_a_damaged_machine(place: LibvirtPlace, dev: str) -> None:
     assert gone(place)
 
 
-def orphans(place: LibvirtPlace, *words: str) -> list[dict[str, object]]:
+def orphans(place: LibvirtPlace, *words: str, store: Path | None = None) -> list[dict[str, object]]:
     """What doctor says of domains and volumes that are left."""
-    said = json.loads(place.machine("doctor", "--json", *words, code=None).out)
+    way = ("-s", str(store)) if store else ()
+    said = json.loads(place.machine(*way, "doctor", "--json", *words, code=None).out)
     return [one for one in said if one["check"] == "orphans" and one["level"] != "ok"]
 
 
 @pytest.mark.parametrize("what", ["its record", "its folder"])
-def test_doctor_finds_and_clears_a_domain_without_a_machine(place: LibvirtPlace, dev: str, what: str) -> None:
-    assert orphans(place) == []
+def test_doctor_finds_and_clears_a_domain_without_a_machine(
+    place: LibvirtPlace, dev: str, what: str, tmp_path: Path
+) -> None:
+    """By another way to the store, too."""
+    link = tmp_path / "link"
+    link.symlink_to(place.home("dev").parents[1])
+    assert orphans(place) == orphans(place, store=link) == []
     if what == "its record":
         place.home("dev").joinpath("machine.json").unlink()
     else:
@@ -106,10 +112,22 @@ def test_doctor_finds_and_clears_a_domain_without_a_machine(place: LibvirtPlace,
     (found,) = orphans(place)
     text = f"libvirt: the domain {dev} on qemu:///system, and no machine in the store is that"
     assert (found["text"], found["hint"]) == (text, "machine doctor --repair")
-    (found,) = orphans(place, "--repair")
+    (found,) = orphans(place, "--repair", store=link)
     assert found["repaired"]
     assert gone(place)
     assert orphans(place) == []
+
+
+def test_a_copy_of_the_store_leaves_the_domain_alone(place: LibvirtPlace, dev: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(place.home("dev").parents[1], copy, ignore=shutil.ignore_patterns("libvirt*", "*.sock"))
+    said = place.machine("-s", str(copy), "rm", "-y", "dev", code=1).err
+    assert f"belongs to {place.home('dev')}, and this folder is a copy of that one" in said
+    place.machine("-s", str(copy), "rm", "-f", "dev")
+    assert not (copy / "machines" / "dev").exists()
+    assert place.machine("status", "dev").out == "Stopped\n"
+    place.machine("rm", "-y", "dev")
+    assert gone(place)
 
 
 def test_doctor_tells_volumes_without_a_domain(place: LibvirtPlace, dev: str) -> None:

@@ -76,6 +76,8 @@ def driver(store: Path, tmp_path: Path, uri: str, uploads: list[str], monkeypatc
     """The driver of the machine dev, which isn't made yet; its seed is there."""
     import libvirt
 
+    # The flag that it knows nothing of is VIR_DOMAIN_START_PAUSED.
+    monkeypatch.setattr(libvirt.virDomain, "createWithFlags", lambda domain, flags: domain.create() or domain.suspend())
     undefine = libvirt.virDomain.undefineFlags
     monkeypatch.setattr(libvirt.virDomain, "undefineFlags", lambda domain, flags: undefine(domain, flags & 3))
     monkeypatch.setattr(libvirt.virDomain, "shutdownFlags", lambda domain, flags: domain.shutdown())

@@ -165,6 +165,53 @@ def test_suspend(driver: Libvirt, uploads: list[str]) -> None:
         driver.suspend()
 
 
+def keeps_state(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A libvirt that couldn't remove the state when the guest went on; what happens to that and to the guest."""
+    import libvirt
+
+    done: list[str] = []
+
+    def removed(domain: object, flags: int = 0) -> None:
+        done.append("state removed")
+        monkeypatch.setattr(libvirt.virDomain, "hasManagedSaveImage", lambda domain, flags=0: 0)
+
+    resume = libvirt.virDomain.resume
+    monkeypatch.setattr(libvirt.virDomain, "hasManagedSaveImage", lambda domain, flags=0: 1)
+    monkeypatch.setattr(libvirt.virDomain, "managedSaveRemove", removed)
+    monkeypatch.setattr(libvirt.virDomain, "resume", lambda domain: (done.append("guest runs"), resume(domain))[1])
+    return done
+
+
+def test_no_state_is_left_when_the_guest_goes_on(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(driver).start()
+    driver.suspend()
+    done = keeps_state(driver, monkeypatch)
+    driver.start()
+    assert done == ["state removed", "guest runs"]
+    assert driver.state() is State.RUNNING
+
+
+def test_a_start_that_was_killed_before_the_guest_went_on(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(driver).start()
+    driver.find().suspend()
+    done = keeps_state(driver, monkeypatch)
+    driver.start()
+    assert done == ["state removed", "guest runs"]
+
+
+@pytest.mark.parametrize("verb", ["state", "stop"])
+def test_a_state_that_libvirt_left_of_a_guest_that_runs_goes(
+    driver: Libvirt, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Otherwise it counts as suspended when it is off, and would be started with that memory."""
+    made(driver).start()
+    done = keeps_state(driver, monkeypatch)
+    getattr(driver, verb)()
+    assert done == ["state removed"]
+    driver.kill()
+    assert driver.state() is State.STOPPED
+
+
 def test_snapshots(driver: Libvirt) -> None:
     assert isinstance(driver, Snapshots)
     made(driver)

@@ -10,15 +10,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_qemu import QEMU, Recorder, guest
 from fake_qmp import HANG_UP, Server, agent, channel, monitor
-from machine.drivers.qemu import Qemu, clone, template
+from machine.drivers.qemu import Qemu, clone, failures, template
 from machine.drivers.qemu.argv import CLONE_OF, DISK
 from machine.drivers.qemu.process import Process
+from machine.drivers.qemu.qmp import Qmp
 from machine.drivers.qemu.template import Template
 
 from machine import contexts, identity, lifecycle, run, seed, spec
@@ -364,6 +366,7 @@ class Clone:
     """The QEMU of a clone and its guest. answer: what the guest says when it is told that it is one."""
 
     def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
         self.answer: bytes | object = b"dated\nresumed\n"
         self.inside = True
         self.status = "completed"
@@ -390,7 +393,9 @@ def cloned(home: Home, recorder: Recorder) -> Iterator[Clone]:
             stack.close()
             if "-incoming" not in words:
                 return
-            made.monitor = stack.enter_context(monitor(home / "qmp.sock", answers))
+            for socket in home.folder.glob("*.sock"):
+                socket.unlink()
+            made.monitor = stack.enter_context(monitor(home / "qmp.sock", answers | made.answers))
             made.lines = stack.enter_context(channel(home / "resume.sock", lambda line: made.answer))
             if made.inside:
                 made.agent = stack.enter_context(agent(home / "agent.sock", guest))
@@ -511,9 +516,10 @@ def test_a_template_that_is_damaged_meanwhile(
     assert "is damaged" in said[0]
 
 
-def test_a_template_whose_state_cant_be_loaded_is_made_anew_by_the_next_create(
-    laid: Qemu,
+def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
+    dev: Qemu,
     home: Home,
+    store: Path,
     origin: Template,
     cloned: Clone,
     recorder: Recorder,
@@ -521,11 +527,87 @@ def test_a_template_whose_state_cant_be_loaded_is_made_anew_by_the_next_create(
     said: list[str],
 ) -> None:
     cloned.status = "failed"
-    laid.start()
-    assert not origin.folder.exists()
+    for times in range(1, failures.LOADS + 1):
+        (home / DISK).unlink(missing_ok=True)
+        dev.create()
+        dev.start()
+        assert boots_cold(dev, home, recorder)
+        assert "couldn't save or load the state" in said[-1]
+        assert origin.about(), "it isn't damaged, and stays"
+        assert [bool(one.failed) for one in template.kept(store)] == [times == failures.LOADS]
     assert cloned.lines == []
+    (home / DISK).unlink()
+    dev.create()
+    assert is_plain(dev, home)
+    assert "QEMU couldn't load it" in said[-1]
+    assert f"machine template rm {origin.folder.name}" in said[-1]
+
+
+def test_a_clone_that_is_loaded_ends_the_count(
+    dev: Qemu, home: Home, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
+) -> None:
+    for status in ["failed"] * (failures.LOADS - 1) + ["completed", "failed"]:
+        cloned.status = status
+        (home / DISK).unlink(missing_ok=True)
+        dev.create()
+        dev.start()
+    dev.create()
+    assert failures.find(origin.folder.parent, origin.folder.name).loads == 1  # type: ignore[union-attr]
+
+
+def test_a_qemu_that_ended_while_it_loaded(
+    laid: Qemu, home: Home, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
+) -> None:
+    """QEMU before 9.1 says no more than that; so does one that the host has ended for want of memory."""
+    cloned.answers["query-migrate"] = [HANG_UP]
+    laid.start()
+    assert origin.about()
+    assert failures.find(origin.folder.parent, origin.folder.name).loads == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("command", ["migrate-set-parameters", "migrate-incoming", "query-migrate", "cont"])
+def test_a_qemu_that_is_slow_costs_no_template(
+    laid: Qemu,
+    home: Home,
+    store: Path,
+    origin: Template,
+    cloned: Clone,
+    recorder: Recorder,
+    detached: list[list[str]],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.setattr(clone, "Qmp", partial(Qmp, timeout=0.2))
+    monkeypatch.setattr(clone, "END", 0.05)
+    monkeypatch.setattr(Process, "find", lambda self: "it is at work")
+    cloned.answers[command] = []
+    with pytest.raises(DriverFailed, match=r"no answer on qmp\.sock"):
+        clone.start(laid)
+    assert origin.about()
+    assert list(failures.all_of(origin.folder.parent)) == []
+
+
+def test_a_template_whose_memory_has_changed_goes(
+    laid: Qemu,
+    home: Home,
+    origin: Template,
+    cloned: Clone,
+    recorder: Recorder,
+    detached: list[list[str]],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only its guest notices; size and time of the file are as they were."""
+    monkeypatch.setattr(clone, "INTRODUCE", 0.1)
+    cloned.answer = b""
+    before = origin.memory.stat().st_mtime_ns
+    origin.memory.write_bytes(b"memorx")
+    os.utime(origin.memory, ns=(before, before))
+    laid.start()
     assert boots_cold(laid, home, recorder)
-    assert "couldn't save or load the state" in said[0]
+    assert "memory isn't what it was: the next create makes it anew" in said[0]
+    assert not origin.folder.exists()
 
 
 def test_a_state_that_goes_while_qemu_starts(

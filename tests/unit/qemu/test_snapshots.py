@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_fixtures import add_image
 from fake_qemu import Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
-from machine.drivers.qemu import Qemu, driver, snapshots
-from machine.drivers.qemu.argv import DISK
+from machine.drivers.qemu import Qemu, snapshots
+from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
 
 from machine import run
 from machine import snapshots as core
 from machine.driver import Snapshots, State
-from machine.errors import DriverFailed, Usage, WaitTimeout
+from machine.errors import DriverFailed, NoSuchImage, Usage, WaitTimeout
 from machine.paths import Home
 from machine.progress import Silent
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
-LAYOUT = {"base_mib": 512, "more_mib": 0, "reporting": True, "cpus": 1}
+LAYOUT = {"base_mib": 512, "more_mib": 0, "reporting": True, "cpus": 1, "image": ""}
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def test_names_that_mean_something_else_to_qemu(store: Path, name: str) -> None:
 
 
 def test_a_suspended_machine_keeps_its_memory_for_its_start(dev: Qemu, home: Home) -> None:
-    (home / driver.SUSPENDED).write_text("state")
+    (home / SUSPENDED).write_text("state")
     with pytest.raises(DriverFailed, match="suspended machine can't be kept") as caught:
         dev.snapshot("one")
     assert caught.value.hint == "start it first: machine start dev"
@@ -141,8 +143,8 @@ def test_a_suspended_machine_keeps_its_memory_for_its_start(dev: Qemu, home: Hom
 
 def test_going_back_drops_what_was_suspended(dev: Qemu, home: Home) -> None:
     dev.snapshot("one")
-    (home / driver.SUSPENDED).write_text("state")
-    (home / driver.SUSPENDED_LAYOUT).write_text("{}")
+    (home / SUSPENDED).write_text("state")
+    (home / SUSPENDED_LAYOUT).write_text("{}")
     with pytest.raises(DriverFailed):
         dev.restore("two")
     assert dev.state() is State.SAVED
@@ -264,3 +266,34 @@ def test_a_layout_that_isnt_known_ends_nothing(
     with pytest.raises(DriverFailed, match="was laid out isn't known"):
         with_memory.restore("one")
     assert running.poll() is None
+
+
+def test_going_back_takes_the_image_of_that_time(
+    with_memory: Qemu, home: Home, tmp_path: Path, recorder: Recorder, qemu_again: object, detached: list[list[str]]
+) -> None:
+    """The machine was upgraded since: the guest that comes back has files of its old image open."""
+    before = add_image(tmp_path, "machineos", b"before").digest
+    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": before}}))
+    with_memory.restore("one")
+    (words,) = recorder.launches
+    assert [word for word in words if f"{before}/image" in word]
+    assert not [word for word in words if with_memory.machine.image in word]
+
+
+def test_an_image_of_that_time_that_is_gone_ends_nothing(
+    with_memory: Qemu, home: Home, running: subprocess.Popen[bytes]
+) -> None:
+    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": "0" * 64}}))
+    with pytest.raises(NoSuchImage, match="000000000000"):
+        with_memory.restore("one")
+    assert running.poll() is None
+
+
+def test_removing_a_snapshot_of_a_suspended_machine_keeps_its_memory(dev: Qemu, home: Home) -> None:
+    dev.snapshot("one")
+    (home / SUSPENDED).write_text("state")
+    os.utime(home / SUSPENDED, (1, 1))
+    os.utime(home / DISK, (1, 1))
+    dev.forget("one")
+    assert (home / DISK).stat().st_mtime > 1
+    assert (home / SUSPENDED).stat().st_mtime_ns == (home / DISK).stat().st_mtime_ns

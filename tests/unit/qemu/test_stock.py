@@ -17,7 +17,7 @@ from machine.drivers.qemu.argv import DISK
 
 from machine import create, docker, images, lifecycle, provision, run, store, upgrade
 from machine.driver import State
-from machine.errors import DriverFailed
+from machine.errors import DriverFailed, ImageCorrupt
 from machine.images import About
 from machine.paths import Home, Image
 from machine.progress import Silent
@@ -57,8 +57,8 @@ def test_the_disk_lies_over_the_image(cloud: Image, home: Home) -> None:
     Qemu(machine(cloud), home, run.run).create()
     found = json.loads(run.run(["qemu-img", "info", "--output=json", home / DISK]).stdout)
     assert found["virtual-size"] == 2 << 30
-    assert found["backing-filename"] == stock.BASE
-    assert (home / stock.BASE).samefile(cloud.file)
+    assert found["backing-filename"] == stock.BASE_IMAGE
+    assert (home / stock.BASE_IMAGE).samefile(cloud.file)
     shutil.rmtree(cloud.folder)
     run.run(["qemu-img", "check", "-q", home / DISK])
 
@@ -73,7 +73,7 @@ def test_a_disk_that_is_too_small(cloud: Image, home: Home) -> None:
 def test_a_part_of_an_image_names_files_of_this_host(cloud: Image, home: Home, tmp_path: Path) -> None:
     part = tmp_path / "part.qcow2"
     run.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", cloud.file, "-F", "qcow2", part])
-    with pytest.raises(DriverFailed, match="names another file"):
+    with pytest.raises(ImageCorrupt, match="it needs the file"):
         Qemu(machine(add(part)), home, run.run).create()
 
 

@@ -1,15 +1,17 @@
+import contextlib
 import json
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from machine.drivers.qemu import template
+from machine.drivers.qemu import failures, template
 from machine.drivers.qemu.template import Recipe, Template
 
-from machine.errors import DriverFailed
+from machine.errors import DriverFailed, WaitTimeout
 
 RECIPE = Recipe("digest", "/usr/bin/qemu 1 2", "tcg", "max", 2, 512, 20480, "engine")
 
@@ -106,6 +108,167 @@ def test_a_template_that_is_being_made_is_not_swept(store: Path, obtain: Callabl
     assert obtain(make=sweeping).about()
 
 
+def fails(folder: Path) -> bool:
+    make(folder)
+    raise DriverFailed("it doesn't boot")
+
+
+@pytest.mark.parametrize("error", [DriverFailed("no"), WaitTimeout("the template to boot", 300), OSError("no room")])
+def test_a_failure_is_remembered(store: Path, obtain: Callable[..., Template], error: Exception) -> None:
+    def fails(folder: Path) -> bool:
+        raise error
+
+    with pytest.raises(type(error)):
+        obtain(make=fails)
+    with pytest.raises(DriverFailed) as caught:
+        obtain(make=never)
+    assert str(error) in caught.value.message
+    assert f"machine template rm {RECIPE.key}" in caught.value.message
+    (shown,) = template.kept(store)
+    assert (shown.key, shown.size_mib, shown.stale, shown.failed) == (RECIPE.key, 0, "", str(error))
+
+
+def a_day_passes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "LASTS", timedelta())
+
+
+def machine_is_upgraded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machine.__version__", "99")
+
+
+def it_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template.remove(folder.parent, RECIPE.key)
+
+
+def the_record_is_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / f".{RECIPE.key}.failed").write_text('{"at": "yesterday"}')
+
+
+@pytest.mark.parametrize("change", [a_day_passes, machine_is_upgraded, it_is_removed, the_record_is_damaged])
+def test_a_failure_is_forgotten(
+    store: Path,
+    obtain: Callable[..., Template],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+) -> None:
+    with pytest.raises(DriverFailed):
+        obtain(make=fails)
+    change(store / "templates", monkeypatch)
+    assert template.kept(store) == []
+    assert obtain().about()
+    monkeypatch.undo()
+    assert obtain(make=never).about()
+
+
+def test_another_recipe_is_another_template(obtain: Callable[..., Template]) -> None:
+    with pytest.raises(DriverFailed):
+        obtain(make=fails)
+    assert obtain(replace(RECIPE, qemu="/usr/bin/qemu 3 4")).about()
+
+
+def test_one_tries_and_the_others_hear_of_it(obtain: Callable[..., Template]) -> None:
+    tried = []
+
+    def slowly(folder: Path) -> bool:
+        tried.append(folder)
+        return fails(folder)
+
+    def ask() -> None:
+        with contextlib.suppress(DriverFailed):
+            obtain(make=slowly)
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert len(tried) == 1
+
+
+def test_an_interrupted_making_is_no_failure(store: Path, obtain: Callable[..., Template]) -> None:
+    def interrupted(folder: Path) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        obtain(make=interrupted)
+    assert template.kept(store) == []
+    assert obtain().about()
+
+
+def test_old_failures_dont_pile_up(
+    store: Path, obtain: Callable[..., Template], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DriverFailed):
+        obtain(make=fails)
+    monkeypatch.setattr("machine.__version__", "99")
+    other = replace(RECIPE, cpus=7)
+    with pytest.raises(DriverFailed):
+        obtain(other, make=fails)
+    assert entries(store) == [f".{other.key}.failed"]
+
+
+def refuse(made: Template, times: int) -> None:
+    for _ in range(times):
+        failures.count_load(made.folder.parent, made.folder.name, {}, "QEMU couldn't load it")
+
+
+def test_a_template_that_is_refused_again_and_again(
+    obtain: Callable[..., Template], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = obtain()
+    refuse(made, failures.LOADS - 1)
+    assert obtain(make=never).about()
+    failures.forget(made.folder.parent, made.folder.name)  # it was loaded
+    refuse(made, failures.LOADS - 1)
+    assert obtain(make=never).about()
+    refuse(made, 1)
+    with pytest.raises(DriverFailed, match="QEMU couldn't load it"):
+        obtain(make=never)
+    assert made.about(), "its files are as they were, and stay"
+    a_day_passes(made.folder, monkeypatch)
+    created = made.about().created
+    monkeypatch.setattr(template, "_digest", lambda path, **_: "new")
+    assert obtain().about().digests["state"] == "new"
+    assert created
+
+
+def test_what_cant_be_read_isnt_damaged(obtain: Callable[..., Template], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to root, or the disk fails at this moment."""
+    made = obtain()
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError("denied")
+
+    for name in ("read_text", "read_bytes", "stat"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, denied)
+            with pytest.raises(DriverFailed, match="can't be read"):
+                made.about()
+            with pytest.raises(DriverFailed, match="can't be read"):
+                obtain(make=never)
+    assert made.about()
+
+
+def test_a_byte_that_has_changed_under_the_same_size_and_time(obtain: Callable[..., Template]) -> None:
+    made = obtain()
+    made.verify()
+    before = made.memory.stat().st_mtime_ns
+    made.memory.write_bytes(b"memorx")
+    os.utime(made.memory, ns=(before, before))
+    assert made.about()
+    with pytest.raises(template.Damaged, match="memory isn't what it was"):
+        made.verify()
+
+
+def test_a_template_of_an_earlier_version_is_used(obtain: Callable[..., Template]) -> None:
+    made = obtain()
+    about = json.loads((made.folder / "about.json").read_text())
+    del about["digests"]
+    (made.folder / "about.json").write_text(json.dumps(about))
+    made.verify()
+    assert obtain(make=never).about().digests == {}
+
+
 def truncate(path: Path) -> None:
     os.truncate(path, 1)
 
@@ -136,7 +299,7 @@ def test_a_damaged_template_is_made_anew(
     with pytest.raises(DriverFailed, match="is damaged"):
         made.about()
     assert obtain().about()
-    assert said == ["its template is damaged: making it anew"]
+    assert said == ["its template can't be used: making it anew"]
 
 
 def test_a_state_that_was_changed_under_the_same_time_is_damaged(obtain: Callable[..., Template]) -> None:

@@ -9,7 +9,7 @@ from machine.drivers.virtualbox import vboxmanage
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed, VBoxManage, find, without_warnings
 
 from machine.driver import State
-from machine.errors import DriverFailed, ToolMissing
+from machine.errors import ToolMissing, WaitTimeout
 from machine.run import Completed
 
 
@@ -209,7 +209,7 @@ def test_reading_goes_ahead_beside_a_long_call(run: Scripted, tmp_path: Path, mo
         assert entered.wait(10)
         call("list", "vms")
         monkeypatch.setattr(vboxmanage, "LONG", 0.01)
-        with pytest.raises(DriverFailed, match="another command"):
+        with pytest.raises(WaitTimeout, match="another command to finish with VirtualBox"):
             call("createvm")
     finally:
         leave.set()

@@ -1,0 +1,153 @@
+"""Suspend, and going on from there. No state is ever loaded over a disk that is newer than it.
+
+    .suspended       a state that is being written; the guest stands still
+    suspended        a whole state; the guest has not run since
+    .woken           a state that was loaded; the guest has run since, or may have
+    suspended.json   how QEMU was laid out
+
+Only `suspended` is loaded. A state gets its next name, for good, before the step that makes the old name untrue: so it
+is `.woken` before the guest runs. Where a command is killed between two steps it leaves files, or a QEMU, that the
+next start brings in order (`settle`). The times of the files are a second guard: a state that is older than its disk
+is dropped, whatever its name; earlier versions of machine, or somebody's qemu-img, may have left such a pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from machine import files
+from machine.errors import DriverFailed
+from machine.paths import Home
+
+from . import saved, sizes
+from .argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
+from .qmp import Qmp
+
+if TYPE_CHECKING:
+    from .driver import Qemu
+
+PARTIAL = ".suspended"
+WOKEN = ".woken"
+# Nanoseconds. Before its file is dated (`_date`) a state is milliseconds younger or older than its disk.
+TOLERANCE = 2_000_000_000
+# QEMU's words for one that waits for a state, or for a snapshot: nothing, or half of it, is in its memory.
+NEVER_RAN = {"inmigrate", "prelaunch"}
+
+
+def suspend(qemu: Qemu) -> None:
+    """See driver.Suspend. Where it fails, the machine goes on as if nothing had been."""
+    home = qemu.home
+    with qemu.monitor() as monitor:
+        if any((home / name).exists() for name in (PARTIAL, SUSPENDED, WOKEN)):
+            # An earlier suspend or start was killed. QEMU saves no guest twice that hasn't run in between.
+            go_on(monitor, home)
+        try:
+            files.write(home / SUSPENDED_LAYOUT, json.dumps(sizes.layout(monitor)))
+            saved.save(monitor, home / PARTIAL)
+            files.move(home / PARTIAL, home / SUSPENDED)
+        except BaseException:
+            # A full disk, or Ctrl-C.
+            forget(home)
+            with contextlib.suppress(DriverFailed):
+                # What is still being written would stop the guest again at its end.
+                monitor.execute("migrate_cancel")
+                monitor.execute("cont")
+            raise
+    qemu.end()
+    _date(home)
+
+
+def wake(qemu: Qemu) -> None:
+    """Go on with a suspended machine; its state stays where it can't be loaded. Raises DriverFailed."""
+    home, layout = qemu.home, _layout(qemu)
+    try:
+        with saved.laid_out(qemu, layout, incoming=True) as monitor:
+            sizes.plug(monitor, layout["more_mib"])
+            saved.load(monitor, home / SUSPENDED)
+    except BaseException:
+        _date(home)  # that QEMU has ended before its guest ran, though it may have touched the disk's file
+        raise
+    # From here on an error doesn't end QEMU: the only copy of the memory is in it. The next start lets it go on.
+    with qemu.monitor() as monitor:
+        go_on(monitor, home)
+    saved.has_woken(qemu)
+
+
+def go_on(monitor: Qmp, home: Home) -> None:
+    """Let a guest run that stands still; what was saved of it is out of date from then on."""
+    if (home / PARTIAL).exists():
+        monitor.execute("migrate_cancel")  # as in suspend
+    if (home / SUSPENDED).exists():
+        files.move(home / SUSPENDED, home / WOKEN)
+    monitor.execute("cont")
+    forget(home)
+
+
+def settle(qemu: Qemu) -> None:
+    """Bring in order what a killed suspend, start or restore has left, before a start. The machine's lock is held.
+
+    There is no QEMU then, or one that may go on; and there is a state only where it fits the disk.
+    """
+    home = qemu.home
+    if qemu.process.find():
+        if qemu.run_state() not in NEVER_RAN:
+            return
+        qemu.say("an earlier start or restore was interrupted: its QEMU is ended")
+        with unchanged(home):
+            qemu.end()
+    if (home / SUSPENDED).exists() and _is_older_than_disk(home):
+        _drop(qemu, "the memory that it was suspended with is older than its disk")
+    elif (home / WOKEN).exists() and not (home / SUSPENDED).exists():
+        _drop(qemu, "the memory that it was suspended with was used already, and its QEMU has ended since")
+    elif (home / PARTIAL).exists() and not (home / SUSPENDED).exists():
+        _drop(qemu, "its memory was not written to the end when it was suspended")
+    files.remove(home / WOKEN, home / PARTIAL)
+
+
+def forget(home: Home) -> None:
+    """Drop every state, for good."""
+    files.remove(*(home / name for name in (SUSPENDED, PARTIAL, WOKEN, SUSPENDED_LAYOUT)))
+
+
+@contextlib.contextmanager
+def unchanged(home: Home) -> Iterator[None]:
+    """For work on the disk's file that leaves as it is what the guest has on it: a state that fits it still does."""
+    fits = not _is_older_than_disk(home)
+    yield
+    if fits:
+        _date(home)
+
+
+def _date(home: Home) -> None:
+    """Give the state the time of its disk, so that whatever is written to the disk later makes that the newer one."""
+    with contextlib.suppress(FileNotFoundError):
+        written = (home / DISK).stat().st_mtime_ns
+        os.utime(home / SUSPENDED, ns=(written, written))
+
+
+def _drop(qemu: Qemu, why: str) -> None:
+    qemu.say(f"{why}: it is dropped, and the machine boots from its disk")
+    forget(qemu.home)
+
+
+def _is_older_than_disk(home: Home) -> bool:
+    try:
+        state, disk = ((home / name).stat().st_mtime_ns for name in (SUSPENDED, DISK))
+    except FileNotFoundError:
+        return False
+    return disk - state > TOLERANCE
+
+
+def _layout(qemu: Qemu) -> dict[str, Any]:
+    try:
+        found = json.loads((qemu.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8"))
+        return {**found, **{name: found[name] for name in ("base_mib", "more_mib", "reporting", "cpus")}}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DriverFailed(
+            f"how the machine was laid out when it was suspended can't be read: {error}",
+            hint=f"give up what was in its memory: machine kill {qemu.machine.name}",
+        ) from error

@@ -1,0 +1,104 @@
+"""What moves of a machine to another host: its disk as it is now, without the snapshots that it is laid over."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine import disks
+from machine.driver import Export, Machine, Reach
+from machine.errors import DriverFailed, ImageCorrupt
+from machine.spec import Option
+
+from . import settings, share
+from .options import Options
+from .vboxmanage import LONG, VBoxFailed, VBoxManage
+
+if TYPE_CHECKING:
+    from .driver import VirtualBox
+
+DISK = "disk.vdi"
+PARTS = frozenset({DISK})
+# A folder of the machine's, in which a disk is put together.
+_SCRATCH = ".export-"
+
+
+@contextmanager
+def export(virtualbox: VirtualBox) -> Iterator[Export]:
+    """After a snapshot, what is written goes to another file: then a copy is made of all that the guest sees now."""
+    home, call = virtualbox.home, virtualbox.vboxmanage
+    current = _attached(virtualbox)
+    if current.samefile(home / DISK):
+        yield Export({DISK: current})
+        return
+    for old in home.folder.glob(f"{_SCRATCH}*"):  # of an export that was killed
+        _remove(old, call)
+    folder = Path(tempfile.mkdtemp(dir=home.folder, prefix=_SCRATCH))
+    try:
+        virtualbox.say("putting its disk together")
+        call("clonemedium", "disk", current, folder / DISK, "--format", "VDI", timeout=LONG)
+        names = ", ".join(one.name for one in virtualbox.snapshots())
+        left = f"the snapshots {names} aren't moved: the file holds the machine as it is now"
+        yield Export({DISK: folder / DISK}, (left,) if names else ())
+    finally:
+        _remove(folder, call)
+
+
+def accept(virtualbox: VirtualBox) -> Machine:
+    """See driver.Portable. The disk gets a UUID of its own: VirtualBox takes no two with the same."""
+    path = virtualbox.home / DISK
+    disk = disks.look(path) if path.exists() else None
+    if disk is None or disk.format != "vdi" or disk.needs:
+        needs = f": it needs {disk.needs}" if disk and disk.needs else ""
+        hint = "ask whoever made that file for another: machine export"
+        raise ImageCorrupt(f"there is no whole {DISK} in that file{needs}", hint=hint)
+    virtualbox.vboxmanage("internalcommands", "sethduuid", path)
+    return dataclasses.replace(virtualbox.machine, disk_mib=-(-disk.size >> 20))
+
+
+def reaches(options: Options) -> list[Reach]:
+    found = []
+    if shared := share.asked(options):
+        what = f"the folder {shared.folder} of this host, to read and to write, as {shared.path}"
+        found.append(_reach(what, no_share=True, share_folder=""))
+    if options.bridged:
+        found.append(_reach(f"a card on this host's network, through {options.bridged}", bridged=""))
+    if options.wants_hostonly:
+        what = f"a host-only network with this host ({options.hostonly_cidr or 'the default addresses'})"
+        found.append(_reach(what, hostonly=False, hostonly_cidr=""))
+    if options.host_dns_resolver:
+        found.append(_reach("all names that this host can look up, a VPN's too", host_dns_resolver=False))
+    if options.ui_type != "headless":
+        found.append(_reach(f"a window on this desktop ({options.ui_type})", ui_type="headless"))
+    return found
+
+
+def _attached(virtualbox: VirtualBox) -> Path:
+    """The file in the machine's disk drive."""
+    info = virtualbox.info()
+    if path := info.media.get(f"{settings.CONTROLLER}-{settings.DISK}-0"):
+        return Path(path)
+    name = virtualbox.machine.name
+    raise DriverFailed(f'the machine "{name}" has no disk any more in VirtualBox', hint="machine doctor")
+
+
+def _reach(what: str, **without: Option) -> Reach:
+    return Reach(what, partial(_with_options, without))
+
+
+def _with_options(options: dict[str, Option], machine: Machine) -> Machine:
+    return dataclasses.replace(machine, options=machine.options | options)
+
+
+def _remove(folder: Path, call: VBoxManage) -> None:
+    """A copy that was made in part is no medium, or one that isn't ready."""
+    with contextlib.suppress(VBoxFailed):
+        call("closemedium", "disk", folder / DISK, "--delete")
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""Changing the settings of a machine that is there: at once when it runs, else at its next start."""
+
+from __future__ import annotations
+
+from machine import probe, provision, settings, store
+from machine.driver import State
+from machine.errors import MachineError, Usage
+from machine.progress import Progress
+from machine.reconfigure import Outcome
+from machine.spec import Machine
+
+DONE = {
+    Outcome.UNCHANGED: "",
+    Outcome.RELOADED: "Docker took its new settings while it runs.",
+    Outcome.RESTARTED: "Docker was started anew with its new settings.",
+    Outcome.KEPT_CONTAINERS: "Docker was started anew with its new settings; containers kept running.",
+    Outcome.STOPPED_CONTAINERS: "Docker was started anew with its new settings; containers were stopped for it.",
+}
+
+
+def adjust(name: str, edits: settings.Edits, progress: Progress, *, force: bool = False) -> str:
+    """Returns what came of it, in a sentence or two, "" when the machine is so already.
+
+    force: also when containers stop for it. What the machine doesn't take isn't stored. Raises Usage, EngineRefused,
+    CheckFailed and others.
+    """
+    with store.changing(name) as machine:
+        target = settings.edited(machine, edits, progress.note)
+        if target == machine:
+            return ""
+        home = store.home(name)
+        backend = probe.driver(machine, home)
+        if not backend.over_ssh or not backend.provisions:
+            raise Usage(f'the machine "{name}" is only known by its URL', hint="change its settings on the host itself")
+        state = backend.state()
+        if state is State.STOPPED and not backend.adopts:
+            store.save(target)
+            return f"The settings are taken at the next start: machine start {name}"
+        if state is not State.RUNNING:
+            raise MachineError(f'the machine "{name}" is {state.lower()}', hint=f"start it first: machine start {name}")
+        outcome = provision.adjust(machine, target, home, backend.address(), progress, force=force)
+        store.save(target)
+    return " ".join(filter(None, [_guest(machine, target), DONE[outcome]]))
+
+
+def _guest(machine: Machine, target: Machine) -> str:
+    changed = [
+        word
+        for word, before, now in (
+            ("host names", machine.hosts, target.hosts),
+            ("kernel settings", machine.sysctls, target.sysctls),
+        )
+        if before != now
+    ]
+    return f"{' and '.join(changed).capitalize()} changed now." if changed else ""

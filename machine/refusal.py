@@ -1,0 +1,67 @@
+"""Why dockerd doesn't start, in its own words: known within seconds, where a time-out would tell nothing.
+
+machineos writes dockerd's last words on the console each time that dockerd ends, and init starts it again. A setting
+that dockerd refuses shows as the same words twice; words of what may go better the next time are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from machine.errors import EngineRefused
+
+# Bytes of the console that are read: some fifty ends of dockerd.
+_WINDOW = 65536
+_LINE = re.compile(r"machineos: \[ *[\d.]+\] (.*)")
+_ENDED = "dockerd ended, its last words:"
+# "  Nov 27 14:30:11 dev local0.info dockerd: failed to start daemon: ..."
+_TAG = re.compile(r"^.*?\bdockerd(?:\[\d+\])?: ")
+_FATAL = re.compile(r"(?:failed to start daemon|unable to configure the Docker daemon|failed to load listeners).*")
+# It reads its settings before anything else, so this says the same each time.
+_AT_ONCE = "unable to configure the Docker daemon"
+_PASSES = re.compile(r"deadline exceeded|timed? ?out|containerd.*(?:dial|connection|connect)|pid file found")
+
+
+def check(console: Path, *, hint: str = "") -> None:
+    """Raise EngineRefused when the console of a machine that boots says that dockerd won't start."""
+    try:
+        with console.open("rb") as file:
+            file.seek(max(0, console.stat().st_size - _WINDOW))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return
+    if found := words(text):
+        raise EngineRefused(found, hint=hint)
+
+
+def words(console: str) -> str:
+    """What dockerd said last, when it is a refusal; "" else."""
+    reasons = [reason for reason in map(fatal, _ends(console)) if reason]
+    if not reasons or not (_AT_ONCE in reasons[-1] or reasons[-2:-1] == reasons[-1:]):
+        return ""
+    return reasons[-1]
+
+
+def fatal(log: str) -> str:
+    """The last line of a log of dockerd's that says why it gave up; "" when none does, or it may pass by itself."""
+    found: str = ["", *_FATAL.findall(log)][-1]
+    return "" if _PASSES.search(found) else found.strip()
+
+
+def _ends(console: str) -> list[str]:
+    """dockerd's last words at each of its ends since the guest booted and since Docker was ready."""
+    ends: list[str] = []
+    inside = False
+    for line in map(_LINE.search, console.splitlines()):
+        text = line[1] if line else ""
+        if text in {"init is up", "docker is ready"}:
+            ends, inside = [], False
+        elif text == _ENDED:
+            ends.append("")
+            inside = True
+        elif inside and text.startswith("  "):
+            ends[-1] += _TAG.sub("", text) + "\n"
+        elif text:
+            inside = False
+    return ends

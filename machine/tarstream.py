@@ -1,0 +1,123 @@
+"""Reading a tar that somebody else sent, from a file or a pipe: plain files with short names, and nothing else.
+
+The standard library's reader takes all that a tar can say: links, devices, holes, headers of any size, which it reads
+into memory. Here each header is parsed by it, and everything but a plain file is refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from machine.errors import MachineError
+
+BLOCK = 1 << 18
+_RECORD = tarfile.BLOCKSIZE
+_GZIP = b"\x1f\x8b"
+_PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE}
+# A header before another one; earlier versions of `export` wrote the size of a file of more than 8 GiB so.
+_LONGEST_EXTENSION = 4096
+_EXTENDED = {"size", "mtime"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """size in bytes. It can be read once, until the next member is asked for."""
+
+    name: str
+    size: int
+    source: Stream
+
+    def blocks(self) -> Iterator[bytes]:
+        return self.source.rest()
+
+    def content(self, at_most: int) -> bytes:
+        """All of it. Raises MachineError when that is more than so many bytes."""
+        if self.size > at_most:
+            raise foreign(f"{self.name} of {self.size} bytes")
+        return b"".join(self.blocks())
+
+
+class Stream:
+    """A file that is read once, from its beginning to its end; `left` bytes of the current member are still there."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.left = 0
+
+    def rest(self) -> Iterator[bytes]:
+        while self.left:
+            block = self.exactly(min(BLOCK, self.left))
+            self.left -= len(block)
+            yield block
+
+    def exactly(self, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            try:
+                block = self.file.read(size - len(found))
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise MachineError(f"that file is damaged: {error}", hint="copy it here again") from error
+            if not block:
+                raise MachineError("that file is cut short", hint="copy it here again")
+            found = found + block if found else block
+        return found
+
+
+def members(file: IO[bytes]) -> Iterator[Member]:
+    """The files of a tar, compressed by gzip or not. Raises MachineError for anything else."""
+    stream = Stream(_unzipped(file))
+    while header := _header(stream):
+        size = header.size
+        if header.type == tarfile.XHDTYPE:
+            size = _extended_size(stream, size)
+            header = _header(stream) or header
+        if header.type not in _PLAIN:
+            raise foreign(f"{header.name!r}, which isn't a plain file")
+        if size < 0:
+            raise foreign(f"{header.name!r} of {size} bytes")
+        stream.left = size
+        yield Member(header.name, size, stream)
+        for _ in stream.rest():  # what nobody read
+            pass
+        stream.exactly(-size % _RECORD)
+
+
+def foreign(what: str) -> MachineError:
+    """The error for what no export writes."""
+    return MachineError(f"that isn't a machine's file: it holds {what}", hint="don't trust whoever gave it to you")
+
+
+def _unzipped(file: IO[bytes]) -> IO[bytes]:
+    begin = file.peek(2)[:2]  # type: ignore[attr-defined]  # both open(..., "rb") and stdin.buffer have it
+    return gzip.open(file) if begin == _GZIP else file  # type: ignore[return-value]
+
+
+def _header(stream: Stream) -> tarfile.TarInfo | None:
+    """None at the end: a record of zeros."""
+    raw = stream.exactly(_RECORD)
+    if not any(raw):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(raw, "utf-8", "strict")
+    except (tarfile.TarError, ValueError) as error:
+        raise MachineError(f"that isn't a machine's file: {error}", hint="machine export writes such files") from error
+
+
+def _extended_size(stream: Stream, size: int) -> int:
+    """The size that a pax header (POSIX pax, "Extended Header": LENGTH KEY=VALUE) gives to the file after it."""
+    if size > _LONGEST_EXTENSION:
+        raise foreign(f"a header of {size} bytes")
+    text = stream.exactly(size)
+    stream.exactly(-size % _RECORD)
+    try:
+        pairs = dict(line.partition(" ")[2].split("=", 1) for line in text.decode().splitlines())
+        if pairs.keys() <= _EXTENDED:
+            return int(pairs["size"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise foreign(f"the header {text[:80]!r}")

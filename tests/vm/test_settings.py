@@ -1,0 +1,252 @@
+"""Settings of a machine at create, changed while it runs, refused, and after a restart: each is seen in the guest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from machine import dockerd_options
+from machine.dockerd_options import OwnOption
+from tests.vm import testbed
+from tests.vm.conftest import Vm, import_busybox, vm_of
+from tests.vm.testbed import Store, until
+
+# An option of each kind, and what `docker info` has for it.
+OPTIONS = {
+    "log-driver=local": ("LoggingDriver", "local"),
+    "experimental=1": ("ExperimentalBuild", True),
+    "default-address-pool=base=10.201.0.0/16,size=24": ("DefaultAddressPools", [{"Base": "10.201.0.0/16", "Size": 24}]),
+    "init": ("InitBinary", "docker-init"),
+    "no-new-privileges": (
+        "SecurityOptions",
+        ["name=seccomp,profile=builtin", "name=cgroupns", "name=no-new-privileges"],
+    ),
+}
+OTHERS = (
+    "default-ulimit=nofile=1234:5678",
+    "log-opt=max-size=5m",
+    "dns=192.0.2.1",
+    "default-network-opt=bridge=com.docker.network.driver.mtu=1234",
+    "add-runtime=other=/usr/sbin/runc",
+    "shutdown-timeout=7",
+)
+BOOT = "echo booted as $(id -un) >/var/lib/booted; docker ps -q | wc -l; echo trouble >&2; exit 3\n"
+
+
+@pytest.fixture(scope="module")
+def dev(images: Path, busybox_root: Path) -> Iterator[Vm]:
+    store = Store(images)
+    try:
+        options = [word for option in (*OPTIONS, *OTHERS) for word in ("--engine-opt", option)]
+        store.create(
+            "dev",
+            *("--cold", "--memory", "768", "--disk", "4G", "--timeout", "500", "--engine-storage-driver", "vfs"),
+            *("--engine-label", "stage=test", "--host", "one.test=192.0.2.1", "--sysctl", "vm.swappiness=35"),
+            *options,
+        )
+        vm = vm_of(store, "dev")
+        import_busybox(vm, busybox_root)
+        yield vm
+    finally:
+        store.close()
+
+
+def info(vm: Vm) -> dict[str, object]:
+    found = json.loads(vm.docker("info", "--format", "{{json .}}").out)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def container(dev: Vm) -> tuple[str, str]:
+    """A container that runs, and the process that it is."""
+    dev.docker("run", "-d", "--name", "box", "busybox", "sleep", "100000")
+    return "box", dev.docker("inspect", "-f", "{{.State.Pid}}", "box").out
+
+
+def still_runs(dev: Vm, container: tuple[str, str]) -> bool:
+    return dev.docker("inspect", "-f", "{{.State.Pid}}", container[0]).out == container[1]
+
+
+def test_every_option_has_its_effect(dev: Vm) -> None:
+    found = info(dev)
+    assert found["Driver"] == "vfs"
+    assert {key: found[key] for key, _ in OPTIONS.values()} == dict(OPTIONS.values())
+    assert "other" in found["Runtimes"]  # type: ignore[operator]
+    script = "ulimit -n; ulimit -Hn; cat /etc/resolv.conf"
+    shown = dev.docker("run", "--rm", "busybox", "sh", "-c", script).out
+    assert shown.split()[:2] == ["1234", "5678"]
+    assert "nameserver 192.0.2.1" in shown
+    assert dev.docker(
+        "inspect", "-f", "{{.HostConfig.LogConfig}}", dev.docker("create", "busybox").out.strip()
+    ).out == ("{local map[max-size:5m]}\n")
+    dev.docker("network", "create", "n")
+    assert json.loads(dev.docker("network", "inspect", "n").out)[0]["Options"] == {
+        "com.docker.network.driver.mtu": "1234"
+    }
+
+
+def test_every_flag_of_dockerd_is_known(dev: Vm) -> None:
+    """dockerd itself reads a daemon.json with all of them that aren't the machine's own."""
+    shown = dev.ssh("dockerd --help").out
+    flags = re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)(?: (\S+))?", shown, re.MULTILINE)
+    assert len(flags) > 60
+    config: dict[str, dockerd_options.Value] = {}
+    for flag, kind in flags:
+        with contextlib.suppress(OwnOption):
+            dockerd_options.put(config, f"{flag}={SAMPLES.get(flag) or KINDS[kind]}" if kind else flag)
+    dev.ssh("cat >/tmp/all.json", input=json.dumps(config).encode())
+    assert dev.ssh("sudo dockerd --validate --config-file=/tmp/all.json 2>&1", code=None).out == "configuration OK\n"
+
+
+KINDS = {
+    "string": "x",
+    "int": "3",
+    "list": "x",
+    "ip": "192.0.2.1",
+    "ipSlice": "192.0.2.1",
+    "map": "a=b",
+    "bytes": "64M",
+}
+SAMPLES = {
+    "add-runtime": "other=/usr/sbin/runc",
+    "bip": "10.9.0.1/24",
+    "bridge": "",
+    "default-address-pool": "base=10.0.0.0/8,size=24",
+    "default-cgroupns-mode": "host",
+    "default-gateway-v6": "2001:db8::1",
+    "default-ipc-mode": "private",
+    "default-network-opt": "bridge=a=b",
+    "default-ulimit": "nofile=1:2",
+    "dns-search": "example.test",
+    "feature": "a=true",
+    "insecure-registry": "r.test:5000",
+    "label": "a=b",
+    "log-format": "text",
+    "log-level": "info",
+    "node-generic-resource": "gpu=1",
+    "registry-mirror": "http://r.test",
+    "userland-proxy-path": "/usr/sbin/docker-proxy",
+}
+
+
+def test_host_names_and_kernel_settings(dev: Vm) -> None:
+    assert dev.ssh("cat /proc/sys/vm/swappiness; grep one.test /etc/hosts").out == "35\n192.0.2.1 one.test\n"
+    done = dev.machine(
+        *("set", "--host", "two.test=192.0.2.2", "--host-rm", "one.test", "--sysctl-rm", "vm.swappiness"),
+        *("--sysctl", "net.ipv4.ip_local_port_range=20000 30000"),
+    )
+    assert done.out == 'Machine "dev": Host names and kernel settings changed now.\n'
+    script = "cat /proc/sys/vm/swappiness /proc/sys/net/ipv4/ip_local_port_range; grep -h test /etc/hosts"
+    assert dev.ssh(script).out == "60\n20000\t30000\n192.0.2.2 two.test\n"
+    refused = dev.machine("set", "--sysctl", "vm.nosuch=1", "--host", "three.test=192.0.2.3", code=1)
+    assert "the kernel doesn't take the setting: " in refused.err
+    assert "vm" in refused.err
+    assert dev.ssh("grep -h test /etc/hosts").out == "192.0.2.2 two.test\n"
+    assert json.loads(dev.machine("inspect").out)["Machine"]["hosts"] == ["two.test=192.0.2.2"]
+
+
+def test_what_can_be_reloaded_is(dev: Vm, container: tuple[str, str]) -> None:
+    pid = dev.ssh("cat /run/docker.pid").out
+    words = (
+        "--engine-insecure-registry",
+        "r.test:5000",
+        "--engine-registry-mirror",
+        "http://m.test",
+        "--engine-label",
+        "stage=2",
+    )
+    done = dev.machine("set", *words)
+    assert done.out == 'Machine "dev": Docker took its new settings while it runs.\n'
+    found = info(dev)
+    assert sorted(found["Labels"]) == ["provider=qemu", "stage=2"]  # type: ignore[call-overload]
+    assert found["RegistryConfig"]["Mirrors"] == ["http://m.test/"]  # type: ignore[index]
+    assert "r.test:5000" in found["RegistryConfig"]["IndexConfigs"]  # type: ignore[index]
+    done = dev.machine(
+        "set", "--engine-registry-mirror-rm", "http://m.test", "--engine-insecure-registry-rm", "r.test:5000"
+    )
+    found = info(dev)
+    assert not found["RegistryConfig"]["Mirrors"]  # type: ignore[index]
+    assert "r.test:5000" not in found["RegistryConfig"]["IndexConfigs"]  # type: ignore[index]
+    assert dev.ssh("cat /run/docker.pid").out == pid
+    assert still_runs(dev, container)
+
+
+def test_containers_outlive_a_restart_of_docker(dev: Vm, container: tuple[str, str]) -> None:
+    done = dev.machine("set", "--engine-env", "HTTPS_PROXY=http://proxy.test:1", "--engine-opt", "log-driver=json-file")
+    testbed.say(f"Docker took a proxy in {done.seconds:.0f} s")
+    assert "Docker was started anew with its new settings; containers kept running." in done.out
+    found = info(dev)
+    assert (found["HttpsProxy"], found["LoggingDriver"]) == ("http://proxy.test:1", "json-file")
+    assert found["LiveRestoreEnabled"] is False
+    assert still_runs(dev, container)
+    # What was set is what the machine is to be: nothing is left to bring in line.
+    dockerd = dev.ssh("cat /run/docker.pid").out
+    assert "nothing to change" in dev.machine("provision").out
+    assert dev.ssh("cat /run/docker.pid").out == dockerd
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("nosuch=1", "the following directives don't match any configuration option: nosuch"),
+        # Only starting tells this one.
+        ("seccomp-profile=/nosuch", "seccomp profile (/nosuch)"),
+    ],
+)
+def test_what_docker_refuses_is_taken_back(dev: Vm, container: tuple[str, str], option: str, words: str) -> None:
+    before = dev.machine("inspect").out
+    refused = dev.machine("set", "--engine-opt", option, code=1)
+    assert "dockerd refuses its settings: " in refused.err
+    assert words in refused.err
+    assert dev.machine("inspect").out == before
+    assert info(dev)["LoggingDriver"] == "json-file"
+    assert still_runs(dev, container)
+
+
+def test_containers_stop_only_when_it_is_said(dev: Vm, container: tuple[str, str]) -> None:
+    refused = dev.machine("set", "--engine-opt-rm", "storage-driver", code=3)
+    assert "Docker would have to stop its 1 running containers: they stand on its storage-driver" in refused.err
+    assert still_runs(dev, container)
+    done = dev.machine("set", "--force", "--engine-opt-rm", "storage-driver")
+    assert "containers were stopped for it" in done.out
+    assert info(dev)["Driver"] == "overlay2"
+
+
+def test_all_is_so_after_a_restart(dev: Vm) -> None:
+    dev.ssh("cat >boot.sh", input=BOOT.encode())
+    dev.machine("set", "--sysctl", "vm.swappiness=20")
+    dev.machine("stop", timeout=300)
+    done = dev.machine("set", "--engine-label", "off=1", "--sysctl", "net.bridge.bridge-nf-call-arptables=0")
+    assert "The settings are taken at the next start" in done.out
+    dev.machine("start")
+    found = info(dev)
+    assert sorted(found["Labels"]) == ["off=1", "provider=qemu", "stage=2"]  # type: ignore[call-overload]
+    assert (found["HttpsProxy"], found["Driver"]) == ("http://proxy.test:1", "overlay2")
+    script = "cat /proc/sys/vm/swappiness; grep -h test /etc/hosts; cat /proc/sys/net/bridge/bridge-nf-call-arptables"
+    assert dev.ssh(script).out == "20\n192.0.2.2 two.test\n0\n"
+    until(lambda: "boot.sh failed" in dev.machine("logs").out, "the end of boot.sh", 60)
+    logs = dev.machine("logs").out
+    assert "boot.sh: trouble" in logs
+    assert "warning: boot.sh failed with exit code 3" in logs
+    status = dev.machine("status")
+    assert (status.out, status.err) == ("Running\n", "warning: boot.sh failed with exit code 3\n")
+    assert dev.ssh("sudo cat /var/lib/booted").out == "booted as root\n"
+
+
+def test_create_tells_what_docker_refuses(images: Path) -> None:
+    store = Store(images)
+    try:
+        refused = store.machine(
+            "create", "--cold", "--memory", "512", "--cpus", "1", "--engine-opt", "nosuch=1", "bad", code=1
+        )
+        assert "dockerd refuses its settings: unable to configure the Docker daemon" in refused.err
+        assert "nosuch" in refused.err
+        store.assert_nothing_left()
+    finally:
+        store.close()
