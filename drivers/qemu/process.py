@@ -47,16 +47,30 @@ class Process:
     uuid: "" where it isn't known; then the pidfile alone counts. Raises DriverFailed where neither can be told.
     """
 
+    # Seconds: one that ends gives its memory back first, has no command line any more, and still holds its files.
+    leaving = 5.0
+
     def __init__(self, pidfile: Path, uuid: str = "") -> None:
         self.pidfile = pidfile
         self.uuid = uuid
 
     def find(self) -> psutil.Process | None:
-        """The process that the pidfile names, None when it has ended."""
+        """The process that the pidfile names, None when it has ended. Raises OSError for another user's pidfile."""
+        deadline = time.monotonic() + self.leaving
+        while (process := self._named()) is None and _is_locked(self.pidfile):
+            if time.monotonic() > deadline:
+                raise DriverFailed(
+                    f"QEMU runs, but not where it can be seen from here: it holds {self.pidfile}",
+                    hint="it is another user's, or runs in a container: stop the machine from there",
+                )
+            time.sleep(0.02)
+        return process
+
+    def _named(self) -> psutil.Process | None:
         try:
             pid = int(self.pidfile.read_text(encoding="utf-8"))
             written = self.pidfile.stat().st_mtime
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         import psutil  # 15 ms, and a stopped machine doesn't need it
 
@@ -150,6 +164,22 @@ def _held(process: psutil.Process, name: str) -> Path | None:
     with contextlib.suppress(psutil.AccessDenied):
         return next((path for file in process.open_files() if (path := Path(file.path)).name == name), None)
     return None
+
+
+def _is_locked(pidfile: Path) -> bool:
+    """Whether some process holds a lock on the file, as QEMU does on its pidfile as long as it runs."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        with pidfile.open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or a file system without locks
+        return False
+    return False
 
 
 def _names(pidfile: Path, pid: int) -> bool:

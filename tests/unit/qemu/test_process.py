@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,6 +220,26 @@ def test_what_cant_be_told_is_refused(pidfile: Path, launch: Launch) -> None:
             assert f"kill {qemu.pid}" in caught.value.hint
     assert qemu.poll() is None
     assert pidfile.exists()
+
+
+def test_one_that_cant_be_seen_isnt_taken_for_ended(
+    pidfile: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in a container, or /proc hides it: what is left to see is that it holds its pidfile's lock."""
+    lock = (
+        "import fcntl, sys, time; file = open(sys.argv[-1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True)"
+    )
+    pidfile.touch()
+    qemu = launch(pidfile, program=[sys.executable, "-c", f"{lock}; time.sleep(60)"])
+    pidfile.write_text("7\n", encoding="utf-8")
+    monkeypatch.setattr(Process, "leaving", 0.05)
+    with pytest.raises(DriverFailed, match=f"it holds {pidfile}"):
+        Process(pidfile, UUID).find()
+    monkeypatch.setattr(Process, "leaving", 20.0)
+    threading.Timer(0.1, qemu.kill).start()
+    assert Process(pidfile, UUID).find() is None, "it was just ending"
+    qemu.wait(timeout=10)
+    assert Process(pidfile, UUID).find() is None
 
 
 def test_one_that_no_pidfile_names_is_not_started_again(pidfile: Path, launch: Launch) -> None:
