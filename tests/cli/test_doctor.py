@@ -213,9 +213,15 @@ def test_an_orphan_is_ended(found: Callable[..., Any], orphan: subprocess.Popen[
 
 
 @pytest.mark.parametrize("spelling", spellings.ALL)
-def test_orphans_of_a_store_by_another_way(store: Path, spelling: spellings.Spell) -> None:
+@pytest.mark.parametrize("was_made_so", [True, False])
+def test_orphans_of_a_store_by_another_way(
+    store: Path, spelling: spellings.Spell, was_made_so: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (store / "machines").mkdir()
-    gone = Path(spelling(store)).absolute() / "machines" / "gone"
+    other = Path(spelling(store)).absolute()
+    if not was_made_so:
+        monkeypatch.setenv("MACHINE_STORAGE_PATH", str(other))
+    gone = (other if was_made_so else store) / "machines" / "gone"
     with process("-uuid", "u-1", "-pidfile", gone / "qemu.pid") as qemu:
         until_seen(qemu)
         assert [one.hint for one in orphans.processes()] == [f"kill {qemu.pid}"]
