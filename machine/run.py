@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import shlex
 import shutil
@@ -130,7 +131,16 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+    """What a tool printed, with lines that end as ours do: VBoxManage.exe ends them with CR and LF."""
+    return _decoded(raw).replace("\r\n", "\n")
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        # Windows' tools print names in the code page of the system: a path that is read there must stay a path.
+        return raw.decode(locale.getpreferredencoding(False) if sys.platform == "win32" else "utf-8", "replace")
 
 
 def _not_found(words: list[str], cwd: Path | None) -> ToolMissing | NotADirectoryError:

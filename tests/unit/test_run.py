@@ -24,6 +24,18 @@ def test_output_that_is_no_utf8_doesnt_hurt() -> None:
     assert run.run(python("import os; os.write(1, b'a\\xff')")).stdout == "a\ufffd"
 
 
+def test_lines_end_alike_on_every_system() -> None:
+    """VBoxManage.exe ends them with CR and LF: not one line of it would be understood."""
+    assert run.run(python("import os; os.write(1, b'a=1\\r\\nb=2\\r\\n')")).stdout == "a=1\nb=2\n"
+
+
+def test_names_in_the_code_page_of_windows_stay_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.sys, "platform", "win32")
+    monkeypatch.setattr(run.locale, "getpreferredencoding", lambda _: "cp1252")
+    assert run._text("C:\\Users\\Jürgen\r\n".encode("cp1252")) == "C:\\Users\\Jürgen\n"
+    assert run._text("C:\\Users\\日".encode()) == "C:\\Users\\日"
+
+
 def test_a_command_reads_what_it_is_given_and_else_nothing() -> None:
     echo = python("import sys; print(sys.stdin.read(), end='')")
     assert run.run(echo, input=b"text").stdout == "text"
