@@ -184,7 +184,10 @@ class Store:
     def left_over(self) -> list[str]:
         """What is left of machines: processes, folders, ports. Templates and certificates belong to the store."""
         folders = [path for path in (self.folder / "machines").glob("*") if path.name != ".lock"]
-        processes = [f"{process.pid} {' '.join(process.cmdline())[:150]}" for process in self.processes()]
+        processes = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):  # it ends at this moment
+                processes.append(f"{process.pid} {' '.join(process.cmdline())[:150]}")
         return [*processes, *map(str, folders), *(f"{ip}:{port}" for ip, port in listening() if ip in self.addresses)]
 
     def assert_nothing_left(self) -> None:
