@@ -166,6 +166,19 @@ def test_a_running_machine_is_kept_with_its_memory_and_layout(
     assert json.loads((home / snapshots.LAYOUTS).read_text()) == {"one": LAYOUT}
 
 
+@pytest.mark.parametrize("status", ["prelaunch", "inmigrate", "shutdown", "internal-error"])
+def test_one_that_neither_runs_nor_is_off_isnt_kept(
+    dev: Qemu, home: Home, jobs: Jobs, running: object, status: str
+) -> None:
+    answers = jobs.answers() | {"query-status": {"status": status}}
+    with (
+        monitor(home / "qmp.sock", answers),
+        pytest.raises(DriverFailed, match=r'the machine "dev" is (starting|stopping|error)'),
+    ):
+        dev.snapshot("one")
+    assert jobs.started == []
+
+
 def test_a_job_that_fails_tells_qemus_reason(dev: Qemu, home: Home, jobs: Jobs, running: object) -> None:
     jobs.ends = {"error": "no space left"}
     with (
