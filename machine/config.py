@@ -55,4 +55,5 @@ def _fits(kind: Kind, value: object) -> bool:
         return isinstance(value, bool)
     if kind is Kind.LIST:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
+    # No path or word of a command can have a zero byte.
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and "\0" not in str(value)

@@ -123,3 +123,15 @@ def test_a_stderr_that_nobody_reads(monkeypatch: pytest.MonkeyPatch, store: Path
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
+
+
+@pytest.mark.parametrize(
+    "store", ["/tmp/" + "x" * 300, "/tmp/" + "y/" * 3000, "/dev/null/x", "/tmp/a\nb", "/tmp/${HOME}"]
+)
+def test_a_store_that_cant_be_made(invoke: Call, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    monkeypatch.setenv("MACHINE_STORAGE_PATH", store)
+    shown = invoke("create", "--driver", "none", "--url", "tcp://127.0.0.1:1", "--no-tls", "dev")
+    assert shown.code in {1, 3}
+    assert shown.err.startswith("Error: ")
+    assert not [sign for sign in ("Traceback", "fault", "already exists") if sign in shown.err]
+    assert invoke("ls", "-q").code in {0, 1}

@@ -57,6 +57,7 @@ def test_what_editors_of_windows_write_is_read(store: Path, form: str, end: str)
     ("line", "says"),
     [
         ("memory = [1]", "it takes a text or a number"),
+        ('driver = "a\\u0000"', "it takes a text or a number"),
         ("memory = true", "it takes a text or a number"),
         ("driver = 2024-01-01", "it takes a text or a number"),
         ('no-tls = "yes"', "it takes true or false"),

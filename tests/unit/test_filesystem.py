@@ -15,9 +15,10 @@ from machine import create, filesystem, run, store
 from machine.errors import CheckFailed
 from machine.paths import Home
 from machine.progress import Silent
+from machine.spec import Machine
 from tests.conftest import Outcome
-from tests.unit.test_properties import MACHINE
 
+MACHINE = Machine("x", "qemu", "id", "52:54:00:00:00:01", "", 1024, 2, 20000)
 SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 DEADLINE = 10
 

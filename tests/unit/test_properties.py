@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from machine.drivers.qemu import argv
+from machine.drivers.virtualbox import parse
 
 from machine import (
     certs,
@@ -274,6 +275,19 @@ def test_a_line_of_fstab_has_four_fields(target: str) -> None:
     assert len(fields) == 4
     raw = re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8)]), fields[1].encode())
     assert raw.decode() == target
+
+
+# VirtualBox.
+
+
+@quick
+@example(value='C:\\a "b"\nc\\')
+@given(value=words | st.text(st.sampled_from('a"\\\n=')))
+def test_what_virtualbox_prints_is_read_back(value: str) -> None:
+    """As VBoxManage 7 writes it (VBoxManageInfo.cpp, outputMachineReadableString)."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    text = f'name="before"\nCfgFile="{escaped}"\nUUID="after"\n'
+    assert parse.machinereadable(text) == {"name": "before", "CfgFile": value, "UUID": "after"}
 
 
 # Names.

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm import libvirtd
-from tests.vm.testbed import Done, Store, environment, execute, until
+from tests.vm.testbed import ODD, Done, Store, environment, execute, until
 
 # In network namespaces of our own.
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
@@ -99,7 +99,7 @@ def libvirt_system(images: Path, *, kvm: bool = False) -> Iterator[LibvirtPlace]
         pytest.skip("a network namespace can be made by root only")
     with (
         _folder() as folder,
-        _folder() as store,
+        _folder(ODD) as store,
         network_namespace() as namespace,
         supervised(folder / "libvirt", "system", ("ip", "netns", "exec", namespace), kvm=kvm) as pid,
     ):
@@ -110,7 +110,7 @@ def libvirt_system(images: Path, *, kvm: bool = False) -> Iterator[LibvirtPlace]
 def libvirt_session(images: Path) -> Iterator[SessionPlace]:
     """An ordinary user's libvirtd; root has none, and becomes `nobody` for it."""
     _need("libvirtd", "virtlogd", "virsh", "setpriv")
-    with _folder() as folder, _folder() as store, supervised(folder / "libvirt", "session"):
+    with _folder() as folder, _folder(ODD) as store, supervised(folder / "libvirt", "session"):
         environment = libvirtd.session_environment(folder / "libvirt")
         if os.geteuid() == 0:
             shutil.chown(store, "nobody", "nogroup")
@@ -137,7 +137,7 @@ def libvirt_remote(images: Path) -> Iterator[RemotePlace]:
         pytest.skip("a network namespace can be made by root only")
     with (
         _folder() as folder,
-        _folder() as store,
+        _folder(ODD) as store,
         network_namespace() as here,
         network_namespace() as there,
         supervised(folder / "libvirt", "system", ("ip", "netns", "exec", there)) as pid,
@@ -212,9 +212,9 @@ def supervised(folder: Path, mode: str, enter: tuple[str, ...] = (), *, kvm: boo
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _folder(prefix: str = "mvm") -> Iterator[Path]:
     """In /tmp itself: sockets lie in it, and other users go through it."""
-    folder = Path(tempfile.mkdtemp(prefix="mvm", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     folder.chmod(0o755)
     try:
         yield folder
