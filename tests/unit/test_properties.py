@@ -25,7 +25,7 @@ from machine import (
     contexts,
     copy,
     filesystem,
-    provisioners,
+    init_systems,
     resources,
     seed,
     shells,
@@ -254,7 +254,7 @@ def test_libvirt_itself_reads_paths(path: Path) -> None:
 @example(value='%h \\ "')
 @given(value=words.filter(str.isprintable))
 def test_systemd_reads_a_variable_back(value: str) -> None:
-    line = f'Environment="{provisioners._systemd(f"A={value}")}"'
+    line = f'Environment="{init_systems._systemd(f"A={value}")}"'
     assert systemd_reads(line) == f"A={value}"
 
 
