@@ -112,10 +112,12 @@ def _sizes(asked: Machine) -> list[str]:
 
 def placed(asked: Machine, others: list[Machine]) -> Machine:
     """The machine with an address that none of the others has, where its driver takes one."""
-    if not lifecycle.driver(asked, store.home(asked.name)).on_loopback():
+    backend = lifecycle.driver(asked, store.home(asked.name))
+    if not backend.on_loopback():
         return asked
     taken = [other.address for other in others if other.address]
-    return dataclasses.replace(asked, address=loopback.choose(taken, paths.store()))
+    address = loopback.choose(taken, paths.store(), lowest_port=backend.lowest_port())
+    return dataclasses.replace(asked, address=address)
 
 
 def _mac() -> str:

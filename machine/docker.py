@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from machine.errors import DockerFailed
 from machine.paths import Home
@@ -18,6 +18,7 @@ from machine.reasons import reason as why
 from machine.spec import Address, Machine
 
 if typing.TYPE_CHECKING:
+    import socket
     import ssl
     from http.client import HTTPConnection, HTTPResponse
 
@@ -59,7 +60,7 @@ class Client:
         HTTP where TLS was asked.
         """
         try:
-            with self._answer("/_ping") as response:
+            with self._answer("/_ping") as (response, _):
                 return response.read(16) == b"OK"
         except Unreachable:
             return False
@@ -87,51 +88,73 @@ class Client:
 
         filters = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
         until = int(float(since)) + within
-        with self._answer(f"/events?since={since}&until={until}&filters={filters}", endless=True) as response:
+        with self._answer(f"/events?since={since}&until={until}&filters={filters}", endless=True) as (response, _):
             return bool(response.readline())
 
     def get(self, path: str) -> object:
         """The JSON answer to GET path. Raises DockerFailed."""
-        with self._answer(path) as response:
+        with self._answer(path) as (response, _):
             return _json(response.read(_LARGEST), self.address)
 
-    def events(self, filters: Mapping[str, Sequence[str]]) -> Iterator[dict[str, object] | None]:
+    def events(
+        self, filters: Mapping[str, Sequence[str]], interval: Callable[[], float] | None = None
+    ) -> Iterator[dict[str, object] | None]:
         """The engine's events as they happen, {"Type": "container", "Action": "start", …}, until it ends the stream.
 
         filters: as of `docker events --filter`, {"type": ["container"]}. The first item is None: from then on no event
-        is missed, and it is the time to ask how things stand. Raises DockerFailed, also when the connection breaks.
+        is missed, and it is the time to ask how things stand. interval: so many seconds without an event yield None,
+        too. Raises DockerFailed, also when the connection breaks.
         """
         from urllib.parse import quote
 
         asked = quote(json.dumps({key: list(values) for key, values in filters.items()}))
-        with self._answer(f"/events?filters={asked}", endless=True) as response:
+        with self._answer(f"/events?filters={asked}", endless=interval is None) as (response, connection):
             yield None
-            while line := response.readline():
+            while True:
+                # An event that was read along with another waits for the next one: who hears of one asks afresh anyway.
+                while interval and not _is_readable(connection, interval()):
+                    yield None
+                if not (line := response.readline()):
+                    return
                 event = _json(line, self.address)
                 assert isinstance(event, dict)
                 yield event
 
-    def container_events(self) -> Iterator[None]:
-        """Once when following has begun, then each time that a container started or ended. Raises DockerFailed."""
-        for _ in self.events({"type": ["container"], "event": ["start", "die"]}):
-            yield
+    def containers(self) -> list[dict[str, typing.Any]]:
+        """The running containers, as GET /containers/json has them. Raises DockerFailed."""
+        answer = self.get("/containers/json")
+        if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+            raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
+        return answer
+
+    def container_events(self, interval: Callable[[], float]) -> Iterator[bool]:
+        """True when following has begun, and each time that a container started or ended; False after each interval.
+
+        interval in seconds. Raises DockerFailed.
+        """
+        events = self.events({"type": ["container"], "event": ["start", "die"]}, interval)
+        next(events, None)
+        yield True
+        for event in events:
+            yield event is not None
 
     @contextlib.contextmanager
-    def _answer(self, path: str, *, endless: bool = False) -> Iterator[HTTPResponse]:
-        """The answer to GET path, when it is a good one. endless: what follows its head may take any time."""
+    def _answer(self, path: str, *, endless: bool = False) -> Iterator[tuple[HTTPResponse, socket.socket]]:
+        """A good answer to GET path, and the connection. endless: what follows the answer's head may take any time."""
         import ssl
 
         with self._explained(), contextlib.closing(self._connection()) as connection:
             connection.connect()
+            sock: socket.socket = connection.sock
             # Who hangs up before the request is out has said why (a TLS alert): it is read below.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 connection.request("GET", path)
             with connection.getresponse() as response:
                 if response.status >= 400:
                     raise _refused(self.address, response.status, response.read(4096))
-                if endless and connection.sock:
-                    connection.sock.settimeout(None)
-                yield response
+                if endless:
+                    sock.settimeout(None)
+                yield response, sock
 
     def _connection(self) -> HTTPConnection:
         from http.client import HTTPConnection, HTTPSConnection
@@ -157,6 +180,17 @@ class Client:
             raise _mistrust(url, name, error) from error
         except (OSError, HTTPException) as error:
             raise Unreachable(f"Docker doesn't answer on {url}: {why(error)}", hint=f"machine status {name}") from error
+
+
+def _is_readable(connection: socket.socket, seconds: float) -> bool:
+    """Whether something comes within so many seconds."""
+    import selectors
+
+    if (pending := getattr(connection, "pending", None)) and pending():  # TLS has decrypted it already
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(seconds))
 
 
 def _context(home: Home) -> ssl.SSLContext:

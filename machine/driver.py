@@ -134,6 +134,10 @@ class Driver(ABC):
         """Whether the core gives this machine an address; for a driver where that depends on the options."""
         return self.loopback
 
+    def lowest_port(self) -> int:
+        """The first port that the hypervisor may open for this machine; more than 0 where it runs as another user."""
+        return 0
+
     def is_local(self) -> bool:
         """Whether the machine takes its memory and disk from this host, which is then checked for them."""
         return not self.adopts

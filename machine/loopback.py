@@ -9,12 +9,12 @@ only, unless aliases are made as root: there each machine gets ports of its own.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from machine import ports
 from machine.errors import CheckFailed
 from machine.spec import Address
 
@@ -28,13 +28,19 @@ def choose(
     store: Path,
     *,
     platform: str = sys.platform,
+    lowest_port: int = 0,
     is_free: Callable[[str, int], bool] | None = None,
 ) -> Address:
     """An address that no machine of the store has and on which its ports can be opened now.
 
-    is_free says whether a port can be opened (host, port). Raises CheckFailed when there is none left.
+    lowest_port: the first that whoever opens them may open. is_free says whether a port can be opened here (host,
+    port). Raises CheckFailed when there is none left.
     """
-    free = is_free or _is_free
+    is_free = is_free or (lambda host, port: not ports.why_not("tcp", host, port))
+
+    def free(host: str, port: int) -> bool:
+        return port >= lowest_port and is_free(host, port)
+
     if platform == "darwin":
         return _ports_of_localhost(taken, free)
     hosts = {address.host for address in taken}
@@ -64,16 +70,3 @@ def _ports_of_localhost(taken: Collection[Address], free: Callable[[str, int], b
     if docker is None or ssh is None:
         raise CheckFailed("no port is free on 127.0.0.1", hint="remove a machine: machine ls, machine rm NAME")
     return Address(host, docker, ssh)
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        if sys.platform != "win32":
-            # As QEMU and VirtualBox do: a connection that has ended lingers for a minute without this.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError:
-            return False
-    return True

@@ -112,16 +112,37 @@ def _session(
         return min(CONNECT_TIMEOUT, left())
 
     with paramiko.SSHClient() as client:
-        try:
+        with _explained(home, address):
             transport = _connect(client, home, address, user, limit())
             channel = transport.open_session(timeout=limit())
             with _within(limit(), transport.close):
                 _begin(channel, command, on_terminal=on_terminal)
-        except paramiko.BadHostKeyException as error:
-            raise failed(home, address, f"Host key verification failed: {error}") from error
-        except Exception as error:
-            raise failed(home, address, _words(error)) from error
         yield channel
+
+
+def connect(home: Home, address: Address, user: str, timeout: float) -> paramiko.SSHClient:
+    """A connection that stays until the server no longer answers; the caller closes it. timeout in seconds.
+
+    Raises SSHFailed.
+    """
+    client = paramiko.SSHClient()
+    try:
+        with _explained(home, address):
+            _keep_alive(_connect(client, home, address, user, timeout))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+@contextlib.contextmanager
+def _explained(home: Home, address: Address) -> Iterator[None]:
+    try:
+        yield
+    except paramiko.BadHostKeyException as error:
+        raise failed(home, address, f"Host key verification failed: {error}") from error
+    except Exception as error:
+        raise failed(home, address, _words(error)) from error
 
 
 def _connect(client: paramiko.SSHClient, home: Home, address: Address, user: str, limit: float) -> paramiko.Transport:

@@ -52,6 +52,18 @@ def resize(
     return now, [word for field, word in SIZES.items() if field in later]
 
 
+def forward_host_network(name: str, yes: bool) -> bool:
+    """Have the ports of containers with --network host forwarded, or not; False when it is so already.
+
+    The machine's helper reads it within a minute.
+    """
+    with store.changing(name) as machine:
+        if machine.host_network_ports == yes:
+            return False
+        store.save(dataclasses.replace(machine, host_network_ports=yes))
+    return True
+
+
 def _checked(machine: Machine, target: Machine, folder: Path, *, local: bool) -> list[str]:
     if target.disk_mib < machine.disk_mib:
         raise CheckFailed(

@@ -56,6 +56,7 @@ class Engine:
 class Machine:
     """Sizes are in MiB. image is the digest of a cached image, "" where a driver needs none.
 
+    host_network_ports: whether ports of containers with the guest's own network (--network host) are forwarded.
     address is set at create for drivers that take one from the store's loopback block, None where the driver knows it.
     options are the driver's own, by the field names of its Options. hosts and sysctls are items as typed: NAME=IP of
     /etc/hosts, KEY=VALUE of the guest's kernel.
@@ -78,6 +79,7 @@ class Machine:
     created: str = ""
     hosts: tuple[str, ...] = ()
     sysctls: tuple[str, ...] = ()
+    host_network_ports: bool = True
 
 
 def check_name(name: str) -> None:

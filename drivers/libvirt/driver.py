@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import re
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
     from .events import Events
 
 ADDRESS = "address"
+# Seconds for Docker to say what it publishes, when `status` asks.
+DOCKER_TIMEOUT = 5.0
+# What QEMU and passt say of a port that they can't open.
+_NO_FORWARD = re.compile("host forwarding rule|Failed to bind port")
+# What the helper of a running machine is started as: python -m.
+MODULE = "machine.drivers.libvirt"
 LOCK = "libvirt.lock"
 # Seconds for another command that uploads an image to another host.
 PATIENCE = 900.0
@@ -82,6 +90,12 @@ class Libvirt(Driver):
     def on_loopback(self) -> bool:
         return self.connection.uri.is_session or self.connection.uri.over_ssh
 
+    def lowest_port(self) -> int:
+        """A libvirtd of root's runs QEMU as another user (qemu.conf), in a session, too."""
+        from machine.ports import first_unprivileged
+
+        return first_unprivileged() if self.connection.uri.is_session and os.geteuid() == 0 else 0
+
     def is_local(self) -> bool:
         return not self.connection.uri.is_remote
 
@@ -119,13 +133,13 @@ class Libvirt(Driver):
             if not saved:
                 self.pool.replace(self.volume("seed.iso"), self.home.seed)
                 self._rotate_console()
-                self._domain().create()
+                self._switch_on(self._domain())
             else:
                 # libvirt removes the state after the guest began to run, and only warns where it can't.
                 there.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
                 self._go_on(there)
                 self.warm = True
-        self._help()
+        self._begin_helper()
 
     def stop(self) -> None:
         there = self._domain()
@@ -166,7 +180,7 @@ class Libvirt(Driver):
         if state is State.RUNNING:
             # Of a guest that libvirt let go on by itself (autostart), and whose state it couldn't remove then.
             hypervisor.drop_state(there)
-            self._help()
+            self._ensure_helper()
         return state
 
     def pause(self, seconds: float) -> None:
@@ -186,10 +200,19 @@ class Libvirt(Driver):
         return Address(self.reserved())
 
     def warnings(self) -> list[str]:
-        from machine.ports import taken
+        from machine.ports import warnings
 
-        found = [f"port {port} is published, but can't be forwarded on this host" for port in taken(self.home)]
+        found = warnings(self.home) if self.on_loopback() else self._only_inside()
         return found + self._warnings_of_network()
+
+    def _only_inside(self) -> list[str]:
+        """A machine with an address of its own on a network has no helper that could forward these."""
+        from machine import docker, ports
+
+        with contextlib.suppress(MachineError):
+            containers = docker.Client(self.machine, self.home, self.address(), DOCKER_TIMEOUT).containers()
+            return ports.only_inside(ports.published(containers))
+        return []
 
     def _warnings_of_network(self) -> list[str]:
         if self.connection.uri.is_session:
@@ -232,6 +255,8 @@ class Libvirt(Driver):
         self._make_ready()
         snapshots.restore(there, name)
         self._set_clock(there)
+        if hypervisor.state(there) is State.RUNNING:
+            self._begin_helper()
 
     def forget(self, name: str) -> None:
         from . import snapshots
@@ -256,12 +281,33 @@ class Libvirt(Driver):
         with explained("libvirt doesn't tell whether the machine is started by itself"):
             return bool(self._domain().autostart())
 
-    def _help(self) -> None:
-        """Start the helper where there is none: this host, or the helper, may have ended before the machine did."""
-        from . import helper
+    def _switch_on(self, there: libvirt.virDomain) -> None:
+        import libvirt
 
-        if self.on_loopback() or self.connection.uri.is_remote:
-            helper.ensure(self.home)
+        try:
+            there.create()
+        except libvirt.libvirtError as error:
+            if self.on_loopback() and _NO_FORWARD.search(str(error)):
+                from machine.ports import refused
+
+                raise refused(self.address(), str(error)) from error
+            raise
+
+    def _begin_helper(self) -> None:
+        from machine import helper
+
+        if self._needs_helper():
+            helper.begin(self.home, MODULE)
+
+    def _ensure_helper(self) -> None:
+        """Start the helper where there is none: this host, or the helper, may have ended before the machine did."""
+        from machine import helper
+
+        if self._needs_helper():
+            helper.ensure(self.home, MODULE)
+
+    def _needs_helper(self) -> bool:
+        return self.on_loopback() or self.connection.uri.is_remote
 
     def option(self, name: str) -> str:
         return str(self.machine.options.get(name) or getattr(Options, name))

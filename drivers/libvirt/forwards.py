@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine.errors import MachineError
-from machine.ports import Port
+from machine.ports import Port, why_not
 from machine.run import Run, detach
 from machine.spec import Address
 
-from .connection import Uri
+from .connection import Uri, explained
 
 if TYPE_CHECKING:
     import libvirt
@@ -23,80 +23,41 @@ SUFFIX = 18
 TIMEOUT = 20.0
 
 
-class Forwards:
-    """The forwards of published ports. taken: those that can't be had on this host."""
+def monitor(find: Callable[[], libvirt.virDomain | None]) -> Callable[[str], str]:
+    """QEMU's human monitor, through libvirt. find: looks the domain up."""
 
-    def __init__(self, reserved: Iterable[Port]) -> None:
-        self.reserved = set(reserved)
-        self.current: set[Port] = set()
-        self.taken: set[Port] = set()
-
-    def bring_in_line(self, wanted: set[Port]) -> None:
-        for port in sorted(self.current - wanted):
-            self.drop(*port)
-            self.current.discard(port)
-        self.taken &= wanted
-        for port in sorted(wanted - self.current - self.reserved):
-            if self.add(*port):
-                self.taken.discard(port)
-                self.current.add(port)
-            else:
-                self.taken.add(port)
-
-    def add(self, protocol: str, port: int) -> bool:
-        """Whether the port is forwarded now. passt can't be told while it runs."""
-        return False
-
-    def drop(self, protocol: str, port: int) -> None: ...
-
-
-class Slirp(Forwards):
-    """Forwards in QEMU, which is told through libvirt's way to its monitor. find: looks the domain up."""
-
-    def __init__(self, find: Callable[[], libvirt.virDomain | None], address: Address) -> None:
-        super().__init__(_own(address))
-        self.find = find
-        self.host = address.host
-
-    def add(self, protocol: str, port: int) -> bool:
-        return not self._monitor(f"hostfwd_add machine {protocol}:{self.host}:{port}-:{port}")
-
-    def drop(self, protocol: str, port: int) -> None:
-        self._monitor(f"hostfwd_remove machine {protocol}:{self.host}:{port}")
-
-    def _monitor(self, line: str) -> str:
-        import libvirt
+    def say(line: str) -> str:
         import libvirt_qemu
 
-        try:
-            answer = libvirt_qemu.qemuMonitorCommand(
-                self.find(), line, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
-            )
-        except (libvirt.libvirtError, MachineError) as error:
-            return str(error)
-        return str(answer).strip()
+        with explained("libvirt doesn't let QEMU's monitor be used"):
+            flags = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+            return str(libvirt_qemu.qemuMonitorCommand(find(), line, flags)).strip()
+
+    return say
 
 
-class Tunnel(Forwards):
+class Tunnel:
     """An SSH connection to the hypervisor's host, made as libvirt makes its own; target is the machine's address there.
 
     SSH carries no UDP.
     """
 
+    protocols = frozenset({"tcp"})
+
     def __init__(self, uri: Uri, control: Path, address: Address, target: str, run: Run) -> None:
-        super().__init__(_own(address))
         self.uri = uri
         self.control = control
         self.address = address
-        self.target = target
+        self.guest = target
         self.run = run
         self.close: Callable[[], None] = lambda: None
+        self._current: set[Port] = set()
 
     def hold(self, log: Path) -> None:
         """Open the tunnel; returns when the connection has ended. One that was left over is ended before."""
         with contextlib.suppress(MachineError):
             self.run(self._argv("-O", "exit"), timeout=TIMEOUT, check=False)
-        self.current.clear()
+        self._current.clear()
         own = [(self.address.docker_port, 2375), (self.address.ssh_port, 22)]
         words = [word for here, there in own for word in ("-L", self._forward(here, there))]
         with log.open("ab") as output:
@@ -104,21 +65,27 @@ class Tunnel(Forwards):
         self.close = process.terminate
         process.wait()
 
-    def add(self, protocol: str, port: int) -> bool:
-        return protocol == "tcp" and self._tell("forward", port)
+    def current(self) -> set[Port]:
+        return set(self._current)
+
+    def add(self, protocol: str, port: int) -> str:
+        if said := self._tell("forward", port):
+            return why_not(protocol, self.address.host, port) or f"ssh says: {said}"
+        self._current.add((protocol, port))
+        return ""
 
     def drop(self, protocol: str, port: int) -> None:
         self._tell("cancel", port)
+        self._current.discard((protocol, port))
 
-    def _tell(self, command: str, port: int) -> bool:
-        try:
-            argv = self._argv("-O", command, "-L", self._forward(port, port))
-            return self.run(argv, timeout=TIMEOUT, check=False).code == 0
-        except MachineError:
-            return False
+    def _tell(self, command: str, port: int) -> str:
+        """Tell the connection; returns what it says against it."""
+        argv = self._argv("-O", command, "-L", self._forward(port, port))
+        done = self.run(argv, timeout=TIMEOUT, check=False)
+        return "" if done.code == 0 else " ".join(done.stderr.split()) or f"exit code {done.code}"
 
     def _forward(self, here: int, there: int) -> str:
-        return f"{self.address.host}:{here}:{self.target}:{there}"
+        return f"{self.address.host}:{here}:{self.guest}:{there}"
 
     def _argv(self, *words: str) -> list[str]:
         uri = self.uri
@@ -135,7 +102,3 @@ class Tunnel(Forwards):
         argv += ["-p", str(uri.port)] if uri.port else []
         argv += ["-l", uri.user] if uri.user else []
         return [*argv, "--", uri.host]
-
-
-def _own(address: Address) -> set[Port]:
-    return {("tcp", address.docker_port), ("tcp", address.ssh_port)}

@@ -1,13 +1,12 @@
-"""The helper process of a running machine that is reached on loopback.
+"""The helper process of a running machine that is reached on loopback, or runs on another host.
 
 It ends when the machine does, of which libvirt's events tell. Meanwhile it keeps the SSH tunnel to another host up,
-brings that host's console here, and forwards the ports that containers publish.
+brings that host's console here, and has `machine.forwarding` forward the ports that containers publish.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 import threading
@@ -16,47 +15,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import docker, store
-from machine.errors import DockerFailed, MachineError
+from machine import helper, store
+from machine.errors import MachineError
+from machine.forwarding import Forwarding
 from machine.paths import Home
-from machine.ports import follow
-from machine.run import detach, run
+from machine.ports import Forwards, NoForwards
+from machine.run import run
+from machine.spec import Address
 
-from .forwards import CONTROL, Forwards, Slirp, Tunnel
+from ..qemu.usernet import Slirp  # noqa: TID252 - no import of ours names machine.drivers
+from .connection import explained
+from .forwards import CONTROL, Tunnel, monitor
 
 if TYPE_CHECKING:
     import libvirt
 
     from .driver import Libvirt
 
-LOCK = "helper.lock"
-LOG = "helper.log"
+# The id of the card's -netdev.
+NETWORK = "machine"
 PAUSE = 0.5
 # How often the console is fetched from another host; and the machine's state is asked, should an event be lost.
 TICK = 1.0
 LONG_TICK = 5.0
 
 
-def ensure(home: Home) -> None:
-    """Start the helper of the machine unless it is there."""
-    with _lock(home) as free:
-        pass
-    if free:
-        with (home / LOG).open("ab") as log:
-            detach([sys.executable, "-m", "machine.drivers.libvirt", home.folder], output=log)
-
-
 def main(folder: str) -> None:
     from .driver import Libvirt
 
     home = Home(Path(folder))
-    with _lock(home) as free:
-        if free:
-            helper = Helper(Libvirt(store.read(home), home, run))
+    with helper.alone(home) as held:
+        if held:
+            process = Helper(Libvirt(store.read(home), home, run))
             try:
-                helper.watch()
+                process.watch()
             finally:
-                helper.close()
+                process.close()
     os._exit(0)  # whatever the threads wait for
 
 
@@ -71,10 +65,23 @@ class Helper:
         self.tunnel: Tunnel | None = None
         self.console = Console(driver) if driver.connection.uri.is_remote else None
         self._watched: libvirt.virConnect | None = None
-        self._number = -1
-        self.forwards = self._forwards() if driver.on_loopback() else Forwards([])
         if driver.on_loopback():
-            threading.Thread(target=self._follow, daemon=True).start()
+            if driver.connection.uri.over_ssh:
+                self._open_tunnel()
+            threading.Thread(target=Forwarding(driver.home, self).run, daemon=True).start()
+
+    def lives(self) -> bool:
+        return not self.ended.is_set()
+
+    @contextlib.contextmanager
+    def forwards(self, address: Address) -> Iterator[Forwards]:
+        there = self.driver.find()
+        if self.tunnel:
+            yield self.tunnel
+        elif there is not None and f"user,id={NETWORK}," in _xml(there):
+            yield Slirp(monitor(self.driver.find), NETWORK, address)
+        else:
+            yield NoForwards()
 
     def watch(self) -> None:
         """Return when the machine has ended, or was removed."""
@@ -88,15 +95,14 @@ class Helper:
                 if there is None or not (there.isActive() or self._is_active_again(there)):
                     break
                 self._subscribe(there)
-                self._notice_restart(there)
                 if self.console:
                     self.console.fetch()
                 self.changed.wait(TICK if self.console else LONG_TICK)
                 self.changed.clear()
-            except (MachineError, libvirt.libvirtError):
-                time.sleep(TICK)  # the connection was lost; the machine need not be
+            except (MachineError, OSError, libvirt.libvirtError):
+                time.sleep(TICK)  # the connection was lost, or the disk is full; the machine lives on
         if self.console:
-            with contextlib.suppress(MachineError, libvirt.libvirtError):
+            with contextlib.suppress(MachineError, OSError, libvirt.libvirtError):
                 self.console.fetch()
 
     def close(self) -> None:
@@ -109,17 +115,14 @@ class Helper:
         time.sleep(TICK)
         return bool(there.isActive())
 
-    def _notice_restart(self, there: libvirt.virDomain) -> None:
-        """Another QEMU forwards nothing yet. Docker's events broke off with the old one, and are followed anew."""
-        if (number := there.ID()) != self._number:
-            self._number = number
-            self.forwards.current.clear()
-
     def _take_events(self) -> None:
         import libvirt
 
         while not self.ended.is_set():
-            libvirt.virEventRunDefaultImpl()
+            try:
+                libvirt.virEventRunDefaultImpl()
+            except libvirt.libvirtError:
+                time.sleep(TICK)
 
     def _subscribe(self, there: libvirt.virDomain) -> None:
         """An event of the machine, or the end of the connection, ends the wait at once."""
@@ -133,29 +136,18 @@ class Helper:
                 connection.registerCloseCallback(lambda *_: self.changed.set(), None)
             self._watched = connection
 
-    def _forwards(self) -> Forwards:
-        driver, address = self.driver, self.driver.address()
-        if driver.connection.uri.over_ssh:
-            control = driver.home / CONTROL
-            self.tunnel = Tunnel(driver.connection.uri, control, address, driver.reserved(), driver.run)
-            threading.Thread(target=self._keep_open, args=(self.tunnel,), daemon=True).start()
-            return self.tunnel
-        there = driver.find()
-        if there is not None and "user,id=machine," in there.XMLDesc():
-            return Slirp(driver.find, address)
-        return Forwards([])
+    def _open_tunnel(self) -> None:
+        driver = self.driver
+        control = driver.home / CONTROL
+        self.tunnel = Tunnel(driver.connection.uri, control, driver.address(), driver.reserved(), driver.run)
+        threading.Thread(target=self._keep_open, args=(self.tunnel,), daemon=True).start()
 
     def _keep_open(self, tunnel: Tunnel) -> None:
         while not self.ended.is_set():
-            tunnel.hold(self.driver.home / LOG)
-            time.sleep(PAUSE)
-
-    def _follow(self) -> None:
-        driver = self.driver
-        client = docker.Client(driver.machine, driver.home, driver.address())
-        while not self.ended.is_set():
-            with contextlib.suppress(DockerFailed):
-                follow(driver.home, self.forwards, client)
+            try:
+                tunnel.hold(self.driver.home / helper.LOG)
+            except (MachineError, OSError) as error:
+                print(error, file=sys.stderr)
             time.sleep(PAUSE)
 
 
@@ -174,18 +166,11 @@ class Console:
         volume.download(stream, self.offset, 0)
         with self.driver.home.console.open("ab") as console:
             while block := stream.recv(1 << 16):
-                self.offset += len(block)
                 console.write(block)
+                self.offset += len(block)
         stream.finish()
 
 
-@contextlib.contextmanager
-def _lock(home: Home) -> Iterator[bool]:
-    """Whether no helper holds the lock; while the block lasts it is ours. A process that ends drops it."""
-    with (home / LOCK).open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def _xml(domain: libvirt.virDomain) -> str:
+    with explained("libvirt doesn't tell how the machine is made"):
+        return str(domain.XMLDesc())

@@ -46,7 +46,7 @@ def follow(home: Home, jumps: Jumps, *, pause: Callable[[float], None] = time.sl
     while True:
         due = jumps.seen() or due
         if due:
-            with contextlib.suppress(DriverFailed), GuestAgent(home / AGENT) as agent:
+            with contextlib.suppress(DriverFailed, OSError), GuestAgent(home / AGENT) as agent:
                 agent.set_time()
                 due = False
         pause(INTERVAL)

@@ -16,7 +16,7 @@ from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineErro
 from machine.paths import Home, Image
 from machine.reasons import reason
 from machine.resources import architecture
-from machine.run import detach, which
+from machine.run import which
 
 from . import sockets, stock
 from .argv import (
@@ -35,6 +35,8 @@ from .argv import (
 from .process import Process, use_small_pages
 from .qmp import GuestAgent, Qmp
 
+# What the helper of a running machine is started as: python -m.
+MODULE = "machine.drivers.qemu"
 INSTALL = "install QEMU: sudo apt install qemu-system-x86 qemu-utils, or: brew install qemu"
 ACCELERATORS = ("auto", "kvm", "hvf", "whpx", "tcg")
 _STATES = {
@@ -126,7 +128,7 @@ class Qemu(Driver):
             self._start_clone()
         else:
             self.launch(Memory(self.machine.memory_mib))
-        return self._forward_published_ports()
+        return self._begin_helper()
 
     def launch(self, memory: Memory, *, incoming: bool = False, paused: bool = False) -> None:
         """Start QEMU; it is there when this returns. Raises DriverFailed."""
@@ -220,7 +222,7 @@ class Qemu(Driver):
 
         snapshots.restore(self, name)
         if self.process.find():
-            self._forward_published_ports()
+            self._begin_helper()
 
     def forget(self, name: str) -> None:
         from . import snapshots
@@ -239,6 +241,10 @@ class Qemu(Driver):
         except DriverFailed:
             return State.ERROR if self.process.find() else State.STOPPED
         state = _STATES.get(status, State.ERROR)
+        if state is State.RUNNING and self.machine.address:
+            from machine import helper
+
+            helper.ensure(self.home, MODULE)
         # It is being loaded, or its loading was interrupted.
         return State.SAVED if has_state and state is State.STARTING else state
 
@@ -256,13 +262,9 @@ class Qemu(Driver):
             return str(monitor.execute("query-status")["status"])
 
     def warnings(self) -> list[str]:
-        from machine.ports import taken
+        from machine import ports
 
-        address = self.address()
-        return [
-            f"port {port} is published, but taken on {address.host} by another program of this host"
-            for port in taken(self.home)
-        ]
+        return ports.warnings(self.home)
 
     def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
         image = Image(self.machine.image)
@@ -332,16 +334,14 @@ class Qemu(Driver):
         if self.home.console.exists():
             self.home.console.replace(self.home.console.with_suffix(".log.1"))
 
-    def _forward_published_ports(self) -> None:
-        with (self.home / "ports.log").open("wb") as log:
-            detach([sys.executable, "-m", "machine.drivers.qemu", self.home.folder], output=log)
+    def _begin_helper(self) -> None:
+        from machine import helper
+
+        helper.begin(self.home, MODULE)
 
     def _explained(self, error: ToolFailed) -> DriverFailed:
         if "host forwarding" in error.stderr or "Address already in use" in error.stderr:
-            address = self.address()
-            return DriverFailed(
-                f"port {address.docker_port} or {address.ssh_port} on {address.host} is taken by another program",
-                details=error.details,
-                hint=f"see which: ss -ltnp 'src {address.host}'",
-            )
+            from machine import ports
+
+            return ports.refused(self.address(), error.stderr)
         return DriverFailed(error.message, details=error.details, hint="machine doctor")

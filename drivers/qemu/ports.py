@@ -1,8 +1,4 @@
-"""The helper process of a running machine: published container ports appear on the machine's address.
-
-It lives exactly as long as the QEMU process. Docker's event stream says when a container came or went; the forwards of
-QEMU's user-mode network are then brought in line with the ports that running containers publish.
-"""
+"""The helper process of a running machine: what `machine.forwarding` needs of QEMU. It lives as long as QEMU."""
 
 from __future__ import annotations
 
@@ -10,77 +6,60 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import docker, store, wait
-from machine.errors import DockerFailed, DriverFailed
+from machine import store, wait
+from machine.forwarding import Forwarding
+from machine.helper import alone
 from machine.paths import Home
-from machine.ports import Port, follow
+from machine.spec import Address
 
 from . import clock
 from .argv import PIDFILE, PORTS_MONITOR
 from .process import Process, alive
 from .qmp import Qmp
+from .usernet import Slirp
 
 if TYPE_CHECKING:
     import psutil
 
-# Docker isn't there while the machine boots, or while dockerd restarts.
-PAUSE = 0.5
+NETWORK = "net"
+# Seconds; QEMU writes its pidfile before it goes into the background.
+PIDFILE_WAIT = 30.0
+# So often QEMU is looked at.
+LOOK = 0.5
 
 
-class Forwards:
-    """The forwards of published ports in one QEMU. taken: those that another program of the host has."""
+class Hypervisor:
+    def __init__(self, home: Home, qemu: psutil.Process) -> None:
+        self.home = home
+        self.qemu = qemu
 
-    def __init__(self, monitor: Qmp, host: str, reserved: set[Port]) -> None:
-        self.monitor = monitor
-        self.host = host
-        self.reserved = reserved
-        self.current: set[Port] = set()
-        self.taken: set[Port] = set()
+    def lives(self) -> bool:
+        # Not psutil's wait: an ended QEMU stays as a zombie for as long as PID 1 takes to notice.
+        return alive(self.qemu)
 
-    def bring_in_line(self, wanted: set[Port]) -> None:
-        for protocol, port in sorted(self.current - wanted):
-            self.monitor.human(f"hostfwd_remove net {protocol}:{self.host}:{port}")
-            self.current.discard((protocol, port))
-        self.taken &= wanted
-        for protocol, port in sorted(wanted - self.current - self.reserved):
-            if self.monitor.human(f"hostfwd_add net {protocol}:{self.host}:{port}-:{port}"):
-                self.taken.add((protocol, port))
-            else:
-                self.taken.discard((protocol, port))
-                self.current.add((protocol, port))
+    @contextlib.contextmanager
+    def forwards(self, address: Address) -> Iterator[Slirp]:
+        with Qmp(self.home / PORTS_MONITOR) as monitor:
+            yield Slirp(monitor.human, NETWORK, address)
+
+
+def _end_with(qemu: psutil.Process) -> None:
+    """End this process as soon as QEMU has ended, whatever it waits for."""
+    while alive(qemu):
+        time.sleep(LOOK)
+    os._exit(0)
 
 
 def main(folder: str) -> None:
     home = Home(Path(folder))
-    machine = store.read(home)
-    address = machine.address
-    assert address is not None
-    process = wait.until(Process(home / PIDFILE, machine.uuid).find, timeout=30, what="QEMU's pidfile")
-    threading.Thread(target=_end_with, args=(process,)).start()
-    threading.Thread(target=clock.follow, args=(home, clock.Jumps()), daemon=True).start()
-    forwards = Forwards(
-        wait.until(lambda: _monitor(home), timeout=30, what="QEMU's monitor"),
-        address.host,
-        {("tcp", address.docker_port), ("tcp", address.ssh_port)},
-    )
-    while True:
-        with contextlib.suppress(DockerFailed):
-            follow(home, forwards, docker.Client(machine, home, address))
-        time.sleep(PAUSE)
-
-
-def _end_with(qemu: psutil.Process) -> None:
-    # Not psutil's wait: an ended QEMU stays as a zombie for as long as PID 1 takes to notice.
-    while alive(qemu):
-        time.sleep(PAUSE)
-    os._exit(0)
-
-
-def _monitor(home: Home) -> Qmp | None:
-    try:
-        return Qmp(home / PORTS_MONITOR)
-    except DriverFailed:
-        return None
+    with alone(home) as held:
+        if held:
+            process = Process(home / PIDFILE, store.read(home).uuid)
+            qemu = wait.until(process.find, timeout=PIDFILE_WAIT, what="QEMU's pidfile")
+            threading.Thread(target=_end_with, args=(qemu,), daemon=True).start()
+            threading.Thread(target=clock.follow, args=(home, clock.Jumps()), daemon=True).start()
+            Forwarding(home, Hypervisor(home, qemu)).run()

@@ -81,6 +81,7 @@ class Qmp(Connection):
 
     def __init__(self, path: Path, *, timeout: float = 10) -> None:
         super().__init__(path, timeout=timeout)
+        self._number = 0
         try:
             self.receive()  # the greeting
             self.execute("qmp_capabilities")
@@ -89,17 +90,29 @@ class Qmp(Connection):
             raise
 
     def execute(self, command: str, **arguments: object) -> Any:
-        self.send({"execute": command, **({"arguments": arguments} if arguments else {})})
+        self.send(self.message(command, **arguments))
         return self.answer(command)
 
+    def message(self, command: str, **arguments: object) -> dict[str, object]:
+        """A command with a number of its own, which QEMU repeats in its answer."""
+        self._number += 1
+        return {"execute": command, "id": self._number, **({"arguments": arguments} if arguments else {})}
+
     def answer(self, command: str) -> Any:
-        """QEMU's answer to a command that was sent."""
+        """QEMU's answer to the last message.
+
+        Events are passed over, and so is an answer that comes late, when its command was given up.
+        """
+        deadline = time.monotonic() + self.timeout
         while True:
             answer = self.receive()
-            if "error" in answer:
-                raise DriverFailed(f"QEMU refused {command}: {answer['error'].get('desc')}")
-            if "event" not in answer:
+            # QEMU can't repeat the number of what it couldn't read.
+            if "event" not in answer and answer.get("id", self._number) == self._number:
+                if "error" in answer:
+                    raise DriverFailed(f"QEMU refused {command}: {answer['error'].get('desc')}")
                 return answer.get("return")
+            if time.monotonic() > deadline:
+                raise DriverFailed(f"no answer to {command} within {self.timeout:g} s")
 
     def human(self, line: str) -> str:
         """A command of the human monitor, for the few that QMP lacks (hostfwd_add); returns what it printed."""

@@ -103,7 +103,7 @@ def _leave_shared_out(monitor: Qmp, yes: bool) -> None:
 
 def _hand_over(monitor: Qmp, descriptor: int) -> None:
     """Give QEMU the open file under the name `state`: the descriptor travels with the command."""
-    command = json.dumps({"execute": "getfd", "arguments": {"fdname": "state"}}).encode() + b"\n"
+    command = json.dumps(monitor.message("getfd", fdname="state")).encode() + b"\n"
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
     try:
         monitor.socket.sendmsg([command], [rights])

@@ -94,5 +94,8 @@ class Adopted(VirtualBox):
             error.hint = error.hint or f"docker-machine start {self.machine.name}"
             raise
 
-    def _follow_ports(self) -> None:
+    def _begin_helper(self) -> None:
         """Nothing: all of its ports are reached at its own address."""
+
+    def _ensure_helper(self) -> None:
+        """Nothing, as above."""

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import copies, wait
+from machine import copies, helper, wait
 from machine.driver import Driver, Export, Machine, Orphan, Reach, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image, same
+from machine.ports import blocked as blocked_ports
 
 from . import host, leftovers, network, parse, portable, ports, settings, share
 from .options import Options as VirtualBoxOptions
@@ -95,7 +96,7 @@ class VirtualBox(Driver):
                 copies.refuse(self.machine, self.home, Path(info.config))
                 self._prepare(info)
                 self._switch_on()
-        self._follow_ports()
+        self._begin_helper()
 
     def stop(self) -> None:
         with contextlib.suppress(DriverFailed):  # it is off, or just going off
@@ -117,7 +118,10 @@ class VirtualBox(Driver):
         return orphans.find(store, known, run)
 
     def state(self) -> State:
-        return self.info().state
+        state = self.info().state
+        if state is State.RUNNING:
+            self._ensure_helper()
+        return state
 
     def mounts(self) -> tuple[Mount, ...]:
         shared = share.asked(self.options)
@@ -127,13 +131,9 @@ class VirtualBox(Driver):
         return network.interfaces(self.machine, self.home)
 
     def warnings(self) -> list[str]:
-        from machine.ports import taken
+        from machine.ports import warnings
 
-        address = self.address()
-        return [
-            f"port {port} is published, but taken on {address.host} by another program of this host"
-            for port in taken(self.home)
-        ]
+        return warnings(self.home)
 
     def diagnosis(self) -> str:
         """The state in VirtualBox's own word, and what its log of the machine has of faults."""
@@ -202,8 +202,11 @@ class VirtualBox(Driver):
             )
         return info
 
-    def _follow_ports(self) -> None:
-        ports.begin(self.home)
+    def _begin_helper(self) -> None:
+        helper.begin(self.home, ports.MODULE)
+
+    def _ensure_helper(self) -> None:
+        helper.ensure(self.home, ports.MODULE)
 
     def _prepare(self, info: Info) -> None:
         """Bring a machine that is off in line with what was asked for: its media, size and rules."""
@@ -246,12 +249,9 @@ class VirtualBox(Driver):
         return link
 
     def _switch_on(self) -> None:
-        for rule in settings.forwards(self.machine):
-            if not ports.is_free("tcp", rule.host, rule.port):
-                raise DriverFailed(
-                    f"port {rule.port} on {rule.host} is taken by another program",
-                    hint=f"machine status {self.machine.name}",
-                )
+        # VirtualBox starts without a port that it can't open, and says nothing.
+        if blocked := blocked_ports(self.address()):
+            raise blocked
         self.vboxmanage("startvm", self.uuid, "--type", self.options.ui_type, timeout=LONG)
 
     def _kill(self, uuid: str, info: Info) -> None:

@@ -88,6 +88,9 @@ def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]
 @_list("--host", "A name that the machine and its dockerd know: NAME=IP.")
 @_list("--sysctl", "A setting of the machine's kernel: KEY=VALUE.")
 @_list("--tls-san", "A further name or address in the daemon's certificate.")
+@click.option(
+    "--no-host-network-ports", is_flag=True, help="Leave ports of containers with --network host to the guest."
+)
 @click.option("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds until it must be ready."
@@ -146,6 +149,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         tls_sans=asked["tls_san"],
         hosts=asked["host"],
         sysctls=asked["sysctl"],
+        host_network_ports=not asked["no_host_network_ports"],
         engine=Engine(
             options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),
             labels=asked["engine_label"],

@@ -49,10 +49,15 @@ def _lists(function: FC) -> FC:
 @click.option("--disk", "disk_mib", type=Size(), help="A disk grows, and never shrinks.")
 @_lists
 @click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
+@click.option(
+    "--host-network-ports/--no-host-network-ports",
+    default=None,
+    help="Forward ports of containers with --network host, or don't.",
+)
 @click.option("-f", "--force", is_flag=True, help="Also when Docker has to stop its containers for it.")
 @quiet
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
-def set_(machines: tuple[str, ...], quiet: bool, force: bool, **given: Any) -> None:
+def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports: bool | None, **given: Any) -> None:
     """Change the sizes and settings of machines: at once where that can be, else at their next start.
 
     An option adds to what the machine has, and takes the place of what has the same KEY; the option with -rm takes
@@ -62,11 +67,15 @@ def set_(machines: tuple[str, ...], quiet: bool, force: bool, **given: Any) -> N
     """
     sizes = {name: given[name] for name in ("memory_mib", "cpus", "disk_mib") if given[name] is not None}
     edits = _edits(given)
-    if not sizes and not edits:
+    if not sizes and not edits and host_network_ports is None:
         raise Usage("nothing to change", hint="give a size or a setting: machine set --memory 4G default")
 
     def work(name: str, shown: Progress) -> str:
-        done = [_resized(name, sizes, shown) if sizes else "", _adjusted(name, edits, shown, force) if edits else ""]
+        done = [
+            _resized(name, sizes, shown) if sizes else "",
+            _adjusted(name, edits, shown, force) if edits else "",
+            _forwarded(name, host_network_ports) if host_network_ports is not None else "",
+        ]
         return f'Machine "{name}": {" ".join(filter(None, done))}' if any(done) else f'Machine "{name}" is so already.'
 
     on_each(names.several(machines), quiet, work)
@@ -93,3 +102,11 @@ def _adjusted(name: str, edits: Edits, shown: Progress, force: bool) -> str:
     from machine.adjust import adjust
 
     return adjust(name, edits, shown, force=force)
+
+
+def _forwarded(name: str, yes: bool) -> str:
+    from machine import resize
+
+    if not resize.forward_host_network(name, yes):
+        return ""
+    return f"Ports of --network host are {'forwarded' if yes else 'left out'} within a minute."

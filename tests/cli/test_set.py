@@ -91,6 +91,18 @@ def test_one_that_fails_keeps_no_other(invoke: Invoke, add: Add) -> None:
     assert (store.load("a").cpus, store.load("b").cpus) == (2, 1)
 
 
+def test_ports_of_containers_with_the_guests_network(invoke: Invoke, add: Add) -> None:
+    add("dev", state="Running")
+    assert store.load("dev").host_network_ports
+    shown = invoke("set", "--no-host-network-ports", "dev")
+    assert shown.out == 'Machine "dev": Ports of --network host are left out within a minute.\n'
+    assert not store.load("dev").host_network_ports
+    assert invoke("set", "--no-host-network-ports", "dev").out == 'Machine "dev" is so already.\n'
+    shown = invoke("set", "--host-network-ports", "--cpus", "1", "dev")
+    assert "Ports of --network host are forwarded within a minute." in shown.out
+    assert store.load("dev").host_network_ports
+
+
 # Settings.
 
 ALL = (

@@ -18,8 +18,8 @@ from fake_fixtures import add_image
 from machine.drivers.qemu import Qemu, driver
 from machine.drivers.qemu.process import Process
 
+from machine import helper, run, wait
 from machine import links as core_links
-from machine import run, wait
 from machine.errors import ToolFailed
 from machine.paths import Home
 from machine.run import Completed
@@ -114,7 +114,7 @@ def running(home: Home) -> Iterator[subprocess.Popen[bytes]]:
         yield popen
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def detached(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The helpers that were started."""
     started: list[list[str]] = []
@@ -122,7 +122,7 @@ def detached(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def detach(argv: Sequence[str | Path], **_: object) -> None:
         started.append([str(word) for word in argv])
 
-    monkeypatch.setattr(driver, "detach", detach)
+    monkeypatch.setattr(helper, "detach", detach)
     return started
 
 

@@ -56,9 +56,17 @@ class Server:
         for line in lines:
             self.raw += line
             message = json.loads(line.lstrip(b"\xff"))
+            number = message.pop("id", None)
             self.asked.append(message)
-            if not _send(connection, self.answer(message)):
+            if not _send(connection, [_numbered(answer, number) for answer in self.answer(message)]):
                 return
+
+
+def _numbered(answer: Any, number: object) -> Any:
+    """The answer with the number of its question, as QEMU gives it; one that has a number keeps it."""
+    if number is None or not isinstance(answer, dict) or not answer.keys() & {"return", "error"}:
+        return answer
+    return {"id": number, **answer}
 
 
 def _send(connection: socket.socket, answers: list[Any]) -> bool:

@@ -32,6 +32,8 @@ class Engine(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: list[str]
     goes_on: threading.Event
+    half = False
+    never = threading.Event()
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
@@ -69,6 +71,9 @@ class Engine(BaseHTTPRequestHandler):
             line = json.dumps(event).encode() + b"\n"
             for part in (line[:7], line[7:]):
                 self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+                if self.half:
+                    self.never.wait(1)
+                    return
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *args: object) -> None:
@@ -155,10 +160,28 @@ def test_events_come_as_they_happen(engine: tuple[Client, type[Engine]]) -> None
 def test_events_outlast_the_timeout(engine: tuple[Client, type[Engine]]) -> None:
     client, handler = engine
     client.timeout = 0.3
-    events = client.container_events()
+    events = client.events({})
     next(events)
     threading.Timer(0.6, handler.goes_on.set).start()
-    assert len(list(events)) == 2
+    assert list(events) == EVENTS
+
+
+def test_time_that_passes_without_an_event(engine: tuple[Client, type[Engine]]) -> None:
+    client, handler = engine
+    events = client.container_events(lambda: 0.01)
+    assert [next(events) for _ in range(3)] == [True, False, False]
+    handler.goes_on.set()
+    assert any(events)
+
+
+def test_an_event_that_stops_half_way_has_a_deadline(engine: tuple[Client, type[Engine]]) -> None:
+    client, handler = engine
+    client.timeout = 0.2
+    handler.half = True
+    events = client.container_events(lambda: 0.01)
+    handler.goes_on.set()
+    with pytest.raises(DockerFailed, match="timed out"):
+        list(events)
 
 
 def test_leaving_the_events_closes_the_connection(engine: tuple[Client, type[Engine]]) -> None:

@@ -18,6 +18,8 @@ FOR_DRIVERS = {
     "engine",
     "identity",
     "driver",
+    "forwarding",
+    "helper",
     "run",
     "errors",
     "resources",
@@ -37,8 +39,8 @@ FOR_DRIVERS = {
     "render",
     "seed",
 }
-# Whether acceleration works, and what containers publish, are the same questions for every driver that runs QEMU.
-SHARED = {"machine.drivers.qemu.acceleration"}
+# Whether acceleration works, and how the user-mode network forwards ports, is the same for every driver that runs QEMU.
+SHARED = {"machine.drivers.qemu.acceleration", "machine.drivers.qemu.usernet"}
 # Who may start processes. The rest calls machine.run, which cleans the environment and explains what is missing.
 STARTS_PROCESSES = {"machine.run"}
 

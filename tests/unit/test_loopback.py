@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import loopback
+from machine import loopback, ports
 from machine.errors import CheckFailed
 from machine.spec import Address
 
@@ -84,4 +84,9 @@ def test_a_port_that_somebody_listens_on_isnt_free() -> None:
 
 def test_a_port_listened_on_for_all_addresses_isnt_free() -> None:
     with socket.create_server(("", 0)) as server:
-        assert not loopback._is_free("127.77.3.4", server.getsockname()[1])
+        assert ports.why_not("tcp", "127.77.3.4", server.getsockname()[1])
+
+
+def test_ports_that_the_hypervisors_user_may_not_open_are_passed_over() -> None:
+    assert loopback.choose([], STORE, lowest_port=1024, is_free=lambda *_: True).ssh_port == 2222
+    assert loopback.choose([], STORE, lowest_port=22, is_free=lambda *_: True).ssh_port == 22

@@ -80,9 +80,15 @@ def test_nobody_gets_in_without_a_certificate(made: Place) -> None:
 
 
 def test_a_published_port_is_reached_at_the_machines_address(made: Place) -> None:
-    made.docker(DEV, "run", "-d", "--name", "web", "-p", "8080:80", "busybox", "httpd", "-f", "-h", "/etc")
-    url = f"http://{made.machine('ip', DEV).out.strip()}:8080/passwd"
+    options = ("--name", "web", "-p", "8080:80", "-p", "127.0.0.1:8081:80")
+    made.docker(DEV, "run", "-d", *options, "busybox", "httpd", "-f", "-h", "/etc")
+    url, inside = (f"http://{made.machine('ip', DEV).out.strip()}:{port}/passwd" for port in (8080, 8081))
     until(lambda: "root" in made.execute("curl", "-s", "-m", "5", url, code=None).out, f"an answer of {url}")
+    if made.env.get("LIBVIRT_DEFAULT_URI") == "qemu:///system":
+        assert "8081/tcp is published inside of the machine only" in made.machine("status", DEV).err
+    else:
+        until(lambda: "root" in made.execute("curl", "-s", "-m", "20", inside, code=None).out, f"an answer of {inside}")
+        assert made.machine("status", DEV).err == ""
     made.docker(DEV, "rm", "-f", "web")
     until(lambda: made.execute("curl", "-s", "-m", "5", url, code=None).code, f"no answer of {url}")
 

@@ -53,9 +53,10 @@ def test_a_port_that_the_host_has_is_a_warning(vm: Vm, name: str) -> None:
     with taken(vm.address, 8081):
         serve(vm, name, "-p", "8081:80", "-p", "8082:80")
         until(lambda: vm.curl(8082) == f"{name}\n", "the other port", APPEARS)
-        until(lambda: "8081/tcp is published, but taken" in vm.machine("status").err, "the warning", APPEARS)
+        until(lambda: "port 8081/tcp isn't forwarded: another" in vm.machine("status").err, "the warning", APPEARS)
         assert vm.machine("status").out == "Running\n"
-    vm.docker("rm", "-f", name)
+    # Nothing in Docker tells that the port is free now.
+    until(lambda: vm.curl(8081) == f"{name}\n", "the port that became free", 2 * APPEARS)
     until(lambda: vm.machine("status").err == "", "the warning to go", APPEARS)
 
 
@@ -66,15 +67,59 @@ def test_many_at_once(vm: Vm, name: str) -> None:
     testbed.say(f"five ports within {time.monotonic() - began:.1f} s of docker run")
 
 
-def test_only_the_guest_sees_what_is_published_on_its_loopback(vm: Vm, name: str) -> None:
-    serve(vm, name, "-p", "127.0.0.1:8083:80", "-p", "8084:80")
-    until(lambda: vm.curl(8084) == f"{name}\n", "the other port", APPEARS)
-    assert (vm.address, 8083) not in listening()
-    assert vm.ssh("wget", "-q", "-O", "-", "http://127.0.0.1:8083/").out == f"{name}\n"
+def test_every_address_that_a_port_can_be_published_on(vm: Vm, name: str) -> None:
+    addresses = {8083: "127.0.0.1", 8084: "0.0.0.0", 8085: "[::1]", 8086: "[::]", 8087: "172.17.0.1", 8088: "10.0.2.15"}
+    options = [word for port, address in addresses.items() for word in ("-p", f"{address}:{port}:80")]
+    serve(vm, name, *options, "-p", "127.0.0.1:8089:80/udp")
+    for port, address in addresses.items():
+        until(lambda port=port: vm.curl(port) == f"{name}\n", f"what is published on {address}", 30)  # type: ignore[misc]
+    udp = "port 8089/udp isn't forwarded: UDP is forwarded only when it is published on 0.0.0.0"
+    assert vm.machine("status").err == f"warning: {udp}\n"
+    # Nothing was opened in the guest for it: the port is on the guest's loopback, as before.
+    listeners = vm.ssh("netstat", "-ltn").out
+    assert "127.0.0.1:8083" in listeners
+    assert "10.0.2.15:8083" not in listeners
+    vm.docker("rm", "-f", name)
+    until(lambda: not {(vm.address, port) for port in addresses} & listening(), "the ports to go", APPEARS)
 
 
-def test_the_helper_is_one_process_and_leaves_with_qemu(vm: Vm) -> None:
-    helpers = [process for process in vm.store.processes() if "machine.drivers.qemu" in process.cmdline()]
-    assert len(helpers) == 1
-    assert isinstance(helpers[0], psutil.Process)
-    assert helpers[0].memory_info().rss < 100 << 20
+def test_a_container_with_the_guests_network(vm: Vm, name: str) -> None:
+    serve = "mkdir /www; echo {0} >/www/index.html; httpd -p 8091 -h /www; exec httpd -f -p 127.0.0.1:8092 -h /www"
+    vm.docker("run", "-d", "--name", name, "--network", "host", "busybox", "sh", "-c", serve.format(name))
+    for port in (8091, 8092):
+        until(lambda port=port: vm.curl(port) == f"{name}\n", f"the host network's port {port}", 30)  # type: ignore[misc]
+    assert vm.machine("status").err == ""
+    vm.docker("rm", "-f", name)
+    until(lambda: not {(vm.address, 8091), (vm.address, 8092)} & listening(), "the ports to go", APPEARS)
+
+
+def helpers(vm: Vm) -> list[psutil.Process]:
+    return [process for process in vm.store.processes() if "machine.drivers.qemu" in process.cmdline()]
+
+
+def test_a_helper_that_was_killed_is_started_by_the_next_verb(vm: Vm, name: str) -> None:
+    serve(vm, name, "-p", "8093:80", "-p", "127.0.0.1:8094:80")
+    until(lambda: vm.curl(8094) == f"{name}\n", "the port", 30)
+    [helper] = helpers(vm)
+    assert helper.memory_info().rss < 100 << 20
+    helper.kill()
+    until(lambda: (vm.address, 8094) not in listening(), "the helper's port to go", APPEARS)
+    assert vm.store.machine("ls", "--json").code == 0
+    until(lambda: vm.curl(8094) == f"{name}\n", "the port of the next helper", 30)
+    assert vm.curl(8093) == f"{name}\n"
+    # What the killed one had forwarded is known to be ours.
+    assert vm.machine("status").err == ""
+    assert len(helpers(vm)) == 1
+    vm.docker("rm", "-f", name)
+    until(lambda: not {(vm.address, 8093), (vm.address, 8094)} & listening(), "the ports to go", APPEARS)
+
+
+def test_a_qemu_that_was_silent_for_long_costs_no_forwards(vm: Vm, name: str) -> None:
+    [helper] = helpers(vm)
+    qemu = vm.store.qemu(vm.name)
+    qemu.suspend()
+    time.sleep(12)  # more than a monitor or Docker is waited for
+    qemu.resume()
+    serve(vm, name, "-p", "8095:80")
+    until(lambda: vm.curl(8095) == f"{name}\n", "the port", 30)
+    assert helpers(vm) == [helper]

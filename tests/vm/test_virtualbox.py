@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from machine.drivers.virtualbox import VirtualBox, parse, ports
-from machine.drivers.virtualbox.ports import Forwards
+from machine.drivers.virtualbox import VirtualBox, parse
+from machine.drivers.virtualbox.ports import Rules
 from virtualbox_rig import Rig, rig
 
 from machine import images, lifecycle, paths, spec, store
@@ -23,6 +23,7 @@ from machine.create import draft
 from machine.driver import State
 from machine.errors import DriverFailed
 from machine.images import About
+from machine.ports import bring_in_line, why_not
 from machine.run import run
 from machine.spec import Address, Machine
 
@@ -98,11 +99,9 @@ def boot_id(rig: Rig) -> str:
     ).stdout
 
 
-def helper(driver: VirtualBox) -> psutil.Process | None:
-    try:
-        return psutil.Process(int((driver.home / ports.PIDFILE).read_text()))
-    except (OSError, ValueError, psutil.NoSuchProcess):
-        return None
+def helpers(driver: VirtualBox) -> list[psutil.Process]:
+    words = ["machine.drivers.virtualbox", str(driver.home.folder)]
+    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-2:] == words]
 
 
 def rules(rig: Rig, driver: VirtualBox) -> set[str]:
@@ -112,7 +111,7 @@ def rules(rig: Rig, driver: VirtualBox) -> set[str]:
 
 def test_a_port_that_is_taken_is_told_before_the_start(rig: Rig, driver: VirtualBox) -> None:
     driver.create()
-    taken = pytest.raises(DriverFailed, match=r"port 2222 on 127\.77\.255\.3 is taken")
+    taken = pytest.raises(DriverFailed, match="port 2222, for SSH, can't be opened: another program")
     with socket.create_server((ADDRESS.host, ADDRESS.ssh_port)), taken:
         driver.start()
     assert word(rig, driver) == "poweroff"
@@ -135,15 +134,15 @@ def test_start_of_a_running_machine_changes_nothing(rig: Rig, driver: VirtualBox
 
 
 def test_published_ports_come_and_go_live(rig: Rig, driver: VirtualBox) -> None:
-    forwards = Forwards(driver.vboxmanage, driver.uuid, ADDRESS.host, {("tcp", 2375), ("tcp", 2222)})
+    way = Rules(driver.vboxmanage, driver.uuid, ADDRESS)
     with socket.create_server((ADDRESS.host, 8081)):
-        forwards.bring_in_line({("tcp", 8080), ("tcp", 8081), ("udp", 5353), ("tcp", 2375)})
-    assert forwards.taken == {("tcp", 8081)}
+        failed = bring_in_line([(way, {("tcp", 8080), ("tcp", 8081), ("udp", 5353)})])
+    assert failed == {("tcp", 8081): f"another program of this host has it on {ADDRESS.host}"}
     assert rules(rig, driver) == {"docker", "ssh", "tcp-8080", "udp-5353"}
-    until("the port is open", 20, lambda: not ports.is_free("tcp", ADDRESS.host, 8080))
-    forwards.bring_in_line({("udp", 5353)})
+    until("the port is open", 20, lambda: why_not("tcp", ADDRESS.host, 8080))
+    bring_in_line([(way, {("udp", 5353)})])
     assert rules(rig, driver) == {"docker", "ssh", "udp-5353"}
-    until("the port is closed", 20, lambda: ports.is_free("tcp", ADDRESS.host, 8080))
+    until("the port is closed", 20, lambda: not why_not("tcp", ADDRESS.host, 8080))
 
 
 def test_pause_and_go_on(rig: Rig, driver: VirtualBox) -> None:
@@ -158,7 +157,7 @@ def test_suspend_and_go_on(rig: Rig, driver: VirtualBox) -> None:
     assert driver.state() is State.SAVED
     assert word(rig, driver) == "saved"
     until("no process is left", 20, lambda: all(one.name() != "VBoxHeadless" for one in rig.processes()))
-    assert ports.is_free("tcp", ADDRESS.host, ADDRESS.ssh_port)
+    assert not why_not("tcp", ADDRESS.host, ADDRESS.ssh_port)
     driver.start()
     assert driver.state() is State.RUNNING
     # That it is the same boot is seen after the restore below.
@@ -191,15 +190,12 @@ def test_restore_brings_back_the_running_machine(rig: Rig, driver: VirtualBox) -
 
 
 def test_one_helper_lives_with_the_machine(driver: VirtualBox) -> None:
-    process = helper(driver)
-    assert process is not None
-    assert process.cmdline()[-2:] == ["machine.drivers.virtualbox", str(driver.home.folder)]
-    others = [
-        one
-        for one in psutil.process_iter(["cmdline"])
-        if one.info["cmdline"] and one.info["cmdline"][-1] == str(driver.home.folder) and one.pid != process.pid
-    ]
-    until("helpers of earlier lives end", 60, lambda: not any(one.is_running() for one in others))
+    until("helpers of earlier lives end", 60, lambda: len(helpers(driver)) == 1)
+    [process] = helpers(driver)
+    process.kill()
+    process.wait(10)
+    until("a helper in the place of the killed one", 60, lambda: driver.state() and helpers(driver))
+    assert process not in helpers(driver)
 
 
 def test_stop_by_the_power_button(rig: Rig, driver: VirtualBox) -> None:
@@ -228,12 +224,12 @@ def test_a_machine_whose_process_died_can_be_started(rig: Rig, driver: VirtualBo
 
 
 def test_remove_of_a_running_machine_leaves_nothing(rig: Rig, driver: VirtualBox) -> None:
-    last = helper(driver)
+    last = helpers(driver)
     driver.remove()
     assert rig.leftovers() == []
     assert not (driver.home / "disk.vdi").exists()
     assert not [path for path in driver.home.folder.rglob("*.vbox*") if path.exists()]
-    until("the helper ends", 60, lambda: last is None or not last.is_running() or _is_dead(last))
+    until("the helper ends", 60, lambda: all(not one.is_running() or _is_dead(one) for one in last))
     until("no process is left", 30, lambda: all(one.name() != "VBoxHeadless" for one in rig.processes()))
 
 

@@ -325,8 +325,12 @@ def test_warnings_and_diagnosis(driver: Libvirt, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(libvirt.virNetwork, "DHCPLeases", lambda network, *_: [lease])
     [warning] = driver.warnings()
     assert "192.168.122.9" in warning
+    containers = [{"Ports": [{"IP": "127.0.0.1", "PublicPort": 80, "Type": "tcp"}]}]
+    monkeypatch.setattr("machine.docker.Client.containers", lambda client: containers)
+    assert driver.warnings() == ["port 80/tcp is published inside of the machine only, on 127.0.0.1", warning]
+    monkeypatch.setattr(Libvirt, "on_loopback", lambda self: True)
     (driver.home / "ports.json").write_text('["80/tcp"]')
-    assert "port 80/tcp is published" in driver.warnings()[0]
+    assert "port 80/tcp isn't forwarded" in driver.warnings()[0]
 
 
 def test_no_address_yet(driver: Libvirt) -> None:
@@ -346,6 +350,43 @@ def test_no_address_yet(driver: Libvirt) -> None:
 def test_which_machines_are_reached_on_loopback(driver: Libvirt, uri: str, expected: bool) -> None:
     driver.machine = dataclasses.replace(driver.machine, options={"uri": uri})
     assert driver.on_loopback() is expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "uid", "lowest"),
+    [
+        ("qemu:///session", 0, 1024),
+        ("qemu:///session", 1000, 0),
+        ("qemu:///system", 0, 0),
+        ("qemu+ssh://me@host/system", 0, 0),
+    ],
+)
+def test_ports_are_chosen_for_the_user_that_runs_qemu(
+    driver: Libvirt, monkeypatch: pytest.MonkeyPatch, uri: str, uid: int, lowest: int
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    monkeypatch.setattr("machine.ports.first_unprivileged", lambda: 1024)
+    driver.machine = dataclasses.replace(driver.machine, options={"uri": uri})
+    assert driver.lowest_port() == lowest
+
+
+def test_a_port_that_qemu_cant_open_is_named(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt
+
+    def refuse(domain: object) -> None:
+        raise refusal("process exited: Could not set up host forwarding rule 'tcp:127.77.0.2:22-:22'")
+
+    made(driver)
+    monkeypatch.setattr(libvirt.virDomain, "create", refuse)
+    monkeypatch.setattr("machine.ports.why_not", lambda *_: "")
+    with pytest.raises(DriverFailed, match="can't be started: process exited"):
+        driver.start()
+    monkeypatch.setattr(Libvirt, "on_loopback", lambda self: True)
+    driver.machine = dataclasses.replace(driver.machine, address=Address("127.77.0.2"))
+    with pytest.raises(
+        DriverFailed, match="port 22, for SSH, can't be opened: the user that runs QEMU may not open it"
+    ):
+        driver.start()
 
 
 def test_a_session_on_another_host(driver: Libvirt) -> None:

@@ -4,81 +4,90 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from machine.drivers.libvirt import Libvirt, helper
-from machine.drivers.libvirt.forwards import Forwards
+from machine.drivers.qemu.usernet import Slirp
 
+from machine import helper as processes
 from machine.paths import Home
-from machine.ports import follow, taken
+from machine.ports import NoForwards
 from machine.spec import Address
 
 
-class Client:
-    """Docker, where one container publishes port 80 and then ends."""
-
-    answers = ([{"Ports": [{"Type": "tcp", "PublicPort": 80, "IP": "0.0.0.0"}]}], [])
-
-    def __init__(self, *_: object) -> None:
-        self.left = list(self.answers)
-
-    def container_events(self) -> Iterator[None]:
-        while self.left:
-            yield
-
-    def get(self, path: str) -> Any:
-        return self.left.pop(0)
-
-
-def test_published_ports_are_followed(driver: Libvirt) -> None:
-    seen: list[set[tuple[str, int]]] = []
-
-    class Records(Forwards):
-        def bring_in_line(self, wanted: set[tuple[str, int]]) -> None:
-            super().bring_in_line(wanted)
-            seen.append(wanted)
-
-    assert taken(driver.home) == []
-    client = Client()
-    client.left = client.left[:1]
-    follow(driver.home, Records([]), client)  # type: ignore[arg-type]
-    assert taken(driver.home) == ["80/tcp"]
-    follow(driver.home, Records([]), Client())  # type: ignore[arg-type]
-    assert seen == [{("tcp", 80)}, {("tcp", 80)}, set()]
-    assert taken(driver.home) == []
-
-
-def test_one_helper_for_a_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[list[object]] = []
-    monkeypatch.setattr(helper, "detach", lambda argv, *, output: started.append(argv))
-    helper.ensure(driver.home)
-    assert started[0][1:] == ["-m", "machine.drivers.libvirt", driver.home.folder]
-    with helper._lock(driver.home) as free:
-        assert free
-        helper.ensure(driver.home)
-    assert len(started) == 1
-
-
 def test_a_running_machine_on_loopback_has_its_helper(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    helped: list[Home] = []
-    monkeypatch.setattr(helper, "ensure", helped.append)
+    begun: list[Home] = []
+    ensured: list[Home] = []
+    monkeypatch.setattr(processes, "begin", lambda home, module: begun.append(home))
+    monkeypatch.setattr(processes, "ensure", lambda home, module: ensured.append(home))
     driver.create()
     driver.start()
     driver.state()
-    assert helped == []
+    assert (begun, ensured) == ([], [])
     monkeypatch.setattr(driver.connection.uri, "is_session", True)
     driver.state()
+    assert (begun, ensured) == ([], [driver.home])
     driver.kill()
     driver.state()
-    assert helped == [driver.home]
+    driver._begin_helper()
+    assert (begun, ensured) == ([driver.home], [driver.home])
+
+
+@pytest.mark.parametrize(
+    ("xml", "kind"), [("<qemu:arg value='user,id=machine,hostfwd=x'/>", Slirp), ("<backend type='passt'/>", NoForwards)]
+)
+def test_the_way_to_the_forwards(driver: Libvirt, monkeypatch: pytest.MonkeyPatch, xml: str, kind: type) -> None:
+    driver.create()
+    monkeypatch.setattr(helper, "_xml", lambda domain: xml)
+    with helper.Helper(driver).forwards(Address("127.77.0.2")) as forwards:
+        assert isinstance(forwards, kind)
+
+
+def test_a_disk_that_is_full_for_a_while_doesnt_end_it(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "LONG_TICK", 0.01)
+    monkeypatch.setattr(helper, "TICK", 0.01)
+    driver.create()
+    driver.start()
+    process = helper.Helper(driver)
+    full = [OSError(28, "No space left on device")] * 3
+
+    class Console:
+        def fetch(self) -> None:
+            if full:
+                raise full.pop()
+            driver.find().destroy()
+
+    process.console = Console()  # type: ignore[assignment]
+    process.watch()
+    assert full == []
+    process.close()
+    assert not process.lives()
+
+
+def test_a_tunnel_is_opened_again_whatever_ended_it(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "PAUSE", 0.0)
+    process = helper.Helper(driver)
+    faults: list[Callable[[], None]] = [lambda: None, lambda: _raise(OSError(28, "No space left on device"))]
+
+    class Tunnel:
+        def hold(self, log: object) -> None:
+            if faults:
+                faults.pop()()
+            else:
+                process.ended.set()
+
+    process._keep_open(Tunnel())  # type: ignore[arg-type]
+    assert faults == []
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_it_ends_with_the_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helper, "LONG_TICK", 60)
     monkeypatch.setattr(helper, "TICK", 0.1)
-    monkeypatch.setattr("machine.docker.Client", Client)
     driver.create()
     driver.start()
     driver.snapshot("on")
@@ -88,13 +97,11 @@ def test_it_ends_with_the_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPat
     watching.start()
     watching.join(0.2)
     assert watching.is_alive()
-    process.forwards.current.add(("tcp", 80))
     driver.restore("on")  # the test hypervisor starts another machine for it
     driver.find().suspend()
     driver.find().resume()
     watching.join(0.5)
     assert watching.is_alive()
-    assert process.forwards.current == set()
     driver.find().destroy()
     watching.join(5)
     assert not watching.is_alive()

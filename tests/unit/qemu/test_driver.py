@@ -15,12 +15,11 @@ from machine.drivers.qemu import Qemu, acceleration, driver, saved
 from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
 
 from machine import driver as contract
-from machine import files, resources
+from machine import files, ports, resources
 from machine import links as core_links
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home
-from machine.ports import TAKEN
 from machine.spec import Address
 
 
@@ -140,7 +139,7 @@ def test_start_without_its_image(qemu: Qemu, detached: list[list[str]]) -> None:
     [
         (
             "qemu: -netdev user,id=net: Could not set up host forwarding rule 'tcp:127.77.0.2:2375-:2375'",
-            "port 2375 or 22 on 127.77.0.2 is taken by another program",
+            "port 2375, for Docker, can't be opened: the user that runs QEMU may not open it on 127.77.0.2",
         ),
         ("qemu: Cannot allocate memory", "failed: qemu: Cannot allocate memory"),
     ],
@@ -353,7 +352,7 @@ def test_start_wakes_a_suspended_machine_as_it_was_laid_out(
     commands = woken["server"].commands
     assert commands.index("qom-set") < commands.index("migrate-incoming") < commands.index("cont")
     assert woken["agent"].commands[-1] == "guest-set-time"
-    assert files_of(suspended) == {"qemu.pid"}
+    assert files_of(suspended) == {"qemu.pid", "helper.lock"}
     assert len(detached) == 1
 
 
@@ -386,10 +385,24 @@ def test_a_guest_without_an_agent_wakes_too(qemu: Qemu) -> None:
     saved.has_woken(qemu)
 
 
-def test_warnings_name_the_ports_that_are_taken(qemu: Qemu, home: Home) -> None:
+def test_warnings_name_the_ports_that_arent_forwarded(qemu: Qemu, home: Home) -> None:
     assert qemu.warnings() == []
-    (home / TAKEN).write_text('["8080/tcp"]')
-    assert qemu.warnings() == ["port 8080/tcp is published, but taken on 127.77.0.2 by another program of this host"]
+    ports.note(home, ["port 8080/tcp isn't forwarded: it rains"])
+    assert qemu.warnings() == ["port 8080/tcp isn't forwarded: it rains"]
+
+
+def test_whoever_asks_for_the_state_starts_a_helper_that_was_killed(
+    qemu: Qemu, home: Home, running: object, detached: list[list[str]]
+) -> None:
+    status = {"status": "paused"}
+    with monitor(home / "qmp.sock", {"query-status": lambda _: status}):
+        qemu.state()
+        assert detached == []
+        status["status"] = "running"
+        Qemu(replace(qemu.machine, address=None), home, qemu.run).state()
+        assert detached == [], "a template has no ports"
+        assert qemu.state() is State.RUNNING
+    assert detached == [[sys.executable, "-m", "machine.drivers.qemu", str(home.folder)]]
 
 
 def test_the_diagnosis_is_the_state(qemu: Qemu) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,150 +10,92 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_qmp import monitor
+from fake_qmp import HANG_UP, monitor
 from machine.drivers.qemu.argv import PIDFILE, PORTS_MONITOR
-from machine.drivers.qemu.ports import Forwards
 from machine.drivers.qemu.qmp import Qmp
+from machine.drivers.qemu.usernet import Slirp
 
-from machine import spec
-from machine.errors import DockerFailed
+from machine import ports, spec
 from machine.paths import Home
-from machine.ports import TAKEN, follow, published, taken
+from machine.ports import bring_in_line
 from machine.spec import Address, Machine
 
-RESERVED = {("tcp", 2375), ("tcp", 22)}
+ADDRESS = Address("127.77.0.2")
+WEB = [{"Ports": [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]}]
 
 
-def container(*published: dict[str, Any]) -> dict[str, Any]:
-    return {"Id": "ab12", "Names": ["/web"], "State": "running", "Ports": [*published]}
-
-
-def port(public: int, *, type: str = "tcp", ip: str = "0.0.0.0") -> dict[str, Any]:
-    return {"IP": ip, "PrivatePort": 80, "PublicPort": public, "Type": type}
-
-
-def test_what_containers_publish() -> None:
-    containers = [
-        container(port(8080), port(8080, ip="::"), port(53, type="udp"), port(53, type="tcp")),
-        container(port(9000, ip="10.0.2.15")),
-        container({"PrivatePort": 6379, "Type": "tcp"}),
-        container(port(7000, type="sctp")),
-        container(port(5000, ip="127.0.0.1"), port(5001, ip="::1"), port(5002, ip="127.1.2.3")),
-        {"Id": "no ports"},
-        {"Id": "null", "Ports": None},
-    ]
-    assert published(containers) == {("tcp", 8080), ("udp", 53), ("tcp", 53), ("tcp", 9000)}
-    assert published([]) == set()
-
-
-class Slirp:
-    """QEMU's user network: what it forwards, and the ports that another program has."""
+class UserNetwork:
+    """QEMU's user network: what it forwards, as "tcp:127.77.0.2:80", and the ports that another program has."""
 
     def __init__(self, *busy: str) -> None:
         self.busy = set(busy)
         self.forwards: set[str] = set()
         self.lines: list[str] = []
 
-    def __call__(self, message: dict[str, Any]) -> str:
+    def __call__(self, message: dict[str, Any]) -> Any:
         line = message["arguments"]["command-line"]
+        if line == "info usernet":
+            return self.table()
         self.lines.append(line)
         verb, _, rule = line.split()
         if verb == "hostfwd_remove":
             self.forwards.remove(rule)
             return f"host forwarding rule for {rule} removed\r\n"
         outside = rule.partition("-")[0]
-        if outside in self.busy:
+        if outside in self.busy or outside in self.forwards:
             return f"could not set up host forwarding rule '{rule}'\r\n"
         self.forwards.add(outside)
         return ""
 
+    def table(self) -> str:
+        """As QEMU 7.2 prints it."""
+        rows = ["Hub -1 (net):", "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ"]
+        rows += ["  TCP[ESTABLISHED]  105    127.77.0.2  2375       10.0.2.15  2375     0     0"]
+        for forward in {"tcp:127.77.0.2:2375", "tcp:127.77.0.2:22", *self.forwards}:
+            protocol, host, port = forward.split(":")
+            rows.append(f"  {protocol.upper()}[HOST_FORWARD]  19    {host}  {port}       10.0.2.15  {port}     0     0")
+        return "\r\n".join(rows) + "\r\n"
+
 
 @pytest.fixture
-def slirp() -> Slirp:
-    return Slirp("tcp:127.77.0.2:9090")
+def usernet() -> UserNetwork:
+    return UserNetwork("tcp:127.77.0.2:9090")
 
 
 @pytest.fixture
-def forwards(tmp_path: Path, slirp: Slirp) -> Iterator[Forwards]:
+def slirp(tmp_path: Path, usernet: UserNetwork) -> Iterator[Slirp]:
     path = tmp_path / PORTS_MONITOR
-    with monitor(path, {"human-monitor-command": slirp}), Qmp(path) as qmp:
-        yield Forwards(qmp, "127.77.0.2", RESERVED)
+    with monitor(path, {"human-monitor-command": usernet}), Qmp(path) as qmp:
+        yield Slirp(qmp.human, "net", ADDRESS)
 
 
-def test_forwards_follow_what_is_wanted(forwards: Forwards, slirp: Slirp) -> None:
-    forwards.bring_in_line({("tcp", 80), ("udp", 53)})
-    assert slirp.lines == ["hostfwd_add net tcp:127.77.0.2:80-:80", "hostfwd_add net udp:127.77.0.2:53-:53"]
-    slirp.lines.clear()
-    forwards.bring_in_line({("udp", 53), ("tcp", 443)})
-    assert slirp.lines == ["hostfwd_remove net tcp:127.77.0.2:80", "hostfwd_add net tcp:127.77.0.2:443-:443"]
-    slirp.lines.clear()
-    forwards.bring_in_line({("udp", 53), ("tcp", 443)})
-    assert slirp.lines == []
-    forwards.bring_in_line(set())
-    assert slirp.forwards == set()
-    assert forwards.taken == set()
+def test_forwards_follow_what_is_wanted(slirp: Slirp, usernet: UserNetwork) -> None:
+    assert bring_in_line([(slirp, {("tcp", 80), ("udp", 53)})]) == {}
+    assert usernet.lines == ["hostfwd_add net tcp:127.77.0.2:80-:80", "hostfwd_add net udp:127.77.0.2:53-:53"]
+    usernet.lines.clear()
+    bring_in_line([(slirp, {("udp", 53), ("tcp", 443)})])
+    assert usernet.lines == ["hostfwd_remove net tcp:127.77.0.2:80", "hostfwd_add net tcp:127.77.0.2:443-:443"]
+    usernet.lines.clear()
+    bring_in_line([(slirp, {("udp", 53), ("tcp", 443)})])
+    assert usernet.lines == []
+    bring_in_line([(slirp, set())])
+    assert usernet.forwards == set()
 
 
-def test_the_machines_own_ports_are_never_forwarded(forwards: Forwards, slirp: Slirp) -> None:
-    forwards.bring_in_line({("tcp", 2375), ("tcp", 22), ("udp", 22)})
-    assert slirp.forwards == {"udp:127.77.0.2:22"}
+def test_what_an_earlier_helper_forwarded_is_known(slirp: Slirp, usernet: UserNetwork) -> None:
+    """Another one's forward would look like a port that is taken, and one too many would stay."""
+    usernet.forwards = {"tcp:127.77.0.2:80", "udp:127.77.0.2:53", "tcp:127.0.0.1:7000"}
+    assert slirp.current() == {("tcp", 80), ("udp", 53)}
+    assert bring_in_line([(slirp, {("tcp", 80)})]) == {}
+    assert usernet.forwards == {"tcp:127.77.0.2:80", "tcp:127.0.0.1:7000"}
 
 
-def test_a_taken_port_is_told_and_tried_again(forwards: Forwards, slirp: Slirp) -> None:
-    wanted = {("tcp", 9090), ("tcp", 80)}
-    forwards.bring_in_line(wanted)
-    assert forwards.taken == {("tcp", 9090)}
-    assert slirp.forwards == {"tcp:127.77.0.2:80"}
-    slirp.busy.clear()
-    forwards.bring_in_line(wanted)
-    assert forwards.taken == set()
-    assert slirp.forwards == {"tcp:127.77.0.2:80", "tcp:127.77.0.2:9090"}
-
-
-def test_a_taken_port_is_forgotten_with_its_container(forwards: Forwards) -> None:
-    forwards.bring_in_line({("tcp", 9090)})
-    forwards.bring_in_line(set())
-    assert forwards.taken == set()
-
-
-class Containers:
-    """Docker, as `follow` sees it: each event comes with the containers of that moment."""
-
-    def __init__(self, *moments: list[dict[str, Any]]) -> None:
-        self.moments = list(moments)
-
-    def container_events(self) -> Iterator[None]:
-        yield from [None] * len(self.moments)
-        raise DockerFailed("the stream ended")
-
-    def get(self, path: str) -> object:
-        assert path == "/containers/json"
-        return self.moments.pop(0)
-
-
-def test_following_notes_what_is_taken(tmp_path: Path, forwards: Forwards, slirp: Slirp) -> None:
-    home = Home(tmp_path)
-    assert taken(home) == []
-    seen = []
-
-    class Watched(Containers):
-        def get(self, path: str) -> object:
-            seen.append(taken(home))
-            return super().get(path)
-
-    both = [container(port(9090), port(8080))]
-    client = Watched([container(port(8080))], both, both, [])
-    with pytest.raises(DockerFailed, match="the stream ended"):
-        follow(home, forwards, client)  # type: ignore[arg-type]
-    assert seen == [[], [], ["9090/tcp"], ["9090/tcp"]]
-    assert taken(home) == []
-    assert slirp.forwards == set()
-
-
-@pytest.mark.parametrize("text", ["", "{", "{}", "null", "\0"])
-def test_a_note_that_cant_be_read_tells_nothing(tmp_path: Path, text: str) -> None:
-    (tmp_path / TAKEN).write_text(text)
-    assert taken(Home(tmp_path)) == []
+def test_why_a_port_isnt_forwarded(slirp: Slirp, usernet: UserNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = bring_in_line([(slirp, {("tcp", 9090), ("tcp", 80)})])
+    assert failed == {("tcp", 9090): "QEMU says: could not set up host forwarding rule 'tcp:127.77.0.2:9090-:9090'"}
+    assert usernet.forwards == {"tcp:127.77.0.2:80"}
+    monkeypatch.setattr(ports, "why_not", lambda protocol, host, port: f"{protocol} {host} {port}")
+    assert slirp.add("tcp", 9090) == "tcp 127.77.0.2 9090"
 
 
 @pytest.fixture
@@ -168,7 +111,7 @@ def engine() -> Iterator[ThreadingHTTPServer]:
                 self.wfile.flush()
                 over.wait(timeout=30)
             else:
-                self.wfile.write(json.dumps([container(port(8080))]).encode())
+                self.wfile.write(json.dumps(WEB).encode())
 
         def log_message(self, *_: object) -> None: ...
 
@@ -182,25 +125,74 @@ def engine() -> Iterator[ThreadingHTTPServer]:
     thread.join(timeout=10)
 
 
-def test_the_helper_lives_as_long_as_qemu(tmp_path: Path, engine: ThreadingHTTPServer, slirp: Slirp) -> None:
-    home = Home(tmp_path)
+@pytest.fixture
+def home(tmp_path: Path, engine: ThreadingHTTPServer) -> Home:
+    """Of a machine whose Docker is the engine above."""
     address = Address("127.0.0.1", engine.server_address[1])
     machine = Machine("dev", "qemu", "u", "m", "i", 512, 1, 1024, tls=False, address=address)
+    home = Home(tmp_path)
     home.creating.write_text(spec.dumps(machine))
-    qemu = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-pidfile", home / PIDFILE])
-    with monitor(home / PORTS_MONITOR, {"human-monitor-command": slirp}), qemu:
-        helper = subprocess.Popen([sys.executable, "-m", "machine.drivers.qemu", home.folder])
+    return home
+
+
+@contextlib.contextmanager
+def running(home: Home) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], subprocess.Popen[bytes]]]]:
+    """A process in QEMU's place, and what starts a helper of it."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> subprocess.Popen[bytes]:
+        begun.append(subprocess.Popen([sys.executable, "-m", "machine.drivers.qemu", home.folder]))
+        return begun[-1]
+
+    argv = [sys.executable, "-c", "import time; time.sleep(60)", "-pidfile", home / PIDFILE]
+    with subprocess.Popen(argv) as qemu:
         try:
             (home / PIDFILE).write_text(str(qemu.pid))
-            await_(lambda: slirp.forwards == {"tcp:127.0.0.1:8080"})
-            await_((home / TAKEN).exists)
-            assert helper.poll() is None
-            qemu.kill()
-            assert helper.wait(timeout=20) == 0
+            yield qemu, begin
         finally:
             qemu.kill()
-            helper.kill()
-            helper.wait(timeout=10)
+            for helper in begun:
+                helper.kill()
+                helper.wait(timeout=10)
+
+
+FORWARDED = {"tcp:127.0.0.1:8080"}
+
+
+def test_the_helper_lives_as_long_as_qemu(home: Home, usernet: UserNetwork) -> None:
+    with monitor(home / PORTS_MONITOR, {"human-monitor-command": usernet}), running(home) as (qemu, begin):
+        helper = begin()
+        await_(lambda: usernet.forwards == FORWARDED)
+        assert helper.poll() is None
+        qemu.kill()
+        assert helper.wait(timeout=20) == 0
+
+
+def test_a_monitor_that_hangs_up_is_opened_again(home: Home, usernet: UserNetwork) -> None:
+    """As after a silence: whatever broke, the next round begins with another connection."""
+    faults: list[object] = [HANG_UP, b"garbage\n"]
+
+    def now_and_then(message: dict[str, Any]) -> Any:
+        return [faults.pop(0)] if faults else usernet(message)
+
+    with monitor(home / PORTS_MONITOR, {"human-monitor-command": now_and_then}), running(home) as (_, begin):
+        helper = begin()
+        await_(lambda: usernet.forwards == FORWARDED)
+        assert helper.poll() is None
+        assert not faults
+
+
+def test_the_next_helper_goes_on_where_a_killed_one_stopped(home: Home, usernet: UserNetwork) -> None:
+    with monitor(home / PORTS_MONITOR, {"human-monitor-command": usernet}), running(home) as (_, begin):
+        helper = begin()
+        await_(lambda: usernet.forwards == FORWARDED)
+        helper.kill()
+        helper.wait(timeout=10)
+        usernet.lines.clear()
+        (home / ports.NOTE).unlink(missing_ok=True)
+        begin()
+        await_((home / ports.NOTE).exists)
+        assert (usernet.lines, ports.warnings(home)) == ([], [])
 
 
 def await_(probe: Callable[[], bool]) -> None:

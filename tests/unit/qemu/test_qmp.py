@@ -60,6 +60,26 @@ def test_an_answer_in_pieces_and_two_in_one(path: Path) -> None:
         assert qmp.execute("three") == 2
 
 
+def test_a_late_answer_isnt_taken_for_the_next_one(path: Path) -> None:
+    """QEMU was silent for longer than we waited, and then says all at once."""
+    late = [{"return": "of stop", "id": 2}, {"error": {"desc": "of stop, too"}, "id": 2}]
+    with monitor(path, {"stop": [], "cont": [*late, {"return": "of cont"}]}), Qmp(path, timeout=0.2) as qmp:
+        with pytest.raises(DriverFailed, match="no answer"):
+            qmp.execute("stop")
+        assert qmp.execute("cont") == "of cont"
+
+
+def test_a_command_that_qemu_couldnt_read(path: Path) -> None:
+    unreadable = b'{"error": {"class": "GenericError", "desc": "JSON parse error"}}\n'
+    with monitor(path, {"x": [unreadable]}), Qmp(path) as qmp, pytest.raises(DriverFailed, match="JSON parse error"):
+        qmp.execute("x")
+
+
+def test_events_without_end_are_no_answer(path: Path) -> None:
+    with monitor(path, {"x": [EVENT] * 50}), Qmp(path, timeout=0.1) as qmp, pytest.raises(DriverFailed, match="within"):
+        qmp.execute("x")
+
+
 def test_nobody_listens(path: Path) -> None:
     with pytest.raises(DriverFailed, match=r"QEMU doesn't answer on qmp\.sock: No such file"):
         Qmp(path)

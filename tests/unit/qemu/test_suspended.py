@@ -18,7 +18,7 @@ import pytest
 from machine.drivers.qemu import Qemu, saved, suspended
 from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT, Memory
 
-from machine import files
+from machine import files, helper
 from machine.driver import State
 from machine.errors import DriverFailed
 from machine.paths import Home
@@ -219,7 +219,7 @@ def start(dev: Modelled) -> None:
 
 
 def names(home: Home) -> set[str]:
-    return {path.name for path in home.folder.iterdir()} - {DISK}
+    return {path.name for path in home.folder.iterdir()} - {DISK, helper.LOCK, helper.LOG}
 
 
 def each_step(make: Callable[..., Modelled], error: Callable[[], BaseException]) -> Iterator[Modelled]:

@@ -8,6 +8,7 @@ from fake_vboxmanage import UUID, Scripted
 from machine.drivers.virtualbox import VirtualBox, vboxmanage
 from machine.drivers.virtualbox.vboxmanage import VBoxManage
 
+from machine import helper
 from machine.paths import Home
 from machine.spec import Address, Machine, Option
 
@@ -19,6 +20,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     return Scripted()
 
 
+@pytest.fixture(autouse=True)
+def ensured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The machines whose helper was started, unless it ran."""
+    found: list[Path] = []
+    monkeypatch.setattr(helper, "ensure", lambda home, module: found.append(home.folder))
+    return found
+
+
 @pytest.fixture
 def call(run: Scripted, tmp_path: Path) -> VBoxManage:
     return VBoxManage(run, tmp_path / "store", patience=0.2)
@@ -27,9 +36,7 @@ def call(run: Scripted, tmp_path: Path) -> VBoxManage:
 @pytest.fixture
 def make(run: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., VirtualBox]:
     """A driver with the machine's fields and options: make(memory_mib=512, no_share=True)."""
-    from machine.drivers.virtualbox import ports
-
-    monkeypatch.setattr(ports, "begin", lambda home: run.calls.append(["(helper)"]))
+    monkeypatch.setattr(helper, "begin", lambda home, module: run.calls.append(["(helper)"]))
 
     def build(name: str = "dev", *, memory_mib: int = 2048, **options: Option) -> VirtualBox:
         home = Home(tmp_path / "store" / "machines" / name)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused, transcript
-from machine.drivers.virtualbox import VirtualBox, driver, ports
+from machine.drivers.virtualbox import VirtualBox, driver
 from machine.drivers.virtualbox.options import of
 
 from machine.driver import Snapshots, State, Suspend
@@ -27,7 +27,7 @@ SNAPSHOTS = """<?xml version="1.0"?>
 
 @pytest.fixture(autouse=True)
 def every_port_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "is_free", lambda *_: True)
+    monkeypatch.setattr("machine.ports.why_not", lambda *_: "")
 
 
 @pytest.fixture
@@ -209,9 +209,9 @@ def test_start_of_a_machine_that_has_broken(make: Make, run: Scripted, state: st
 def test_start_on_a_port_that_is_taken(
     make: Make, run: Scripted, image: Path, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    monkeypatch.setattr(ports, "is_free", lambda protocol, host, port: port != 2375)
+    monkeypatch.setattr("machine.ports.why_not", lambda protocol, host, port: "it rains" if port == 2375 else "")
     run.answer("showvminfo", info(state))
-    with pytest.raises(DriverFailed, match=r"port 2375 on 127\.77\.1\.2 is taken by another program"):
+    with pytest.raises(DriverFailed, match="port 2375, for Docker, can't be opened: it rains"):
         make().start()
     assert not run.said("startvm")
 
@@ -274,7 +274,7 @@ def test_kill_of_a_machine_that_has_just_gone_off(make: Make, run: Scripted) -> 
 
 def test_kill_has_a_deadline(make: Make, run: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     until = driver.wait.until
-    monkeypatch.setattr(driver.wait, "until", lambda probe, *, timeout, what: until(probe, timeout=0.05, what=what))
+    monkeypatch.setattr(driver.wait, "until", lambda probe, **how: until(probe, **{**how, "timeout": 0.05}))
     run.answer("showvminfo", info("running"))
     with pytest.raises(WaitTimeout, match="to switch the machine off"):
         make().kill()

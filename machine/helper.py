@@ -1,0 +1,103 @@
+"""The helper process of a running machine, one for each: it forwards ports (`machine.forwarding`) as long as it lives.
+
+When it is killed, the next command that asks for the machine's state starts another. A lock tells whether there is one,
+for the price of opening a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from machine.errors import MachineError
+from machine.paths import Home
+from machine.ports import NOTE
+from machine.run import detach
+
+LOCK = "helper.lock"
+LOG = "helper.log"
+# Seconds.
+# A helper that was started so long ago may not hold its lock yet.
+YOUNG = 5.0
+# So long a helper waits for one of the machine's earlier life to end.
+HANDOVER = 30.0
+TICK = 0.1
+
+
+def begin(home: Home, module: str) -> None:
+    """Start the helper of a machine that was switched on: python -m MODULE FOLDER. One of its earlier life ends."""
+    with contextlib.suppress(OSError):  # a full disk, too: the helper can do without
+        (home / NOTE).unlink(missing_ok=True)
+        _lock_file(home).touch()
+    with _log(home) as output:
+        detach([sys.executable, "-m", module, home.folder], output=output)
+
+
+def ensure(home: Home, module: str) -> None:
+    """Start the helper of a running machine unless there is one. Costs some microseconds when there is."""
+    with contextlib.suppress(OSError, MachineError):  # whoever asks for a machine's state gets it all the same
+        if _is_ours(home) and not _is_young(home) and not _is_held(home):
+            begin(home, module)
+
+
+@contextlib.contextmanager
+def alone(home: Home) -> Iterator[bool]:
+    """Hold the lock of the machine's helper; False when another has it and doesn't end within HANDOVER seconds."""
+    with contextlib.ExitStack() as stack:
+        held = True  # where files can't be locked, too
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(_lock_file(home).open("ab"))
+            deadline = time.monotonic() + HANDOVER
+            while not (held := _try(file.fileno())) and time.monotonic() < deadline:
+                time.sleep(TICK)
+        yield held
+
+
+def _log(home: Home) -> IO[bytes]:
+    # An open file would keep the machine's folder from being removed on Windows.
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            return (home / LOG).open("wb")
+    return Path(os.devnull).open("wb")
+
+
+def _is_ours(home: Home) -> bool:
+    """Whether the machine is this user's: the helper of another's would write into a folder that isn't ours."""
+    return sys.platform == "win32" or home.folder.stat().st_uid == os.geteuid()
+
+
+def _is_young(home: Home) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return abs(time.time() - _lock_file(home).stat().st_mtime) < YOUNG
+    return False
+
+
+def _is_held(home: Home) -> bool:
+    with _lock_file(home).open("ab") as file:
+        return not _try(file.fileno())
+
+
+def _lock_file(home: Home) -> Path:
+    # An open file would keep the machine's folder from being removed on Windows.
+    return home.store / f"helper-{home.name}.lock" if sys.platform == "win32" else home / LOCK
+
+
+def _try(descriptor: int) -> bool:
+    """Lock an open file; a process that ends drops its lock. filelock does the same, and takes 30 ms to import."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

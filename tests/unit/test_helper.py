@@ -1,0 +1,142 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from machine import helper
+from machine.paths import Home
+
+HOLDS = """
+import sys
+from pathlib import Path
+from machine import helper
+from machine.paths import Home
+with helper.alone(Home(Path(sys.argv[1]))) as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "machines" / "dev")
+    home.folder.mkdir(parents=True)
+    return home
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    started: list[list[str]] = []
+    monkeypatch.setattr(helper, "detach", lambda argv, output: started.append([str(word) for word in argv]))
+    monkeypatch.setattr(helper, "YOUNG", -1.0)
+    return started
+
+
+@pytest.fixture
+def hold(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin() -> subprocess.Popen[str]:
+        argv = [sys.executable, "-c", HOLDS, home.folder]
+        begun.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def says(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def test_a_helper_that_was_killed_is_started_by_whoever_asks_next(
+    home: Home, started: list[list[str]], hold: Callable[[], subprocess.Popen[str]]
+) -> None:
+    helper.ensure(home, "the.module")
+    assert started == [[sys.executable, "-m", "the.module", str(home.folder)]]
+    process = hold()
+    assert says(process) == "True"
+    helper.ensure(home, "the.module")
+    assert len(started) == 1
+    process.kill()
+    process.wait(timeout=10)
+    helper.ensure(home, "the.module")
+    assert len(started) == 2
+
+
+def test_one_that_was_only_just_started_isnt_started_twice(
+    home: Home, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "YOUNG", 60.0)
+    helper.begin(home, "m")
+    for _ in range(3):
+        helper.ensure(home, "m")
+    assert len(started) == 1
+    os.utime(home / helper.LOCK, (0, 0))
+    helper.ensure(home, "m")
+    assert len(started) == 2
+
+
+def test_the_next_helper_takes_over_when_the_old_one_ends(
+    home: Home, hold: Callable[[], subprocess.Popen[str]]
+) -> None:
+    old = hold()
+    assert says(old) == "True"
+    new = hold()
+    old.kill()
+    assert says(new) == "True"
+
+
+def test_a_second_one_gives_up(
+    home: Home, hold: Callable[[], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert says(hold()) == "True"
+    monkeypatch.setattr(helper, "HANDOVER", 0.05)
+    with helper.alone(home) as held:
+        assert not held
+
+
+def test_what_an_earlier_helper_noted_is_forgotten(home: Home, started: list[list[str]]) -> None:
+    (home / helper.NOTE).write_text("[]")
+    helper.begin(home, "m")
+    assert not (home / helper.NOTE).exists()
+    assert (home / helper.LOG).exists()
+
+
+def test_nothing_that_fails_here_keeps_the_state_from_being_told(
+    home: Home, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "_is_ours", lambda home: False)
+    helper.ensure(home, "m")  # a machine of another user's
+    monkeypatch.undo()
+    helper.ensure(Home(home.folder / "gone"), "m")
+    (home / helper.LOCK).mkdir()
+    helper.ensure(home, "m")
+    assert started == []
+
+
+def test_a_full_disk_keeps_no_machine_from_starting(
+    home: Home, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    (home / helper.LOG).mkdir()  # nor can the log be opened
+    helper.begin(home, "m")
+    assert len(started) == 1
+
+
+def test_files_that_cant_be_locked_keep_no_helper_from_its_work(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> bool:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(helper, "_try", no_locks)
+    with helper.alone(home) as held:
+        assert held
