@@ -18,6 +18,7 @@ from pathlib import Path
 
 from machine import paths
 from machine.errors import CheckFailed
+from machine.reasons import reason
 
 # A line of ssh's configuration can't hold the first, XML neither; ssh takes the second for an environment variable.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -40,7 +41,7 @@ def check_sockets(store: Path) -> None:
         try:
             _make_socket(folder)
         except OSError as error:
-            raise _lacking(store, f"no Unix sockets ({error.strerror})") from error
+            raise _lacking(store, f"no Unix sockets ({reason(error)})") from error
 
 
 def _check_words(store: Path) -> None:
@@ -67,7 +68,7 @@ def _check_modes(folder: Path) -> None:
         file.chmod(0o600)
         exposed = bool(stat.S_IMODE(file.stat().st_mode) & 0o077)
     except OSError as error:
-        raise _lacking(folder.parent, f"no permissions of files ({error.strerror})") from error
+        raise _lacking(folder.parent, f"no permissions of files ({reason(error)})") from error
     if exposed:
         raise _lacking(folder.parent, "no permissions of files: everybody could read your keys")
 
@@ -92,7 +93,7 @@ def _probing(store: Path) -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=store)
     except OSError as error:
-        raise CheckFailed(f"nothing can be written in {store}: {error.strerror}", hint=_elsewhere()) from error
+        raise CheckFailed(f"nothing can be written in {store}: {reason(error)}", hint=_elsewhere()) from error
     with folder as name:
         yield Path(name)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from machine.errors import MachineError
+from machine.reasons import reason
 
 BLOCK = 1 << 18
 _RECORD = tarfile.BLOCKSIZE
@@ -61,7 +62,7 @@ class Stream:
             try:
                 block = self.file.read(size - len(found))
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise MachineError(f"that file is damaged: {error}", hint="copy it here again") from error
+                raise MachineError(f"that file is damaged: {reason(error)}", hint="copy it here again") from error
             if not block:
                 raise MachineError("that file is cut short", hint="copy it here again")
             found = found + block if found else block
@@ -105,7 +106,9 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
     try:
         return tarfile.TarInfo.frombuf(raw, "utf-8", "strict")
     except (tarfile.TarError, ValueError) as error:
-        raise MachineError(f"that isn't a machine's file: {error}", hint="machine export writes such files") from error
+        raise MachineError(
+            f"that isn't a machine's file: {reason(error)}", hint="machine export writes such files"
+        ) from error
 
 
 def _extended_size(stream: Stream, size: int) -> int:

@@ -23,6 +23,7 @@ from machine.driver import Driver, Portable, Reach
 from machine.errors import CheckFailed, ImageCorrupt, MachineError, StoreDamaged, Usage
 from machine.paths import Home, Image
 from machine.progress import Progress
+from machine.reasons import reason
 from machine.resources import human
 from machine.run import run
 from machine.spec import Machine
@@ -156,7 +157,7 @@ def _json(member: Member) -> dict[str, object]:
     try:
         found = json.loads(member.content(_TEXT))
     except (ValueError, RecursionError) as error:
-        raise foreign(f"{member.name}, which isn't JSON: {error}") from error
+        raise foreign(f"{member.name}, which isn't JSON: {reason(error)}") from error
     if not isinstance(found, dict):
         raise foreign(f"{member.name}, which isn't a JSON object")
     return found
@@ -273,7 +274,7 @@ def _check_keys(home: Home) -> None:
         try:
             keys.publish(key, home.name)
         except (OSError, ValueError) as error:
-            raise foreign(f"{HOME}{key.name}, which isn't a key: {error}") from error
+            raise foreign(f"{HOME}{key.name}, which isn't a key: {reason(error)}") from error
 
 
 def _take_image(digest: str, folder: Path) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from machine import files
 from machine.errors import DriverFailed
 from machine.paths import Home
+from machine.reasons import reason
 
 from . import saved, sizes
 from .argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
@@ -148,6 +149,6 @@ def _layout(qemu: Qemu) -> dict[str, Any]:
         return {**found, **{name: found[name] for name in ("base_mib", "more_mib", "reporting", "cpus")}}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DriverFailed(
-            f"how the machine was laid out when it was suspended can't be read: {error}",
+            f"how the machine was laid out when it was suspended can't be read: {reason(error)}",
             hint=f"give up what was in its memory: machine kill {qemu.machine.name}",
         ) from error

@@ -221,7 +221,7 @@ def obtain(store: Path, recipe: Recipe, make: Callable[[Path], bool], say: Calla
         try:
             _make(template, recipe, make)
         except (MachineError, OSError) as error:
-            failures.remember(folder(store), recipe.key, asdict(recipe), str(error))
+            failures.remember(folder(store), recipe.key, asdict(recipe), reason(error))
             raise
         failures.forget(folder(store), recipe.key)
     return template
