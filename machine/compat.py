@@ -1,10 +1,9 @@
 """A machine in the shape of docker-machine's config.json, which scripts read with `inspect --format`.
 
-Kept are the keys that a script can want: Name, DriverName, ConfigVersion; Driver.{IPAddress, MachineName, SSHUser,
-SSHPort, SSHKeyPath, StorePath, CPU, Memory, DiskSize, EnginePort}; HostOptions.EngineOptions.{ArbitraryFlags, Env,
-InsecureRegistry, Labels, RegistryMirror, StorageDriver, TlsVerify}; HostOptions.AuthOptions.{CertDir, CaCertPath,
-CaPrivateKeyPath, ClientCertPath, ClientKeyPath, ServerCertPath, ServerKeyPath, ServerCertSANs, StorePath};
-HostOptions.SwarmOptions.IsSwarm. New are State and Machine, which is machine.json.
+Kept are all keys of docker-machine's HostOptions, and those of its driver that a script can want: Driver.{IPAddress,
+MachineName, SSHUser, SSHPort, SSHKeyPath, StorePath, CPU, Memory, DiskSize, EnginePort, Swarm…}. What has no meaning
+here (Dns, GraphDir, Swarm…, the paths of certificates in the machine) is as docker-machine leaves it when it isn't set.
+New are State and Machine, which is machine.json.
 """
 
 from __future__ import annotations
@@ -20,6 +19,23 @@ if TYPE_CHECKING:
     from machine.spec import Address, Machine
 
 CONFIG_VERSION = 3
+# Classic Swarm is gone; the values are docker-machine's for a machine that has no part in one.
+_NO_SWARM: dict[str, Value] = {
+    "Address": "",
+    "Agent": False,
+    "ArbitraryFlags": None,
+    "ArbitraryJoinFlags": None,
+    "Discovery": "",
+    "Env": None,
+    "Heartbeat": 0,
+    "Host": "",
+    "Image": "",
+    "IsExperimental": False,
+    "IsSwarm": False,
+    "Master": False,
+    "Overcommit": 0,
+    "Strategy": "",
+}
 
 
 def describe(machine: Machine, home: Home, address: Address | None, state: str) -> dict[str, Value]:
@@ -38,6 +54,9 @@ def describe(machine: Machine, home: Home, address: Address | None, state: str) 
             "Memory": machine.memory_mib,
             "DiskSize": machine.disk_mib,
             "EnginePort": address.docker_port if address else 0,
+            "SwarmDiscovery": "",
+            "SwarmHost": "",
+            "SwarmMaster": False,
         },
         "DriverName": machine.driver,
         "HostOptions": {
@@ -49,11 +68,17 @@ def describe(machine: Machine, home: Home, address: Address | None, state: str) 
                 "ClientKeyPath": str(certs / "key.pem"),
                 "ServerCertPath": str(home.server_cert),
                 "ServerKeyPath": str(home.server_key),
+                "CaCertRemotePath": "",
+                "ServerCertRemotePath": "",
+                "ServerKeyRemotePath": "",
                 "ServerCertSANs": machine.tls_sans,
                 "StorePath": str(home.folder),
             },
+            "Disk": 0,
+            "Driver": "",
             "EngineOptions": engine_options(machine),
-            "SwarmOptions": {"IsSwarm": False},
+            "Memory": 0,
+            "SwarmOptions": _NO_SWARM,
         },
         "Name": machine.name,
         "State": state,
@@ -69,10 +94,16 @@ def engine_options(machine: Machine | None) -> dict[str, Value]:
     ]
     return {
         "ArbitraryFlags": engine.options,
+        "Dns": None,
         "Env": engine.environment,
+        "GraphDir": "",
         "InsecureRegistry": engine.insecure_registries,
+        "InstallURL": "",
+        "Ipv6": False,
         "Labels": engine.labels,
+        "LogLevel": "",
         "RegistryMirror": engine.registry_mirrors,
+        "SelinuxEnabled": False,
         "StorageDriver": drivers[-1] if drivers else "",
         "TlsVerify": machine.tls if machine else False,
     }

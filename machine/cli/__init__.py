@@ -205,6 +205,9 @@ def _fail(error: MachineError) -> int:
 
 
 def _fail_of_click(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx:
+        print(error.ctx.get_help())  # nothing but a group was typed: no error, as with docker
+        return 0
     if _json_asked():
         return _fail(Usage(error.format_message(), hint="machine --help"))
     error.show()

@@ -9,6 +9,7 @@ import click
 
 from machine import certs, paths, probe, store
 from machine.cli import names
+from machine.cli.ask import confirmed
 from machine.errors import MachineError, Usage
 from machine.progress import Display
 
@@ -34,7 +35,9 @@ def regenerate_certs(
     wanted = [
         name for name in (names.readable() if ca else names.several(machines)) if renewal.is_ours(store.load(name))
     ]
-    if not force and not _confirmed():
+    question = "Regenerate TLS machine certs?  Warning: this is irreversible."
+    hint = "to do it without a question: machine regenerate-certs -f"
+    if not force and not confirmed(question, hint=hint, out=sys.stderr if quiet or as_json else sys.stdout):
         return
     folder = paths.store() / "certs"
     if ca or client_certs:
@@ -69,12 +72,6 @@ def _share_client(others: set[str]) -> None:
                 paths.store() / "certs", home, names=[name, *machine.tls_sans], addresses=[address.host], days=0
             )
             contexts.refresh(machine, home, address)
-
-
-def _confirmed() -> bool:
-    if not sys.stdin.isatty():
-        raise Usage("there is no terminal to ask on", hint="to do it without a question: machine regenerate-certs -f")
-    return click.confirm("Regenerate TLS machine certs?  Warning: this is irreversible.")
 
 
 def _object(name: str) -> dict[str, object]:

@@ -46,7 +46,7 @@ def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no
     eval "$(machine env default)"
     """
     if unset and name:
-        raise Usage("expected no machine name when the -u flag is present", hint="machine env -u")
+        raise Usage("Expected no machine name when the -u flag is present", hint="machine env -u")
     changes = _undone(no_proxy) if unset else _set_up(names.one(name), no_proxy)
     if as_json:
         print(json.dumps(changes, indent=4))
@@ -108,7 +108,7 @@ def _unsplit(home: Home) -> Home:
 def active(timeout: float, as_json: bool, extra: tuple[str, ...]) -> None:
     """Print the machine that the docker client is set to ($DOCKER_HOST), if it runs."""
     if extra:
-        raise Usage("too many arguments given", hint="machine active")
+        raise Usage("Too many arguments given", hint="machine active")
     name, url = _active(os.environ.get("DOCKER_HOST", ""), timeout)
     print(json.dumps({"name": name, "url": url}, indent=4) if as_json else name)
 

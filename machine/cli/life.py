@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 import click
 
 from machine import store
 from machine.cli import names
+from machine.cli.ask import confirmed
 from machine.errors import MachineError, NoSuchMachine, Usage
 from machine.progress import Display, Progress
 
@@ -126,9 +128,10 @@ def rm(machines: tuple[str, ...], force: bool, yes: bool, quiet: bool) -> None:
     from machine import lifecycle
 
     if not machines:
-        raise Usage("which machine is to be removed?", hint="machine ls, then machine rm NAME")
+        raise Usage("Expected to get one or more machine names as arguments", hint="machine ls, then machine rm NAME")
     wanted = [name for name in dict.fromkeys(machines) if _is_there(name, force)]
-    if not (force or yes) and not _confirmed(wanted):
+    as_json = click.get_current_context().meta.get(_JSON, False)
+    if not (force or yes) and not _confirmed(wanted, sys.stderr if quiet or as_json else sys.stdout):
         return
 
     def work(name: str, shown: Progress) -> str:
@@ -161,12 +164,9 @@ def _is_adopted(name: str) -> bool:
         return False
 
 
-def _confirmed(wanted: list[str]) -> bool:
-    print(f"About to remove {', '.join(wanted)}")
+def _confirmed(wanted: list[str], out: TextIO) -> bool:
+    print(f"About to remove {', '.join(wanted)}", file=out)
     for line in _warnings(wanted):
-        print(f"WARNING: {line}")
-    if not sys.stdin.isatty():
-        raise Usage(
-            "there is no terminal to ask on", hint=f"to remove without a question: machine rm -y {' '.join(wanted)}"
-        )
-    return click.confirm("Are you sure?")
+        print(f"WARNING: {line}", file=out)
+    hint = f"to remove without a question: machine rm -y {' '.join(wanted)}"
+    return confirmed("Are you sure?", hint=hint, out=out)

@@ -159,6 +159,7 @@ def _filters(texts: Sequence[str]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for text in texts:
         key, equals, value = text.partition("=")
+        key = key.lower()
         if not equals:
             raise Usage(f'Unsupported filter syntax: "{text}"', hint="machine ls --filter driver=qemu")
         if key not in {"driver", "label", "name", "state"}:
@@ -227,8 +228,8 @@ def _table(rows: list[Row]) -> None:
 def _formatted(form: str) -> Callable[[list[Row]], None]:
     from machine.goformat import Template
 
-    table = form.startswith("table ")
-    template = Template(form.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n"))
+    table = form.startswith("table")
+    template = Template(form.removeprefix("table").strip(" ").replace("\\t", "\t").replace("\\n", "\n"))
     template.check(_fields(Row("")))  # a field that isn't there is an error also when there is no machine
 
     def show(rows: list[Row]) -> None:

@@ -17,7 +17,7 @@ Invoke = Callable[..., Any]
     ("words", "code", "error"),
     [
         (["url", "absent", "--json"], 1, 'Docker machine "absent" does not exist'),
-        (["url", "--json"], 2, 'no machine name given, and no "default" machine exists'),
+        (["url", "--json"], 2, 'No machine name(s) specified and no "default" machine exists'),
         (["ls", "--json", "--bogus"], 2, "--bogus"),
         (["bogus", "--json"], 2, 'there is no verb "bogus"'),
     ],

@@ -1,3 +1,4 @@
+import io
 import json
 import signal
 import subprocess
@@ -61,7 +62,7 @@ def test_quiet(invoke: Invoke, dev: Path) -> None:
 def test_without_a_name_the_default_machine_is_meant(invoke: Invoke, vms: Path, verb: str) -> None:
     shown = invoke(verb)
     assert shown.code == 2
-    assert 'no machine name given, and no "default" machine exists' in shown.err
+    assert 'No machine name(s) specified and no "default" machine exists' in shown.err
     invoke("create", "-q")
     assert invoke(verb).code == 0
 
@@ -148,28 +149,39 @@ def test_two_that_remove_the_same_machine(begin: Begin, dev: Path) -> None:
     assert not dev.exists()
 
 
-def test_rm_asks_only_on_a_terminal(invoke: Invoke, dev: Path) -> None:
+def test_rm_removes_nothing_without_an_answer(invoke: Invoke, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     shown = invoke("rm", "dev")
     assert shown.code == 2
-    assert "there is no terminal to ask on" in shown.err
+    assert "there was no answer, so nothing was done" in shown.err
     assert "machine rm -y dev" in shown.err
     assert dev.exists()
 
 
-@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_rm_does_what_is_answered(
-    invoke: Invoke, dev: Path, monkeypatch: pytest.MonkeyPatch, answer: str, removed: bool
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_rm_asks_on_stderr_where_stdout_is_for_programs(
+    invoke: Invoke, dev: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    import io
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    shown = invoke("rm", option, "dev")
+    assert shown.err.endswith("Are you sure? (y/n): ")
+    assert shown.out in {
+        "",
+        '[\n    {\n        "name": "dev",\n        "result": "Successfully removed dev"\n    }\n]\n',
+    }
+    assert not dev.exists()
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
 
-    monkeypatch.setattr(sys, "stdin", Terminal(answer))
-    shown = invoke("rm", "dev")
-    assert shown.code == 0
-    assert "About to remove dev\nWARNING: " in shown.out
+@pytest.mark.parametrize(
+    ("answer", "removed"), [("y\n", True), ("Yes", True), ("n\n", False), ("\n", False), ("ok\n", False)]
+)
+def test_rm_does_what_is_answered(begin: Begin, dev: Path, answer: str, removed: bool) -> None:
+    """On a pipe, as scripts for docker-machine answer."""
+    process = begin("rm", "dev", stdin=subprocess.PIPE)
+    out, err = process.communicate(answer, timeout=30)
+    assert (process.returncode, err) == (0, "" if not removed else err)
+    assert out.startswith("About to remove dev\nWARNING: ")
+    assert "Are you sure? (y/n): " in out
     assert store.exists("dev") is not removed
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -91,8 +93,11 @@ def test_a_new_ca_is_for_all(invoke: Invoke, made: Callable[..., Home], host: Fa
     )
 
 
-def test_nothing_is_done_without_a_yes(invoke: Invoke, made: Callable[..., Home]) -> None:
+def test_nothing_is_done_without_a_yes(
+    invoke: Invoke, made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = made().server_cert.read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     ended = invoke("regenerate-certs")
     assert (ended.code, "regenerate-certs -f" in ended.err) == (2, True)
     assert made("b").server_cert.exists()
