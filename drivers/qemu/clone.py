@@ -100,8 +100,8 @@ def _start(qemu: Qemu, origin: Template, about: About) -> None:
         (qemu.home / CLONE_OF).unlink()
         monitor.execute("cont")
         disk_mib = int(about.recipe["disk_mib"])
-        _grow(monitor, qemu.machine, memory, disk_mib)
-        _introduce(qemu, channel, disk_mib)
+        more_mib = _grow(monitor, qemu.machine, memory, disk_mib)
+        _introduce(qemu, channel, more_mib, disk_mib)
 
 
 class _NotLoaded(DriverFailed):
@@ -214,12 +214,14 @@ def _inflate(monitor: Qmp, left_mib: int) -> None:
     wait.until(has_followed, timeout=EMPTY, what="the guest to give its free memory back")
 
 
-def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> None:
-    """Give the clone the memory and the disk that was asked for: the guest takes them while it runs."""
-    if more := machine.memory_mib - memory.base_mib:
-        sizes.plug(monitor, more)
+def _grow(monitor: Qmp, machine: Machine, memory: Memory, disk_mib: int) -> int:
+    """Give the clone its memory and disk, which the guest takes while it runs; returns the MiB that were plugged in."""
+    more_mib = 0
+    if machine.memory_mib > memory.base_mib:
+        more_mib = sizes.plug(monitor, machine.memory_mib - memory.base_mib)
     if machine.disk_mib > disk_mib:
         sizes.enlarge(monitor, machine.disk_mib)
+    return more_mib
 
 
 def resume_channel(home: Home) -> socket.socket:
@@ -234,12 +236,15 @@ def resume_channel(home: Home) -> socket.socket:
     return channel
 
 
-def _introduce(qemu: Qemu, channel: socket.socket, disk_mib: int) -> None:
-    """Tell the guest that it is a machine of its own now; it takes its identity from the seed, and answers."""
+def _introduce(qemu: Qemu, channel: socket.socket, more_mib: int, disk_mib: int) -> None:
+    """Tell the guest that it is a machine of its own now; it takes its identity from the seed, and answers.
+
+    more_mib: the memory that is being plugged in, for which the guest sets its limits; older images take no notice.
+    """
     larger = "yes" if qemu.machine.disk_mib > disk_mib else "no"
     with channel.makefile("rb") as lines:
         try:
-            channel.sendall(f"resume {time.time():.0f} {qemu.machine.mac} {larger}\n".encode())
+            channel.sendall(f"resume {time.time():.0f} {qemu.machine.mac} {larger} {more_mib}\n".encode())
             # Its clock is right to the second; a moment earlier, and the exact time would be overwritten.
             if (answer := lines.readline()) == b"dated\n":
                 clock = threading.Thread(target=_set_clock, args=(qemu.home,))

@@ -151,12 +151,13 @@ class GuestAgent(Connection):
             raise DriverFailed(f"the guest agent refused {command}: {answer['error'].get('desc')}")
         return answer.get("return")
 
-    def run(self, command: str, *, timeout: float) -> str:
+    def run(self, command: str, *words: str, timeout: float) -> str:
         """Run a program of the guest and return what it printed. timeout in seconds.
 
         Raises DriverFailed when it ends with an error, too.
         """
-        pid = self.execute("guest-exec", path=command, **{"capture-output": True})["pid"]
+        arguments = {"arg": list(words)} if words else {}
+        pid = self.execute("guest-exec", path=command, **arguments, **{"capture-output": True})["pid"]
         deadline = time.monotonic() + timeout
         while not (status := self.execute("guest-exec-status", pid=pid))["exited"]:
             if time.monotonic() > deadline:

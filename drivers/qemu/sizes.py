@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # Seconds: a guest gives memory back as it can free it.
 PATIENCE = 10.0
 GROW = 120.0
+LIMITS = 30.0
 # virtio-mem works in blocks of this size.
 BLOCK_MIB = 2
 
@@ -70,10 +72,11 @@ def _image(monitor: Qmp) -> str:
     return next((Path(node["file"]).parent.name for node in nodes if node.get("node-name") == "root"), "")
 
 
-def plug(monitor: Qmp, more_mib: int) -> None:
-    """Set how much memory the guest has beyond what it started with."""
-    size = (more_mib // BLOCK_MIB * BLOCK_MIB) << 20
-    monitor.execute("qom-set", path="/machine/peripheral/memory", property="requested-size", value=size)
+def plug(monitor: Qmp, more_mib: int) -> int:
+    """Set how much memory the guest has beyond what it started with; returns the MiB, in whole blocks."""
+    more_mib = more_mib // BLOCK_MIB * BLOCK_MIB
+    monitor.execute("qom-set", path="/machine/peripheral/memory", property="requested-size", value=more_mib << 20)
+    return more_mib
 
 
 def enlarge(monitor: Qmp, disk_mib: int) -> None:
@@ -85,14 +88,26 @@ def _give_memory(qemu: Qemu, monitor: Qmp, memory_mib: int) -> bool:
     more = memory_mib - int(layout(monitor)["base_mib"])
     if not 0 <= more <= ROOM_MIB:
         return False
-    plug(monitor, more)
+    plugged_mib = plug(monitor, more)
+    followed = _follows(monitor, plugged_mib)
+    _set_limits(qemu, plugged_mib)
+    return followed
+
+
+def _follows(monitor: Qmp, plugged_mib: int) -> bool:
+    """Whether the guest takes, or gives back, memory until it has that much beyond what it started with."""
 
     def has_followed() -> bool:
         size = monitor.execute("qom-get", path="/machine/peripheral/memory", property="size")
-        return bool(size >> 20 == more // BLOCK_MIB * BLOCK_MIB)
+        return bool(size >> 20 == plugged_mib)
 
     try:
-        wait.until(has_followed, timeout=PATIENCE, what="the guest to follow")
+        return wait.until(has_followed, timeout=PATIENCE, what="the guest to follow")
     except WaitTimeout:
         return False  # it needs its memory; the rest follows as it is freed, or at the next start
-    return True
+
+
+def _set_limits(qemu: Qemu, more_mib: int) -> None:
+    """Have the guest set what it derived from its memory at boot; one without our program keeps what it has."""
+    with contextlib.suppress(DriverFailed), qemu.agent() as agent:
+        agent.run("/usr/lib/machineos/limits", str(more_mib), timeout=LIMITS)

@@ -15,6 +15,7 @@ from machine.drivers.qemu.qmp import GuestAgent
 
 from tests.vm import testbed
 from tests.vm.conftest import Vm, import_busybox, vm_of
+from tests.vm.limits import different, in_container, limits
 from tests.vm.testbed import Store, execute, until
 
 COUNT = 10
@@ -34,6 +35,9 @@ IDENTITY = {
 }
 SEPARATOR = "echo =-="
 
+# An idle guest starts none by itself; to ask it takes a few, and so does the kernel with its workers.
+FEW = 20
+
 
 @pytest.fixture(scope="module")
 def clones(images: Path) -> Iterator[list[Vm]]:
@@ -41,8 +45,8 @@ def clones(images: Path) -> Iterator[list[Vm]]:
     names = [f"c{number}" for number in range(1, COUNT + 1)]
     try:
         testbed.say(f"machine create c1 ... c{COUNT}: a template and its clones")
-        # The first is larger than the template in every way.
-        done = store.machine("create", "--memory", "1G", "--disk", "24G", "--timeout", "500", "c1", timeout=900)
+        # The first is larger than the template in every way, and above 1 GiB, where some limits take a step.
+        done = store.machine("create", "--memory", "2G", "--disk", "24G", "--timeout", "500", "c1", timeout=900)
         assert "booting cold" not in done.err
         done = store.machine("create", "--memory", "512", "--timeout", "500", *names[1:], timeout=900)
         assert "booting cold" not in done.err
@@ -85,10 +89,10 @@ def test_the_clock(clones: list[Vm]) -> None:
 
 def test_sizes(clones: list[Vm]) -> None:
     large, small = clones[0], clones[1]
-    assert 900 < int(large.ssh("free -m").lines[1].split()[1]) <= 1024
+    assert 1900 < int(large.ssh("free -m").lines[1].split()[1]) <= 2048
     assert 350 < int(small.ssh("free -m").lines[1].split()[1]) <= 512
     memory = {vm.name: int(vm.docker("info", "--format", "{{.MemTotal}}").out) >> 20 for vm in (large, small)}
-    assert 900 < memory["c1"] <= 1024
+    assert 1900 < memory["c1"] <= 2048
     assert memory["c2"] <= 512
     sizes = [int(vm.ssh("df -m /var/lib/docker").lines[-1].split()[-5]) for vm in (large, small)]
     assert 23000 < sizes[0] < 24576 < sizes[0] * 2
@@ -105,6 +109,11 @@ def test_set_while_it_runs(clones: list[Vm]) -> None:
     assert int(vm.ssh("df -m /var/lib/docker").lines[-1].split()[-5]) > 21000
     about = json.loads(vm.machine("inspect").out)["Machine"]
     assert (about["memory_mib"], about["disk_mib"], about["cpus"]) == (1536, 22 * 1024, 3)
+    # The limits have followed; that they are those of a machine that booted with this memory is shown below.
+    told = limits(vm)
+    assert told["net.netfilter.nf_conntrack_max"] == "65536"
+    assert 11000 < int(told["kernel.threads-max"]) < 12288
+    assert 650 << 10 < int(told["size of /dev/shm"]) <= 768 << 10
 
 
 def test_a_snapshot_of_a_clone_whose_memory_was_plugged(clones: list[Vm]) -> None:
@@ -168,6 +177,34 @@ def test_space_of_removed_images_goes_back_to_the_host(clones: list[Vm], busybox
     until(lambda: _taken(disk) < before + 60, "the disk to shrink", timeout=60)
 
 
+def test_a_clone_has_the_limits_of_a_machine_that_booted_with_its_memory(clones: list[Vm], busybox_root: Path) -> None:
+    vm = clones[0]
+    import_busybox(vm, busybox_root)
+    cloned, contained = limits(vm), in_container(vm)
+    assert processes_of_five_seconds(vm) < FEW
+    testbed.say("machine restart c1: from now on it isn't a clone")
+    vm.machine("restart", timeout=500)
+    booted = limits(vm)
+    assert len(booted) > 1000
+    assert different(cloned, booted) == {}
+    assert different(contained, in_container(vm)) == {}
+    for where in ("dockerd: Max processes", "containerd: Max processes"):
+        assert booted[where] == "unlimited unlimited processes"
+    assert contained["Max processes"] == "unlimited unlimited processes"
+    assert processes_of_five_seconds(vm) < FEW
+
+
+def test_a_guest_that_reboots_by_itself_has_its_memory_and_limits_again(clones: list[Vm]) -> None:
+    """Memory that was plugged in goes at a reset, and comes back when the guest's driver is loaded."""
+    vm = clones[1]
+    console = vm.store.home(vm.name) / "console.log"
+    written = console.stat().st_size
+    vm.ssh("sudo reboot", code=None)
+    until(lambda: b"docker is ready" in console.read_bytes()[written:], "the guest to boot", timeout=400)
+    until(lambda: vm.ssh("true", code=None).code == 0, "SSH", timeout=60)
+    until(lambda: int(limits(vm)["kernel.threads-max"]) > 11000, "its limits", timeout=60)
+
+
 def test_a_template_can_go_while_its_clones_live(clones: list[Vm]) -> None:
     vm = clones[4]
     store = vm.store
@@ -200,6 +237,12 @@ Qmp.execute = cut_off
 main()
 """
     execute([sys.executable, "-c", script, when, command, verb, vm.name], env=vm.store.env, code=-signal.SIGKILL)
+
+
+def processes_of_five_seconds(vm: Vm) -> int:
+    """How many processes an idle guest starts, what asks included."""
+    first, second = vm.ssh("grep processes /proc/stat; sleep 5; grep processes /proc/stat").lines
+    return int(second.split()[1]) - int(first.split()[1])
 
 
 def _taken(path: Path) -> int:

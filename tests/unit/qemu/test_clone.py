@@ -421,8 +421,8 @@ def test_a_clone_is_started_from_the_templates_memory(
     assert cloned.asked("qom-set") == [room]
     assert cloned.asked("block_resize") == [{"node-name": "data", "size": 30 << 30}]
     (line,) = cloned.lines
-    word, now, mac, larger = line.decode().split()
-    assert (word, mac, larger) == ("resume", "52:54:00:00:00:01", "yes")
+    word, now, mac, larger, more_mib = line.decode().split()
+    assert (word, mac, larger, more_mib) == ("resume", "52:54:00:00:00:01", "yes", "512")
     assert int(now) > 1_700_000_000
     assert cloned.agent.commands == ["guest-sync-delimited", "guest-set-time"]
     assert not (home / CLONE_OF).exists()
@@ -438,7 +438,7 @@ def test_a_clone_as_large_as_its_template_is_given_nothing(
     cloned.inside = False  # its agent may be late: the clock is right to the second
     small.start()
     assert not cloned.asked("qom-set") + cloned.asked("block_resize")
-    assert cloned.lines[0].decode().split()[3] == "no"
+    assert cloned.lines[0].decode().split()[3:] == ["no", "0"]
 
 
 def test_memory_that_cant_be_opened_read_only_is_never_given_back(

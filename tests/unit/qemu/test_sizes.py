@@ -72,6 +72,26 @@ def test_more_memory_is_plugged(qemu: Qemu, home: Home, running: object, memory_
     ]
 
 
+@pytest.mark.parametrize("memory_mib", [2048, 512])
+def test_the_guest_sets_its_limits_for_the_memory_that_it_has_now(
+    qemu: Qemu, home: Home, running: object, memory_mib: int
+) -> None:
+    larger = Qemu(wanted(qemu, memory_mib=1024), qemu.home, qemu.run)
+    memory = Memory(plugged_mib=512)
+    with monitor(home / "qmp.sock", memory.answers()), agent(home / "agent.sock", guest) as inside:
+        assert larger.resize(wanted(qemu, memory_mib=memory_mib)) == []
+    (ran,) = arguments(inside, "guest-exec")
+    assert ran == {"path": "/usr/lib/machineos/limits", "arg": [f"{memory_mib - 512}"], "capture-output": True}
+
+
+def test_a_guest_without_that_program_gets_its_memory_all_the_same(qemu: Qemu, home: Home, running: object) -> None:
+    def refuses(message: dict[str, Any]) -> list[Any]:
+        return guest(message) if "sync" in message["execute"] else [{"error": {"desc": "no such program"}}]
+
+    with monitor(home / "qmp.sock", Memory().answers()), agent(home / "agent.sock", refuses):
+        assert qemu.resize(wanted(qemu, memory_mib=2048)) == []
+
+
 def test_memory_that_was_plugged_is_taken_back(qemu: Qemu, home: Home, running: object) -> None:
     memory = Memory(plugged_mib=1536)
     larger = Qemu(wanted(qemu, memory_mib=2048), qemu.home, qemu.run)
