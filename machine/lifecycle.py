@@ -18,6 +18,7 @@ from machine import (
     provision,
     refusal,
     registry,
+    shutdown,
     ssh,
     store,
     wait,
@@ -30,9 +31,6 @@ from machine.run import run
 
 # Seconds. A cold boot takes 20 s in software emulation on two idle cores, and much more on a busy host.
 START_TIMEOUT = 300.0
-STOP_TIMEOUT = 60.0
-# A guest that is still booting doesn't feel the power button: it is pressed again after so many seconds.
-PRESS_AGAIN = 10.0
 # A hypervisor on a busy host may not answer for a while.
 SILENCE = 20.0
 # What listens on Docker's port may have the template's certificate for a moment after a clone has got its own.
@@ -191,8 +189,11 @@ class _Early(threading.Thread):
         return self._result
 
 
-def stop(name: str, progress: Progress, *, timeout: float = STOP_TIMEOUT) -> bool:
-    """Shut the guest down through its power button; False when it was off already. Raises WaitTimeout."""
+def stop(name: str, progress: Progress, *, timeout: float | None = None) -> bool:
+    """Shut the guest down through its power button; False when it was off already.
+
+    timeout in seconds, for all of it; None: what its slowest container may take, and a minute. Raises WaitTimeout.
+    """
     with store.changing(name) as machine:
         backend = driver(machine, store.home(name))
         state = backend.state()
@@ -203,29 +204,8 @@ def stop(name: str, progress: Progress, *, timeout: float = STOP_TIMEOUT) -> boo
                 f'the machine "{name}" is suspended',
                 hint=f"go on with it: machine start {name}, or give up what was in its memory: machine kill {name}",
             )
-        progress.phase("shutting down")
-        shut_down(backend, timeout=timeout)
+        shutdown.shut_down(backend, progress, timeout=timeout)
     return True
-
-
-def shut_down(backend: Driver, *, timeout: float) -> None:
-    pressed = -PRESS_AGAIN
-
-    def is_off() -> bool:
-        nonlocal pressed
-        if backend.state() is State.STOPPED:
-            return True
-        if time.monotonic() - pressed > PRESS_AGAIN:
-            backend.stop()
-            pressed = time.monotonic()
-        return False
-
-    try:
-        what = "the machine to shut down"
-        wait.until(is_off, timeout=timeout, what=what, details=backend.diagnosis, pause=backend.pause)
-    except WaitTimeout as error:
-        error.hint = f"pull the plug: machine kill {backend.machine.name}"
-        raise
 
 
 def kill(name: str, progress: Progress) -> bool:

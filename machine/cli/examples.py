@@ -114,7 +114,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "start": (("machine start dev", "Start the machine dev and wait until Docker answers."),),
     "status": (("machine status dev", "Print the state of the machine dev."),),
-    "stop": (("machine stop web db", "Shut two machines down."),),
+    "stop": (
+        ("machine stop web db", "Shut two machines down, when their containers have ended."),
+        ("machine stop --timeout 20 dev", "Give it 20 s, and its containers no more than that."),
+    ),
     "suspend": (("machine suspend dev", "Write the machine's memory to disk and switch it off."),),
     "template": (
         ("machine template ls", "List the booted machines that new ones are cloned from."),

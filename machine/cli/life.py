@@ -30,10 +30,10 @@ def quiet(function: click.decorators.FC) -> click.decorators.FC:
     return click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")(as_json(function))
 
 
-def _timeout(seconds: int) -> Callable[[click.decorators.FC], click.decorators.FC]:
-    return click.option(
-        "--timeout", type=click.FloatRange(min=1), default=seconds, show_default=True, help="Seconds that it may take."
-    )
+def _timeout(
+    seconds: int, text: str = "Seconds that it may take."
+) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    return click.option("--timeout", type=click.FloatRange(min=1), default=seconds, show_default=True, help=text)
 
 
 def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
@@ -74,11 +74,19 @@ def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
 
 
 @click.command()
-@_timeout(60)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    help="Seconds that it may take; else as many as the slowest container may, and a minute.",
+)
 @quiet
 @machines
-def stop(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
-    """Shut machines down through their power button."""
+def stop(machines: tuple[str, ...], quiet: bool, timeout: float | None) -> None:
+    """Shut machines down through their power button.
+
+    Containers are stopped first: each has its --stop-timeout (docker run), or 10 s, to end. With --timeout, those that
+    may take longer are killed in time.
+    """
     from machine import lifecycle
 
     def work(name: str, shown: Progress) -> str:
@@ -103,7 +111,7 @@ def kill(machines: tuple[str, ...], quiet: bool) -> None:
 
 
 @click.command()
-@_timeout(300)
+@_timeout(300, "Seconds that the start may take; the stop takes as long as containers need.")
 @quiet
 @machines
 def restart(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:

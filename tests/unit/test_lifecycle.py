@@ -142,32 +142,6 @@ def test_a_machine_that_doesnt_shut_down_is_reported_and_not_killed(
     assert state(vms) == State.RUNNING
 
 
-def test_the_power_button_is_pressed_again(
-    make: Callable[..., Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make()
-    presses = []
-
-    def press(self: machine_fake.Fake) -> None:
-        presses.append(1)
-        if len(presses) == 3:
-            self.kill()
-
-    monkeypatch.setattr(machine_fake.Fake, "stop", press)
-    monkeypatch.setattr(lifecycle, "PRESS_AGAIN", 0.05)
-    assert lifecycle.stop("dev", shown, timeout=10)
-    assert len(presses) == 3
-
-
-def test_the_button_is_pressed_at_once_on_a_host_that_has_just_booted(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make()
-    booted = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() - booted + 3)
-    assert lifecycle.stop("dev", shown, timeout=2)
-
-
 def test_a_boot_without_docker_times_out_with_the_evidence(
     make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,14 +14,18 @@ from tests.vm.conftest import Vm
 from tests.vm.testbed import listening, taken, until
 
 KEEPER = "keeper"
+# Seconds that it takes to end: more than the 10 that Docker gives, and the 15 that dockerd gives itself.
+SLOW = 25
 
 
 @pytest.fixture(scope="module")
 def keeper(vm: Vm) -> Iterator[str]:
     """A container with a port and a volume, which Docker starts again."""
-    script = "cp /data/page /www/index.html; trap 'echo bye >/data/bye; exit' TERM; httpd -h /www; sleep 10000 & wait"
-    vm.docker("run", "--rm", "-v", "data:/data", "busybox", "sh", "-c", "echo lasting >/data/page")
-    options = ("--restart=always", "-p", "8070:80", "-v", "data:/data", "--tmpfs", "/www")
+    bye = "read seconds </data/slow; echo 0 >/data/slow; sleep $seconds; echo bye >/data/bye; exit"
+    script = f"cp /data/page /www/index.html; trap '{bye}' TERM; httpd -h /www; sleep 10000 & wait"
+    prepare = f"echo lasting >/data/page; echo {SLOW} >/data/slow"
+    vm.docker("run", "--rm", "-v", "data:/data", "busybox", "sh", "-c", prepare)
+    options = ("--restart=always", "--stop-timeout", "90", "-p", "8070:80", "-v", "data:/data", "--tmpfs", "/www")
     vm.docker("run", "-d", "--name", KEEPER, *options, "busybox", "sh", "-c", script)
     until(lambda: vm.curl(8070) == "lasting\n", "the published port", 20)
     yield KEEPER
@@ -40,6 +44,7 @@ def test_stop(vm: Vm, keeper: str, tmp_path: Path) -> None:
     testbed.say("machine stop")
     done = vm.machine("stop", env=env)
     testbed.say(f"stopped in {done.seconds:.1f} s")
+    assert "the container keeper may take up to 90 s" in done.err
     assert "was stopped" in done.out
     assert vm.machine("status").out == "Stopped\n"
     assert [line for line in vm.machine("logs", "-n", "5").lines if "good bye" in line or "Power down" in line]

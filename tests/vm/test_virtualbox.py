@@ -18,7 +18,7 @@ from machine.drivers.virtualbox import VirtualBox, parse
 from machine.drivers.virtualbox.ports import Rules
 from virtualbox_rig import Rig, rig
 
-from machine import images, lifecycle, paths, spec, store
+from machine import images, paths, shutdown, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import DriverFailed
@@ -200,7 +200,7 @@ def test_one_helper_lives_with_the_machine(driver: VirtualBox) -> None:
 
 def test_stop_by_the_power_button(rig: Rig, driver: VirtualBox) -> None:
     began = time.monotonic()
-    lifecycle.shut_down(driver, timeout=WAKE)
+    shutdown.await_off(driver, timeout=WAKE)
     print(f"off: {time.monotonic() - began:.1f} s")
     assert word(rig, driver) == "poweroff"
     assert b"POWERBTN" in driver.home.console.read_bytes()

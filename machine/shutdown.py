@@ -1,0 +1,116 @@
+"""Shutting a guest down: how long its containers may take, telling the guest when it has less, and waiting for it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from machine import docker, remote, wait
+from machine.driver import Driver, State
+from machine.errors import MachineError, WaitTimeout
+from machine.progress import Progress
+
+# Seconds, for a guest whose containers end at once, or take Docker's usual time.
+TIMEOUT = 60.0
+# What Docker gives a container, in seconds, unless its --stop-timeout says otherwise; -1 is as many as it takes.
+USUAL = 10
+LONGEST = 86400
+# A guest that is still booting doesn't feel the power button: it is pressed again after so many seconds.
+PRESS_AGAIN = 10.0
+# Seconds, for asking Docker about all containers: a guest that hangs is shut down all the same.
+ASKING = 15.0
+# How much of the whole time the guest's Docker may have; the rest is for its disk and the hypervisor.
+SHARE = 0.8
+# The script `stop` of machineos looks there.
+_TELL = "[ ! -d /run/machineos ] || echo {seconds} >/run/machineos/stop-timeout"
+
+
+@dataclass(frozen=True)
+class Slowest:
+    """The running container that may take longest to stop. seconds: its --stop-timeout, LONGEST for -1."""
+
+    name: str = ""
+    seconds: int = USUAL
+
+    def __str__(self) -> str:
+        how_long = "as long as it takes" if self.seconds == LONGEST else f"up to {self.seconds} s"
+        return f"the container {self.name} may take {how_long}"
+
+
+def shut_down(backend: Driver, progress: Progress, *, timeout: float | None) -> None:
+    """Press the power button and wait until the machine is off.
+
+    timeout in seconds, for all of it: containers that may take longer are killed before. None: as long as the slowest
+    container may take, and TIMEOUT more. Raises WaitTimeout.
+    """
+    slowest = _slowest(backend)
+    progress.phase("shutting down" if slowest.seconds <= USUAL else f"shutting down: {slowest}")
+    if timeout is None:
+        await_off(backend, timeout=TIMEOUT + max(0, slowest.seconds - USUAL))
+        return
+    share = max(1, int(timeout * SHARE))
+    if slowest.seconds > share:
+        progress.note(f"{slowest}, and is killed after {share} s: --timeout leaves it no more")
+        _tell(backend, share)
+    await_off(backend, timeout=timeout)
+
+
+def await_off(backend: Driver, *, timeout: float) -> None:
+    """Press the power button until the machine is off. timeout in seconds. Raises WaitTimeout."""
+    pressed = -PRESS_AGAIN
+
+    def is_off() -> bool:
+        nonlocal pressed
+        if backend.state() is State.STOPPED:
+            return True
+        if time.monotonic() - pressed > PRESS_AGAIN:
+            backend.stop()
+            pressed = time.monotonic()
+        return False
+
+    try:
+        what = "the machine to shut down"
+        wait.until(is_off, timeout=timeout, what=what, details=backend.diagnosis, pause=backend.pause)
+    except WaitTimeout as error:
+        error.hint = f"pull the plug: machine kill {backend.machine.name}"
+        raise
+
+
+def _slowest(backend: Driver) -> Slowest:
+    """Docker is asked. Where it doesn't answer, nothing is known of containers, and they have the usual time."""
+    found = Slowest()
+    if backend.state() is not State.RUNNING:
+        return found
+    deadline = time.monotonic() + ASKING
+    with contextlib.suppress(MachineError):
+        client = docker.Client(backend.machine, backend.home, backend.address(), timeout=ASKING / 3)
+        for name in _running(client):
+            if (seconds := _stop_timeout(client, name)) > found.seconds:
+                found = Slowest(name, seconds)
+            if time.monotonic() > deadline:
+                break
+    return found
+
+
+def _running(client: docker.Client) -> list[str]:
+    answer = client.get("/containers/json")
+    containers = answer if isinstance(answer, list) else []
+    return [str(container["Names"][0]).lstrip("/") for container in containers if container.get("Names")]
+
+
+def _stop_timeout(client: docker.Client, name: str) -> int:
+    """The container's --stop-timeout in seconds; Docker leaves the key out, or null, where it wasn't given."""
+    answer = client.get(f"/containers/{quote(name)}/json")
+    seconds = answer["Config"].get("StopTimeout") if isinstance(answer, dict) else None
+    if seconds is None:
+        return USUAL
+    return min(int(seconds), LONGEST) if seconds >= 0 else LONGEST
+
+
+def _tell(backend: Driver, seconds: int) -> None:
+    """Have machineos end its containers in time. Another system, or one that SSH doesn't reach, takes its own time."""
+    with contextlib.suppress(MachineError):
+        shell = remote.OverSsh(backend.home, backend.address(), backend.machine.ssh_user)
+        shell.run(["sh", "-c", _TELL.format(seconds=seconds)], timeout=ASKING)
