@@ -193,7 +193,9 @@ class Driver(ABC):
 
     def warnings(self) -> list[str]:
         """What is amiss with a running machine without breaking it (a port that is taken): `status` shows it."""
-        return []
+        from machine import oom
+
+        return [text] if (text := oom.warning(self.home)) else []
 
     @classmethod
     def templates(cls, store: Path) -> list[Template]:

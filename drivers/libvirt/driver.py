@@ -203,7 +203,7 @@ class Libvirt(Driver):
         from machine.ports import warnings
 
         found = warnings(self.home) if self.on_loopback() else self._only_inside()
-        return found + self._warnings_of_network()
+        return super().warnings() + found + self._warnings_of_network()
 
     def _only_inside(self) -> list[str]:
         """A machine with an address of its own on a network has no helper that could forward these."""

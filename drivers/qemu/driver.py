@@ -264,7 +264,7 @@ class Qemu(Driver):
     def warnings(self) -> list[str]:
         from machine import ports
 
-        return ports.warnings(self.home)
+        return super().warnings() + ports.warnings(self.home)
 
     def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
         image = Image(self.machine.image)

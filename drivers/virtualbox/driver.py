@@ -133,7 +133,7 @@ class VirtualBox(Driver):
     def warnings(self) -> list[str]:
         from machine.ports import warnings
 
-        return warnings(self.home)
+        return super().warnings() + warnings(self.home)
 
     def diagnosis(self) -> str:
         """The state in VirtualBox's own word, and what its log of the machine has of faults."""

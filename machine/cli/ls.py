@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import certs, compat, probe, store
+from machine import certs, compat, oom, probe, store
 from machine.cli.report import explained
 from machine.errors import MachineError, Usage
 from machine.reasons import reason
@@ -138,6 +138,8 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
             row.url = row.machine.address.url
         driver = probe.driver(row.machine, home)
         row.state = driver.state()
+        if row.state == "Running":
+            row.warning = row.warning or oom.warning(home)
         with contextlib.suppress(MachineError):
             row.url = driver.address().url
         if docker and row.state == "Running":

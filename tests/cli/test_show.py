@@ -43,6 +43,18 @@ def test_status_shows_what_the_guest_warns_of(invoke: Invoke, add: Add, store: P
     assert (ended.out, ended.err) == ("Running\n", "warning: boot.sh failed with exit code 3\n")
 
 
+def test_status_and_ls_tell_that_memory_ran_out(invoke: Invoke, add: Add, store: Path) -> None:
+    add(state="Running")
+    add("web")
+    line = "Out of memory: Killed process 7 (postgres) total-vm:9kB, anon-rss:921600kB, file-rss:0kB\n"
+    for name in ("default", "web"):
+        (store / "machines" / name / "console.log").write_text(line)
+    told = "its memory ran out: postgres (900 MiB) was killed; give it more: machine set --memory SIZE default"
+    assert invoke("status").err == f"warning: {told}\n"
+    # That of a stopped machine is history.
+    assert [row["warning"] for row in json.loads(invoke("ls", "--json").out)] == [told, None]
+
+
 def test_status_has_a_timeout(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add()
     monkeypatch.setattr(registry.load("fake"), "state", lambda _: threading.Event().wait(30))

@@ -9,7 +9,7 @@ from tests.vm.conftest import Vm
 
 PROGRAMS = ("dockerd", "containerd", "sshd", "qemu-ga", "logger")
 SEPARATOR = "=-="
-OF_PROCESS = "sudo cat /proc/$(pidof -s {name})/limits"
+OF_PROCESS = "set -- $(pidof {name}); sudo cat /proc/$1/limits"
 COMMANDS = (
     "sudo sysctl -a 2>/dev/null",
     "ulimit -a",

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,9 @@ IDENTITY = {
 }
 SEPARATOR = "echo =-="
 
+# What must go on when memory runs out.
+PROTECTED = ("dockerd", "containerd", "containerd-shim-runc-v2", "sshd", "qemu-ga", "logger", "syslogd", "acpid")
+SCORE = "set -- $(pidof {}); cat /proc/$1/oom_score_adj"
 # An idle guest starts none by itself; to ask it takes a few, and so does the kernel with its workers.
 FEW = 20
 
@@ -177,21 +181,96 @@ def test_space_of_removed_images_goes_back_to_the_host(clones: list[Vm], busybox
     until(lambda: _taken(disk) < before + 60, "the disk to shrink", timeout=60)
 
 
-def test_a_clone_has_the_limits_of_a_machine_that_booted_with_its_memory(clones: list[Vm], busybox_root: Path) -> None:
+def test_what_used_up_the_memory_is_killed_and_not_what_manages_it(clones: list[Vm], busybox_root: Path) -> None:
+    """Each of many small programs is smaller than dockerd, which would be the first to go by its size.
+
+    They end by themselves after a while: a guest at the brink of its memory is slow to do anything.
+    """
+    vm = clones[3]
+    import_busybox(vm, busybox_root)
+    kept = f"pidof {' '.join(PROTECTED)}"
+    before = vm.ssh(kept).out
+    fill = 'BEGIN { s = sprintf("%1024s", ""); while (length(s) < 8388608) s = s s; system("sleep 30") }'
+    vm.docker(
+        "run", "-d", "--name", "greedy", "busybox", "sh", "-c", f"for n in $(seq 64); do awk '{fill}' & done; wait"
+    )
+    until(lambda: "memory ran out" in vm.machine("status").err, "memory to run out", timeout=180)
+    vm.docker("wait", "greedy", timeout=400)
+    vm.docker("rm", "greedy")
+    assert vm.ssh(kept).out == before
+    told = vm.machine("status").err
+    assert "(8 MiB)" in told.replace("(9 MiB)", "(8 MiB)")
+    assert f"give it more: machine set --memory SIZE {vm.name}" in told
+    rows = {row["name"]: row["warning"] for row in json.loads(vm.store.machine("ls", "--json").out)}
+    assert "memory ran out" in rows[vm.name]
+    assert rows["c2"] is None
+
+
+def test_what_users_start_has_no_part_in_the_protection(clones: list[Vm], busybox_root: Path) -> None:
+    vm = clones[3]
+    score = "cat /proc/self/oom_score_adj"
+    assert vm.ssh(score).out == "0\n"
+    assert vm.docker("run", "-d", "--name", "quiet", "busybox", "sleep", "1000").code == 0
+    assert vm.docker("run", "--rm", "busybox", *score.split()).out == "0\n"
+    assert vm.docker("exec", "quiet", *score.split()).out == "0\n"
+    scores = dict(zip(PROTECTED, vm.ssh("; ".join(map(SCORE.format, PROTECTED))).lines, strict=True))
+    vm.docker("rm", "-f", "quiet")
+    assert int(scores.pop("sshd")) == -1000
+    assert all(-1000 < int(score) < 0 for score in scores.values()), scores
+
+
+def test_a_stop_with_a_timeout_ends_in_time_and_in_order(clones: list[Vm], busybox_root: Path) -> None:
+    vm = clones[5]
+    import_busybox(vm, busybox_root)
+    deaf = "trap '' TERM; while :; do sleep 1; done"
+    vm.docker("run", "-d", "--stop-timeout", "600", "--name", "deaf", "busybox", "sh", "-c", deaf)
+    done = vm.machine("stop", "--timeout", "60")
+    assert "the container deaf may take up to 600 s, and is killed after 48 s" in done.err
+    assert "was stopped" in done.out
+    assert "good bye" in vm.machine("logs", "-n", "5").out
+
+
+@dataclass
+class Restarted:
+    """A clone that was restarted, and so isn't one any more: its limits, and those in a container, as it was one."""
+
+    vm: Vm
+    limits: dict[str, str]
+    contained: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def restarted(clones: list[Vm], busybox_root: Path) -> Restarted:
     vm = clones[0]
     import_busybox(vm, busybox_root)
-    cloned, contained = limits(vm), in_container(vm)
+    was = Restarted(vm, limits(vm), in_container(vm))
     assert processes_of_five_seconds(vm) < FEW
+    vm.ssh("sudo sed -i 's/{/{\"live-restore\": true,/' /etc/docker/daemon.json && sudo killall -HUP dockerd")
+    told = ["info", "--format", "{{.LiveRestoreEnabled}}"]
+    until(lambda: vm.docker(*told).out == "true\n", "dockerd to keep containers", timeout=60)
+    last = "trap 'echo bye >/kept/word; exit' TERM; sleep 1000 & wait"
+    vm.docker("run", "-d", "-v", "kept:/kept", "busybox", "sh", "-c", last)
     testbed.say("machine restart c1: from now on it isn't a clone")
     vm.machine("restart", timeout=500)
-    booted = limits(vm)
+    return was
+
+
+def test_a_clone_has_the_limits_of_a_machine_that_booted_with_its_memory(restarted: Restarted) -> None:
+    vm = restarted.vm
+    booted, contained = limits(vm), in_container(vm)
     assert len(booted) > 1000
-    assert different(cloned, booted) == {}
-    assert different(contained, in_container(vm)) == {}
-    for where in ("dockerd: Max processes", "containerd: Max processes"):
-        assert booted[where] == "unlimited unlimited processes"
-    assert contained["Max processes"] == "unlimited unlimited processes"
-    assert processes_of_five_seconds(vm) < FEW
+    assert different(restarted.limits, booted) == {}
+    assert different(restarted.contained, contained) == {}
+    told = (booted["dockerd: Max processes"], booted["containerd: Max processes"], contained["Max processes"])
+    assert told == ("unlimited unlimited processes",) * 3
+
+
+def test_an_idle_machine_that_booted_starts_no_processes(restarted: Restarted) -> None:
+    assert processes_of_five_seconds(restarted.vm) < FEW
+
+
+def test_containers_are_stopped_also_where_dockerd_would_leave_them_running(restarted: Restarted) -> None:
+    assert restarted.vm.docker("run", "--rm", "-v", "kept:/kept", "busybox", "cat", "/kept/word").out == "bye\n"
 
 
 def test_a_guest_that_reboots_by_itself_has_its_memory_and_limits_again(clones: list[Vm]) -> None:

@@ -1,0 +1,40 @@
+"""Programs that a guest's kernel killed because memory ran out: it says so on the console, which is a file of the host.
+
+A container that reaches its own limit (docker run --memory) isn't meant: that is told by Docker (OOMKilled).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from machine.paths import Home
+from machine.resources import human
+
+# Bytes: a chatty console isn't read as a whole each time.
+_TAIL = 4 << 20
+# mm/oom_kill.c, __oom_kill_process; with loglevel=4 a line of this level is on the console.
+_KILLED = re.compile(
+    rb"Out of memory(?: \([a-z_]+\))?: Killed process \d+ \(([^\n]{1,64}?)\) total-vm:\d+kB, anon-rss:(\d+)kB"
+)
+
+
+def warning(home: Home) -> str:
+    """What a machine has lost since it was started, "" when nothing; its console begins anew at each start."""
+    killed = _KILLED.findall(_tail(home.console))
+    if not killed:
+        return ""
+    name, kib = killed[-1]
+    last = f"{name.decode('ascii', 'replace')} ({human(int(kib) >> 10)})"
+    count = f"{len(killed)} programs were killed, {last} last" if len(killed) > 1 else f"{last} was killed"
+    return f"its memory ran out: {count}; give it more: machine set --memory SIZE {home.name}"
+
+
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            return file.read(_TAIL)
+    except OSError:
+        return b""
