@@ -249,11 +249,13 @@ class Libvirt(Driver):
         return snapshots.list_all(self._domain())
 
     def restore(self, name: str) -> None:
-        from . import snapshots
+        from . import definition, snapshots
 
         there = self._domain()
         self._make_ready()
         snapshots.restore(there, name)
+        # The domain has the sizes and the image of that time; the next start defines it as it is to be now.
+        files.remove(self.home / definition.DEFINED)
         self._set_clock(there)
         if hypervisor.state(there) is State.RUNNING:
             self._begin_helper()

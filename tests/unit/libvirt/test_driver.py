@@ -231,6 +231,17 @@ def test_snapshots(driver: Libvirt) -> None:
             refused("off")
 
 
+def test_a_start_after_going_back_brings_the_domain_in_line(driver: Libvirt) -> None:
+    made(driver).snapshot("small")
+    driver.machine = dataclasses.replace(driver.machine, memory_mib=2048)
+    driver.start()
+    driver.kill()
+    driver.restore("small")
+    assert driver.find().maxMemory() == 1024 << 10
+    driver.start()
+    assert driver.find().maxMemory() == 2048 << 10
+
+
 def test_autostart(driver: Libvirt) -> None:
     assert isinstance(driver, Autostart)
     assert not made(driver).autostart()
