@@ -44,12 +44,26 @@ _BOARD = {"x86_64": "q35", "aarch64": "virt"}
 
 @dataclass(frozen=True)
 class Host:
-    """How this host runs a guest. architecture is "x86_64" or "aarch64"; accelerator as -accel takes it."""
+    """How this host runs a guest.
+
+    architecture: "x86_64" or "aarch64"; accelerator as -accel takes it; system as sys.platform has it, since QEMU lacks
+    some options on some.
+    """
 
     binary: str
     architecture: str
     accelerator: str
     cpu: str
+    system: str = "linux"
+
+    @property
+    def is_linux(self) -> bool:
+        return self.system == "linux"
+
+    @property
+    def plugs_memory(self) -> bool:
+        """Whether a running machine can get more memory: QEMU has virtio-mem on Linux only (hw/virtio/Kconfig)."""
+        return self.is_linux
 
 
 @dataclass(frozen=True)
@@ -85,11 +99,11 @@ def argv(
     sockets: a short path that leads to the home, when its own is too long for them.
     """
     return [
-        *(host.binary, "-name", f"machine-{machine.name},process=machine-{machine.name}", "-uuid", machine.uuid),
+        *(host.binary, "-name", _name(machine, host), "-uuid", machine.uuid),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", _board(host.architecture), "-accel", _accelerator(host.accelerator)),
         *("-cpu", host.cpu, "-smp", str(machine.cpus)),
-        *_memory(memory),
+        *_memory(memory, host),
         *(_boot(image, f"{command_line} {COMMAND_LINE}") if command_line else ()),
         *_disk("data", home / DISK, "qcow2", boots=not command_line),
         *_medium("seed", home.seed),
@@ -102,23 +116,33 @@ def argv(
     ]
 
 
+def _name(machine: Machine, host: Host) -> str:
+    # QEMU refuses process= where the system can't rename a process (os-posix.c): everywhere but on Linux.
+    name = f"machine-{machine.name}"
+    return f"{name},process={name}" if host.is_linux else name
+
+
 def _board(architecture: str) -> str:
     # No VMware port, no USB, no system management mode: nothing in the guest uses them, and each costs time at boot.
     board = f"{_BOARD[architecture]},usb=off,memory-backend=ram"
-    return f"{board},vmport=off,smm=off" if architecture == "x86_64" else board
+    # The newest interrupt controller that there is: version 2, the default, knows 8 processors.
+    return f"{board},vmport=off,smm=off" if architecture == "x86_64" else f"{board},gic-version=max"
 
 
 def _accelerator(accelerator: str) -> str:
     return f"tcg,thread=multi,tb-size={TCG_CACHE_MIB}" if accelerator == "tcg" else accelerator
 
 
-def _memory(memory: Memory) -> Sequence[str]:
+def _memory(memory: Memory, host: Host) -> Sequence[str]:
     base = f"id=ram,size={memory.base_mib}M"
     if memory.file is None:
         backend = f"memory-backend-ram,{base}"
     else:
         backend = f"memory-backend-file,{base},mem-path={_escaped(memory.file)},share={_on(memory.shared)}"
         backend += ",readonly=on,rom=off" if memory.read_only else ""
+    if not host.plugs_memory:
+        # Nor room for more: Apple's processors address 36 bits on some, which the room would exceed.
+        return ["-m", f"{memory.base_mib}M", "-object", backend]
     return [
         *("-m", f"{memory.base_mib}M,maxmem={memory.base_mib + ROOM_MIB}M", "-object", backend),
         *("-object", f"memory-backend-ram,id=room,size={ROOM_MIB}M,reserve=off"),

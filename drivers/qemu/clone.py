@@ -137,7 +137,7 @@ def recipe(qemu: Qemu) -> Recipe:
         accelerator=host.accelerator,
         cpu=host.cpu if host.accelerator == "tcg" else f"{host.cpu} {_processor()}",
         cpus=machine.cpus,
-        base_mib=min(BASE_MIB, machine.memory_mib),
+        base_mib=min(BASE_MIB, machine.memory_mib) if host.plugs_memory else machine.memory_mib,
         disk_mib=min(DISK_MIB, machine.disk_mib),
         engine=_engine(machine),
     )

@@ -37,7 +37,7 @@ from .qmp import GuestAgent, Qmp
 
 # What the helper of a running machine is started as: python -m.
 MODULE = "machine.drivers.qemu"
-INSTALL = "install QEMU: sudo apt install qemu-system-x86 qemu-utils, or: brew install qemu"
+INSTALL = "brew install qemu" if sys.platform == "darwin" else "sudo apt install qemu-system-x86 qemu-utils"
 ACCELERATORS = ("auto", "kvm", "hvf", "whpx", "tcg")
 _STATES = {
     "running": State.RUNNING,
@@ -287,7 +287,7 @@ class Qemu(Driver):
 
         binary = self._binary()
         accelerator = self._accelerator(binary)
-        return Host(binary, architecture(), accelerator, acceleration.cpu(accelerator))
+        return Host(binary, architecture(), accelerator, acceleration.cpu(accelerator), sys.platform)
 
     def another(self, machine: Machine, home: Home) -> Qemu:
         """The driver of another machine, which is run as this one is."""

@@ -61,7 +61,7 @@ def layout(monitor: Qmp) -> dict[str, int | bool | str]:
     """
     cpus = len(monitor.execute("query-cpus-fast"))
     base = monitor.execute("query-memory-size-summary")["base-memory"]
-    more = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
+    more = _requested(monitor) if _has_room(monitor) else 0
     reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
     memory = {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting}
     return {**memory, "cpus": cpus, "image": _image(monitor)}
@@ -72,8 +72,20 @@ def _image(monitor: Qmp) -> str:
     return next((Path(node["file"]).parent.name for node in nodes if node.get("node-name") == "root"), "")
 
 
+def _has_room(monitor: Qmp) -> bool:
+    """Whether this QEMU was started so that memory can be plugged in: see argv.Host.plugs_memory."""
+    return any(child["name"] == "memory" for child in monitor.execute("qom-list", path="/machine/peripheral"))
+
+
+def _requested(monitor: Qmp) -> int:
+    size: int = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
+    return size
+
+
 def plug(monitor: Qmp, more_mib: int) -> int:
     """Set how much memory the guest has beyond what it started with; returns the MiB, in whole blocks."""
+    if not more_mib and not _has_room(monitor):
+        return 0
     more_mib = more_mib // BLOCK_MIB * BLOCK_MIB
     monitor.execute("qom-set", path="/machine/peripheral/memory", property="requested-size", value=more_mib << 20)
     return more_mib
@@ -86,7 +98,7 @@ def enlarge(monitor: Qmp, disk_mib: int) -> None:
 def _give_memory(qemu: Qemu, monitor: Qmp, memory_mib: int) -> bool:
     """Plug or unplug; False where that takes a restart."""
     more = memory_mib - int(layout(monitor)["base_mib"])
-    if not 0 <= more <= ROOM_MIB:
+    if not 0 <= more <= ROOM_MIB or not _has_room(monitor):
         return False
     plugged_mib = plug(monitor, more)
     followed = _follows(monitor, plugged_mib)

@@ -113,8 +113,21 @@ def test_a_machine_without_an_address_has_no_forwards() -> None:
 
 def test_arm_has_another_board_and_no_generation_id() -> None:
     words = command(host=replace(HOST, architecture="aarch64"))
-    assert words[words.index("-machine") + 1] == "virt,usb=off,memory-backend=ram"
+    assert words[words.index("-machine") + 1] == "virt,usb=off,memory-backend=ram,gic-version=max"
     assert "vmgenid,guid=auto" not in words
+
+
+@pytest.mark.parametrize(("architecture", "accelerator"), [("aarch64", "hvf"), ("x86_64", "hvf"), ("x86_64", "tcg")])
+def test_macos_has_neither_names_of_processes_nor_virtio_mem(architecture: str, accelerator: str) -> None:
+    host = replace(HOST, architecture=architecture, accelerator=accelerator)
+    linux, mac = command(host=host), command(host=replace(host, system="darwin"))
+    assert set(linux) - set(mac) == {
+        "machine-dev,process=machine-dev",
+        "2048M,maxmem=67584M",
+        "memory-backend-ram,id=room,size=65536M,reserve=off",
+        "virtio-mem-pci,id=memory,memdev=room,requested-size=0",
+    }
+    assert set(mac) - set(linux) == {"machine-dev", "2048M"}
 
 
 def test_a_comma_in_a_path_is_doubled_where_qemu_splits_at_it() -> None:

@@ -82,6 +82,12 @@ def test_a_recipe_names_what_the_template_has(dev: Qemu, monkeypatch: pytest.Mon
     assert (small.base_mib, small.disk_mib) == (256, 1024)
 
 
+def test_where_memory_cant_be_plugged_a_template_has_all_of_it(dev: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = replace(dev.host(), system="darwin")
+    monkeypatch.setattr(Qemu, "host", lambda self: host)
+    assert clone.recipe(driver(dev, [], memory_mib=3072)).base_mib == 3072
+
+
 @pytest.mark.parametrize(
     "change",
     [

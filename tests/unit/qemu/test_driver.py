@@ -246,6 +246,7 @@ def layout_of_qemu(**answers: Any) -> dict[str, Any]:
         "query-cpus-fast": [{"return": [{}, {}]}],
         "query-memory-size-summary": {"base-memory": 512 << 20},
         "qom-get": lambda message: of[message["arguments"]["property"]],
+        "qom-list": [{"return": [{"name": "memory", "type": "child<virtio-mem-pci>"}]}],
         "query-migrate": {"status": "completed"},
         "query-status": {"status": "paused"},
         "quit": [{"return": {}}, HANG_UP],

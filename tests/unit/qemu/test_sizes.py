@@ -36,6 +36,7 @@ class Memory:
             "query-memory-size-summary": {"base-memory": 512 << 20},
             "qom-set": self._set,
             "qom-get": self._get,
+            "qom-list": [{"return": [{"name": "memory", "type": "child<virtio-mem-pci>"}]}],
         }
 
     def _set(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +105,19 @@ def test_memory_that_was_plugged_is_taken_back(qemu: Qemu, home: Home, running: 
 def test_less_than_it_started_with_or_too_much_waits(qemu: Qemu, home: Home, running: object, memory_mib: int) -> None:
     with monitor(home / "qmp.sock", Memory().answers()) as server:
         assert qemu.resize(wanted(qemu, memory_mib=memory_mib)) == ["memory_mib"]
+    assert "qom-set" not in server.commands
+
+
+def test_where_memory_cant_be_plugged_it_waits(qemu: Qemu, home: Home, running: object) -> None:
+    """QEMU on macOS has no virtio-mem. Suspend and snapshots ask for the layout, and plug what it says: nothing."""
+    children = [{"name": "balloon", "type": "child<virtio-balloon-pci>"}]
+    answers = Memory().answers() | {"qom-list": [{"return": children}]}
+    with monitor(home / "qmp.sock", answers) as server:
+        assert qemu.resize(wanted(qemu, memory_mib=1024)) == ["memory_mib"]
+        with qemu.monitor() as asked:
+            layout = sizes.layout(asked)
+            sizes.plug(asked, int(layout["more_mib"]))
+    assert layout["more_mib"] == 0
     assert "qom-set" not in server.commands
 
 
