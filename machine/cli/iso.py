@@ -88,6 +88,9 @@ def rm(image: str, force: bool) -> None:
 
 
 def users(digest: str) -> list[str]:
+    """The machines that boot an image; one whose machine.json can't be read may boot any."""
     from machine import store
 
-    return sorted(machine.name for machine in store.all_known() if machine.image == digest)
+    known = {machine.name: machine.image for machine in store.all_known()}
+    unknown = {f"{name} (can't be read)" for name in store.names() if name not in known}
+    return sorted({name for name, image in known.items() if image == digest} | unknown)

@@ -119,6 +119,19 @@ def test_prune(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
     assert invoke("image", "prune").out == ""
 
 
+def test_a_machine_that_cant_be_read_may_boot_any_image(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
+    from fake_fixtures import add_image
+
+    invoke("create", "-q", "dev")
+    used = store.load("dev").image
+    add_image(tmp_path, "machineos", b"the newest", "2026-01-01")
+    store.home("dev").config.write_text("{", encoding="utf-8")
+    assert invoke("image", "prune").out == ""
+    ended = invoke("iso", "rm", used[:12])
+    assert (ended.code, "is used by dev (can't be read)" in ended.err) == (2, True)
+    assert invoke("iso", "rm", "-f", used[:12]).code == 0
+
+
 @pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
 def test_the_catalog(architecture: str) -> None:
     """Debian, Ubuntu, Fedora and Alpine for both processors, each with its publisher's digest."""
