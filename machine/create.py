@@ -10,6 +10,7 @@ from pathlib import Path
 
 from machine import (
     filesystem,
+    image_users,
     images,
     lifecycle,
     loopback,
@@ -43,7 +44,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     with before_anything():
         check(asked, progress)
     reserved = store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo, progress.note)
-    with reserved as (machine, home):
+    with image_users.noted(asked.image), reserved as (machine, home):
         backend = lifecycle.driver(machine, home)
         backend.say, backend.advance = progress.note, progress.advance
         progress.phase("making the virtual machine")
@@ -94,6 +95,7 @@ def check_image(asked: Machine) -> None:
         return
     images.verify(Image(asked.image))
     backend = _driver(asked)
+    images.check_architecture(asked.image, backend.architecture())
     if not backend.stock and images.is_stock(asked.image):
         raise CheckFailed(f"the driver {backend.name} boots machineos only", hint="--image machineos")
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from machine import resources
 from machine.errors import DriverFailed
 from machine.paths import Home
 from machine.spec import Address, Machine
@@ -141,6 +142,10 @@ class Driver(ABC):
     def is_local(self) -> bool:
         """Whether the machine takes its memory and disk from this host, which is then checked for them."""
         return not self.adopts
+
+    def architecture(self) -> str:
+        """The processor of the host that the machine runs on: "x86_64", "aarch64". Raises MachineError."""
+        return resources.architecture()
 
     @abstractmethod
     def check(self) -> list[str]:

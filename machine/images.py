@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from machine import files, locks, ownership, paths
-from machine.errors import ImageCorrupt, MachineError, NoSuchImage
+from machine import files, image_users, locks, ownership, paths, resources
+from machine.errors import CheckFailed, ImageCorrupt, MachineError, NoSuchImage
 from machine.paths import Image
 
 # The digests of the files that were taken out of an image, by their names.
@@ -50,8 +50,8 @@ def add(
     """Put a file into the cache, under the digest in about.
 
     boot: the kernel, initrd and cmdline of an image that is booted directly; named: whether its name means this image
-    from now on; say is told when another command is waited for. Raises ImageCorrupt when the file has another digest,
-    WaitTimeout while another command adds one.
+    from now on, if it is for this host's processor; say is told when another command is waited for. Raises
+    ImageCorrupt when the file has another digest, WaitTimeout while another command adds one.
     """
     image = Image(about.digest)
     new = image.folder.with_name(f"{_NEW}{about.digest}")
@@ -59,7 +59,7 @@ def add(
         _add(path, about, boot or {}, new)
         shutil.rmtree(image.folder, ignore_errors=True)
         files.move(new, image.folder)
-        if named:
+        if named and about.architecture == resources.architecture():
             files.write(paths.images() / about.name, about.digest + "\n")
     return image
 
@@ -91,15 +91,44 @@ def _lock(say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def current(name: str) -> Image:
-    """The newest image of that name. Raises NoSuchImage, MachineError for a cache that we can't read."""
+def current(name: str, architecture: str = "") -> Image:
+    """The newest image of that name for an architecture, this host's when none is given.
+
+    Raises NoSuchImage, MachineError for a cache that we can't read.
+    """
+    here = resources.architecture()
+    digest = _named(name) if architecture in {"", here} else ""
+    others = [about for about in cached() if about.name == name]
+    if architecture not in {"", here} and (fitting := [one for one in others if one.architecture == architecture]):
+        return Image(fitting[-1].digest)
+    # A file that an earlier version wrote may name an image for other processors.
+    foreign = next((one for one in others if one.digest == digest and one.architecture != here), None)
+    if digest and not foreign:
+        return Image(digest)
+    hint = "build it: machine iso build" if name == "machineos" else "see which there are: machine iso ls"
+    wanted = architecture or here
+    what = f" for {wanted} processors" if others and all(one.architecture != wanted for one in others) else ""
+    raise NoSuchImage(f'there is no image "{name}"{what} in the cache', hint=hint)
+
+
+def _named(name: str) -> str:
     try:
-        return Image((paths.images() / name).read_text(encoding="utf-8").strip())
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        hint = "build it: machine iso build" if name == "machineos" else "see which there are: machine iso ls"
-        raise NoSuchImage(f'there is no image "{name}" in the cache', hint=hint) from error
+        return (paths.images() / name).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
     except OSError as error:
         raise ownership.explained(error) from error
+
+
+def check_architecture(digest: str, architecture: str) -> None:
+    """Raise CheckFailed when the image is for other processors than that of the machine's host."""
+    about = next((about for about in cached() if about.digest == digest), None)
+    if about and about.architecture != architecture:
+        what = f"the image {about.name} {digest[:12]}"
+        raise CheckFailed(
+            f"{what} is for {about.architecture} processors, and the machine's host has {architecture}",
+            hint=f"build one for it: machine iso build --arch {architecture}; see what there is: machine image ls",
+        )
 
 
 def verify(image: Image) -> None:
@@ -166,6 +195,7 @@ def find(text: str) -> About:
 
 def remove(about: About) -> None:
     shutil.rmtree(Image(about.digest).folder)
+    image_users.forget_all(about.digest)
     name = paths.images() / about.name
     with contextlib.suppress(OSError):
         if name.read_text(encoding="utf-8").strip() == about.digest:

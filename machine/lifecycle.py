@@ -13,6 +13,7 @@ from machine import (
     contexts,
     docker,
     identity,
+    image_users,
     images,
     links,
     provision,
@@ -53,6 +54,8 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
             return False
         if machine.image:
             images.verify(Image(machine.image))
+            images.check_architecture(machine.image, backend.architecture())
+            image_users.note(machine.image)
         backend.say, backend.advance = progress.note, progress.advance
         boot(machine, home, backend, progress, timeout=timeout)
     return True
@@ -242,6 +245,8 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
     progress.phase("removing")
     with store.removing(name, take_down):
         pass
+    if machine:
+        image_users.forget(machine.image)
 
 
 def undo(machine: Machine | None, home: Home, *, say: Callable[[str], None] = lambda text: None) -> None:

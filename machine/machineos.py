@@ -19,12 +19,15 @@ from machine.reasons import reason
 NAME = "machineos"
 
 
-def is_cached() -> bool:
-    """Whether the newest machineos of the cache was made by the recipe that this version of machine has."""
+def is_cached(architecture: str = "") -> bool:
+    """Whether the newest machineos of the cache was made by the recipe that this version of machine has.
+
+    architecture: of which processors, this host's when none is given.
+    """
     from machine.isos.machineos import recipe
 
     try:
-        image = images.current(NAME)
+        image = images.current(NAME, architecture)
         return image.file.exists() and bool(images.find(image.digest).recipe == recipe.digest())
     except NoSuchImage:
         return False

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from machine import archive, catalog, files, images, keys, machineos, registry, resources, spec, store
+from machine import archive, catalog, files, image_users, images, keys, machineos, registry, resources, spec, store
 from machine.archive import ABOUT, FORMAT, HOME, IMAGE, SUMS
 from machine.driver import Driver, Portable, Reach
 from machine.errors import CheckFailed, ImageCorrupt, MachineError, StoreDamaged, Usage
@@ -38,6 +38,9 @@ _LEFT_OUT = re.compile(
     r"home/(?:id_ed25519\.pub|ssh_host_ed25519_key\.pub|ports\.json|snapshots\.json|hostonly\.json|[0-9a-f]{12}\.iso)"
     r"|image/(?:kernel|initrd|cmdline|clones|boot\.json)"
 )
+# The fields of a machine that are what its owner asked for, and those that this host or the disk decides on.
+KEPT = ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls", "host_network_ports")
+RENEWED = ("name", "driver", "uuid", "mac", "image", "memory_mib", "cpus", "disk_mib", "address", "created")
 _IMAGE_PARTS = {"image", "image.json"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -79,7 +82,8 @@ class Incoming:
         place gives it an address, knowing the other machines; finish makes the virtual machine, when all files are
         there, and undo removes it.
         """
-        with store.reserve(self.machine.name, lambda others: place(self.machine, others), undo) as (machine, home):
+        reserved = store.reserve(self.machine.name, lambda others: place(self.machine, others), undo, progress.note)
+        with image_users.noted(self.machine.image), reserved as (machine, home):
             room = _Room(home.folder, self._room)
             with tempfile.TemporaryDirectory(dir=home.folder, prefix=".image-") as folder:
                 self._unpack(machine, home, Path(folder), room, progress)
@@ -179,18 +183,14 @@ def _ours(theirs: Machine, name: str, draft: Callable[..., Machine]) -> Machine:
         raise foreign(f"the digest {theirs.image!r}")
     if not _USER.fullmatch(theirs.ssh_user):
         raise foreign(f"the user {theirs.ssh_user!r}")
-    if wrong := [san for san in theirs.tls_sans if not isinstance(san, str) or not _HOST_NAME.fullmatch(san)]:
-        raise foreign(f"{wrong[0]!r} for a name in its certificate")
-    settings = (*dataclasses.astuple(theirs.engine), theirs.hosts, theirs.sysctls)
+    settings = [*dataclasses.astuple(theirs.engine), theirs.tls_sans, theirs.hosts, theirs.sysctls]
     if not all(isinstance(word, str) for words in settings for word in words):
         raise foreign("settings that aren't text")
+    if wrong := [san for san in theirs.tls_sans if not _HOST_NAME.fullmatch(san)]:
+        raise foreign(f"{wrong[0]!r} for a name in its certificate")
     sizes = {"memory_mib": theirs.memory_mib, "cpus": theirs.cpus, "disk_mib": theirs.disk_mib}
     new = draft(name, theirs.driver, theirs.image, **sizes)
-    kept = {
-        field: getattr(theirs, field)
-        for field in ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls")
-    }
-    made = dataclasses.replace(new, **kept)
+    made = dataclasses.replace(new, **{field: getattr(theirs, field) for field in KEPT})
     _check_options(made)
     return made
 

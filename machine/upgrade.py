@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 
-from machine import images, lifecycle, probe, provision, store
+from machine import image_users, images, lifecycle, probe, provision, store
 from machine.driver import State
 from machine.errors import MachineError, Usage
 from machine.paths import Image
@@ -22,11 +22,12 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
     if not machine.image or images.is_stock(machine.image):
         return _upgrade_packages(name, progress)
     kind = _name(machine.image)
-    newest = images.current(kind)
+    backend = lifecycle.driver(machine, store.home(name))
+    newest = images.current(kind, backend.architecture())
     if newest.digest == machine.image:
         return ""
     images.verify(newest)
-    state = lifecycle.driver(machine, store.home(name)).state()
+    state = backend.state()
     if state not in {State.RUNNING, State.STOPPED}:
         raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"start or stop it first: machine start {name}")
     if state is State.RUNNING:
@@ -53,7 +54,9 @@ def _upgrade_packages(name: str, progress: Progress) -> str:
 
 def _switch(name: str, digest: str) -> None:
     with store.changing(name) as machine:
+        image_users.note(digest)
         store.save(dataclasses.replace(machine, image=digest))
+    image_users.forget(machine.image)
 
 
 def _about(digest: str) -> dict[str, object]:

@@ -99,6 +99,10 @@ class Libvirt(Driver):
     def is_local(self) -> bool:
         return not self.connection.uri.is_remote
 
+    def architecture(self) -> str:
+        with explained(f"{self.connection.uri} doesn't tell what it runs on"):
+            return str(self.connection.raw.getInfo()[0])
+
     def check(self) -> list[str]:
         from . import checks
 

@@ -68,29 +68,63 @@ def pull(source: str, quiet: bool, as_json: bool) -> None:
         print(f"{about.name} {about.architecture} {human(max(1, about.size >> 20))} sha256:{about.digest}")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prunable:
+    """unused and kept are images, the kept ones with the stores that aren't there now and used them."""
+
+    unused: list[About]
+    kept: dict[About, list[str]]
+    downloads: list[Path]
+
+
 @image.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--json", "as_json", is_flag=True, help='Print {"images": [name], "downloads": [file]}.')
-def prune(dry_run: bool, as_json: bool) -> None:
-    """Remove what no machine boots: images that aren't the newest of their name, and downloads that were broken off."""
-    from machine import downloads, images, paths
+@click.option("--gone", is_flag=True, help="Also what was used by stores only that aren't there now.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"images": [name], "downloads": [file], "kept": [name]}.')
+def prune(dry_run: bool, gone: bool, as_json: bool) -> None:
+    """Remove what no machine boots: images that aren't the newest of their name, and downloads that were broken off.
 
-    unused = [about for about in images.cached() if not iso.users(about.digest) and not _is_newest(about)]
-    halves = downloads.left_over(paths.images())
+    Machines of other stores that share the cache count. A store that isn't there now may lie on a disk that isn't
+    mounted: what it used is kept, and named.
+    """
+    from machine import images
+
+    found = _prunable(gone=gone)
     if not dry_run:
-        for about in unused:
+        for about in found.unused:
             images.remove(about)
-        for half in halves:
-            Path(half).unlink(missing_ok=True)
+        for half in found.downloads:
+            half.unlink(missing_ok=True)
     if as_json:
-        named = [f"{about.name} {about.digest}" for about in unused]
-        print(json.dumps({"images": named, "downloads": [str(half) for half in halves]}, indent=4))
+        names = {"images": found.unused, "kept": found.kept}
+        shown = {key: [f"{about.name} {about.digest}" for about in abouts] for key, abouts in names.items()}
+        print(json.dumps({**shown, "downloads": [str(half) for half in found.downloads]}, indent=4))
         return
     word = "Would remove" if dry_run else "Removed"
-    for about in unused:
+    for about in found.unused:
         print(f"{word} {about.name} {about.digest[:12]}")
-    if halves:
-        print(f"{word} {len(halves)} downloads that were broken off")
+    if found.downloads:
+        print(f"{word} {len(found.downloads)} downloads that were broken off")
+    for about, stores in found.kept.items():
+        print(f"Kept {about.name} {about.digest[:12]}, used by {', '.join(stores)}, which isn't there now", end="")
+        print(" (machine image prune --gone)")
+
+
+def _prunable(*, gone: bool) -> _Prunable:
+    from machine import downloads, image_users, images, paths
+    from machine.image_users import Now
+
+    unused, kept = [], {}
+    for about in images.cached():
+        users = [] if _is_newest(about) else image_users.users(about.digest)
+        lost = [str(user.store) for user in users if user.now is Now.GONE]
+        if _is_newest(about) or len(lost) < len(users):
+            continue
+        if lost and not gone:
+            kept[about] = lost
+        else:
+            unused.append(about)
+    return _Prunable(unused, kept, [Path(half) for half in downloads.left_over(paths.images())])
 
 
 def _is_newest(about: About) -> bool:
@@ -98,6 +132,6 @@ def _is_newest(about: About) -> bool:
     from machine.errors import NoSuchImage
 
     try:
-        return images.current(about.name).digest == about.digest
+        return images.current(about.name, about.architecture).digest == about.digest
     except NoSuchImage:
         return False

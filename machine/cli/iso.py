@@ -30,9 +30,11 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, 
     """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""
     from machine import images, machineos, resources
 
-    if if_missing and machineos.is_cached():
+    if if_missing and machineos.is_cached(arch or ""):
         if as_json:
-            print(json.dumps(dataclasses.asdict(images.find(images.current(machineos.NAME).digest)), indent=2))
+            print(
+                json.dumps(dataclasses.asdict(images.find(images.current(machineos.NAME, arch or "").digest)), indent=2)
+            )
         return
     began = time.monotonic()
 
@@ -52,7 +54,7 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, 
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects: name, digest, size, created, ...")
 def list_(quiet: bool, as_json: bool) -> None:
     """List what is in the cache."""
-    from machine import images
+    from machine import image_users, images
     from machine.resources import human
 
     found = list(images.cached())
@@ -66,7 +68,7 @@ def list_(quiet: bool, as_json: bool) -> None:
     print(f"{'NAME':<12} {'DIGEST':<14} {'ARCH':<8} {'SIZE':>9}  {'CREATED':<26} USED BY")
     for about in found:
         size = human(about.size >> 20)
-        used = ", ".join(users(about.digest))
+        used = "; ".join(map(str, image_users.users(about.digest)))
         print(f"{about.name:<12} {about.digest[:12]:<14} {about.architecture:<8} {size:>9}  {about.created:<26} {used}")
 
 
@@ -75,22 +77,17 @@ def list_(quiet: bool, as_json: bool) -> None:
 @click.argument("image")
 def rm(image: str, force: bool) -> None:
     """Remove IMAGE (a name, or the beginning of a digest) from the cache."""
-    from machine import images
+    from machine import image_users, images
 
     about = images.find(image)
-    if (used := users(about.digest)) and not force:
+    users = image_users.users(about.digest)
+    used = [str(user) for user in users if user.now is not image_users.Now.GONE]
+    if used and not force:
         raise Usage(
-            f"the image {about.digest[:12]} is used by {', '.join(used)}",
+            f"the image {about.digest[:12]} is used by {'; '.join(used)}",
             hint="remove the machines first, or insist: machine iso rm -f " + image,
         )
+    for gone in (user for user in users if user.now is image_users.Now.GONE):
+        print(f"note: it was used by {gone}", file=sys.stderr)
     images.remove(about)
     print(f"Removed {about.name} {about.digest[:12]}")
-
-
-def users(digest: str) -> list[str]:
-    """The machines that boot an image; one whose machine.json can't be read may boot any."""
-    from machine import store
-
-    known = {machine.name: machine.image for machine in store.all_known()}
-    unknown = {f"{name} (can't be read)" for name in store.names() if name not in known}
-    return sorted({name for name, image in known.items() if image == digest} | unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import tarfile
@@ -19,9 +20,10 @@ from machine.drivers.qemu import Qemu
 from machine.drivers.virtualbox import VirtualBox
 from tiny_iso import ABOUT, iso
 
-from machine import disks, images, machineos, registry, run, store
+from machine import disks, images, machineos, registry, run, store, unpack
 from machine.errors import NoSuchImage
 from machine.paths import Image
+from machine.spec import Machine
 from tests.vm.testbed import in_terminal
 
 Invoke = Callable[..., Any]
@@ -141,6 +143,10 @@ CRAFTED = {
     "a user of two lines": fields(ssh_user="docker\n  ProxyCommand evil"),
     "a name of two lines for the certificate": fields(tls_sans=["a\nb"]),
     "no name for the certificate": fields(tls_sans=[7]),
+    "an entry of hosts that isn't text": fields(hosts=[{}]),
+    "an entry of hosts of two lines": fields(hosts=["a=127.0.0.1\n10.0.0.1 b"]),
+    "a host that isn't one": fields(hosts=["a b=127.0.0.1"]),
+    "a setting of the kernel that isn't one": fields(sysctls=["../../x=1"]),
     "a driver that isn't there": fields(driver="evil"),
     "a driver for hosts": fields(driver="generic", options={"ip_address": "127.0.0.1", "ssh_key": "/root/.ssh/id"}),
     "a driver without a file": fields(driver="none", options={"url": "tcp://127.0.0.1:1"}),
@@ -399,6 +405,11 @@ def test_an_image_goes_again_when_the_machine_cannot_be_made(
     crafted.options(fails="create")
     assert "the fake fails at create" in bring(crafted).err
     assert_nothing_is_left(tmp_path)
+
+
+def test_each_field_of_a_machine_is_kept_or_renewed() -> None:
+    """A new one has to be thought of: what does it mean when a stranger has chosen it?"""
+    assert sorted([*unpack.KEPT, *unpack.RENEWED]) == sorted(field.name for field in dataclasses.fields(Machine))
 
 
 NAMES = st.one_of(

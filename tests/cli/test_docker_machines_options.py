@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from machine import store, x509
+from machine import reconfigure, store, x509
 from machine.spec import Machine
 
 Invoke = Callable[..., Any]
 
 
-def test_storage_driver(invoke: Invoke, vms: Path) -> None:
+def test_storage_driver(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconfigure, "check_storage", lambda *_: None)
     assert invoke("create", "-q", "--engine-storage-driver", "vfs", "--engine-opt", "mtu=1400", "dev").code == 0
     assert store.load("dev").engine.options == ("mtu=1400", "storage-driver=vfs")
     printed = invoke("inspect", "-f", "{{.HostOptions.EngineOptions.StorageDriver}}", "dev").out

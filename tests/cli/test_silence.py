@@ -80,7 +80,7 @@ def test_a_download(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) 
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
 
-    def fetched(wanted: object, folder: Path, say: Callable[[int, int | None], None]) -> None:
+    def fetched(wanted: object, folder: Path, say: Callable[[int, int | None], None], *_: object) -> None:
         nonlocal now
         for part in range(150):
             now += 2

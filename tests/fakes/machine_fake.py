@@ -74,7 +74,9 @@ class Fake(Driver):
 
     @contextlib.contextmanager
     def export(self) -> Iterator[Export]:
-        yield Export({"disk.qcow2": self.home / "disk.qcow2"}, ("a note of what stays",))
+        disk = self.home / "disk.qcow2"
+        disk.touch()
+        yield Export({disk.name: disk}, ("a note of what stays",))
 
     def reaches(self) -> list[Reach]:
         without = {"bold": False}

@@ -1,0 +1,144 @@
+"""Which machines boot an image of the cache, also those of other stores that share the cache ($MACHINE_IMAGES_PATH).
+
+    <images>/.users/DIGEST/KEY      the path of a store in which a machine was made, or started, that boots the image
+
+Whether it still does is read in that store each time. A store that isn't there now may have been removed, or lie on a
+disk that isn't mounted: which of the two can't be told, so it is told apart from those that are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from machine import files, paths
+
+_FOLDER = ".users"
+
+
+class Now(Enum):
+    HERE = "here"
+    GONE = "gone"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class User:
+    """A store with machines that boot an image; which ones can be told of a store that is there only."""
+
+    store: Path
+    now: Now
+    machines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if paths.same(self.store, paths.store()):
+            return ", ".join(self.machines)
+        if self.now is Now.HERE:
+            return f"{', '.join(self.machines)} (in {self.store})"
+        return f"the store {self.store}, {'gone now' if self.now is Now.GONE else 'which nobody here may read'}"
+
+
+def note(digest: str) -> None:
+    """Remember that this store has a machine that boots the image; a cache that we may not write to forgets it."""
+    mark = _mark(digest, paths.store())
+    with contextlib.suppress(OSError):
+        if digest and not mark.exists():
+            files.make_folder(mark.parent)
+            files.write(mark, f"{os.path.realpath(paths.store())}\n")
+
+
+@contextlib.contextmanager
+def noted(digest: str) -> Iterator[None]:
+    """Note it for a machine that is made in the block; where that fails, nothing is left of the note."""
+    note(digest)
+    try:
+        yield
+    except BaseException:
+        forget(digest)
+        raise
+
+
+def forget(digest: str) -> None:
+    """Take that back when no machine of this store boots the image any more."""
+    if digest and _user(paths.store(), digest) is None:
+        with contextlib.suppress(OSError):
+            mark = _mark(digest, paths.store())
+            mark.unlink()
+            mark.parent.rmdir()
+
+
+def forget_all(digest: str) -> None:
+    """The image was removed."""
+    shutil.rmtree(paths.images() / _FOLDER / digest, ignore_errors=True)
+
+
+def users(digest: str) -> list[User]:
+    """Who boots the image: this store, and the others that ever did, as they are now."""
+    stores = [paths.store()]
+    for _, store in _marks(digest):
+        if not any(paths.same(store, known) for known in stores):
+            stores.append(store)
+    return [user for store in stores if (user := _user(store, digest))]
+
+
+def _user(store: Path, digest: str) -> User | None:
+    """None for a store that is there, and has no such machine."""
+    try:
+        machines = tuple(sorted(_machines(store, digest)))
+    except FileNotFoundError:
+        # An empty store of ours has no machines yet; of another one there was a machine.
+        return None if store.exists() or paths.same(store, paths.store()) else User(store, Now.GONE)
+    except OSError:
+        return User(store, Now.UNREADABLE)
+    return User(store, Now.HERE, machines) if machines else None
+
+
+def _machines(store: Path, digest: str) -> Iterator[str]:
+    """The machines that name the image in a file of theirs: as what they boot, or as what a snapshot ran on.
+
+    One that can't be read, or understood, may boot it. Raises OSError.
+    """
+    for home in (store / "machines").iterdir():
+        if home.name.startswith(".") or not home.is_dir():
+            continue
+        try:
+            if _names(home, digest):
+                yield home.name
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            yield f"{home.name} (can't be read)"
+
+
+def _names(home: Path, digest: str) -> bool:
+    found = False
+    for file in home.iterdir():
+        if file.suffix != ".json":
+            continue
+        try:
+            text = file.read_bytes()
+        except FileNotFoundError:  # just replaced, or removed
+            continue
+        found = found or digest.encode() in text
+        if file.name in {"machine.json", "creating.json"}:
+            json.loads(text)["image"].encode()
+    return found
+
+
+def _marks(digest: str) -> Iterator[tuple[Path, Path]]:
+    """The file, and the store that it names."""
+    with contextlib.suppress(OSError):
+        for mark in sorted((paths.images() / _FOLDER / digest).iterdir()):
+            with contextlib.suppress(OSError, ValueError):
+                if text := mark.read_text(encoding="utf-8").rstrip("\n"):
+                    yield mark, Path(text)
+
+
+def _mark(digest: str, store: Path) -> Path:
+    key = hashlib.sha256(os.path.realpath(store).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return paths.images() / _FOLDER / digest / key
