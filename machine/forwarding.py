@@ -132,6 +132,8 @@ class Forwarding:
             self._failed = ports.bring_in_line([(forwards, plan.direct), (self.relay, set(plan.over_ssh))])
             self._bound = bound
             self._warnings = ports.sentences(self._failed | plan.failed)
+        if self.relay.current() and self.relay.connection.trouble:
+            trouble.append(f"ports that lead through SSH don't answer: {self.relay.connection.trouble}")
         self._note([*self._warnings, *trouble])
 
     def _look(self, containers: list[Container]) -> list[str]:

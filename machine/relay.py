@@ -37,6 +37,8 @@ class Connection:
         self.home = home
         self.address = address
         self.user = user
+        # Why it couldn't be made the last time.
+        self.trouble = ""
         self._lock = threading.Lock()
         self._client: paramiko.SSHClient | None = None
 
@@ -88,7 +90,12 @@ class Connection:
             transport = self._client.get_transport() if self._client else None
             if transport is None or not transport.is_active():
                 self._drop()
-                self._client = native_ssh.connect(self.home, self.address, self.user, _PATIENCE)
+                try:
+                    self._client = native_ssh.connect(self.home, self.address, self.user, _PATIENCE)
+                except SSHFailed as error:
+                    self.trouble = error.message
+                    raise
+                self.trouble = ""
                 transport = self._client.get_transport()
             if transport is None:
                 raise SSHFailed("the SSH connection broke")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,22 @@ def test_published_ports_are_forwarded_though_ssh_is_out_of_order(
     loop.run()
     assert hypervisor.forwarded == {("tcp", 8080)}
     assert ports.warnings(home) == ["new ports of containers with --network host aren't seen: no SSH connection"]
+
+
+def test_ports_through_an_ssh_that_lets_nobody_in_are_told(
+    home: Home, hypervisor: Hypervisor, engine: Docker, unused: int
+) -> None:
+    engine.script = [[{"Ports": [{"IP": "127.0.0.1", "PublicPort": unused, "Type": "tcp"}]}], None]
+    loop = Forwarding(home, hypervisor)
+    loop.relay.connection.trouble = "no SSH connection to 127.77.0.2:22"
+    loop.run()
+    assert ports.warnings(home) == ["ports that lead through SSH don't answer: no SSH connection to 127.77.0.2:22"]
+
+
+@pytest.fixture
+def unused() -> int:
+    with socket.create_server(("127.77.0.2", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def test_the_guests_sockets_are_left_out_when_the_user_says_so(

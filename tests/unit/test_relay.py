@@ -148,6 +148,7 @@ def test_no_ssh_closes_the_clients_connection(relay: Relay, connection: Connecti
         assert ask(service, b"x") == b""
     with pytest.raises(SSHFailed):
         connection.open("127.0.0.1", service)
+    assert "no SSH connection to 127.0.0.1" in connection.trouble
     assert relay.current() == {("tcp", service)}
 
 
