@@ -102,7 +102,7 @@ class Process:
                 raise _unclear(process.pid, "it has the machine's UUID")
 
     def kill(self, *, timeout: float = 10) -> None:
-        """End every process of the machine and wait until it is gone. timeout in seconds."""
+        """End every process of the machine and wait until it is gone. timeout in seconds. Raises as `find` does."""
         import psutil
 
         processes = list(self.find_all())
@@ -114,6 +114,7 @@ class Process:
             if time.monotonic() > deadline:
                 raise DriverFailed(f"QEMU (process {processes[0].pid}) doesn't end", hint="look at it: ps -l")
             time.sleep(0.01)
+        self.find()  # one that can't be seen lives on: its files mustn't be removed
         self.pidfile.unlink(missing_ok=True)
 
     def _is_ours(self, process: psutil.Process) -> bool:
