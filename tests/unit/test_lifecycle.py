@@ -10,6 +10,7 @@ from machine.driver import State
 from machine.errors import (
     DockerFailed,
     DriverFailed,
+    EngineRefused,
     ImageCorrupt,
     NoSuchMachine,
     SSHFailed,
@@ -310,3 +311,18 @@ def test_waits_are_bounded_by_one_deadline_for_docker_and_ssh(
     monkeypatch.setattr(wait, "until", until)
     lifecycle.start("dev", shown, timeout=50)
     assert 49 < timeouts[1] <= timeouts[0] <= 50
+
+
+def test_dockerds_refusal_ends_the_wait(
+    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    lifecycle.stop("dev", shown)
+    last = (
+        "machineos: [ 20.00] dockerd ended, its last words:\nmachineos: [ 20.00]   dockerd: failed to start daemon: x\n"
+    )
+    store.home("dev").console.write_text(last * 2)
+    monkeypatch.setattr(docker, "ping", lambda *_, **__: False)
+    with pytest.raises(EngineRefused, match="dockerd refuses its settings: failed to start daemon: x") as caught:
+        lifecycle.start("dev", shown)
+    assert caught.value.hint == "take the option back: machine set --engine-opt-rm OPTION dev"

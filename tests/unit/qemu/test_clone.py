@@ -25,7 +25,7 @@ from machine.drivers.qemu.template import Template
 
 from machine import contexts, identity, lifecycle, run, seed, spec
 from machine import store as stores
-from machine.errors import DriverFailed, MachineError, WaitTimeout
+from machine.errors import DriverFailed, EngineRefused, MachineError, WaitTimeout
 from machine.paths import Home, Image
 from machine.spec import Engine
 
@@ -673,3 +673,24 @@ def test_a_scratch_home_of_a_killed_process_is_swept_though_it_has_no_address(
     with stores.scratch("key", machine, lifecycle.undo) as home:
         assert stores.read(home) == machine
     assert left_over(store) == []
+
+
+def test_what_dockerd_refuses_in_a_template_is_not_tried_again(
+    dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(qemu: Qemu) -> None:
+        raise EngineRefused("failed to start daemon: driver not supported: btrfs")
+
+    monkeypatch.setattr(clone, "lay_disk", refuse)
+    with pytest.raises(EngineRefused):
+        dev.create()
+    assert not (home / DISK).exists()
+
+
+def test_a_template_whose_dockerd_refuses_is_not_awaited(dev: Qemu, home: Home, running: object) -> None:
+    last = (
+        "machineos: [ 20.00] dockerd ended, its last words:\nmachineos: [ 20.00]   dockerd: failed to start daemon: x\n"
+    )
+    home.console.write_text(last * 2)
+    with pytest.raises(EngineRefused, match="failed to start daemon: x"):
+        clone._is_up(dev)
