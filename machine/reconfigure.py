@@ -198,7 +198,9 @@ class Reconfiguration:
     def _validate(self) -> None:
         """Have dockerd read the new daemon.json without starting it; dockerd knows how since version 23."""
         done = self.remote.run(["sh", "-c", _VALIDATE], input=self.files[CONFIG].encode(), check=False)
-        if done.code and (words := refusal.fatal(done.stderr + done.stdout)):
+        said = (done.stdout + done.stderr).strip()
+        words = refusal.fatal(said) or said.rpartition("\n")[2]
+        if done.code and not re.search("unknown flag|not found", words):
             raise EngineRefused(re.sub(r"with file \S+", f"with file {CONFIG}", words))
 
     def _info(self, *, force: bool) -> Mapping[str, object] | None:

@@ -17,7 +17,9 @@ _LINE = re.compile(r"machineos: \[ *[\d.]+\] (.*)")
 _ENDED = "dockerd ended, its last words:"
 # "  Nov 27 14:30:11 dev local0.info dockerd: failed to start daemon: ..."
 _TAG = re.compile(r"^.*?\bdockerd(?:\[\d+\])?: ")
-_FATAL = re.compile(r"(?:failed to start daemon|unable to configure the Docker daemon|failed to load listeners).*")
+_FATAL = re.compile(
+    r"(?:failed to (?:start daemon|load listeners)|unable to configure the Docker daemon|Error during .id lookup).*"
+)
 # It reads its settings before anything else, so this says the same each time.
 _AT_ONCE = "unable to configure the Docker daemon"
 _PASSES = re.compile(r"deadline exceeded|timed? ?out|containerd.*(?:dial|connection|connect)|pid file found")
@@ -37,10 +39,16 @@ def check(console: Path, *, hint: str = "") -> None:
 
 def words(console: str) -> str:
     """What dockerd said last, when it is a refusal; "" else."""
-    reasons = [reason for reason in map(fatal, _ends(console)) if reason]
+    reasons = [reason for reason in map(_reason, _ends(console)) if reason]
     if not reasons or not (_AT_ONCE in reasons[-1] or reasons[-2:-1] == reasons[-1:]):
         return ""
     return reasons[-1]
+
+
+def _reason(end: str) -> str:
+    """Why dockerd ended: its log has a form, and what it says besides, at its very end, is why."""
+    last = end.strip().rpartition("\n")[2]
+    return fatal(end) or ("" if "level=" in last or last.startswith("{") or _PASSES.search(last) else last)
 
 
 def fatal(log: str) -> str:

@@ -324,5 +324,5 @@ def test_dockerds_refusal_ends_the_wait(
     store.home("dev").console.write_text(last * 2)
     monkeypatch.setattr(docker, "ping", lambda *_, **__: False)
     with pytest.raises(EngineRefused, match="dockerd refuses its settings: failed to start daemon: x") as caught:
-        lifecycle.start("dev", shown)
+        lifecycle.start("dev", shown, timeout=5)
     assert caught.value.hint == "take the option back: machine set --engine-opt-rm OPTION dev"

@@ -38,6 +38,8 @@ def end(reason: str) -> str:
         (end(BTRFS) + "some line of the kernel's\n" + end(BTRFS), BTRFS),
         (end(BTRFS) + end(UNKNOWN), UNKNOWN),
         (end(SLOW) * 3, ""),
+        (end("invalid magic") * 2, "invalid magic"),
+        (end('{"level":"info","msg":"stopped"}') * 2, ""),
         (end("level=info msg=stopped") * 3, ""),
         (end(BTRFS) * 2 + READY, ""),
         (end(BTRFS) * 2 + "machineos: [  1.00] init is up\n", ""),
