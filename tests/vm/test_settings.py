@@ -116,6 +116,9 @@ KINDS = {
 SAMPLES = {
     "add-runtime": "other=/usr/sbin/runc",
     "bip": "10.9.0.1/24",
+    # Not with the guest's cgroups.
+    "cpu-rt-period": "0",
+    "cpu-rt-runtime": "0",
     "default-address-pool": "base=10.0.0.0/8,size=24",
     "default-cgroupns-mode": "host",
     "default-gateway-v6": "2001:db8::1",
