@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from machine import disks
 from machine.driver import Export, Machine, Reach
 from machine.errors import DriverFailed, ImageCorrupt
+from machine.paths import Home
 from machine.spec import Option
 
 from . import settings, share
+from .leftovers import is_below
 from .options import Options
 from .vboxmanage import LONG, VBoxFailed, VBoxManage
 
@@ -38,8 +40,7 @@ def export(virtualbox: VirtualBox) -> Iterator[Export]:
     if current.samefile(home / DISK):
         yield Export({DISK: current})
         return
-    for old in home.folder.glob(f"{_SCRATCH}*"):  # of an export that was killed
-        _remove(old, call)
+    _clear(home, call)  # of an export that was killed
     folder = Path(tempfile.mkdtemp(dir=home.folder, prefix=_SCRATCH))
     try:
         virtualbox.say("putting its disk together")
@@ -48,7 +49,7 @@ def export(virtualbox: VirtualBox) -> Iterator[Export]:
         left = f"the snapshots {names} aren't moved: the file holds the machine as it is now"
         yield Export({DISK: folder / DISK}, (left,) if names else ())
     finally:
-        _remove(folder, call)
+        _clear(home, call)
 
 
 def accept(virtualbox: VirtualBox) -> Machine:
@@ -97,8 +98,11 @@ def _with_options(options: dict[str, Option], machine: Machine) -> Machine:
     return dataclasses.replace(machine, options=machine.options | options)
 
 
-def _remove(folder: Path, call: VBoxManage) -> None:
-    """A copy that was made in part is no medium, or one that isn't ready."""
-    with contextlib.suppress(VBoxFailed):
-        call("closemedium", "disk", folder / DISK, "--delete")
-    shutil.rmtree(folder, ignore_errors=True)
+def _clear(home: Home, call: VBoxManage) -> None:
+    """Remove the copies of the disk, and what VirtualBox knows of them: also of one whose file is gone."""
+    for medium in call.media("hdds"):
+        if _SCRATCH in medium["Location"] and is_below(medium["Location"], [str(home.folder)]):
+            with contextlib.suppress(VBoxFailed):
+                call("closemedium", "disk", medium["UUID"], "--delete")
+    for folder in home.folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -341,3 +341,23 @@ def test_check(make: Make, run: Scripted, monkeypatch: pytest.MonkeyPatch) -> No
     assert make(no_vtx_check=True).check() == []
     [note] = make(no_vtx_check=True, no_share=False).check()
     assert "isn't shared" in note
+
+
+def test_an_export_whose_copy_fails_leaves_nothing(make: Make, run: Scripted, tmp_path: Path) -> None:
+    """As on a full disk; and what VirtualBox knows of the copy is forgotten, whatever became of its file."""
+    made = make()
+    (made.home / "disk.vdi").write_bytes(b"")
+    current = tmp_path / "later.vdi"
+    current.write_bytes(b"")
+    run.answer("showvminfo", info("poweroff", f'SATA-1-0="{current}"'))
+    copy = made.home / ".export-x" / "disk.vdi"
+    foreign = tmp_path / ".export-y" / "disk.vdi"
+    listed = "".join(
+        f"UUID:           {path.parent.name}\nLocation:       {path}\n\n" for path in (copy, foreign, current)
+    )
+    run.answer("list hdds", Completed([], 0, listed, ""))
+    run.answer("clonemedium", refused("VERR_DISK_FULL", "VBOX_E_FILE_ERROR"))
+    with pytest.raises(DriverFailed), made.export():
+        pass
+    assert not list(made.home.folder.glob(".export-*"))
+    assert run.said("closemedium") == [["closemedium", "disk", ".export-x", "--delete"]] * 2
