@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from machine import filesystem
+from machine import filesystem, links
 from machine.driver import Driver, Export, Machine, Reach, Snapshot, State
 from machine.driver import Template as KeptTemplate
 from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineError, NoSuchImage, ToolFailed, ToolMissing
@@ -231,6 +231,7 @@ class Qemu(Driver):
 
     def remove(self) -> None:
         self.process.kill()
+        links.forget(self.home.folder)  # the core knows nothing of a template's machine
 
     def state(self) -> State:
         has_state = (self.home / SUSPENDED).exists()

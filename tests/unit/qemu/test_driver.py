@@ -16,7 +16,6 @@ from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
 
 from machine import driver as contract
 from machine import files, ports, resources
-from machine import links as core_links
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home
@@ -75,7 +74,6 @@ def test_a_path_that_is_too_long_for_a_socket_is_no_hindrance(
         assert (far.home / "qmp.sock").is_socket()
         assert far.state() is State.RUNNING
     far.remove()
-    core_links.forget(far.home.folder)
     assert not links.exists()
 
 
