@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -36,6 +37,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:R
 BOOT = 240.0
 WAKE = 90.0
 BOOT_ID = "boot_id"
+# What the guest writes on its disk after a snapshot, and where.
+WRITTEN, AT = "written after the snapshot", 700 << 20
 ADDRESS = Address("127.77.255.3", 2375, 2222)
 
 
@@ -85,12 +88,17 @@ def banner(address: Address = ADDRESS) -> bool:
 
 
 def boot_id(rig: Rig) -> str:
-    """Tells one boot of the guest from another; a login costs the interpreted guest 10 to 30 s."""
+    """Tells one boot of the guest from another."""
+    return in_guest(rig, "cat /proc/sys/kernel/random/boot_id")
+
+
+def in_guest(rig: Rig, command: str) -> str:
+    """What a command prints there; a login costs the interpreted guest 10 to 30 s."""
     options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=60")
     words = [word for option in options for word in ("-o", option)]
     address = ("-p", str(ADDRESS.ssh_port), f"root@{ADDRESS.host}")
     return subprocess.run(
-        ["ssh", "-F", "none", "-i", rig.share / "id", *words, *address, "cat", "/proc/sys/kernel/random/boot_id"],
+        ["ssh", "-F", "none", "-i", rig.share / "id", *words, *address, command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -169,6 +177,8 @@ def test_a_snapshot_of_the_running_machine(rig: Rig, driver: VirtualBox) -> None
     assert driver.state() is State.RUNNING
     [snapshot] = driver.snapshots()
     assert (snapshot.name, snapshot.running) == ("then", True)
+    # It goes to another file now: see the export below.
+    in_guest(rig, f"echo '{WRITTEN}' | dd of=/dev/sda bs=512 seek={AT // 512} conv=fsync")
 
 
 def test_kill(rig: Rig, driver: VirtualBox) -> None:
@@ -176,6 +186,20 @@ def test_kill(rig: Rig, driver: VirtualBox) -> None:
     assert driver.state() is State.STOPPED
     assert word(rig, driver) == "poweroff"
     driver.kill()
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img isn't installed here")
+def test_what_was_written_after_a_snapshot_is_exported(rig: Rig, driver: VirtualBox, tmp_path: Path) -> None:
+    with driver.export() as export:
+        disk = export.files["disk.vdi"]
+        subprocess.run(
+            ["qemu-img", "convert", "-f", "vdi", "-O", "raw", disk, tmp_path / "raw"], check=True, timeout=120
+        )
+    with (tmp_path / "raw").open("rb") as raw:
+        raw.seek(AT)
+        assert raw.read(len(WRITTEN)) == WRITTEN.encode()
+    assert not list(driver.home.folder.glob(".export-*"))
+    assert "then" in export.left[0]
 
 
 def test_restore_brings_back_the_running_machine(rig: Rig, driver: VirtualBox) -> None:
