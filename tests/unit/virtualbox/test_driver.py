@@ -361,3 +361,13 @@ def test_an_export_whose_copy_fails_leaves_nothing(make: Make, run: Scripted, tm
         pass
     assert not list(made.home.folder.glob(".export-*"))
     assert run.said("closemedium") == [["closemedium", "disk", ".export-x", "--delete"]] * 2
+
+
+def test_a_disk_that_import_has_brought_is_used(make: Make, run: Scripted) -> None:
+    made = make()
+    (made.home / "disk.vdi").write_bytes(b"theirs")
+    run.answer("showvminfo", GONE)
+    run.answer("--version", Completed([], 0, "7.2.22r1\n", ""))
+    made.create()
+    assert not run.said("createmedium")
+    assert run.said("storageattach")[-1][-1] == str(made.home / "disk.vdi")
