@@ -292,7 +292,7 @@ def test_what_a_killed_create_leaves_is_cleared_by_the_next_command(rig: Rig, dr
         process.kill()
     assert rig.leftovers() != []
     done = subprocess.run(
-        [sys.executable, "-m", "machine", "ls", "-q"],
+        [sys.executable, "-m", "machine", "ls"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
