@@ -111,8 +111,7 @@ class Client:
         with self._answer(f"/events?filters={asked}", endless=interval is None) as (response, connection):
             yield None
             while True:
-                # An event that was read along with another waits for the next one: who hears of one asks afresh anyway.
-                while interval and not _is_readable(connection, interval()):
+                while interval and not _is_readable(response, connection, interval()):
                     yield None
                 if not (line := response.readline()):
                     return
@@ -182,15 +181,29 @@ class Client:
             raise Unreachable(f"Docker doesn't answer on {url}: {why(error)}", hint=f"machine status {name}") from error
 
 
-def _is_readable(connection: socket.socket, seconds: float) -> bool:
-    """Whether something comes within so many seconds."""
+def _is_readable(response: HTTPResponse, connection: socket.socket, seconds: float) -> bool:
+    """Whether something comes within so many seconds, or has been read already, along with what came before."""
     import selectors
 
-    if (pending := getattr(connection, "pending", None)) and pending():  # TLS has decrypted it already
+    if _has_buffered(response, connection):
         return True
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         return bool(selector.select(seconds))
+
+
+def _has_buffered(response: HTTPResponse, connection: socket.socket) -> bool:
+    """Whether the buffer of http.client, or of TLS, holds more than the end of the last chunk."""
+    import ssl
+
+    timeout = connection.gettimeout()
+    connection.settimeout(0)
+    try:
+        return bool(response.fp.peek(1).strip(b"\r\n"))
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    finally:
+        connection.settimeout(timeout)
 
 
 def _context(home: Home) -> ssl.SSLContext:
