@@ -66,6 +66,8 @@ _VALIDATE = (
     'umask 077; file=$(mktemp) && cat >"$file" && dockerd --validate --config-file="$file"; '
     'code=$?; rm -f "$file"; exit $code'
 )
+# A dockerd that is older, or isn't on root's path.
+_CANT_VALIDATE = re.compile("unknown flag: --validate|dockerd: (?:command )?not found")
 Config = dict[str, object]
 
 
@@ -199,8 +201,8 @@ class Reconfiguration:
         """Have dockerd read the new daemon.json without starting it; dockerd knows how since version 23."""
         done = self.remote.run(["sh", "-c", _VALIDATE], input=self.files[CONFIG].encode(), check=False)
         said = (done.stdout + done.stderr).strip()
-        words = refusal.fatal(said) or said.rpartition("\n")[2]
-        if done.code and not re.search("unknown flag|not found", words):
+        words = refusal.fatal(said) or ("" if _CANT_VALIDATE.search(said) else said.rpartition("\n")[2])
+        if done.code and words:
             raise EngineRefused(re.sub(r"with file \S+", f"with file {CONFIG}", words))
 
     def _info(self, *, force: bool) -> Mapping[str, object] | None:

@@ -92,7 +92,7 @@ class Dockerd:
 
     def _validate(self, text: str) -> tuple[int, str]:
         if not self.validates:
-            return 125, "unknown flag: --validate"
+            return 125, "Status: unknown flag: --validate\nSee 'dockerd --help'., Code: 125\n"
         unknown = [key for key in json.loads(text) if key == "nosuch"]
         return (1, "unable to configure the Docker daemon with file /tmp/tmp.1: nosuch") if unknown else (0, "")
 
