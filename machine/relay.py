@@ -218,16 +218,26 @@ class _Client(socketserver.BaseRequestHandler):
             return
         with contextlib.closing(channel):
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sender = threading.Thread(target=_pump, args=(self.request.recv, channel.sendall, channel.shutdown_write))
-            sender.daemon = True
+            up = (self.request.recv, channel.sendall, channel.shutdown_write)
+            sender = threading.Thread(target=self._pump, args=(channel, *up), daemon=True)
             sender.start()
-            _pump(channel.recv, self.request.sendall, lambda: self.request.shutdown(socket.SHUT_WR))
+            self._pump(channel, channel.recv, self.request.sendall, lambda: self.request.shutdown(socket.SHUT_WR))
             sender.join()
 
-
-def _pump(read: Callable[[int], bytes], write: Callable[[bytes], object], end: Callable[[], object]) -> None:
-    """Copy until read has no more, and say so to the other side; a side that is gone ends it."""
-    with contextlib.suppress(OSError, EOFError):
-        while block := read(_BLOCK):
-            write(block)
-        end()
+    def _pump(
+        self,
+        channel: paramiko.Channel,
+        read: Callable[[int], bytes],
+        write: Callable[[bytes], object],
+        end: Callable[[], object],
+    ) -> None:
+        """Copy until read has no more, and say so to the other side. A side that is gone ends both ways."""
+        try:
+            while block := read(_BLOCK):
+                write(block)
+            end()
+        except (OSError, EOFError):
+            # The other way may wait for a side that is silent, or takes nothing: for ever.
+            channel.close()
+            with contextlib.suppress(OSError):
+                self.request.shutdown(socket.SHUT_RDWR)

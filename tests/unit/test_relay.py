@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,6 +140,30 @@ def test_a_connection_that_broke_is_made_again(relay: Relay, connection: Connect
     assert connection._client
     connection._client.close()
     assert ask(service, b"two") == b"two"
+
+
+def test_the_service_hears_that_its_client_is_gone(relay: Relay) -> None:
+    """Some leave without a good bye, as a killed program does that had not read all; services wait for no more."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        begin(relay, listener.getsockname()[1])
+        for text in (b"", bytes(64 << 20)):  # it listens; it talks, and fills what is between
+            client = socket.create_connection((HOST, listener.getsockname()[1]), timeout=20)
+            service, _ = listener.accept()
+            with service:
+                service.settimeout(20)
+                client.sendall(b"x")
+                assert service.recv(1) == b"x"
+                threading.Thread(target=_talk, args=(service, text), daemon=True).start()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                with contextlib.suppress(ConnectionResetError):
+                    assert service.recv(1) == b""
+
+
+def _talk(service: socket.socket, text: bytes) -> None:
+    with contextlib.suppress(OSError):
+        service.sendall(text)
 
 
 def test_no_ssh_closes_the_clients_connection(relay: Relay, connection: Connection, service: int) -> None:
