@@ -183,7 +183,7 @@ class Libvirt(Driver):
         state = hypervisor.state(there)
         if state is State.RUNNING:
             # Of a guest that libvirt let go on by itself (autostart), and whose state it couldn't remove then.
-            hypervisor.drop_state(there)
+            hypervisor.drop_used_state(there)
             self._ensure_helper()
         return state
 

@@ -110,6 +110,16 @@ def drop_state(domain: libvirt.virDomain) -> None:
             domain.managedSaveRemove()
 
 
+def drop_used_state(domain: libvirt.virDomain) -> None:
+    """Remove a memory that a guest which runs was suspended with once.
+
+    Another command may suspend the guest at any moment: only one that runs while there is a state has used that up.
+    """
+    with explained("the state of the suspended machine can't be removed"):
+        if domain.hasManagedSaveImage() and state(domain) is State.RUNNING:
+            domain.managedSaveRemove()
+
+
 def reason(domain: libvirt.virDomain) -> str:
     """The state in words, "shut off (destroyed)"."""
     with explained("libvirt doesn't tell the machine's state"):

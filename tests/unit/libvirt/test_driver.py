@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machine.drivers.libvirt import Libvirt, hypervisor
@@ -210,6 +211,24 @@ def test_a_state_that_libvirt_left_of_a_guest_that_runs_goes(
     assert done == ["state removed"]
     driver.kill()
     assert driver.state() is State.STOPPED
+
+
+def test_a_suspend_while_the_state_is_looked_up_keeps_its_memory(
+    driver: Libvirt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(driver).start()
+    look = hypervisor.state
+
+    def look_and_wait(domain: Any) -> State:
+        found = look(domain)
+        if found is State.RUNNING:
+            driver.suspend()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hypervisor, "state", look_and_wait)
+        driver.state()
+    assert driver.state() is State.SAVED
 
 
 def test_snapshots(driver: Libvirt) -> None:
