@@ -123,12 +123,11 @@ class Libvirt(Driver):
 
         from . import definition
 
-        there = self._domain()
+        there = self._own()
         with explained(f'the machine "{self.machine.name}" can\'t be started'):
             if there.isActive():
                 self._go_on(there)
                 return
-            domain.refuse_copy(there, self.machine, self.home)
             saved = there.hasManagedSaveImage()
             with self._alone():
                 self._make_ready()
@@ -146,7 +145,7 @@ class Libvirt(Driver):
         self._begin_helper()
 
     def stop(self) -> None:
-        there = self._domain()
+        there = self._own()
         state = self.state()
         if state is State.SAVED:
             name = self.machine.name
@@ -161,7 +160,7 @@ class Libvirt(Driver):
             self._press(there)
 
     def kill(self) -> None:
-        there = self._domain()
+        there = self._own()
         with explained("the machine can't be killed"):
             if there.isActive():
                 there.destroy()
@@ -240,12 +239,12 @@ class Libvirt(Driver):
 
     def suspend(self) -> None:
         with explained(f'the machine "{self.machine.name}" can\'t be suspended'):
-            self._domain().managedSave()
+            self._own().managedSave()
 
     def snapshot(self, name: str) -> None:
         from . import snapshots
 
-        snapshots.take(self._domain(), name)
+        snapshots.take(self._own(), name)
 
     def snapshots(self) -> list[Snapshot]:
         from . import snapshots
@@ -255,7 +254,7 @@ class Libvirt(Driver):
     def restore(self, name: str) -> None:
         from . import definition, snapshots
 
-        there = self._domain()
+        there = self._own()
         self._make_ready()
         snapshots.restore(there, name)
         # The domain has the sizes and the image of that time; the next start defines it as it is to be now.
@@ -267,12 +266,12 @@ class Libvirt(Driver):
     def forget(self, name: str) -> None:
         from . import snapshots
 
-        snapshots.forget(self._domain(), name)
+        snapshots.forget(self._own(), name)
 
     def resize(self, wanted: Machine) -> list[str]:
         from . import sizes
 
-        there = self._domain()
+        there = self._own()
         running = there.isActive()
         if wanted.disk_mib != self.machine.disk_mib:
             sizes.grow_disk(there, self.pool, self.volume("disk.qcow2"), wanted.disk_mib << 20)
@@ -281,7 +280,7 @@ class Libvirt(Driver):
 
     def set_autostart(self, on: bool) -> None:
         with explained("the machine's autostart can't be set"):
-            self._domain().setAutostart(int(on))
+            self._own().setAutostart(int(on))
 
     def autostart(self) -> bool:
         with explained("libvirt doesn't tell whether the machine is started by itself"):
@@ -328,6 +327,12 @@ class Libvirt(Driver):
                 f'the domain of the machine "{name}" is no longer defined on {self.connection.uri}',
                 hint=f"clear up what is left of it: machine rm {name}",
             )
+        return there
+
+    def _own(self) -> libvirt.virDomain:
+        """For a verb that changes the domain. Raises MachineError when that is another folder's."""
+        there = self._domain()
+        domain.refuse_copy(there, self.machine, self.home)
         return there
 
     def volume(self, what: str) -> str:

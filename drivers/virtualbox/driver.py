@@ -78,7 +78,7 @@ class VirtualBox(Driver):
         call(*settings.attach_disk(self.uuid, disk))
 
     def start(self) -> None:
-        info = self.info()
+        info = self._own()
         match info.state:
             case State.RUNNING | State.STARTING:
                 pass
@@ -93,17 +93,18 @@ class VirtualBox(Driver):
                     hint=f"pull the plug: machine kill {self.machine.name}",
                 )
             case State.STOPPED | State.STOPPING:
-                copies.refuse(self.machine, self.home, Path(info.config))
                 self._prepare(info)
                 self._switch_on()
         self._begin_helper()
 
     def stop(self) -> None:
         with contextlib.suppress(DriverFailed):  # it is off, or just going off
+            self._own()
             self.vboxmanage("controlvm", self.uuid, "acpipowerbutton")
 
     def kill(self) -> None:
         if info := self.vboxmanage.info(self.uuid):
+            copies.refuse(self.machine, self.home, Path(info.config))
             self._kill(self.uuid, info)
 
     def remove(self) -> None:
@@ -150,6 +151,7 @@ class VirtualBox(Driver):
     # Suspend
 
     def suspend(self) -> None:
+        self._own()
         self.vboxmanage("controlvm", self.uuid, "savestate", timeout=LONG)
 
     # Portable
@@ -166,12 +168,12 @@ class VirtualBox(Driver):
     # Snapshots
 
     def snapshot(self, name: str) -> None:
-        if any(name == there.name for _, there in self._snapshots()):
+        if any(name == there.name for _, there in self._snapshots(self._own())):
             raise DriverFailed(f'there is a snapshot "{name}" already', hint="choose another name")
         self.vboxmanage("snapshot", self.uuid, "take", name, timeout=LONG)
 
     def snapshots(self) -> list[Snapshot]:
-        return [there for _, there in self._snapshots()]
+        return [there for _, there in self._snapshots(self.info())]
 
     def restore(self, name: str) -> None:
         uuid, wanted = self._snapshot(name)
@@ -184,11 +186,12 @@ class VirtualBox(Driver):
         uuid, _ = self._snapshot(name)
         self.vboxmanage("snapshot", self.uuid, "delete", uuid, timeout=LONG)
 
-    def _snapshots(self) -> list[tuple[str, Snapshot]]:
-        return parse.snapshots(Path(self.info().config).read_text(encoding="utf-8"))
+    def _snapshots(self, info: Info) -> list[tuple[str, Snapshot]]:
+        return parse.snapshots(Path(info.config).read_text(encoding="utf-8"))
 
     def _snapshot(self, name: str) -> tuple[str, Snapshot]:
-        for uuid, there in self._snapshots():
+        """One that is to be restored or removed."""
+        for uuid, there in self._snapshots(self._own()):
             if there.name == name:
                 return uuid, there
         raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {self.machine.name}")
@@ -200,6 +203,12 @@ class VirtualBox(Driver):
                 "VirtualBox doesn't know the machine any more",
                 hint=f"it was removed there; here: machine rm {self.machine.name}",
             )
+        return info
+
+    def _own(self) -> Info:
+        """For a verb that changes the virtual machine. Raises MachineError when that is another folder's."""
+        info = self.info()
+        copies.refuse(self.machine, self.home, Path(info.config))
         return info
 
     def _begin_helper(self) -> None:

@@ -130,14 +130,18 @@ def test_the_store_by_another_way(made: Libvirt, spelling: spellings.Spell) -> N
     assert left(made) == ["theirs"]
 
 
-def test_a_copy_of_the_store_doesnt_remove_or_start_it(made: Libvirt, tmp_path: Path) -> None:
+def test_a_copy_of_the_store_doesnt_remove_or_change_it(made: Libvirt, tmp_path: Path) -> None:
     """libvirt has one domain of that UUID, and two folders say that it is theirs."""
     made.home.config.write_text(spec.dumps(made.machine))
     copy = Home(tmp_path / "copy" / "machines" / "dev")
     shutil.copytree(made.home.folder, copy.folder)
     theirs = Libvirt(made.machine, copy, made.run)
     theirs.connection = made.connection
-    for act in (theirs.remove, theirs.start):
+    for act in (
+        *(theirs.remove, theirs.start, theirs.stop, theirs.kill, theirs.suspend),
+        *(lambda: theirs.snapshot("s"), lambda: theirs.restore("s"), lambda: theirs.forget("s")),
+        *(lambda: theirs.resize(made.machine), lambda: theirs.set_autostart(True)),
+    ):
         with pytest.raises(MachineError, match=f"belongs to {made.home.folder}, and this folder is a copy") as caught:
             act()
         assert caught.value.hint == "remove the copy alone: machine rm -f dev"

@@ -238,7 +238,7 @@ def test_a_machine_that_virtualbox_has_forgotten(make: Make, run: Scripted) -> N
 def test_stop_presses_the_button(make: Make, run: Scripted) -> None:
     run.answer("controlvm", transcript("storage-controlvm-poweroff-off"))
     make().stop()
-    assert run.calls == [["controlvm", UUID, "acpipowerbutton"]]
+    assert run.said("controlvm") == [["controlvm", UUID, "acpipowerbutton"]]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_kill_has_a_deadline(make: Make, run: Scripted, monkeypatch: pytest.Monk
 
 def test_suspend(make: Make, run: Scripted) -> None:
     make().suspend()
-    assert run.calls == [["controlvm", UUID, "savestate"]]
+    assert run.said("controlvm") == [["controlvm", UUID, "savestate"]]
 
 
 def test_snapshots(make: Make, with_snapshots: Callable[[str], None], run: Scripted) -> None:

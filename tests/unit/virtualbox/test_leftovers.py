@@ -111,15 +111,18 @@ def test_below(tmp_path: Path) -> None:
     assert not is_below(f"{tmp_path}/x", ["", f"{tmp_path}/real"])
 
 
-def test_a_copy_of_the_folder_removes_and_starts_nothing(make: Make, run: Scripted, tmp_path: Path) -> None:
+def test_a_copy_of_the_folder_removes_and_changes_nothing(make: Make, run: Scripted, tmp_path: Path) -> None:
     made = make()
     made.home.config.write_text(spec.dumps(made.machine))
     copy = Home(tmp_path / "copy" / "machines" / "dev")
     shutil.copytree(made.home.folder, copy.folder)
     run.answer("list vms", REGISTERED)
-    run.answer("showvminfo", *[info("poweroff", config=f"{made.home.folder}/dev/dev.vbox")] * 9)
+    run.answer("showvminfo", *[info("poweroff", config=f"{made.home.folder}/dev/dev.vbox")] * 12)
     theirs = VirtualBox(made.machine, copy, run)
-    for act in (theirs.remove, theirs.start):
+    for act in (
+        *(theirs.remove, theirs.start, theirs.stop, theirs.kill, theirs.suspend),
+        *(lambda: theirs.snapshot("s"), lambda: theirs.restore("s"), lambda: theirs.forget("s")),
+    ):
         with pytest.raises(MachineError, match=f"belongs to {made.home.folder}, and this folder is a copy"):
             act()
     assert {call[0] for call in run.calls} == {"list", "showvminfo"}
