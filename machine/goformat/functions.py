@@ -21,10 +21,8 @@ _COMPARISONS: dict[str, Callable[..., bool]] = {
 
 def call(name: str, arguments: Sequence[Value]) -> Value:
     """Raises Usage for arguments of the wrong kind."""
-    if name in _COMPARISONS:
-        return _compare(name, *arguments)
     try:
-        return _FUNCTIONS[name](*arguments)
+        return _compare(name, *arguments) if name in _COMPARISONS else _FUNCTIONS[name](*arguments)
     except (TypeError, AttributeError) as error:
         shown = ", ".join(map(text, arguments))
         raise Usage(f"{name} in the format can't take {shown}", hint=HINT) from error

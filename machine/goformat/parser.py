@@ -157,7 +157,7 @@ class _Words:
         if word.kind == "string":
             return Literal(_string(word.text, self.action))
         if word.kind == "char":
-            return Literal(ord(_string(f'"{word.text[1:-1]}"', self.action)))
+            return Literal(_character(word.text, self.action))
         if word.kind == "number":
             return Literal(_number(word.text, self.action))
         raise unknown(self.action)
@@ -187,6 +187,14 @@ def _string(token: str, action: Action) -> str:
         return str(json.loads(known.replace(r"\'", "'")))
     except ValueError as error:
         raise unknown(action) from error
+
+
+def _character(token: str, action: Action) -> int:
+    """'a' is the number of a character, as in Go."""
+    text = _string(f'"{token[1:-1]}"', action)
+    if len(text) != 1:
+        raise unknown(action)
+    return ord(text)
 
 
 def _number(token: str, action: Action) -> int | float:
