@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from machine import docker, remote, wait
 from machine.driver import Driver, State
-from machine.errors import MachineError, WaitTimeout
+from machine.errors import DockerFailed, MachineError, WaitTimeout
 from machine.progress import Progress
 
 # Seconds, for a guest whose containers end at once, or take Docker's usual time.
@@ -86,23 +87,26 @@ def _slowest(backend: Driver) -> Slowest:
     deadline = time.monotonic() + ASKING
     with contextlib.suppress(MachineError):
         client = docker.Client(backend.machine, backend.home, backend.address(), timeout=ASKING / 3)
-        for name in _running(client):
-            if (seconds := _stop_timeout(client, name)) > found.seconds:
-                found = Slowest(name, seconds)
+        for key, name in _running(client):
+            with contextlib.suppress(DockerFailed):  # one that has ended meanwhile
+                if (seconds := _stop_timeout(client, key)) > found.seconds:
+                    found = Slowest(name, seconds)
             if time.monotonic() > deadline:
                 break
     return found
 
 
-def _running(client: docker.Client) -> list[str]:
+def _running(client: docker.Client) -> Iterator[tuple[str, str]]:
+    """The id and the name of each container. One that others link to has names like /web/db, too."""
     answer = client.get("/containers/json")
-    containers = answer if isinstance(answer, list) else []
-    return [str(container["Names"][0]).lstrip("/") for container in containers if container.get("Names")]
+    for container in answer if isinstance(answer, list) else []:
+        if (key := container.get("Id")) and (names := container.get("Names")):
+            yield str(key), min(map(str, names), key=lambda name: name.count("/")).lstrip("/")
 
 
-def _stop_timeout(client: docker.Client, name: str) -> int:
+def _stop_timeout(client: docker.Client, key: str) -> int:
     """The container's --stop-timeout in seconds; Docker leaves the key out, or null, where it wasn't given."""
-    answer = client.get(f"/containers/{quote(name)}/json")
+    answer = client.get(f"/containers/{quote(key)}/json")
     seconds = answer["Config"].get("StopTimeout") if isinstance(answer, dict) else None
     if seconds is None:
         return USUAL

@@ -64,8 +64,12 @@ def containers(monkeypatch: pytest.MonkeyPatch, **stop_timeouts: int | None) -> 
 
     def get(self: docker.Client, path: str) -> Any:
         if path == "/containers/json":
-            return [{"Names": [f"/{name}"]} for name in stop_timeouts]
-        return {"Config": {"StopTimeout": stop_timeouts[path.split("/")[2]]}}
+            # As Docker has it for one that another links to: the order is anybody's.
+            return [{"Id": f"id-{name}", "Names": [f"/other/{name}", f"/{name}"]} for name in stop_timeouts]
+        name = path.split("/")[2].removeprefix("id-")
+        if name not in stop_timeouts or name == "ended":
+            raise DockerFailed(f"No such container: {name}")
+        return {"Config": {"StopTimeout": stop_timeouts[name]}}
 
     monkeypatch.setattr(docker.Client, "get", get)
 
@@ -76,6 +80,7 @@ def containers(monkeypatch: pytest.MonkeyPatch, **stop_timeouts: int | None) -> 
         ({}, 60, "shutting down"),
         ({"web": None, "cache": 0}, 60, "shutting down"),
         ({"web": None, "db": 90, "queue": 30}, 140, "shutting down: the container db may take up to 90 s"),
+        ({"ended": 100, "db": 90}, 140, "shutting down: the container db may take up to 90 s"),
         ({"db": -1}, 60 + 86400 - 10, "shutting down: the container db may take as long as it takes"),
     ],
 )
