@@ -178,7 +178,11 @@ def _is_printable(data: object) -> bool:
 
 def _ours(theirs: Machine, name: str, draft: Callable[..., Machine]) -> Machine:
     """A new machine of this store, that was asked for as theirs was."""
-    spec.check_new_name(name)
+    try:
+        spec.check_new_name(name)
+    except Usage as error:  # a machine of an earlier version may have it
+        error.hint = "give it another name: machine import --name NAME FILE"
+        raise
     if theirs.image and not _DIGEST.fullmatch(theirs.image):
         raise foreign(f"the digest {theirs.image!r}")
     if not _USER.fullmatch(theirs.ssh_user):

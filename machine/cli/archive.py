@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,15 +162,16 @@ def _settle(incoming: Incoming, file: Path, *, isolated: bool, yes: bool) -> Non
     if yes or not reaches:
         return
     name, shown = incoming.machine.name, "\n".join(f"  {reach.what}" for reach in reaches)
+    again = shlex.join(["--name", name, str(file)])
     if not sys.stdin.isatty() or str(file) == PIPE:
         raise Usage(
             f'the machine "{name}" asks for more than a machine has by itself',
             details=shown,
-            hint=f"without that: machine import --isolated {file}; with it: machine import --yes {file}",
+            hint=f"without that: machine import --isolated {again}; with it: machine import --yes {again}",
         )
     print(f'The machine "{name}" asks for:\n{shown}', file=sys.stderr)
     if not click.confirm("Let it have that?", err=True):
-        raise MachineError("not imported", hint=f"without that: machine import --isolated {file}")
+        raise MachineError("not imported", hint=f"without that: machine import --isolated {again}")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 import tarfile
 from collections.abc import Callable
@@ -339,10 +340,14 @@ def test_what_reaches_this_host_is_shown_and_asked_for(
     ("fields", "shown"), [({"tls": False}, "a Docker without TLS"), ({"tls_sans": ["a.b"]}, "for the names a.b")]
 )
 def test_what_any_driver_allows_is_asked_for_too(
-    crafted: Crafted, bring: Callable[..., Any], fields: dict[str, object], shown: str
+    crafted: Crafted, bring: Callable[..., Any], tmp_path: Path, fields: dict[str, object], shown: str
 ) -> None:
     crafted.machine(**fields)
-    assert shown in bring(crafted).err
+    asked = bring(crafted, "--name", "dev")
+    assert shown in asked.err
+    file = asked.err.rpartition(" --name dev ")[2].strip()
+    assert f"machine import --isolated --name dev {file}" in asked.err
+    assert shlex.split(file) == [str(tmp_path / "g")]
     assert store.names() == []
     assert bring(crafted, "--isolated").code == 0
     assert (store.load("dev").tls, store.load("dev").tls_sans) == (True, ())
@@ -442,3 +447,10 @@ def test_any_other_members(
 
 
 KEYS = ("id_ed25519", "ssh_host_ed25519_key")
+
+
+def test_a_name_of_an_earlier_version_can_be_left_behind(crafted: Crafted, bring: Callable[..., Any]) -> None:
+    crafted.machine(name="web-")
+    refused = bring(crafted)
+    assert (refused.code, "machine import --name NAME FILE" in refused.err) == (2, True)
+    assert bring(crafted, "--name", "web").code == 0
