@@ -12,7 +12,6 @@ from pathlib import Path
 
 from machine import ports, store
 from machine.driver import State
-from machine.forwarding import Forwarding
 from machine.helper import alone
 from machine.paths import Home
 from machine.ports import Port
@@ -79,6 +78,8 @@ class Hypervisor:
 
 
 def main(folder: str) -> None:
+    from machine.forwarding import Forwarding  # only the helper needs it, and `ls` imports this module
+
     home = Home(Path(folder))
     with alone(home) as held:
         if held:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +64,10 @@ def test_whoever_asks_for_the_state_starts_a_helper_that_was_killed(
     run.answer("showvminfo", info(word))
     assert (driver.state() is State.RUNNING) == bool(begun)
     assert len(ensured) == begun
+
+
+def test_only_the_helper_imports_what_forwards_ports() -> None:
+    """Each verb that asks for a machine's state imports the driver, and `ls` is to be quick."""
+    script = "import sys, machine.drivers.virtualbox; print('machine.forwarding' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
