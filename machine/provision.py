@@ -79,8 +79,7 @@ def adjust(
         ).run(force=force)
     except BaseException:
         if resettled:
-            provisioner.machine = machine
-            provisioner.settle(steps)
+            _settle_back(provisioner, machine, steps)
         raise
     provisioner.took_settings()
     return outcome
@@ -91,10 +90,15 @@ def _settle(provisioner: Provisioner, before: Machine, steps: Steps) -> None:
     try:
         provisioner.settle(steps)
     except BaseException:
-        provisioner.machine = before
-        with contextlib.suppress(MachineError):
-            provisioner.settle(steps)
+        _settle_back(provisioner, before, steps)
         raise
+
+
+def _settle_back(provisioner: Provisioner, before: Machine, steps: Steps) -> None:
+    """Where that fails, too, the first error is the one to tell."""
+    provisioner.machine = before
+    with contextlib.suppress(MachineError):
+        provisioner.settle(steps)
 
 
 def send_certificates(name: str, progress: Progress) -> None:

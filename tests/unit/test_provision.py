@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_host import DATA, FakeHost
 
-from machine import certs, daemon, docker, provision, reconfigure
-from machine.errors import EngineRefused, MachineError, ToolFailed
+from machine import certs, daemon, docker, host_settings, provision, reconfigure
+from machine.errors import EngineRefused, MachineError, SSHFailed, ToolFailed
 from machine.paths import Home
 from machine.progress import Silent
 from machine.reconfigure import Outcome
@@ -317,3 +317,19 @@ def test_a_host_that_refuses_one_setting_takes_none(machine: Machine, home: Home
     assert debian.ran[-1] == "write /var/lib/machine/sysctl.before 644"
     assert "sysctl -q -w vm.swappiness=60" in debian.ran
     assert {path: text for path, text in debian.files.items() if text} == before
+
+
+def test_what_cant_be_taken_back_doesnt_hide_why_it_should(
+    machine: Machine, home: Home, debian: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    def settle(remote: object, asked: Machine, steps: object) -> None:
+        if asked == machine:
+            raise SSHFailed("the connection broke")
+
+    monkeypatch.setattr(host_settings, "settle", settle)
+    debian.answers.insert(0, (VALIDATES, 1, "unable to configure the Docker daemon with file x: nosuch"))
+    target = replace(machine, engine=replace(machine.engine, options=("nosuch=1",)), sysctls=("vm.swappiness=10",))
+    with pytest.raises(EngineRefused, match="nosuch"):
+        provision.adjust(machine, target, home, ADDRESS, Silent(), force=False)
