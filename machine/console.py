@@ -40,6 +40,11 @@ class Cleaner:
         return _CONTROL.sub("", text[: begun.start()] if begun else text)
 
 
+def clean(text: str) -> str:
+    """A text as it can be printed, whoever wrote it: a guest, a server, a stranger's file."""
+    return Cleaner().feed(text, last=True)
+
+
 def warnings(path: Path) -> list[str]:
     """What the guest's own scripts warned of since it booted, and isn't mended: lines that they marked so."""
     try:
@@ -53,7 +58,7 @@ def warnings(path: Path) -> list[str]:
         elif match[1] == _SETTLED:
             found = {line: None for line in found if not line.startswith("sysctl ")}
         elif match[1].startswith(_WARNING):
-            found[Cleaner().feed(match[1].removeprefix(_WARNING), last=True)] = None
+            found[clean(match[1].removeprefix(_WARNING))] = None
     return list(found)
 
 

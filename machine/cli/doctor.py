@@ -27,6 +27,7 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
     any more, it removes with its disk.
     """
     from machine.cli.create import default_driver
+    from machine.console import clean
     from machine.doctor import examine
     from machine.findings import Level
 
@@ -44,7 +45,7 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
         level, text, hint = finding.level.value, finding.text, "" if repaired else finding.hint
         found.append({"check": finding.check, "level": level, "text": text, "hint": hint, "repaired": repaired})
         if not as_json and not (quiet and level == "ok"):
-            print(f"{'repaired' if repaired else level:<8}  {finding.check}: {text}")
+            print(f"{'repaired' if repaired else level:<8}  {finding.check}: {clean(text)}")
             if hint:
                 print(f"{'':<8}  Next: {hint}")
     if as_json:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import certs, compat, oom, probe, store
+from machine import certs, compat, console, oom, probe, store
 from machine.cli.report import explained
 from machine.errors import MachineError, Usage
 from machine.reasons import reason
@@ -265,7 +265,7 @@ def _fields(row: Row) -> dict[str, Value]:
         "SwarmOptions": "",
         "Swarm": "",
         "EngineOptions": compat.engine_options(machine),
-        "Error": " ".join((row.error or row.warning).split()),
+        "Error": " ".join(console.clean(row.error or row.warning).split()),
         "DockerVersion": f"v{row.docker}" if row.docker else "Unknown",
         "ResponseTime": f"{row.seconds * 1000:.1f}ms" if row.seconds < 1 else f"{row.seconds:.3f}s",
         # Of a host that was there before nothing is known.

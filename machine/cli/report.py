@@ -22,8 +22,11 @@ def report(error: MachineError, *, name: str = "", as_json: bool = False) -> Non
         found = {"machine": name, "error": error.message, "details": error.details, "hint": error.hint}
         print(json.dumps({**found, "code": error.exit_code}), file=sys.stderr)
         return
-    print(f"Error: {name}: {error.message}" if name else f"Error: {error.message}", file=sys.stderr)
-    for line in error.details.splitlines():
+    from machine.console import clean
+
+    message = clean(error.message)
+    print(f"Error: {name}: {message}" if name else f"Error: {message}", file=sys.stderr)
+    for line in clean(error.details).splitlines():
         print(f"  {line}", file=sys.stderr)
     if error.hint:
         print(f"Next: {error.hint}", file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from machine import __version__, probe, store
+from machine import __version__, console, probe, store
 from machine.cli import names
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 
@@ -34,7 +34,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
         return
     print(state, flush=True)
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {console.clean(warning)}", file=sys.stderr)
 
 
 @click.command()
@@ -116,8 +116,6 @@ def version(name: str | None, as_json: bool, timeout: float) -> None:
 
 
 def _warnings(name: str) -> list[str]:
-    from machine import console
-
     home = store.home(name)
     return [*probe.driver(store.load(name), home).warnings(), *console.warnings(home.console)]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from machine import __version__, registry
+from machine.driver import Driver, State
 from machine.errors import DriverFailed
 from machine.spec import Address, Engine, Machine
 
@@ -33,6 +34,27 @@ def test_status_warns_on_stderr(invoke: Invoke, add: Add, monkeypatch: pytest.Mo
     ended = invoke("status")
     assert (ended.code, ended.out, ended.err) == (0, "Running\n", "warning: port tcp/80 is taken\n")
     assert json.loads(invoke("status", "--json").out)["warnings"] == ["port tcp/80 is taken"]
+
+
+def test_what_a_guest_wrote_doesnt_steer_the_terminal(
+    invoke: Invoke, add: Add, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program chooses its name, and an engine the words of its errors."""
+
+    def state(driver: Driver) -> State:
+        if driver.machine.name == "gone":
+            raise DriverFailed("Docker answers \x1b]0;title\x07", details="\x9b2J")
+        return State.RUNNING
+
+    add()
+    add("gone")
+    monkeypatch.setattr(registry.load("fake"), "state", state)
+    line = "Out of memory: Killed process 7 (a\x1b[2Jb) total-vm:9kB, anon-rss:921600kB, file-rss:0kB\n"
+    (store / "machines/default/console.log").write_text(line)
+    for verb in (["status"], ["ls"], ["doctor"], ["status", "gone"]):
+        ended = invoke(*verb)
+        assert not set("\x1b\x9b\x07") & set(ended.err + ended.out), verb
+    assert "its memory ran out: ab (900 MiB)" in invoke("status").err
 
 
 def test_status_shows_what_the_guest_warns_of(invoke: Invoke, add: Add, store: Path) -> None:
