@@ -30,6 +30,7 @@ def way(home: Path) -> Path:
         check(home)
         try:
             _make(link, home)
+            check(home)  # somebody else may have made the folder since
         except FileNotFoundError:  # the last machine that had a link has just removed the folder
             continue
         except OSError as error:

@@ -83,6 +83,19 @@ def test_a_folder_that_others_can_change_is_not_used(far: Path, links: Path, tmp
     assert list(links.iterdir()) == []
 
 
+def test_nor_one_that_somebody_makes_at_that_moment(far: Path, links: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = core._make
+
+    def make_late(link: Path, home: Path) -> None:
+        links.mkdir()
+        links.chmod(0o777)
+        make(link, home)
+
+    monkeypatch.setattr(core, "_make", make_late)
+    with pytest.raises(CheckFailed, match="isn't a folder of yours"):
+        sockets.folder(far)
+
+
 @pytest.mark.parametrize("spelling", spellings.ALL)
 def test_one_link_for_all_spellings(far: Path, links: Path, spelling: spellings.Spell) -> None:
     other = Path(spelling(far)).absolute()
