@@ -67,8 +67,8 @@ def lay_disk(qemu: Qemu) -> None:
 def start(qemu: Qemu) -> None:
     """Start a machine whose disk was laid over a template's, with the template's memory. Raises MachineError.
 
-    Where that fails, the template goes if it is damaged. It stays when QEMU or its guest was merely too slow, and when
-    QEMU couldn't load it that is remembered.
+    Where that fails, the template goes if it is damaged. It stays when QEMU or its guest was merely too slow; that QEMU
+    couldn't load it, or that its guest refused, is remembered.
     """
     origin = Template(Path(os.fsdecode((qemu.home / CLONE_OF).read_bytes())))
     about = origin.about()
@@ -108,6 +108,10 @@ class _NotLoaded(DriverFailed):
     """QEMU took the state, and couldn't load it."""
 
 
+class _NotTaken(DriverFailed):
+    """The guest answered, and said why it can't become a machine of its own."""
+
+
 def _has_ended(qemu: Qemu) -> bool:
     with contextlib.suppress(WaitTimeout):
         return wait.until(lambda: not qemu.process.find(), timeout=END, what="QEMU to end")
@@ -116,6 +120,7 @@ def _has_ended(qemu: Qemu) -> bool:
 
 def _judge(qemu: Qemu, origin: Template, about: About, error: Exception) -> None:
     """Find out whether the template is to blame for a clone that didn't start."""
+    remembered = (origin.folder.parent, origin.folder.name, about.recipe)
     try:
         origin.verify()
     except template.Damaged as damage:
@@ -125,8 +130,9 @@ def _judge(qemu: Qemu, origin: Template, about: About, error: Exception) -> None
         return
     else:
         if isinstance(error, _NotLoaded):
-            reason = f"QEMU couldn't load it: {error.message}"
-            failures.count_load(origin.folder.parent, origin.folder.name, about.recipe, reason)
+            failures.count_load(*remembered, f"QEMU couldn't load it: {error.message}")
+        elif isinstance(error, _NotTaken):
+            failures.count_load(*remembered, error.message)
 
 
 def recipe(qemu: Qemu) -> Recipe:
@@ -256,8 +262,9 @@ def _introduce(qemu: Qemu, channel: socket.socket, more_mib: int, disk_mib: int)
         except OSError as error:
             raise DriverFailed(f"the guest of the clone didn't take its identity: {reason(error)}") from error
     if answer.strip() != b"resumed":
-        said = answer.decode(errors="replace").strip() or "it went away"
-        raise DriverFailed(f"the guest of the clone didn't take its identity: {said}")
+        said = answer.decode(errors="replace").strip()
+        kind = _NotTaken if said else DriverFailed
+        raise kind(f"the guest of the clone didn't take its identity: {said or 'it went away'}")
 
 
 def _set_clock(home: Home) -> None:

@@ -20,14 +20,14 @@ import machine
 from machine import files
 
 LASTS = timedelta(days=1)
-# A host that is out of memory ends QEMU, too: a template is given up when QEMU couldn't load it so many times in a row.
+# A host that is out of memory ends QEMU, too: a template is given up when it failed so many times in a row.
 LOADS = 3
 _SUFFIX = ".failed"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """at: in ISO 8601. loads: how often QEMU couldn't load the template in a row; 0 when it couldn't be made."""
+    """at: in ISO 8601. loads: how often in a row no clone of it came up; 0 when it couldn't be made."""
 
     key: str
     recipe: dict[str, Any]
@@ -73,7 +73,7 @@ def remember(folder: Path, key: str, recipe: dict[str, Any], reason: str) -> Non
 
 
 def count_load(folder: Path, key: str, recipe: dict[str, Any], reason: str) -> None:
-    """QEMU couldn't load the template, though its files are as they were."""
+    """QEMU couldn't load the template, or its guest took no identity, though its files are as they were."""
     before = find(folder, key)
     _write(folder, key, recipe, reason, loads=(before.loads if before and before.is_recent else 0) + 1)
 

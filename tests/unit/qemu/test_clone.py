@@ -549,6 +549,31 @@ def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
     assert f"machine template rm {origin.folder.name}" in said[-1]
 
 
+@pytest.mark.parametrize(("answer", "counts"), [(b"dockerd could not be given an id\n", True), (b"resu", False)])
+def test_a_template_whose_guest_refuses_is_remembered(
+    dev: Qemu,
+    home: Home,
+    origin: Template,
+    cloned: Clone,
+    detached: list[list[str]],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes,
+    counts: bool,
+) -> None:
+    """One that is too slow isn't."""
+    monkeypatch.setattr(clone, "INTRODUCE", 0.3)
+    cloned.answer = answer
+    for _ in range(failures.LOADS):
+        (home / DISK).unlink(missing_ok=True)
+        dev.create()
+        dev.start()
+    (home / DISK).unlink()
+    dev.create()
+    assert (home / CLONE_OF).exists() is not counts
+    assert ("dockerd could not be given an id; tried again a day later" in said[-1]) is counts
+
+
 def test_a_clone_that_is_loaded_ends_the_count(
     dev: Qemu, home: Home, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
 ) -> None:
