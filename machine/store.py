@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +109,8 @@ def load(name: str) -> Machine:
         if not _is_spelled(name):
             raise NoSuchMachine(name)
         hint = f"remove the copy: machine rm -f {name}"
+        if not paths.is_there(theirs := folder() / machine.name):  # it was moved, and is the only one
+            hint = f"give it its name again: {shlex.join(['mv', str(config.parent), str(theirs)])}"
         raise StoreDamaged(f'{config} is of the machine "{machine.name}"', hint=hint)
     return machine
 

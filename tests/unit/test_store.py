@@ -396,8 +396,18 @@ def test_a_copied_folder_isnt_a_second_machine() -> None:
     copy = store.home("copy")
     copy.folder.mkdir()
     copy.config.write_text(store.home("dev").config.read_text())
-    with pytest.raises(StoreDamaged, match='is of the machine "dev"'):
+    with pytest.raises(StoreDamaged, match='is of the machine "dev"') as caught:
         store.load("copy")
+    assert caught.value.hint == "remove the copy: machine rm -f copy"
+
+
+def test_a_folder_that_was_moved_is_no_copy_to_remove() -> None:
+    make("dev")
+    moved = store.home("moved").folder
+    home = store.home("dev").folder.rename(moved).with_name("dev")
+    with pytest.raises(StoreDamaged, match='is of the machine "dev"') as caught:
+        store.load("moved")
+    assert caught.value.hint == f"give it its name again: mv {moved} {home}"
 
 
 def test_a_store_that_isnt_there_is_empty(place: Path, undo: Callable[..., None]) -> None:
