@@ -88,7 +88,8 @@ class Client:
 
         filters = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
         until = int(float(since)) + within
-        with self._answer(f"/events?since={since}&until={until}&filters={filters}", endless=True) as (response, _):
+        with self._answer(f"/events?since={since}&until={until}&filters={filters}") as (response, connection):
+            connection.settimeout(within + self.timeout)
             return bool(response.readline())
 
     def get(self, path: str) -> object:

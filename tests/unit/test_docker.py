@@ -184,6 +184,15 @@ def test_an_event_that_stops_half_way_has_a_deadline(engine: tuple[Client, type[
         list(events)
 
 
+def test_a_reload_that_an_engine_never_tells_of_has_a_deadline(engine: tuple[Client, type[Engine]]) -> None:
+    client, handler = engine
+    client.timeout = 0.3
+    with pytest.raises(DockerFailed, match="no answer in time"):
+        client.reloaded("1764253811.5", 0)
+    handler.goes_on.set()
+    assert client.reloaded("1764253811.5", 0)
+
+
 def test_leaving_the_events_closes_the_connection(engine: tuple[Client, type[Engine]]) -> None:
     client, handler = engine
     events = client.events({})
