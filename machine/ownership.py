@@ -18,10 +18,10 @@ ELSEWHERE = f"use another folder: export {paths.STORE_VARIABLE}=/var/tmp/machine
 
 
 def explained(error: OSError) -> MachineError:
-    """The error as ours: a full disk, a file of somebody else with the command that gives it back."""
+    """The error as ours: a full disk, a file of somebody else with the command that gives it back, no folder."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     hint = ""
-    if isinstance(error, PermissionError) and (path := Path(name)).is_relative_to(paths.store()):
+    if isinstance(error, PermissionError | NotADirectoryError) and (path := Path(name)).is_relative_to(paths.store()):
         hint = remedy(path) or ELSEWHERE
     return MachineError(f"{reason(error)}{f': {name}' if name else ''}", hint=hint)
 

@@ -135,3 +135,15 @@ def test_a_store_that_cant_be_made(invoke: Call, monkeypatch: pytest.MonkeyPatch
     assert shown.err.startswith("Error: ")
     assert not [sign for sign in ("Traceback", "fault", "already exists") if sign in shown.err]
     assert invoke("ls", "-q").code in {0, 1}
+
+
+@pytest.mark.parametrize("words", [["create", "dev"], ["ls"], ["image", "ls"], ["template", "ls"]])
+def test_a_store_that_is_a_file(
+    invoke: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MACHINE_STORAGE_PATH", str(tmp_path / "file"))
+    monkeypatch.delenv("MACHINE_IMAGES_PATH", raising=False)
+    shown = invoke(*words)
+    assert shown.code in {1, 3}
+    assert "Next: use another folder: export MACHINE_STORAGE_PATH=" in shown.err
