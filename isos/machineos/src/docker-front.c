@@ -29,12 +29,14 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The most that a TLS record holds (RFC 8446, 5.1). */
 #define RECORD 16384
-/* Who hasn't finished the handshake by then, or doesn't hang up after everything was said, is let go: milliseconds. */
-#define HANDSHAKE_MS 600000
+/* Who hasn't finished the handshake by then, or doesn't hang up after everything was said, is let go: milliseconds. An
+ * interpreted processor takes minutes for a handshake. */
+#define HANDSHAKE_MS 300000
 #define FAREWELL_MS 30000
 /* Who is gone without a word is found out by keepalive: seconds. */
 #define KEEPALIVE_S 60
@@ -277,6 +279,21 @@ static bool move_up(struct connection *c, bool *moved)
     return true;
 }
 
+/* Says good bye, once the client takes it. */
+static void farewell(struct connection *c)
+{
+    int result;
+
+    if (c->ssl) {
+        ERR_clear_error();
+        result = SSL_shutdown(c->ssl);
+        if (result < 0 && of_tls(c->ssl, result, &c->write_wants) == WAIT)
+            return;
+    }
+    c->down.told = true;
+    shutdown(c->client, SHUT_WR);
+}
+
 /* From the engine to the client. False when the connection is at its end. */
 static bool move_down(struct connection *c, bool *moved)
 {
@@ -301,12 +318,8 @@ static bool move_down(struct connection *c, bool *moved)
         default: return false;
         }
     }
-    if (c->down.ended && is_empty(&c->down) && !c->down.told) {
-        c->down.told = true;
-        if (c->ssl)
-            SSL_shutdown(c->ssl);
-        shutdown(c->client, SHUT_WR);
-    }
+    if (c->down.ended && is_empty(&c->down) && !c->down.told)
+        farewell(c);
     return true;
 }
 
@@ -348,9 +361,18 @@ static void pass_on(struct connection *c)
     } while (sleep_until_ready(c));
 }
 
+static long now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000L + now.tv_nsec / 1000000L;
+}
+
 static bool shake_hands(struct connection *c)
 {
     struct pollfd end = {.fd = c->client};
+    long left, deadline = now_ms() + HANDSHAKE_MS;
     int wants = 0, result;
 
     for (;;) {
@@ -364,7 +386,8 @@ static bool shake_hands(struct connection *c)
             return false;
         }
         end.events = (short)wants;
-        if (poll(&end, 1, HANDSHAKE_MS) == 0)
+        left = deadline - now_ms();
+        if (left <= 0 || poll(&end, 1, (int)left) == 0)
             return false;
     }
 }
