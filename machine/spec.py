@@ -17,7 +17,8 @@ from pathlib import Path
 from machine.errors import StoreDamaged, Usage
 from machine.reasons import reason
 
-FORMAT = 1
+# 1 had no hosts, sysctls and host_network_ports. An earlier version takes a field that it doesn't know for damage.
+FORMAT = 2
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
 WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]", re.IGNORECASE)

@@ -45,6 +45,17 @@ def test_fields_that_a_later_version_of_the_format_added_may_be_absent() -> None
     assert spec.loads(json.dumps(data), FILE).created == ""
 
 
+def test_a_machine_of_version_0_1_is_read() -> None:
+    data = json.loads(spec.dumps(MACHINE))
+    del data["hosts"], data["sysctls"], data["host_network_ports"]
+    assert spec.loads(json.dumps({**data, "format": 1}), FILE) == MACHINE
+
+
+def test_version_0_1_takes_a_machine_for_a_newer_ones_and_not_for_damaged() -> None:
+    """It reads format 1, and advises to remove a machine with fields that it doesn't know."""
+    assert json.loads(spec.dumps(MACHINE))["format"] > 1
+
+
 @pytest.mark.parametrize("length", [0, 1, 40, -3])
 def test_a_truncated_file_is_damaged_and_named(length: int) -> None:
     with pytest.raises(StoreDamaged, match=r"machines/dev/machine\.json") as caught:
