@@ -17,6 +17,9 @@ from machine.spec import Address, Machine
 
 # Whoever starts the tests in the background of a script has Ctrl-C ignored, also in what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# And nohup ignores this one, which a create then lives through.
+if sys.platform != "win32":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FAKES = Path(__file__).parent / "fakes"
 _FOREIGN = ("DOCKER_", "MACHINE_", "COMPOSE_")

@@ -113,7 +113,7 @@ def channel(path: Path, answer: Callable[[bytes], bytes | object]) -> Iterator[l
             while True:
                 connection, _ = listener.accept()
                 connections.append(connection)
-                with connection.makefile("rb") as lines:
+                with connection, connection.makefile("rb") as lines:
                     for line in lines:
                         came.append(line)
                         reply = answer(line)
