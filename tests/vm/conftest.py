@@ -21,7 +21,7 @@ from tests.vm.testbed import BEGAN, Done, Store, environment, execute, free_port
 # and what is broken early shows early.
 FIRST = ("test_failed_creates",)
 LAST = ("test_guest", "test_docker", "test_ports", "test_registry", "test_other_clients", "test_access", "test_verbs")
-VERY_LAST = ("test_two_machines", "test_life")
+VERY_LAST = ("test_two_machines", "test_life", "test_export")
 USER, PASSWORD = "tester", "correct horse"
 
 
