@@ -39,21 +39,13 @@ _OWN = {
 }
 
 
-def ensure_ca(folder: Path) -> None:
-    """Make ca.pem, ca-key.pem, cert.pem and key.pem in folder where they are absent, and renew a client that is due.
-
-    Safe when several processes do it at once. Raises CheckFailed when a certificate of the user's own can't be used,
-    MachineError when one in the folder can't.
-    """
-    with _lock(folder):
-        _ensure(folder)
-
-
 def issue_server(ca_folder: Path, home: Home, *, names: Sequence[str], addresses: Sequence[str]) -> None:
     """Write a new server certificate for the machine, and the client's files, into its home.
 
     It is valid for the machine's name, localhost, and names and addresses (either may hold DNS names and IP addresses).
-    Raises Usage for one that is neither.
+    The CA and the client are made where they are absent; several processes may do that at once. Raises Usage for a name
+    that is neither, CheckFailed when a certificate of the user's own can't be used, MachineError when one in ca_folder
+    can't.
     """
     from machine import x509
 

@@ -6,7 +6,6 @@ asyncio), as much as all of `machine status`. Protocol: QEMU's docs/interop/qmp-
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import time
@@ -170,13 +169,6 @@ class GuestAgent(Connection):
     def set_time(self) -> None:
         """Set the guest's clock to the host's."""
         self.execute("guest-set-time", time=time.time_ns())
-
-    def shutdown(self) -> None:
-        """Ask the guest to power off; the agent answers nothing to this command."""
-        self.send({"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}})
-        with contextlib.suppress(DriverFailed):
-            self.socket.settimeout(0.5)
-            self.receive()
 
 
 def _decoded(status: dict[str, Any], name: str) -> str:

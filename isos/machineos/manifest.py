@@ -22,10 +22,6 @@ class Manifest:
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
-    @classmethod
-    def read(cls, path: Path) -> Manifest:
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
-
 
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""

@@ -116,15 +116,17 @@ def test_modes(original: Home) -> None:
 
 def test_ten_processes_make_one_ca(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    folder = tmp_path / "certs"
-    processes = [context.Process(target=certs.ensure_ca, args=(folder,)) for _ in range(10)]
+    homes = [Home(tmp_path / "machines" / f"a{number}") for number in range(10)]
+    for home in homes:
+        home.folder.mkdir(parents=True)
+    processes = [context.Process(target=issue, args=(home,)) for home in homes]
     for process in processes:
         process.start()
     for process in processes:
         process.join(30)
     assert [process.exitcode for process in processes] == [0] * 10
-    x509.load(folder / "ca.pem", folder / "ca-key.pem")
-    assert openssl("verify", "-CAfile", folder / "ca.pem", folder / "cert.pem").returncode == 0
+    certificates = [path for home in homes for path in (home.server_cert, home.cert)]
+    assert openssl("verify", "-CAfile", tmp_path / "certs" / "ca.pem", *certificates).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["two words", "a\nb", "", "-x", "a..b", "{{ 7 * 7 }}"])
@@ -179,10 +181,10 @@ def test_a_new_client_comes_to_the_machine(home: Home) -> None:
 def test_a_client_that_is_due_is_renewed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = home.store / "certs"
     before = (folder / "cert.pem").read_bytes()
-    certs.ensure_ca(folder)
+    certs.share_client(folder, home)
     assert (folder / "cert.pem").read_bytes() == before
     monkeypatch.setattr(certs, "RENEW_DAYS", x509.LEAF_DAYS)
-    certs.ensure_ca(folder)
+    certs.share_client(folder, home)
     assert (folder / "cert.pem").read_bytes() != before
 
 
@@ -196,10 +198,10 @@ def test_nothing_outlives_its_ca_and_is_renewed_in_vain(tmp_path: Path, monkeypa
 def test_a_damaged_ca_is_named(home: Home) -> None:
     (home.store / "certs" / "ca-key.pem").write_text("nonsense")
     with pytest.raises(MachineError, match=r"ca-key\.pem") as caught:
-        certs.ensure_ca(home.store / "certs")
+        certs.share_client(home.store / "certs", home)
     assert "regenerate-certs" in caught.value.hint
     certs.regenerate(home.store / "certs", ca=True)
-    certs.ensure_ca(home.store / "certs")
+    certs.share_client(home.store / "certs", home)
 
 
 @pytest.fixture
@@ -223,17 +225,17 @@ def test_the_users_own_ca_signs(own: Path, tmp_path: Path) -> None:
 def test_the_users_own_ca_never_replaces_the_stores(home: Home, own: Path) -> None:
     before = (home.store / "certs" / "ca.pem").read_bytes()
     with pytest.raises(CheckFailed, match="another certificate"):
-        certs.ensure_ca(home.store / "certs")
+        certs.share_client(home.store / "certs", home)
     assert (home.store / "certs" / "ca.pem").read_bytes() == before
 
 
 def test_half_of_a_pair_is_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MACHINE_TLS_CA_KEY")
     with pytest.raises(CheckFailed, match="go together"):
-        certs.ensure_ca(tmp_path / "certs")
+        new_store(tmp_path / "store")
     monkeypatch.setenv("MACHINE_TLS_CA_KEY", str(tmp_path / "absent"))
     with pytest.raises(CheckFailed, match="absent"):
-        certs.ensure_ca(tmp_path / "certs")
+        new_store(tmp_path / "other")
 
 
 def test_the_users_own_client_is_used_as_it_is(original: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

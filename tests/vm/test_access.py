@@ -35,14 +35,14 @@ def test_without_a_certificate(shared: Vm) -> None:
 
 
 def test_with_a_certificate_of_another_store(shared: Vm, tmp_path: Path) -> None:
-    certs.ensure_ca(tmp_path)
+    certs.regenerate(tmp_path, ca=True)
     refused = curl("--insecure", "--cert", tmp_path / "cert.pem", "--key", tmp_path / "key.pem", ping(shared))
     assert (refused.code, refused.out) == (56, "")
     assert "alert" in refused.err
 
 
 def test_another_ca_is_not_believed(shared: Vm, tmp_path: Path) -> None:
-    certs.ensure_ca(tmp_path)
+    certs.regenerate(tmp_path, ca=True)
     assert curl("--cacert", tmp_path / "ca.pem", ping(shared)).code == 60
 
 

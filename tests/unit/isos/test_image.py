@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -12,11 +14,11 @@ from machine.errors import Usage
 SCRIPTS = [path for path in sorted(HERE.rglob("*")) if path.is_file() and path.read_bytes().startswith(b"#!")]
 
 
-def test_manifest_comes_back_as_written(tmp_path):
+def test_the_manifest_is_sorted(tmp_path):
     made = manifest.Manifest("x86_64", "2025.01.02", "6.12", {"b": "2", "a": "1"}, "0" * 64, 5)
     made.write(tmp_path / "m.json")
-    assert manifest.Manifest.read(tmp_path / "m.json") == made
     text = (tmp_path / "m.json").read_text()
+    assert json.loads(text) == dataclasses.asdict(made)
     assert text.index('"a"') < text.index('"b"')
 
 
