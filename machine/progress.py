@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 # Seconds between two lines that say how far a phase is, where there is no terminal.
@@ -31,14 +33,11 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Something that the user should know, and that isn't an error."""
 
-    def done(self) -> None: ...
-
 
 class Silent:
     def phase(self, what: str) -> None: ...
     def advance(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
-    def done(self) -> None: ...
 
 
 class Plain:
@@ -62,8 +61,6 @@ class Plain:
     def note(self, text: str) -> None:
         self._print(f"note: {text}")
 
-    def done(self) -> None: ...
-
     def _print(self, text: str) -> None:
         self.printed = time.monotonic()
         print(f"[{self.printed - self.began:5.1f} s] {self.name}: {text}", file=sys.stderr, flush=True)
@@ -85,7 +82,7 @@ class Bar:
     def note(self, text: str) -> None:
         self.bars.console.print(f"{self.name}: {text}", markup=False, highlight=False)
 
-    def done(self) -> None:
+    def remove(self) -> None:
         self.bars.remove_task(self.task)
 
 
@@ -105,14 +102,22 @@ class Display:
         if self.bars:
             self.bars.stop()
 
-    def of(self, name: str) -> Progress:
+    @contextmanager
+    def of(self, name: str) -> Iterator[Progress]:
+        """The progress of one machine, while the work on it lasts."""
         if self.quiet:
-            return Silent()
+            yield Silent()
+            return
         if not sys.stderr.isatty():
-            return Plain(name, self.began)
+            yield Plain(name, self.began)
+            return
         with self.lock:
             self.bars = self.bars or _start_bars()
-        return Bar(name, self.bars)
+        bar = Bar(name, self.bars)
+        try:
+            yield bar
+        finally:
+            bar.remove()
 
 
 def _start_bars() -> Bars:

@@ -50,17 +50,14 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
         raise Usage(f"{file} is there already", hint=f"machine export --force {name} {file}")
     if to_pipe and sys.stdout.isatty():
         raise Usage("a terminal is no place for a disk", hint=f"machine export {name} {name}.machine")
-    with store.changing(name) as machine, Display(quiet=quiet or as_json) as display:
-        home, shown = store.home(name), display.of(name)
+    with store.changing(name) as machine, Display(quiet=quiet or as_json) as display, display.of(name) as shown:
+        home = store.home(name)
         backend = probe.driver(machine, home)
         backend.say = shown.phase
         portable = archive.portable(backend)
         archive.check_stopped(name, backend.state())
-        try:
-            with _pipe() if to_pipe else _replacing(file) as out:
-                archive.write(machine, home, portable, out, shown, compress=compress, image=not no_image)
-        finally:
-            shown.done()
+        with _pipe() if to_pipe else _replacing(file) as out:
+            archive.write(machine, home, portable, out, shown, compress=compress, image=not no_image)
     if as_json and not to_pipe:
         print(json.dumps({"name": name, "file": str(file), "size": file.stat().st_size}, indent=4))
     elif not quiet and not to_pipe:
@@ -136,8 +133,7 @@ def _made(incoming: Incoming, *, quiet: bool) -> Machine:
     from machine import lifecycle
     from machine.create import check_host, check_image, placed
 
-    with Display(quiet=quiet) as display:
-        shown = display.of(incoming.machine.name)
+    with Display(quiet=quiet) as display, display.of(incoming.machine.name) as shown:
 
         def finish(machine: Machine, home: Home) -> None:
             check_image(machine)
@@ -145,11 +141,8 @@ def _made(incoming: Incoming, *, quiet: bool) -> Machine:
             backend.say, backend.advance = shown.note, shown.advance
             backend.create()
 
-        try:
-            check_host(incoming.machine, shown)
-            return incoming.make(shown, place=placed, finish=finish, undo=lifecycle.undo)
-        finally:
-            shown.done()
+        check_host(incoming.machine, shown)
+        return incoming.make(shown, place=placed, finish=finish, undo=lifecycle.undo)
 
 
 def _settle(incoming: Incoming, file: Path, *, isolated: bool, yes: bool) -> None:

@@ -43,15 +43,7 @@ def regenerate_certs(
     if ca or client_certs:
         certs.regenerate(folder, ca=ca)
     with Display(quiet=quiet or as_json) as display:
-
-        def one(name: str) -> None:
-            shown = display.of(name)
-            try:
-                renewal.renew(name, shown)
-            finally:
-                shown.done()
-
-        code = names.each(wanted, one, as_json=as_json)
+        _, code = names.each(wanted, renewal.renew, display, as_json=as_json)
     if client_certs:
         _share_client(set(names.readable()) - set(wanted))
     if as_json:

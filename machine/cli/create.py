@@ -17,7 +17,7 @@ from machine.errors import MachineError, ToolMissing, Usage, before_anything
 from machine.spec import Engine, Machine, Option
 
 if TYPE_CHECKING:
-    from machine.progress import Display
+    from machine.progress import Display, Progress
 
 MACHINEOS = "machineos"
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
@@ -119,16 +119,13 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
         with before_anything():
             image = "" if adopts else _image(asked["image"], display, offline=asked["offline"])
 
-        def work(name: str) -> None:
-            shown = display.of(name)
-            try:
-                made[name] = make(_draft(name, image, asked), shown, timeout=timeout)
-                if context:
-                    contexts.write(*probe.known(name))
-            finally:
-                shown.done()
+        def work(name: str, shown: Progress) -> None:
+            # Noted at once: the machine stays, also when its context can't be written.
+            made[name] = make(_draft(name, image, asked), shown, timeout=timeout)
+            if context:
+                contexts.write(*probe.known(name))
 
-        code = names.each(wanted, work, as_json=as_json)
+        _, code = names.each(wanted, work, display, as_json=as_json)
     if as_json:
         print(json.dumps([dataclasses.asdict(made[name]) for name in wanted if name in made], indent=2))
     elif not quiet:
@@ -179,11 +176,8 @@ def _image(text: str, display: Display, *, offline: bool) -> str:
 
     if text == MACHINEOS:
         return images.current(text).digest
-    shown = display.of(text.partition("#")[0])
-    try:
+    with display.of(text.partition("#")[0]) as shown:
         return catalog.obtain(text, shown, offline=offline).digest
-    finally:
-        shown.done()
 
 
 def _driver_options() -> list[click.Option]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from machine.cli import names
 from machine.cli.report import report
 from machine.errors import MachineError
 from machine.progress import Display
+
+if TYPE_CHECKING:
+    from machine.docker_machine import Found
 
 
 @click.command()
@@ -39,24 +43,8 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
         for name, found in docker_machine.find(path or docker_machine.default()):
             if only and name not in only:
                 continue
-            error = found if isinstance(found, MachineError) else None
-            if not isinstance(found, MachineError):
-                shown = display.of(name)
-                try:
-                    if found.note:
-                        shown.note(found.note)
-                    if not dry_run:
-                        docker_machine.take(found, shown)
-                except MachineError as cause:
-                    error = cause
-                finally:
-                    shown.done()
-                told.append(
-                    {"name": name, "was": found.driver, "driver": found.machine.driver, "note": found.note or None}
-                )
-            else:
-                told.append({"name": name, "was": None, "driver": None, "note": None})
-            told[-1]["error"] = error.message if error else None
+            error = found if isinstance(found, MachineError) else _take(found, name, display, dry_run=dry_run)
+            told.append(_object(name, found, error))
             if error:
                 failed = True
                 report(error, name=name, as_json=as_json)
@@ -65,3 +53,25 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
     if as_json:
         print(json.dumps(told, indent=4))
     names.exit_with(1 if failed else 0)
+
+
+def _take(found: Found, name: str, display: Display, *, dry_run: bool) -> MachineError | None:
+    from machine import docker_machine
+
+    try:
+        with display.of(name) as shown:
+            if found.note:
+                shown.note(found.note)
+            if not dry_run:
+                docker_machine.take(found, shown)
+    except MachineError as error:
+        return error
+    return None
+
+
+def _object(name: str, found: Found | MachineError, error: MachineError | None) -> dict[str, object]:
+    if isinstance(found, MachineError):
+        known = dict.fromkeys(("was", "driver", "note"))
+    else:
+        known = {"was": found.driver, "driver": found.machine.driver, "note": found.note or None}
+    return {"name": name, **known, "error": error.message if error else None}

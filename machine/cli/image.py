@@ -56,12 +56,8 @@ def pull(source: str, quiet: bool, as_json: bool) -> None:
     from machine import catalog
     from machine.resources import human
 
-    with Display(quiet=quiet or as_json) as display:
-        shown = display.of(source.partition("#")[0])
-        try:
-            about = catalog.obtain(source, shown)
-        finally:
-            shown.done()
+    with Display(quiet=quiet or as_json) as display, display.of(source.partition("#")[0]) as shown:
+        about = catalog.obtain(source, shown)
     if as_json:
         print(json.dumps(dataclasses.asdict(about), indent=2))
     elif not quiet:

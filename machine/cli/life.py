@@ -39,21 +39,17 @@ def _timeout(
 def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
     """Do the work on each machine; work returns the line that says what came of it."""
     as_json = click.get_current_context().meta.get(_JSON, False)
-    done: dict[str, str] = {}
+
+    def told(name: str, shown: Progress) -> str:
+        text = work(name, shown)
+        if not quiet and not as_json:
+            print(text, flush=True)
+        return text
+
     with Display(quiet=quiet or as_json) as display:
-
-        def one(name: str) -> None:
-            shown = display.of(name)
-            try:
-                done[name] = work(name, shown)
-            finally:
-                shown.done()
-            if not quiet and not as_json:
-                print(done[name], flush=True)
-
-        code = names.each(wanted, one, as_json=as_json)
+        done, code = names.each(wanted, told, display, as_json=as_json)
     if as_json:
-        found = [{"name": name, "result": done[name]} for name in wanted if name in done]
+        found = [{"name": name, "result": text} for name, text in done.items()]
         print(json.dumps(found, indent=4, ensure_ascii=False))
     names.exit_with(code)
 

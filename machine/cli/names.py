@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import click
 
 from machine import store, wait
 from machine.cli.report import explained, report
 from machine.errors import MachineError, NoSuchMachine, Usage
+from machine.progress import Display, Progress
 
+T = TypeVar("T")
 DEFAULT = "default"
 # So many machines are worked on at a time: enough to hide waiting, few enough for a laptop.
 AT_ONCE = 4
@@ -43,15 +46,22 @@ def readable() -> list[str]:
     return found
 
 
-def each(names: Sequence[str], work: Callable[[str], None], *, as_json: bool = False) -> int:
-    """Do the work for each name, several at once; returns the exit code. Errors of one don't stop the others."""
+def each(
+    names: Sequence[str], work: Callable[[str, Progress], T], display: Display, *, as_json: bool = False
+) -> tuple[dict[str, T], int]:
+    """Do the work for each name, several at once. Errors of one don't stop the others, and are reported at the end.
+
+    Returns what work returned, in the order of names, and the exit code.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
+    done: dict[str, T] = {}
     failures: dict[str, MachineError] = {}
 
     def guarded(name: str) -> None:
         try:
-            work(name)
+            with display.of(name) as shown:
+                done[name] = work(name, shown)
         except MachineError as error:
             failures[name] = error
         except BrokenPipeError:
@@ -71,7 +81,8 @@ def each(names: Sequence[str], work: Callable[[str], None], *, as_json: bool = F
                 raise
     for name, error in failures.items():
         report(error, name=name if len(names) > 1 else "", as_json=as_json)
-    return max((error.exit_code for error in failures.values()), default=0)
+    code = max((error.exit_code for error in failures.values()), default=0)
+    return {name: done[name] for name in names if name in done}, code
 
 
 def exit_with(code: int) -> None:

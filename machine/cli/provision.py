@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import click
 
 from machine import probe, store
 from machine.cli import names
-from machine.progress import Display
+from machine.progress import Display, Progress
 
 machines_argument = click.argument("machines", metavar="[NAME]...", nargs=-1)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -25,25 +26,19 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """
     from machine.provision import provision as bring_in_line
 
+    def work(name: str, shown: Progress) -> list[str]:
+        machine, home, address = probe.running(name)
+        with store.changing(name):
+            return bring_in_line(machine, home, address, shown)
+
     wanted = names.several(machines)
-    changed: dict[str, list[str]] = {}
     with Display(quiet=quiet or as_json) as display:
-
-        def one(name: str) -> None:
-            shown = display.of(name)
-            try:
-                machine, home, address = probe.running(name)
-                with store.changing(name):
-                    changed[name] = bring_in_line(machine, home, address, shown)
-            finally:
-                shown.done()
-
-        code = names.each(wanted, one, as_json=as_json)
+        changed, code = names.each(wanted, work, display, as_json=as_json)
     if as_json:
-        print(json.dumps([{"name": name, "changed": changed[name]} for name in wanted if name in changed], indent=4))
+        print(json.dumps([{"name": name, "changed": texts} for name, texts in changed.items()], indent=4))
     elif not quiet:
-        for name in changed:
-            print(f"{name}: {'; '.join(changed[name]) or 'there was nothing to change'}")
+        for name, texts in changed.items():
+            print(f"{name}: {'; '.join(texts) or 'there was nothing to change'}")
     names.exit_with(code)
 
 
@@ -63,20 +58,11 @@ def upgrade(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: floa
     from machine.upgrade import upgrade as bring_up
 
     wanted = names.several(machines)
-    done: dict[str, str] = {}
     with Display(quiet=quiet or as_json) as display:
-
-        def one(name: str) -> None:
-            shown = display.of(name)
-            try:
-                done[name] = bring_up(name, shown, timeout=timeout)
-            finally:
-                shown.done()
-
-        code = names.each(wanted, one, as_json=as_json)
+        done, code = names.each(wanted, partial(bring_up, timeout=timeout), display, as_json=as_json)
     if as_json:
-        print(json.dumps([{"name": name, "upgraded": done[name]} for name in wanted if name in done], indent=4))
+        print(json.dumps([{"name": name, "upgraded": text} for name, text in done.items()], indent=4))
     elif not quiet:
-        for name in done:
-            print(f"{name}: {done[name] or 'it is up to date'}")
+        for name, text in done.items():
+            print(f"{name}: {text or 'it is up to date'}")
     names.exit_with(code)

@@ -14,11 +14,9 @@ class Terminal(io.StringIO):
 
 
 def test_elsewhere_each_phase_is_a_line_with_the_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display() as display:
-        shown = display.of("dev")
+    with Display() as display, display.of("dev") as shown:
         shown.phase("waiting for Docker")
         shown.note("slow")
-        shown.done()
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(r"\[ {2}0\.\d s\] dev: waiting for Docker\n\[ {2}0\.\d s\] dev: note: slow\n", err)
@@ -29,8 +27,7 @@ def test_elsewhere_how_far_it_is_is_a_line_every_ten_seconds(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    with Display() as display:
-        shown = display.of("dev")
+    with Display() as display, display.of("dev") as shown:
         shown.phase("uploading")
         for percent in range(101):  # 25 s, as a driver tells it
             shown.phase("uploading")
@@ -44,12 +41,10 @@ def test_elsewhere_how_far_it_is_is_a_line_every_ten_seconds(
 
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display(quiet=True) as display:
-        shown = display.of("dev")
+    with Display(quiet=True) as display, display.of("dev") as shown:
         shown.phase("waiting for Docker")
         shown.advance("waiting: 1 %")
         shown.note("slow")
-        shown.done()
     assert capsys.readouterr() == ("", "")
 
 
@@ -59,15 +54,14 @@ def test_on_a_terminal_each_machine_has_a_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     with Display() as display:
-        first, second = display.of("a"), display.of("b")
-        first.phase("waiting for [bold] {Docker}")
-        second.note("a note: [1] {2}")
-        second.phase("uploading")
-        second.advance("uploading: [1 %]")
-        assert display.bars is not None
-        display.bars.refresh()
-        first.done()
-        second.done()
+        with display.of("a") as first, display.of("b") as second:
+            first.phase("waiting for [bold] {Docker}")
+            second.note("a note: [1] {2}")
+            second.phase("uploading")
+            second.advance("uploading: [1 %]")
+            assert display.bars is not None
+            display.bars.refresh()
+        assert not display.bars.tasks
     shown = terminal.getvalue()
     assert "a: waiting for [bold] {Docker}" in shown
     assert "b: uploading: [1 %]" in shown
