@@ -1,5 +1,5 @@
 # The two set-up commands are `make up` and `make test`; each works on a fresh machine.
-.PHONY: up test test-virtualbox-full check bench iso clean
+.PHONY: up test test-virtualbox-full check docs lock bench iso clean
 
 VENV := .venv
 MACHINE := $(VENV)/bin/machine
@@ -20,6 +20,14 @@ check: $(VENV)/tested
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+# The reference of verbs and the man pages, from the help texts.
+docs: $(VENV)/tested
+	@$(VENV)/bin/python -m docs.generator
+
+# The newest release of everything that `make test` needs, for all who run it after.
+lock: $(VENV)/tested
+	@.ci/lock
+
 bench: $(VENV)/tested
 	@$(VENV)/bin/python benchmarks/run.py
 
@@ -34,6 +42,6 @@ $(VENV)/installed: pyproject.toml .ci/requirements .ci/packages
 	@.ci/requirements run
 	@touch $@
 
-$(VENV)/tested: $(VENV)/installed
+$(VENV)/tested: $(VENV)/installed .ci/requirements.lock
 	@.ci/requirements test
 	@touch $@

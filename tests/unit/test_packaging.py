@@ -1,6 +1,7 @@
 """The wheel and the sdist hold what the checkout holds, and the wheel works where there is no checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ FOLDERS = {
     "templates": "machine/templates",
     "isos": "machine/isos",
 }
+# What a wheel has beside the packages: its own papers, and the man pages.
+BESIDE = re.compile(r"^[^/]+\.(dist-info|data)/")
 
 BUILD = """
 import sys
@@ -75,15 +78,22 @@ def expected(prefixes: dict[str, str]) -> set[str]:
 
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        inside = {name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")}
+        inside = {name for name in archive.namelist() if not name.endswith("/") and not BESIDE.search(name)}
     assert inside == expected(FOLDERS)
+
+
+def test_the_wheel_brings_a_man_page_for_each_verb(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        data = {name.partition(".data/data/")[2] for name in archive.namelist() if ".data/" in name}
+    assert data == {f"share/man/man1/{page.name}" for page in (ROOT / "docs" / "man").glob("*.1")}
+    assert len(data) > 30
 
 
 def test_the_wheel_has_one_name_at_the_top(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {PurePosixPath(name).parts[0] for name in archive.namelist()}
         license_files = [name for name in archive.namelist() if name.endswith("/LICENSE")]
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"machine"}
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"machine"}
     assert len(license_files) == 1
 
 
@@ -127,6 +137,7 @@ def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> No
     environment = {**os.environ, "PYTHONPATH": str(lent), "MACHINE_STORAGE_PATH": str(tmp_path / "store")}
     command = tmp_path / "venv" / "bin" / "machine"
     assert "create" in run(command, "--help", cwd=tmp_path, env=environment)
+    assert (tmp_path / "venv" / "share" / "man" / "man1" / "machine-create.1").exists()
     assert "--qemu-accelerator" in run(command, "create", "--help", cwd=tmp_path, env=environment)
     code = (
         "import machine, machine.isos.machineos; from machine import registry, render; "
