@@ -101,7 +101,7 @@ def test_an_image_with_one_wrong_bit(images: Path, tmp_path: Path, options: tupl
         image.seek(40_000_000)
         image.write(bytes([before ^ 1]))
     with contextlib.closing(Store(tmp_path / "images")) as store:
-        ended = store.machine("create", *options, "dev", code=1)
+        ended = store.machine("create", *options, "dev", code=3)
         assert f"{digest}/image is damaged" in ended.err
         assert f"Next: remove it and build it again: machine iso rm {digest[:12]}" in ended.err
         assert "starting the virtual machine" not in ended.err
