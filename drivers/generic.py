@@ -15,7 +15,7 @@ from machine import paths
 from machine.driver import Driver, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.reasons import reason
-from machine.spec import Address
+from machine.spec import DOCKER_PORT, Address
 
 TIMEOUT = 5.0
 # What ssh itself tries, the best first.
@@ -38,7 +38,7 @@ class Options:
         default="", metadata={"help": "The private key; one of ~/.ssh when absent", "envvar": "GENERIC_SSH_KEY"}
     )
     ssh_port: int = field(default=22, metadata={"help": "The port of its SSH server", "envvar": "GENERIC_SSH_PORT"})
-    engine_port: int = field(default=2375, metadata={"help": "Docker's port", "envvar": "GENERIC_ENGINE_PORT"})
+    engine_port: int = field(default=DOCKER_PORT, metadata={"help": "Docker's port", "envvar": "GENERIC_ENGINE_PORT"})
     host_key: str = field(
         default="",
         metadata={

@@ -11,6 +11,7 @@ from machine.driver import Driver, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.spec import Address
 
+# Docker's own: with TLS, and without.
 PORTS = {True: 2376, False: 2375}
 _FILES = ("ca", "cert", "key")
 

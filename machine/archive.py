@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from machine import spec
+from machine import images, spec
 from machine.driver import Driver, Export, Portable
 from machine.errors import Usage
 from machine.paths import Home, Image
@@ -42,11 +42,12 @@ def write(
             progress.note(left)
         files = dict(_files(machine, home, export, image=image))
         sums: dict[str, str] = {}
+        booted = images.find_digest(machine.image)
         about = {
             "format": FORMAT,
             "machine": json.loads(spec.dumps(machine)),
             "image": any(name.startswith(IMAGE) for name in files),
-            "architecture": _architecture(machine),
+            "architecture": booted.architecture if booted else "",
             "room": sum(_room(path) for path in files.values()),
         }
         with tarfile.open(fileobj=out, mode="w|gz" if compress else "w|", format=tarfile.GNU_FORMAT) as archive:
@@ -92,17 +93,6 @@ def _files(machine: Machine, home: Home, export: Export, *, image: bool) -> Iter
     for key in (home.ssh_key, home.host_key):
         yield f"{HOME}{key.name}", key
     yield from ((f"{HOME}{name}", path) for name, path in export.files.items())
-
-
-def _architecture(machine: Machine) -> str:
-    try:
-        return (
-            str(json.loads(Image(machine.image).about.read_text(encoding="utf-8"))["architecture"])
-            if machine.image
-            else ""
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _room(path: Path) -> int:

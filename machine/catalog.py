@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import tomllib
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from machine.errors import ImageCorrupt, NoSuchImage
 from machine.images import About
 from machine.progress import Progress
 from machine.resources import human
+from machine.switches import is_on
 
 OFFLINE_VARIABLE = "MACHINE_OFFLINE"
 # Seconds between two words on a download's progress.
@@ -93,7 +93,7 @@ def take(path: Path, name: str = "", *, named: bool = True, say: Callable[[str],
 
 
 def is_offline() -> bool:
-    return os.environ.get(OFFLINE_VARIABLE, "").lower() in {"1", "true", "yes", "on"}
+    return is_on(OFFLINE_VARIABLE)
 
 
 def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About:

@@ -122,7 +122,7 @@ def _named(name: str) -> str:
 
 def check_architecture(digest: str, architecture: str) -> None:
     """Raise CheckFailed when the image is for other processors than that of the machine's host."""
-    about = next((about for about in cached() if about.digest == digest), None)
+    about = find_digest(digest)
     if about and about.architecture != architecture:
         what = f"the image {about.name} {digest[:12]}"
         raise CheckFailed(
@@ -156,7 +156,8 @@ def _boot_sums(image: Image) -> dict[Path, str]:
 
 def is_stock(digest: str) -> bool:
     """Whether it is a disk that boots by itself (a publisher's cloud image), and not a machineos ISO."""
-    return any(about.digest == digest and about.format != "iso" for about in cached())
+    about = find_digest(digest)
+    return about is not None and about.format != "iso"
 
 
 def cached() -> Iterator[About]:
@@ -164,17 +165,18 @@ def cached() -> Iterator[About]:
     found = []
     with contextlib.suppress(FileNotFoundError):
         for folder in paths.images().iterdir():
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                if not folder.name.startswith("."):
-                    found.append(_about(Image(folder.name)))
+            if not folder.name.startswith(".") and (about := find_digest(folder.name)):
+                found.append(about)
     return iter(sorted(found, key=lambda about: about.created))
 
 
-def _about(image: Image) -> About:
-    about = About(**json.loads(image.about.read_text(encoding="utf-8")))
-    if not isinstance(about.created, str) or not isinstance(about.size, int):
-        raise TypeError(f"{image.about} is damaged")
-    return about
+def find_digest(digest: str) -> About | None:
+    """The image of that digest; None when it isn't in the cache, or its image.json is damaged."""
+    try:
+        about = About(**json.loads(Image(digest).about.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return about if isinstance(about.created, str) and isinstance(about.size, int) else None
 
 
 def find(text: str) -> About:

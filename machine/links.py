@@ -1,8 +1,8 @@
 """Short ways to machines' folders: symbolic links in /tmp/machine-UID, whose paths are short and free of blanks.
 
-A Unix socket's path has room for 107 bytes (drivers/qemu/sockets.py), and what a shell puts in for `$(machine config)`
-is split at blanks, whatever quotes are in it. A link holds nothing itself, so each command makes it when it misses it:
-what clears /tmp up may take it away at any time. It goes with its machine.
+The path of a Unix socket must be short (SOCKET_ROOM), and what a shell puts in for `$(machine config)` is split at
+blanks, whatever quotes are in it. A link holds nothing itself, so each command makes it when it misses it: what clears
+/tmp up may take it away at any time. It goes with its machine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from machine.errors import CheckFailed
 from machine.paths import same
 from machine.reasons import reason
 
+# Bytes that the path of a Unix socket may have, its closing zero left out (unix(7); sys/un.h of macOS).
+SOCKET_ROOM = 103 if sys.platform == "darwin" else 107
 # Not $TMPDIR: on macOS that is long itself, and the helper of a machine may have another than the next command.
 PLACE = Path("/tmp")
 

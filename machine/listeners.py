@@ -6,12 +6,13 @@ import ipaddress
 from collections.abc import Iterator
 
 from machine.ports import Port
+from machine.spec import DOCKER_PORT
 
 FILES = ("/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6")
 # Column "st" (Linux, include/net/tcp_states.h): TCP_LISTEN, and TCP_CLOSE of a UDP socket that is bound, not connected.
 _LISTENS = {"tcp": "0A", "udp": "07"}
 # The guest's own: SSH and Docker, and the clients of DHCP.
-_GUESTS = {("tcp", 22), ("tcp", 2375), ("udp", 68), ("udp", 546)}
+_GUESTS = {("tcp", 22), ("tcp", DOCKER_PORT), ("udp", 68), ("udp", 546)}
 # systemd-resolved's, in guests that have it.
 _RESOLVERS = {"127.0.0.53", "127.0.0.54"}
 # The first of the ports that Linux gives to clients: there a UDP socket is somebody's question, not a service.

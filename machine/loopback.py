@@ -16,9 +16,8 @@ from pathlib import Path
 
 from machine import ports
 from machine.errors import CheckFailed
-from machine.spec import Address
+from machine.spec import DOCKER_PORT, Address
 
-DOCKER = 2375
 SSH = (22, 2222)
 _HOSTS = range(2, 255)
 
@@ -45,8 +44,8 @@ def choose(
         return _ports_of_localhost(taken, free)
     hosts = {address.host for address in taken}
     for host in _block(store):
-        if host not in hosts and free(host, DOCKER) and (ssh := _ssh_port(host, free)):
-            return Address(host, DOCKER, ssh)
+        if host not in hosts and free(host, DOCKER_PORT) and (ssh := _ssh_port(host, free)):
+            return Address(host, DOCKER_PORT, ssh)
     raise CheckFailed("no loopback address is free for another machine", hint="remove one: machine ls, machine rm NAME")
 
 
@@ -64,7 +63,7 @@ def _ssh_port(host: str, free: Callable[[str, int], bool]) -> int | None:
 def _ports_of_localhost(taken: Collection[Address], free: Callable[[str, int], bool]) -> Address:
     host = "127.0.0.1"
     used = {port for address in taken if address.host == host for port in (address.docker_port, address.ssh_port)}
-    found = (port for port in range(DOCKER, 65536) if port not in used and free(host, port))
+    found = (port for port in range(DOCKER_PORT, 65536) if port not in used and free(host, port))
     docker = next(found, None)
     ssh = next((port for port in range(SSH[1], 65536) if port not in {*used, docker} and free(host, port)), None)
     if docker is None or ssh is None:

@@ -126,6 +126,8 @@ def _start_bars() -> Bars:
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    bars = Bars(*columns, console=Console(stderr=True), transient=True)
+    # rich prints what goes to stdout above the bars, on stderr: `machine start > FILE` would leave FILE empty.
+    above = sys.stdout is not None and sys.stdout.isatty()
+    bars = Bars(*columns, console=Console(stderr=True), transient=True, redirect_stdout=above)
     bars.start()
     return bars

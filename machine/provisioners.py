@@ -16,13 +16,10 @@ from machine.errors import EngineRefused, MachineError, ToolFailed
 from machine.paths import Home
 from machine.reasons import reason
 from machine.remote import Remote
-from machine.spec import Address, Machine
+from machine.spec import DOCKER_PORT, Address, Machine
 
 if TYPE_CHECKING:
     from machine.steps import Steps
-
-
-PORT = 2375
 
 
 class Provisioner(ABC):
@@ -187,7 +184,7 @@ class Distribution(Provisioner):
     @property
     def port(self) -> int:
         """Where the daemon listens: what is forwarded to a virtual machine may have another number outside."""
-        return self.address.docker_port if self.adopted else PORT
+        return self.address.docker_port if self.adopted else DOCKER_PORT
 
     def _install(self) -> None:
         if url := str(self.machine.options.get("install_url", "")):

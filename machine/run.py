@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from machine.errors import ToolFailed, ToolMissing, WaitTimeout
+from machine.switches import is_on
 
 # A process without a console (the helper of a machine) would open one for each command that it runs.
 _NO_WINDOW = 0
 if sys.platform == "win32":
     _NO_WINDOW = subprocess.CREATE_NO_WINDOW
 
-debug = bool(os.environ.get("MACHINE_DEBUG", "").lower() in {"1", "true", "yes", "on"})
+debug = is_on("MACHINE_DEBUG")
 
 
 @dataclass(frozen=True)

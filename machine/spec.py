@@ -25,6 +25,9 @@ WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]", re.IGNORECASE)
 # A name is a host name (RFC 1123: 63 characters a label) and a folder's name, and sockets lie in that folder.
 NAME_LENGTH = 63
 
+# Where dockerd listens in every guest, and on a machine's address where that port is free.
+DOCKER_PORT = 2375
+
 Option = str | int | bool | tuple[str, ...] | None
 
 
@@ -33,7 +36,7 @@ class Address:
     """Where a machine is reached, from the host's side. It never changes in a machine's life."""
 
     host: str
-    docker_port: int = 2375
+    docker_port: int = DOCKER_PORT
     ssh_port: int = 22
 
     @property

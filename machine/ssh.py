@@ -8,7 +8,6 @@ joined with blanks and parsed by the machine's shell: quote twice what must be q
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
 import tempfile
@@ -22,6 +21,7 @@ from machine.run import Completed, stream, which
 from machine.run import run as run_tool
 from machine.spec import Address
 from machine.ssh_errors import broken, ended_by_signal, failed, is_final, timed_out
+from machine.switches import is_on
 
 NATIVE_VARIABLE = "MACHINE_NATIVE_SSH"
 CONNECT_TIMEOUT = 10
@@ -184,7 +184,7 @@ def banner(address: Address, timeout: float) -> bool:
 
 def native() -> bool:
     """Whether paramiko is to be used."""
-    return os.environ.get(NATIVE_VARIABLE, "").lower() in {"1", "true", "yes", "on"} or not _openssh_works()
+    return is_on(NATIVE_VARIABLE) or not _openssh_works()
 
 
 def _openssh_works() -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,19 +60,10 @@ def names() -> list[str]:
     return sorted(found, key=natural)
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[str | int]:
     """The key to sort names by: digits as numbers, case ignored."""
-    parts: list[tuple[int, str]] = []
-    digits = ""
-    for character in name.lower() + "\0":
-        if character.isdigit():
-            digits += character
-            continue
-        if digits:
-            parts.append((int(digits), ""))
-            digits = ""
-        parts.append((-1, character))
-    return parts
+    # Texts and numbers take turns in what re.split returns, so a text is never compared with a number.
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def exists(name: str) -> bool:

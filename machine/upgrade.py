@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 
 from machine import image_users, images, lifecycle, probe, provision, store
 from machine.driver import State
 from machine.errors import MachineError, Usage
-from machine.paths import Image
 from machine.progress import Progress
 
 
@@ -59,17 +57,11 @@ def _switch(name: str, digest: str) -> None:
     image_users.forget(machine.image)
 
 
-def _about(digest: str) -> dict[str, object]:
-    try:
-        found = json.loads(Image(digest).about.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _name(digest: str) -> str:
-    return str(_about(digest).get("name") or "machineos")
+    about = images.find_digest(digest)
+    return about.name if about else "machineos"
 
 
 def _version(digest: str) -> str:
-    return f"{_about(digest).get('version') or ''} ({digest[:12]})".strip()
+    about = images.find_digest(digest)
+    return f"{about.version if about else ''} ({digest[:12]})".strip()

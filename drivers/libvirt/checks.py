@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from machine import filesystem
+from machine import filesystem, links
 from machine.errors import CheckFailed, ToolMissing
 from machine.paths import Image
 from machine.resources import human
@@ -17,8 +17,6 @@ from . import forwards, hypervisor
 if TYPE_CHECKING:
     from .driver import Libvirt
 
-# Of a Unix socket's path, with the closing zero: 108 on Linux, 104 on macOS.
-SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 # What a machine takes besides its image when it is new.
 NEW_MIB = 64
 
@@ -73,7 +71,7 @@ def _check_tunnel(driver: Libvirt) -> None:
     if which(command) is None:
         raise ToolMissing(command, hint="sudo apt install openssh-client")
     filesystem.check_sockets(driver.home.store)
-    if len(os.fsencode(driver.home / forwards.CONTROL)) > SOCKET_PATH - forwards.SUFFIX:
+    if len(os.fsencode(driver.home / forwards.CONTROL)) > links.SOCKET_ROOM - forwards.SUFFIX:
         raise CheckFailed(
             f"the path of the store is too long for a socket: {driver.home.folder}",
             hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",

@@ -14,6 +14,7 @@ from machine import copies
 from machine.driver import Machine
 from machine.paths import Home, same
 from machine.render import render
+from machine.spec import DOCKER_PORT
 
 from .connection import Connection, explained, is_error
 
@@ -72,6 +73,7 @@ def describe(machine: Machine, home: Home, parts: Parts) -> str:
         host=socket.gethostname(),
         board=board(parts.architecture),
         tcg_cache_mib=TCG_CACHE_MIB,
+        docker_port=DOCKER_PORT,
         **vars(parts),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from machine.errors import MachineError
 from machine.ports import Port, why_not
 from machine.run import Run, detach
-from machine.spec import Address
+from machine.spec import DOCKER_PORT, Address
 
 from .connection import Uri, explained
 
@@ -58,7 +58,7 @@ class Tunnel:
         with contextlib.suppress(MachineError):
             self.run(self._argv("-O", "exit"), timeout=TIMEOUT, check=False)
         self._current.clear()
-        own = [(self.address.docker_port, 2375), (self.address.ssh_port, 22)]
+        own = [(self.address.docker_port, DOCKER_PORT), (self.address.ssh_port, 22)]
         words = [word for here, there in own for word in ("-L", self._forward(here, there))]
         with log.open("ab") as output:
             process = detach(self._argv("-M", "-N", *words), output=output)

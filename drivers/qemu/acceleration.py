@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
 
+from machine import resources
 from machine.errors import MachineError, WaitTimeout
 from machine.run import Run
 
@@ -52,7 +52,7 @@ def choose(binary: str, cache: Path, run: Run) -> str:
 
 def proved(binary: str, accelerator: str, run: Run) -> bool:
     """Whether guest code really runs under that accelerator, with the CPU model that a machine gets."""
-    if platform.machine().lower() not in {"x86_64", "amd64"}:
+    if resources.architecture() != "x86_64":
         # No proof for other processors yet; macOS on ARM, where HVF is part of the system, is the one that counts.
         return accelerator == "hvf"
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from machine.driver import Machine
 from machine.paths import Home, Image
+from machine.spec import DOCKER_PORT
 
 PIDFILE = "qemu.pid"
 MONITOR = "qmp.sock"
@@ -176,7 +177,7 @@ def _network(machine: Machine) -> Sequence[str]:
     address = machine.address
     forwards = (
         [
-            f"hostfwd=tcp:{address.host}:{address.docker_port}-:2375",
+            f"hostfwd=tcp:{address.host}:{address.docker_port}-:{DOCKER_PORT}",
             f"hostfwd=tcp:{address.host}:{address.ssh_port}-:22",
         ]
         if address

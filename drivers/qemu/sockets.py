@@ -14,8 +14,6 @@ from machine.errors import CheckFailed
 
 from .argv import AGENT, MONITOR, PORTS_MONITOR, RESUME
 
-# Without the closing zero (unix(7); sys/un.h of macOS).
-ROOM = 103 if sys.platform == "darwin" else 107
 LONGEST = max(AGENT, MONITOR, PORTS_MONITOR, RESUME, key=len)
 
 
@@ -52,4 +50,4 @@ def _too_long(why: CheckFailed) -> CheckFailed:
 
 
 def _fits(home: Path) -> bool:
-    return sys.platform == "win32" or len(os.fsencode(home / LONGEST)) <= ROOM
+    return sys.platform == "win32" or len(os.fsencode(home / LONGEST)) <= links.SOCKET_ROOM

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
+from machine import resources
 from machine.driver import Machine
 from machine.paths import Home, same
+from machine.spec import DOCKER_PORT
 
 from .options import Options
 from .parse import Forward
@@ -17,8 +18,8 @@ _MARK = "Made by machine; it lies in "
 SYSTEM, DISK, SEED = 0, 1, 2
 
 
-def is_arm(processor: str = platform.machine()) -> bool:
-    return processor.lower() in {"arm64", "aarch64"}
+def is_arm() -> bool:
+    return resources.architecture() == "aarch64"
 
 
 def create(machine: Machine, home: Home, *, arm: bool = is_arm()) -> list[str]:
@@ -80,7 +81,7 @@ def forwards(machine: Machine) -> list[Forward]:
     address = machine.address
     assert address is not None
     return [
-        Forward("docker", "tcp", address.host, address.docker_port, 2375),
+        Forward("docker", "tcp", address.host, address.docker_port, DOCKER_PORT),
         Forward("ssh", "tcp", address.host, address.ssh_port, 22),
     ]
 

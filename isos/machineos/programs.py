@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
+from machine import resources
 from machine.errors import ToolMissing
 from machine.run import run, which
 
@@ -20,7 +20,7 @@ def compiler(arch: str) -> str:
     """Debian's name of the compiler for an architecture, native or not. Raises ToolMissing."""
     if found := which(f"{arch}-linux-gnu-gcc"):
         return found
-    package = "gcc" if arch == platform.machine() else f"gcc-{arch.replace('_', '-')}-linux-gnu"
+    package = "gcc" if arch == resources.architecture() else f"gcc-{arch.replace('_', '-')}-linux-gnu"
     raise ToolMissing(f"{arch}-linux-gnu-gcc", hint=f"sudo apt install {package}")
 
 

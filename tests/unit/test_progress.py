@@ -48,6 +48,17 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_results_go_to_stdout_when_only_stderr_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    results, terminal = io.StringIO(), Terminal()
+    monkeypatch.setattr(sys, "stdout", results)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Display() as display, display.of("dev"):
+        print("dev was started.")
+    assert results.getvalue() == "dev was started.\n"
+    assert "dev was started." not in terminal.getvalue()
+
+
 def test_on_a_terminal_each_machine_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

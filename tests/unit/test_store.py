@@ -426,9 +426,10 @@ def test_stray_files_among_the_machines_are_no_machines(place: Path, undo: Calla
 
 
 def test_names_are_in_natural_order() -> None:
-    for name in ("b", "a10", "a2", "A1", "a"):
+    for name in ("b", "a10", "a2", "A1", "a", "2a", "10", "ab"):
         make(name)
-    assert store.names() == ["a", "A1", "a2", "a10", "b"]
+    assert store.names() == ["2a", "10", "a", "A1", "a2", "a10", "ab", "b"]
+    assert sorted(["a²", "a2"], key=store.natural) == ["a2", "a²"], "a digit that is no number"
 
 
 def test_a_name_cant_leave_the_store() -> None:

@@ -25,7 +25,7 @@ def home_of(length: int) -> Path:
 
 
 def test_a_short_path_stays_as_it_is(links: Path) -> None:
-    longest = home_of(sockets.ROOM - len("/resume.sock"))
+    longest = home_of(core.SOCKET_ROOM - len("/resume.sock"))
     assert sockets.folder(longest) == longest
     assert sockets.reach(longest / "qmp.sock") == longest / "qmp.sock"
     assert not links.exists()
