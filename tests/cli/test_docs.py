@@ -1,14 +1,29 @@
-"""docs/docker-machine.md says of each verb and option what it is here, and names tests that are there."""
+"""The documents: links lead somewhere, the index and docs/internals.md are complete, docs/docker-machine.md is true."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
 
 from machine.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "docker-machine.md"
+DOCS = ROOT / "docs"
+PAGE = DOCS / "docker-machine.md"
+PAGES = [
+    *ROOT.glob("*.md"),
+    *DOCS.rglob("*.md"),
+    *(ROOT / "benchmarks").glob("*.md"),
+    *(ROOT / ".github").rglob("*.md"),
+]
+# A name of a file, as the sources write it.
+FILE = re.compile(r'f?"(\.?[a-z][a-z0-9_-]*\.(?:json|sock|log|lock|pem|qcow2|vdi|img|iso|pid|xml|toml))"')
+# Of an ISO, of an archive that export writes, of our package, and of a line to type: not of the store.
+ELSEWHERE = {"bundle.pem", "catalog.toml", "initrd.img", "sums.json"}
 
 
 def rows() -> list[list[str]]:
@@ -40,3 +55,55 @@ def test_each_verb_of_docker_machine_is_a_verb_here() -> None:
     assert theirs <= VERBS.keys()
     new = set(re.findall(r"`([a-z-]+)`", section.partition("New: ")[2]))
     assert theirs | new == VERBS.keys()
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them: lower case, punctuation left out, dashes for blanks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> Iterator[str]:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            yield unquote(target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere_inside_of_the_project(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT), link
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_sends_its_reader_out_of_the_project(page: Path) -> None:
+    for path in re.findall(r"(?<![\w/.])((?:\.\./)+[\w./-]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / path).resolve().is_relative_to(ROOT), path
+
+
+def test_the_index_names_every_page() -> None:
+    index = DOCS / "README.md"
+    named = {(DOCS / link.partition("#")[0]).resolve() for link in links(index)}
+    assert {*DOCS.rglob("*.md")} - {index} <= named
+
+
+def test_internals_name_sources_that_are_there() -> None:
+    named = set(re.findall(r"`([\w/]+\.(?:py|c))`", (DOCS / "internals.md").read_text(encoding="utf-8")))
+    assert len(named) > 20
+    there = [
+        path.as_posix() for folder in ("machine", "drivers", "isos", "tests") for path in (ROOT / folder).rglob("*.*")
+    ]
+    assert {name for name in named if not any(path.endswith(f"/{name}") for path in there)} == set()
+
+
+def test_internals_name_every_file_of_the_store() -> None:
+    text = (DOCS / "internals.md").read_text(encoding="utf-8")
+    sources = [*(ROOT / "machine").rglob("*.py"), *(ROOT / "drivers").rglob("*.py")]
+    known = {name for source in sources for name in FILE.findall(source.read_text(encoding="utf-8"))}
+    assert len(known) > 30
+    assert {name for name in known - ELSEWHERE if name not in text} == set()

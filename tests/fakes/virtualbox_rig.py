@@ -1,4 +1,4 @@
-"""A real VirtualBox for tests, in a chroot of its own: its scripts lie beside the checkout, in ../shared/virtualbox.
+"""A real VirtualBox for tests, in a chroot of its own: see "Tests" in docs/virtualbox.md for what its folder holds.
 
 Virtual machines really start there, though without VirtualBox's kernel module: their processor is interpreted.
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-SCRIPTS = Path(__file__).parents[2].parent / "shared" / "virtualbox"
+FOLDER_VARIABLE = "MACHINE_TEST_VIRTUALBOX"
+SCRIPTS = Path(os.environ.get(FOLDER_VARIABLE) or Path(__file__).parents[2].parent / "shared" / "virtualbox")
 INSTALL_DEADLINE = 600
 # VBoxSVC ends by itself about 5 s after its last client.
 LINGERING = 30
@@ -56,7 +57,7 @@ class Rig:
 def why_not() -> str:
     """Why there can be no rig here, "" when there can."""
     if not (SCRIPTS / "install.sh").exists():
-        return f"no VirtualBox to test with: {SCRIPTS.name}/install.sh isn't beside the checkout"
+        return f"no VirtualBox to test with: {SCRIPTS} has no install.sh ({FOLDER_VARIABLE} names another folder)"
     if os.geteuid() != 0:
         return "the VirtualBox to test with needs root: it lives in a chroot"
     missing = [tool for tool in ("mmdebstrap", "gcc", "unshare") if shutil.which(tool) is None]
