@@ -17,7 +17,7 @@ from typing import Any
 
 import machine_fake
 import pytest
-from archives import apart, tar
+from archives import apart, content, tar
 from fake_fixtures import ended
 from tiny_iso import iso
 
@@ -162,7 +162,7 @@ def archive(*entries: tuple[str, bytes]) -> bytes:
 
 def damaged(good: bytes, how: str) -> bytes:
     with tarfile.open(fileobj=io.BytesIO(good)) as archived:
-        about = archived.extractfile("about.json").read()  # type: ignore[union-attr]
+        about = content(archived, "about.json")
     return {
         "empty": b"",
         "text": b"not a tar at all",
@@ -283,10 +283,10 @@ def test_the_public_keys_are_made_of_the_private_ones(
 
 
 def test_holes_stay_holes(invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path]) -> None:
-    with (dev / "disk.qcow2").open("r+b") as disk:
-        disk.truncate(64 << 20)
-    with (dev / "disk.qcow2").open("ab") as disk:
-        disk.write(b"the end")
+    with (dev / "disk.qcow2").open("r+b") as file:
+        file.truncate(64 << 20)
+        file.seek(0, io.SEEK_END)
+        file.write(b"the end")
     before = (dev / "disk.qcow2").read_bytes()
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     elsewhere()

@@ -109,7 +109,7 @@ def engine(**words: object) -> Callable[[Crafted], None]:
     return lambda crafted: crafted.about["machine"]["engine"].update(words)
 
 
-CRAFTED = {
+CRAFTED: dict[str, Callable[[Crafted], object]] = {
     # members that no export writes
     "a name that climbs": beside("home/../../evil"),
     "an absolute name": beside("/tmp/evil"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_fixtures import ended
 
-from machine import downloads, images, machineos, paths, resources, store
+from machine import downloads, images, machineos, paths, registry, resources, run, store
 from machine.cli import create
 from machine.driver import State
 from machine.spec import Machine
@@ -299,7 +299,11 @@ def test_a_timeout_names_the_phase(invoke: Invoke, vms: Path) -> None:
 @pytest.fixture
 def settings(vms: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     monkeypatch.delenv("MACHINE_DRIVER")
-    return lambda text: (store / "config.toml").write_text(text) and None
+
+    def write(text: str) -> None:
+        (store / "config.toml").write_text(text)
+
+    return write
 
 
 def test_flags_win_over_the_environment_over_the_file_over_the_defaults(
@@ -373,8 +377,8 @@ def test_a_broken_driver_breaks_no_other(
 def test_the_default_driver(
     monkeypatch: pytest.MonkeyPatch, platform: str, tool: str | None, drivers: list[str], chosen: str
 ) -> None:
-    monkeypatch.setattr(create.run, "which", lambda *_: tool)
-    monkeypatch.setattr(create.registry, "names", lambda: drivers)
+    monkeypatch.setattr(run, "which", lambda *_: tool)
+    monkeypatch.setattr(registry, "names", lambda: drivers)
     assert create.default_driver(platform) == chosen
 
 
@@ -466,7 +470,7 @@ def tiny(tmp_path: Path, vms: Path) -> Iterator[Path]:
     """A file system of 4 MiB at the place of the machines."""
     folder = tmp_path / "store" / "machines"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")

@@ -14,7 +14,21 @@ import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused
 from real_sshd import USER, Server
 
-from machine import certs, docker, docker_machine, doctor, inside, keys, lifecycle, orphans, run, ssh, store, x509
+from machine import (
+    adoption,
+    certs,
+    docker,
+    docker_machine,
+    doctor,
+    inside,
+    keys,
+    lifecycle,
+    orphans,
+    run,
+    ssh,
+    store,
+    x509,
+)
 
 Invoke = Callable[..., Any]
 
@@ -133,7 +147,7 @@ def vm(old: Path, vboxmanage: Scripted, monkeypatch: pytest.MonkeyPatch) -> Path
     settings.parent.mkdir()
     settings.write_text(f'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{UUID}}}"/></VirtualBox>')
     vboxmanage.answer("showvminfo", info("running", config=str(settings)))
-    monkeypatch.setattr(docker_machine.adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    monkeypatch.setattr(adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
     for module, name in ((docker, "ping"), (ssh, "ready")):
         monkeypatch.setattr(module, name, lambda *_, **__: True)
     return settings.parent

@@ -382,7 +382,7 @@ def test_a_driver_that_fails(
     def fail(_: object) -> None:
         raise DriverFailed("the hypervisor is on strike", hint="pay it")
 
-    monkeypatch.setattr(doctor.registry.load("fake"), "state", fail)
+    monkeypatch.setattr(registry.load("fake"), "state", fail)
     assert found()["the hypervisor is on strike"]["hint"] == "pay it"
 
 

@@ -39,6 +39,7 @@ def test_each_example_is_understood(store: Any, line: str) -> None:
     words = shlex.split(found[0])[1:]
     root = click.Context(machine, info_name="machine")
     command: click.Command = machine
+    verb = ""
     while isinstance(command, click.Group):
         verb = words.pop(0)
         found_command = command.get_command(root, verb)

@@ -38,7 +38,7 @@ def make(store: Path, tmp_path: Path) -> Callable[..., Template]:
     def make(**fields: object) -> Template:
         asked = {"image": image, "qemu": f"{binary} {template.qemu_mark(binary)}", "accelerator": "tcg", "cpu": "max"}
         sizes = {"cpus": 2, "base_mib": 512, "disk_mib": 20480, "engine": "e"}
-        recipe = Recipe(**{**asked, **sizes, **fields})  # type: ignore[arg-type]
+        recipe = Recipe(**{**asked, **sizes, **fields})
         return template.obtain(store, recipe, fill, pytest.fail)
 
     return make

@@ -11,8 +11,8 @@ import pytest
 from fake_fixtures import add_image
 from fake_host import FakeHost
 
-from machine import docker, images, lifecycle, provision, seed, store
-from machine.paths import Home
+from machine import docker, lifecycle, provision, seed, store
+from machine.paths import Home, Image
 
 Invoke = Callable[..., Any]
 
@@ -59,7 +59,7 @@ def test_one_whose_new_image_fails_gets_its_old_one_back(
 def test_a_damaged_image_is_found_before_anything_is_stopped(
     invoke: Invoke, dev: Home, newer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images.Image(newer).file.write_bytes(b"changed")
+    Image(newer).file.write_bytes(b"changed")
     monkeypatch.setattr(lifecycle, "stop", pytest.fail)
     assert invoke("upgrade", "dev").code == 1
     assert invoke("status", "dev").out == "Running\n"

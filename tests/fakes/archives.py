@@ -36,9 +36,16 @@ class Crafted:
 
 def apart(raw: bytes) -> Crafted:
     with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
-        files = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
+        files = {entry.name: content(archive, entry) for entry in archive}
     files.pop("sums.json")
     return Crafted(json.loads(files.pop("about.json")), files)
+
+
+def content(archive: tarfile.TarFile, entry: str | tarfile.TarInfo) -> bytes:
+    """What a plain file of the archive holds."""
+    file = archive.extractfile(entry)
+    assert file, f"{entry} is no file"
+    return file.read()
 
 
 def tar(
@@ -48,9 +55,10 @@ def tar(
 ) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT if format is None else format) as archive:
-        for name, content in members:
+        for name, data in members:
             entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            headers.get(name, lambda _: None)(entry)
-            archive.addfile(entry, io.BytesIO(content))
+            entry.size = len(data)
+            if name in headers:
+                headers[name](entry)
+            archive.addfile(entry, io.BytesIO(data))
     return out.getvalue()

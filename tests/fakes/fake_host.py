@@ -9,6 +9,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from archives import content
+
 from machine.daemon import MACHINEOS, OPENRC, SYSTEMD
 from machine.errors import ToolFailed
 from machine.run import Completed
@@ -43,7 +45,7 @@ class FakeHost:
             raise ToolFailed(argv, 100, "no route to the mirror")
         if input and "apply-seed" in command:
             with tarfile.open(fileobj=io.BytesIO(input)) as archive:
-                self.applied = {entry.name: archive.extractfile(entry).read().decode() for entry in archive}  # type: ignore[union-attr]
+                self.applied = {entry.name: content(archive, entry).decode() for entry in archive}
             return Completed(list(argv), 0, "", "")
         if "sha256sum" in command:
             text = "".join(self.files.get(path, "") for path in argv[4:])

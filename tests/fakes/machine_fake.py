@@ -152,5 +152,5 @@ def pretend(home: Any) -> bool:
 if os.environ.get(ANSWERS):
     from machine import docker, ssh
 
-    docker.ping = lambda machine, home, *_, **__: pretend(home)  # type: ignore[assignment]
-    ssh.ready = lambda home, *_, **__: pretend(home)  # type: ignore[assignment]
+    docker.ping = lambda machine, home, *_, **__: pretend(home)
+    ssh.ready = lambda home, *_, **__: pretend(home)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from machine import authorities, identity, lifecycle, seed, x509
+from machine import store as stores
 from machine.spec import Address, Machine
 
 
@@ -39,7 +40,7 @@ def test_what_is_no_certificate_is_left_out(folder: Path) -> None:
 
 def test_they_reach_the_guest_at_create_and_at_each_start(folder: Path, store: Path) -> None:
     machine = Machine("dev", "fake", "u", "", "", 512, 1, 1024, tls=False, address=Address("127.77.0.2"))
-    home = lifecycle.store.home("dev")
+    home = stores.home("dev")
     home.folder.mkdir(parents=True)
     identity.prepare(machine, home, lifecycle.driver(machine, home))
     assert not [name for name in seed.read(home.seed) if name.startswith("machineos/ca/")]
@@ -51,7 +52,7 @@ def test_they_reach_the_guest_at_create_and_at_each_start(folder: Path, store: P
 
 def test_proxies_reach_the_guest_at_each_start(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine("dev", "fake", "u", "", "", 512, 1, 1024, tls=False, address=Address("127.77.0.2"))
-    home = lifecycle.store.home("dev")
+    home = stores.home("dev")
     home.folder.mkdir(parents=True)
     monkeypatch.setenv("https_proxy", "http://localhost:3128")
     identity.prepare(machine, home, lifecycle.driver(machine, home))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,9 +36,9 @@ def issue(home: Home) -> None:
     certs.issue_server(home.store / "certs", home, names=["docker.test"], addresses=["127.0.0.1", "fd00::2"])
 
 
-def renew(home: Home, **changes: object) -> bool:
-    asked = {"names": ["docker.test"], "addresses": ["127.0.0.1", "fd00::2"]} | changes
-    return certs.renew_if_due(home.store / "certs", home, **asked)  # type: ignore[arg-type]
+def renew(home: Home, **changes: Any) -> bool:
+    asked: dict[str, Any] = {"names": ["docker.test"], "addresses": ["127.0.0.1", "fd00::2"]}
+    return certs.renew_if_due(home.store / "certs", home, **{**asked, **changes})
 
 
 @pytest.fixture(scope="session")
@@ -59,21 +60,21 @@ def openssl(*words: str | Path) -> subprocess.CompletedProcess[str]:
     ("name", "good", "bad"), [("server", "sslserver", "sslclient"), ("cert", "sslclient", "sslserver")]
 )
 def test_openssl_accepts_each_for_its_own_purpose(original: Home, name: str, good: str, bad: str) -> None:
-    verify = ["verify", "-x509_strict", "-CAfile", original.ca]
+    verify: list[str | Path] = ["verify", "-x509_strict", "-CAfile", original.ca]
     assert openssl(*verify, "-purpose", good, original / f"{name}.pem").stdout.endswith(": OK\n")
     assert openssl(*verify, "-purpose", bad, original / f"{name}.pem").returncode != 0
 
 
 @pytest.mark.parametrize("name", ["dev", "localhost", "docker.test"])
 def test_names(original: Home, name: str) -> None:
-    check = ["verify", "-CAfile", original.ca]
+    check: list[str | Path] = ["verify", "-CAfile", original.ca]
     assert openssl(*check, "-verify_hostname", name, original.server_cert).returncode == 0
     assert openssl(*check, "-verify_hostname", f"x-{name}", original.server_cert).returncode != 0
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "fd00::2"])
 def test_addresses(original: Home, address: str) -> None:
-    check = ["verify", "-CAfile", original.ca, "-verify_ip"]
+    check: list[str | Path] = ["verify", "-CAfile", original.ca, "-verify_ip"]
     assert openssl(*check, address, original.server_cert).returncode == 0
     assert openssl(*check, "127.0.0.9", original.server_cert).returncode != 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from disk_files import qcow2, vdi
 from machine import disks, run
 from machine.errors import ImageCorrupt
 
+Put = Callable[[bytes], Path]
 qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img isn't installed")
 
 
 @pytest.fixture
-def put(tmp_path: Path) -> object:
+def put(tmp_path: Path) -> Put:
     def put(content: bytes) -> Path:
         (tmp_path / "disk").write_bytes(content)
         return tmp_path / "disk"
@@ -97,7 +99,7 @@ def test_other_formats(tmp_path: Path, format: str) -> None:
         (vdi(kind=4), "the disk that it is an overlay of"),
     ],
 )
-def test_what_is_only_a_part(put, content: bytes, needs: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_only_a_part(put: Put, content: bytes, needs: str) -> None:
     with pytest.raises(ImageCorrupt, match=f"it needs {needs}"):
         disks.check_whole(put(content))
 
@@ -115,17 +117,17 @@ def test_what_is_only_a_part(put, content: bytes, needs: str) -> None:  # type: 
         vdi()[:0x100],
     ],
 )
-def test_what_is_damaged_is_said_to_be(put, content: bytes) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_damaged_is_said_to_be(put: Put, content: bytes) -> None:
     with pytest.raises(ImageCorrupt, match="is damaged"):
         disks.check_whole(put(content))
 
 
 @pytest.mark.parametrize("at", [0, 63, 511, 100000])
-def test_anything_else_is_raw(put, at: int) -> None:  # type: ignore[no-untyped-def]
+def test_anything_else_is_raw(put: Put, at: int) -> None:
     assert disks.look(put(b"x" * at)) == disks.Disk("raw", at)
 
 
-def test_snapshots_are_read_and_lose_their_memory(put) -> None:  # type: ignore[no-untyped-def]
+def test_snapshots_are_read_and_lose_their_memory(put: Put) -> None:
     disk = put(qcow2(snapshots=(("off", 0), ("on", 7 << 32), ("later", 5))))
     assert [(one.name, one.memory) for one in disks.snapshots(disk)] == [("off", False), ("on", True), ("later", True)]
     assert disks.forget_memory(disk) == ["on", "later"]
@@ -148,7 +150,7 @@ def test_snapshots_of_qemu_img(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [70000, 5])
-def test_more_snapshots_than_there_are(put, count: int) -> None:  # type: ignore[no-untyped-def]
+def test_more_snapshots_than_there_are(put: Put, count: int) -> None:
     content = bytearray(qcow2())
     content[60:64] = count.to_bytes(4, "big")
     content[64:72] = (len(content) - 100).to_bytes(8, "big")
@@ -157,7 +159,7 @@ def test_more_snapshots_than_there_are(put, count: int) -> None:  # type: ignore
 
 
 @qemu_img
-def test_qemu_img_agrees_with_what_is_crafted_here(put) -> None:  # type: ignore[no-untyped-def]
+def test_qemu_img_agrees_with_what_is_crafted_here(put: Put) -> None:
     """So that the tests above are about what QEMU would follow."""
     told = run.run(["qemu-img", "info", "--output=json", put(qcow2(backing="/none/at/all", backing_format="raw"))])
     found = json.loads(told.stdout)

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,10 +33,10 @@ def network_folder(tmp_path: Path) -> Iterator[Path]:
     source.mkdir()
     mountpoint.mkdir()
     ours, its = socket.socketpair()
-    with ours, its, subprocess.Popen([SFTP_SERVER], stdin=its, stdout=its, stderr=subprocess.DEVNULL) as server:
-        mount = subprocess.Popen(
-            ["sshfs", "-f", "-o", "passive", f":{source}", mountpoint], stdin=ours, stdout=ours, stderr=subprocess.PIPE
-        )
+    end = its.fileno()
+    with ours, its, subprocess.Popen([SFTP_SERVER], stdin=end, stdout=end, stderr=subprocess.DEVNULL) as server:
+        words, end = ["sshfs", "-f", "-o", "passive", f":{source}", str(mountpoint)], ours.fileno()
+        mount = subprocess.Popen(words, stdin=end, stdout=end, stderr=subprocess.PIPE)
         its.close()
         ours.close()
         with mount:
@@ -134,6 +135,6 @@ def test_a_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def mkdtemp(*_: object, **__: object) -> str:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(filesystem.tempfile, "mkdtemp", mkdtemp)
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
     with pytest.raises(CheckFailed, match="Read-only file system"):
         filesystem.check(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_it_ends_when_the_machine_was_removed(home: Home, hypervisor: Hypervisor
     hypervisor.fails["lives"] = [DriverFailed("can't be asked")] * 1000
     loop = Forwarding(home, hypervisor)
 
-    def remove(*_: object) -> Iterator[bool]:
+    def remove(interval: Callable[[], float]) -> Iterator[bool]:
         home.folder.rename(home.folder.with_name(".trash-dev"))
         raise DockerFailed("gone")
 
@@ -229,7 +230,7 @@ def test_patience_grows_with_silence_and_ends_with_an_answer(
     home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 100000, 50))
-    monkeypatch.setattr(forwarding.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     hypervisor.rounds = 4
     silence = DockerFailed("timed out")
     engine.script = [silence, silence, WEB, silence]

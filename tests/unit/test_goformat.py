@@ -13,11 +13,22 @@ from pathlib import Path
 import pytest
 
 from machine.errors import Usage
-from machine.goformat import Template
+from machine.goformat import Template, Value
 
-DATA = {"Name": "web", "On": True, "Count": 20000, "Nothing": None, "List": ["a", "b"], "Deep": {"Key": "v", "A": 1}}
+DATA: Value = {
+    "Name": "web",
+    "On": True,
+    "Count": 20000,
+    "Nothing": None,
+    "List": ["a", "b"],
+    "Deep": {"Key": "v", "A": 1},
+}
 # As `docker context inspect` has it.
-CONTEXT = {"Name": "default", "Endpoints": {"docker": {"Host": "unix:///x.sock", "SkipTLSVerify": False}}, "Files": {}}
+CONTEXT: Value = {
+    "Name": "default",
+    "Endpoints": {"docker": {"Host": "unix:///x.sock", "SkipTLSVerify": False}},
+    "Files": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +202,7 @@ def test_what_the_data_do_not_fit_is_refused(template: str) -> None:
 
 def test_check() -> None:
     """Without values: a list may be empty there."""
-    empty = {"Name": "", "List": [], "Deep": {"Key": ""}}
+    empty: Value = {"Name": "", "List": [], "Deep": {"Key": ""}}
     Template("{{index .List 0}}{{range .List}}{{.X}}{{end}}{{with .Deep}}{{.Key}}{{$.Name}}{{end}}").check(empty)
     for template in (
         "{{.Foo}}",

@@ -8,6 +8,7 @@ import pytest
 
 from machine import helper
 from machine.paths import Home
+from machine.ports import NOTE
 
 HOLDS = """
 import sys
@@ -40,7 +41,7 @@ def hold(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     begun: list[subprocess.Popen[str]] = []
 
     def begin() -> subprocess.Popen[str]:
-        argv = [sys.executable, "-c", HOLDS, home.folder]
+        argv = [sys.executable, "-c", HOLDS, str(home.folder)]
         begun.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return begun[-1]
 
@@ -103,9 +104,9 @@ def test_a_second_one_gives_up(
 
 
 def test_what_an_earlier_helper_noted_is_forgotten(home: Home, started: list[list[str]]) -> None:
-    (home / helper.NOTE).write_text("[]")
+    (home / NOTE).write_text("[]")
     helper.begin(home, "m")
-    assert not (home / helper.NOTE).exists()
+    assert not (home / NOTE).exists()
     assert (home / helper.LOG).exists()
 
 

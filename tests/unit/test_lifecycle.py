@@ -18,6 +18,7 @@ from machine.errors import (
     Usage,
     WaitTimeout,
 )
+from machine.paths import Image
 from machine.progress import Silent
 from machine.spec import Machine, Option
 
@@ -232,7 +233,7 @@ def test_a_foreign_host_key_ends_the_wait(
 def test_an_image_that_was_changed_isnt_booted(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
     made = make()
     lifecycle.stop("dev", shown)
-    lifecycle.Image(made.image).file.write_bytes(b"changed")
+    Image(made.image).file.write_bytes(b"changed")
     with pytest.raises(ImageCorrupt):
         lifecycle.start("dev", shown)
     assert state(vms) == State.STOPPED

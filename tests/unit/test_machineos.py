@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,11 @@ def test_a_truncated_iso_is_refused(tmp_path: Path) -> None:
 def test_a_build_is_taken_into_the_cache_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
-    def make(path: Path, *, arch: str, say: object) -> None:
+    def make(path: Path, *, arch: str, say: Callable[[str], None]) -> None:
         assert arch == "x86_64"
         iso(path)
         path.with_suffix(".manifest").write_text("busybox 1\n")
-        say("made")  # type: ignore[operator]
+        say("made")
 
     monkeypatch.setattr(build, "build", make)
     about = machineos.build("x86_64", said.append, output=tmp_path / "out" / "here")

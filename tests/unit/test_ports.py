@@ -189,16 +189,16 @@ def test_a_machine_that_cant_start_because_of_a_port_says_which_and_why(monkeypa
         listening.listen()
         taken = listening.getsockname()[1]
         monkeypatch.undo()
-        for error in (
+        for clash in (
             ports.refused(Address("127.0.0.1", 1, taken), f"rule 'tcp:127.0.0.1:{taken}-:22'"),
             ports.refused(Address("127.0.0.1", 0, taken), "Address already in use"),
             ports.blocked(Address("127.0.0.1", 0, taken)),
         ):
-            assert error
-            assert error.message == (
+            assert clash
+            assert clash.message == (
                 f"port {taken}, for SSH, can't be opened: another program of this host has it on 127.0.0.1"
             )
-            assert str(taken) in error.hint
+            assert str(taken) in clash.hint
 
 
 def test_what_is_published_inside_of_a_machine_with_an_address_on_a_network() -> None:

@@ -1,10 +1,10 @@
 import io
 import re
 import sys
+import time
 
 import pytest
 
-from machine import progress
 from machine.progress import Display
 
 
@@ -26,7 +26,7 @@ def test_elsewhere_how_far_it_is_is_a_line_every_ten_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with Display() as display, display.of("dev") as shown:
         shown.phase("uploading")
         for percent in range(101):  # 25 s, as a driver tells it

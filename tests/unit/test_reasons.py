@@ -49,7 +49,7 @@ def _provoke(kind: str) -> None:
     elif kind == "json":
         json.loads('{"a": }')
     elif kind == "key":
-        {}["Driver"]
+        json.loads("{}")["Driver"]
     elif kind == "utf-8":
         b"\xff".decode()
     elif kind == "pem":
@@ -175,7 +175,7 @@ def _spoken(handler: ast.ExceptHandler) -> Iterator[int]:
             if isinstance(part, ast.Call):
                 break  # reason(error), or whatever makes words of it
             if isinstance(part, ast.Name) and part.id == handler.name:
-                yield node.lineno
+                yield part.lineno
 
 
 @pytest.mark.parametrize(

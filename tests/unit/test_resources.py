@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,11 +85,11 @@ def test_more_cpus_than_the_host_has_are_shared(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_disk_may_outgrow_the_hosts_but_not_a_full_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: SimpleNamespace(free=1024 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1024 << 20))
     assert resources.check_disk(1024, tmp_path) == []
     assert "it takes what it needs" in resources.check_disk(20480, tmp_path)[0]
     with pytest.raises(CheckFailed, match="too small"):
         resources.check_disk(511, tmp_path)
-    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: SimpleNamespace(free=63 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=63 << 20))
     with pytest.raises(CheckFailed, match="only 63 MiB are free"):
         resources.check_disk(1024, tmp_path)

@@ -1,4 +1,5 @@
 import io
+import locale
 import os
 import shlex
 import sys
@@ -30,8 +31,8 @@ def test_lines_end_alike_on_every_system() -> None:
 
 
 def test_names_in_the_code_page_of_windows_stay_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run.sys, "platform", "win32")
-    monkeypatch.setattr(run.locale, "getpreferredencoding", lambda _: "cp1252")
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda _: "cp1252")
     assert run._text("C:\\Users\\Jürgen\r\n".encode("cp1252")) == "C:\\Users\\Jürgen\n"
     assert run._text("C:\\Users\\日".encode()) == "C:\\Users\\日"
 

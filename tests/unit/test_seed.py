@@ -65,9 +65,9 @@ def test_what_other_tools_see(tmp_path: Path) -> None:
     assert "Rock Ridge signatures version 1 found" in described
     assert "Joliet with UCS level 3 found" in described
     for kind in ("-R", "-J"):
-        listed = subprocess.run(["isoinfo", kind, "-f", "-i", path], check=True, capture_output=True, text=True).stdout
+        by_isoinfo = subprocess.run(["isoinfo", kind, "-f", "-i", path], check=True, capture_output=True, text=True)
         files = {f"/{name}" for name in seed.contents(FULL)}
-        assert files <= set(listed.split()) <= files | {"/machineos", "/machineos/tls", "/machineos/ca"}
+        assert files <= set(by_isoinfo.stdout.split()) <= files | {"/machineos", "/machineos/tls", "/machineos/ca"}
     listed = subprocess.run(
         ["xorriso", "-indev", path, "-find", "/", "-type", "f", "-exec", "lsdl"],
         check=True,

@@ -2,6 +2,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from filelock import FileLock
@@ -39,6 +40,10 @@ def make(name: str = "dev", **fields: object) -> None:
         pass
 
 
+def broken(*_: object) -> NoReturn:
+    raise ZeroDivisionError
+
+
 def entries(place: Path) -> list[str]:
     """What is in the store, without the lock that all commands share."""
     return sorted(path.name for path in (place / "machines").iterdir() if path.name != ".lock")
@@ -74,7 +79,7 @@ def test_else_nothing_is(error: type[BaseException], place: Path, undo: Callable
 
 
 def test_nothing_is_left_when_no_machine_can_be_built(place: Path, undo: Callable[..., None], undone: Undone) -> None:
-    with pytest.raises(ZeroDivisionError), store.reserve("dev", lambda others: 1 / 0, undo):  # type: ignore[arg-type, return-value]
+    with pytest.raises(ZeroDivisionError), store.reserve("dev", broken, undo):
         pytest.fail("not reached")
     assert (entries(place), undone) == ([], [])
 
@@ -362,7 +367,7 @@ def test_removing_calls_remove_and_then_clears_the_home(place: Path) -> None:
 
 def test_a_failing_removal_keeps_the_machine() -> None:
     make()
-    with pytest.raises(ZeroDivisionError), store.removing("dev", lambda home: 1 / 0):  # type: ignore[arg-type, return-value]
+    with pytest.raises(ZeroDivisionError), store.removing("dev", broken):
         pass
     assert store.load("dev") == machine()
     with store.changing("dev"):

@@ -19,7 +19,7 @@ from machine.errors import MachineError
 
 
 def read(raw: bytes) -> list[tuple[str, bytes]]:
-    source = io.BufferedReader(io.BytesIO(raw))  # type: ignore[arg-type]
+    source = io.BufferedReader(io.BytesIO(raw))
     return [(member.name, b"".join(member.blocks())) for member in tarstream.members(source)]
 
 
@@ -33,7 +33,7 @@ def test_plain_files(format: int, zip: Callable[[bytes], bytes]) -> None:
 
 
 def test_what_is_not_read_is_passed_over() -> None:
-    source = io.BufferedReader(io.BytesIO(tar(FILES, {})))  # type: ignore[arg-type]
+    source = io.BufferedReader(io.BytesIO(tar(FILES, {})))
     assert [member.name for member in tarstream.members(source)] == ["a", "b/c", "d"]
 
 
@@ -127,15 +127,15 @@ def test_a_damaged_gzip() -> None:
 def test_a_bomb_takes_no_memory() -> None:
     """64 MiB of zeros in 64 KiB: blocks come one at a time."""
     raw = gzip.compress(header(64 << 20) + bytes(64 << 20) + bytes(1024))
-    [member] = tarstream.members(io.BufferedReader(io.BytesIO(raw)))  # type: ignore[arg-type]
+    [member] = tarstream.members(io.BufferedReader(io.BytesIO(raw)))
     assert member.size == 64 << 20
-    source = io.BufferedReader(io.BytesIO(raw))  # type: ignore[arg-type]
+    source = io.BufferedReader(io.BytesIO(raw))
     [largest] = [max(map(len, member.blocks())) for member in tarstream.members(source)]
     assert largest <= tarstream.BLOCK
 
 
 def test_a_text_is_limited() -> None:
-    source = io.BufferedReader(io.BytesIO(header(1 << 40)))  # type: ignore[arg-type]
+    source = io.BufferedReader(io.BytesIO(header(1 << 40)))
     with pytest.raises(MachineError, match="of 1099511627776 bytes"):
         next(tarstream.members(source)).content(1 << 20)
 

@@ -33,8 +33,8 @@ def test_the_pauses_grow_up_to_the_slowest_and_never_beyond_the_deadline(monkeyp
         pauses.append(seconds)
         now += seconds
 
-    monkeypatch.setattr(wait.time, "monotonic", lambda: now)
-    monkeypatch.setattr(wait.time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(WaitTimeout):
         wait.until(lambda: None, timeout=10, what="it")
     assert pauses[0] == 0.05

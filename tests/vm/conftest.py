@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
 from tests.vm import testbed
-from tests.vm.testbed import BEGAN, Done, Store, environment, execute, free_port, until
+from tests.vm.testbed import BEGAN, Done, Options, Store, environment, execute, free_port, until
 
 # Where no machine may run yet comes first, where the shared machine is stopped last: so it boots as seldom as can be,
 # and what is broken early shows early.
@@ -79,14 +80,15 @@ class Vm:
     address: str
     env: dict[str, str]
 
-    def machine(self, verb: str, *words: str, **options: object) -> Done:
+    def machine(self, verb: str, *words: str | Path, **options: Unpack[Options]) -> Done:
         return self.store.machine(verb, self.name, *words, **options)
 
-    def ssh(self, *words: str, **options: object) -> Done:
+    def ssh(self, *words: str, **options: Unpack[Options]) -> Done:
         return self.machine("ssh", *words, **options)
 
-    def docker(self, *words: str | Path, **options: object) -> Done:
-        return execute(["docker", *words], **{"env": self.env, **options})  # type: ignore[arg-type]
+    def docker(self, *words: str | Path, **options: Unpack[Options]) -> Done:
+        options.setdefault("env", self.env)
+        return execute(["docker", *words], **options)
 
     def curl(self, port: int, path: str = "/") -> str | None:
         """What an HTTP server on the machine's address answers, None when nothing does."""
@@ -194,7 +196,9 @@ auth: {{htpasswd: {{realm: tests, path: {folder}/htpasswd}}}}
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What the guests of a failed test wrote on their consoles belongs to its report."""
     report = yield
     if report.failed:

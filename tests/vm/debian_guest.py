@@ -71,7 +71,8 @@ class Guest:
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         # A server that reboots doesn't always say good bye.
         options += ["-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"]
-        words = ["ssh", "-F", "none", *options, "-i", self.key, "-p", str(self.ssh_port), f"{USER}@127.0.0.1", command]
+        options += ["-i", str(self.key), "-p", str(self.ssh_port)]
+        words = ["ssh", "-F", "none", *options, f"{USER}@127.0.0.1", command]
         return execute(words, env=environment(), code=code, timeout=timeout).out
 
     def close(self) -> None:
@@ -100,10 +101,9 @@ def image() -> Path:
 def boot(folder: Path, *, memory_mib: int = 1024) -> Guest:
     """Start one in folder; its SSH server and its Docker, when there is one, get ports of 127.0.0.1."""
     made = image()
-    run = {"env": environment(), "timeout": 120.0}
-    execute(["cp", "--sparse=always", made / "disk", folder / "disk"], **run)  # type: ignore[arg-type]
+    execute(["cp", "--sparse=always", made / "disk", folder / "disk"], env=environment(), timeout=120)
     keys.generate(folder / "key", "test")
-    _authorize(folder / "disk", Path(f"{folder}/key.pub"), run)
+    _authorize(folder / "disk", Path(f"{folder}/key.pub"))
     ssh_port, docker_port = free_port(), free_port()
     forwards = f"hostfwd=tcp:127.0.0.1:{ssh_port}-:22,hostfwd=tcp:127.0.0.1:{docker_port}-:{docker_port}"
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]
@@ -117,13 +117,13 @@ def boot(folder: Path, *, memory_mib: int = 1024) -> Guest:
     return Guest(folder, ssh_port, docker_port, process)
 
 
-def _authorize(disk: Path, public: Path, run: dict[str, object]) -> None:
+def _authorize(disk: Path, public: Path) -> None:
     """Put the key into the file system, which nobody has mounted."""
     place = f"/home/{USER}/.ssh"
     script = f"mkdir {place}\nwrite {public} {place}/authorized_keys\n"
     for path, mode in ((place, "040700"), (f"{place}/authorized_keys", "0100600")):
         script += f"sif {path} mode {mode}\nsif {path} uid 1000\nsif {path} gid 1000\n"
-    execute(["debugfs", "-w", "-f", "-", disk], **{**run, "input": script.encode()})  # type: ignore[arg-type]
+    execute(["debugfs", "-w", "-f", "-", disk], env=environment(), timeout=120, input=script.encode())
 
 
 def _suite() -> str:

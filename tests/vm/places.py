@@ -13,11 +13,12 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
 from tests.vm import libvirtd
-from tests.vm.testbed import ODD, Done, Store, environment, execute, until
+from tests.vm.testbed import ODD, Done, Options, Store, environment, execute, until
 
 # In network namespaces of our own.
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
@@ -40,17 +41,18 @@ class Place(Store):
         self.enter = enter
         self.env |= {"MACHINE_DRIVER": self.driver, **extra}
 
-    def argv(self, *words: str) -> list[str]:
+    def argv(self, *words: str | Path) -> list[str]:
         return [*self.enter, *super().argv(*words)]
 
     def create(self, name: str, *options: str) -> Done:
         return self.machine("create", *self.options, *options, name)
 
-    def docker(self, name: str, *words: str | Path, **options: object) -> Done:
+    def docker(self, name: str, *words: str | Path, **options: Unpack[Options]) -> Done:
         return self.execute("docker", *shlex.split(self.machine("config", name).out), *words, **options)
 
-    def execute(self, *words: str | Path, **options: object) -> Done:
-        return execute([*self.enter, *words], **{"env": self.env, **options})  # type: ignore[arg-type]
+    def execute(self, *words: str | Path, **options: Unpack[Options]) -> Done:
+        options.setdefault("env", self.env)
+        return execute([*self.enter, *words], **options)
 
     def left_outside(self) -> list[str]:
         """What is left of machines in the hypervisor, apart from what all machines share."""
@@ -175,7 +177,7 @@ def _sshd(folder: Path, enter: tuple[str, ...]) -> Iterator[Path]:
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd"
     subprocess.run([*enter, "mkdir", "-p", "/run/sshd"], check=True)
     with (folder / "sshd.log").open("wb") as log:
-        command = [*enter, sshd, "-D", "-e", "-f", folder / "sshd_config"]
+        command = [*enter, sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield ssh
@@ -199,7 +201,7 @@ def network_namespace() -> Iterator[str]:
 def supervised(folder: Path, mode: str, enter: tuple[str, ...] = (), *, kvm: bool = False) -> Iterator[int]:
     """libvirtd with its files in the folder; yields the process whose namespaces it lives in."""
     folder.mkdir()
-    command = [*enter, sys.executable, SUPERVISOR, folder, mode, *(["kvm"] if kvm else [])]
+    command = [*enter, sys.executable, str(SUPERVISOR), str(folder), mode, *(["kvm"] if kvm else [])]
     with (folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

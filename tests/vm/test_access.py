@@ -71,7 +71,8 @@ def test_nothing_listens_elsewhere(shared: Vm, host: str) -> None:
 
 def test_qemu_listens_on_its_address_only(shared: Vm) -> None:
     pid = shared.store.qemu(shared.name).pid
-    ours = {(found.laddr.ip, found.laddr.port) for found in psutil.net_connections("inet") if found.pid == pid}
+    connections = [found for found in psutil.net_connections("inet") if found.pid == pid]
+    ours = {(found.laddr.ip, found.laddr.port) for found in connections if found.laddr}
     open_to_all = {(ip, port) for ip, port in ours if ip != shared.address and (ip, port) in listening()}
     assert open_to_all == set()
     assert (shared.address, 2375) in ours

@@ -37,6 +37,7 @@ def test_stop(vm: Vm, keeper: str, tmp_path: Path) -> None:
     """By another way to the store: it is the same machine."""
     link = tmp_path / "link"
     link.symlink_to(vm.store.folder)
+    env = vm.store.env
     for spelling in (f"{vm.store.folder}/", f"{tmp_path}/../{os.path.relpath(vm.store.folder, tmp_path.parent)}", link):
         env = {**vm.store.env, "MACHINE_STORAGE_PATH": str(spelling)}
         assert vm.machine("status", env=env).out == "Running\n"

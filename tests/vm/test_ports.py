@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import partial
 
 import psutil
 
@@ -18,6 +19,11 @@ APPEARS = 10.0
 def serve(vm: Vm, name: str, *options: str) -> None:
     script = f"mkdir /www; echo {name} >/www/index.html; exec httpd -f -h /www"
     vm.docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", script)
+
+
+def serves(vm: Vm, name: str, port: int) -> bool:
+    """Whether that container answers on the port."""
+    return vm.curl(port) == f"{name}\n"
 
 
 def test_tcp_comes_and_goes_with_the_container(vm: Vm, name: str) -> None:
@@ -72,7 +78,7 @@ def test_every_address_that_a_port_can_be_published_on(vm: Vm, name: str) -> Non
     options = [word for port, address in addresses.items() for word in ("-p", f"{address}:{port}:80")]
     serve(vm, name, *options, "-p", "127.0.0.1:8089:80/udp")
     for port, address in addresses.items():
-        until(lambda port=port: vm.curl(port) == f"{name}\n", f"what is published on {address}", 30)  # type: ignore[misc]
+        until(partial(serves, vm, name, port), f"what is published on {address}", 30)
     udp = "port 8089/udp isn't forwarded: UDP is forwarded only when it is published on 0.0.0.0"
     assert vm.machine("status").err == f"warning: {udp}\n"
     # Nothing was opened in the guest for it: the port is on the guest's loopback, as before.
@@ -87,7 +93,7 @@ def test_a_container_with_the_guests_network(vm: Vm, name: str) -> None:
     serve = "mkdir /www; echo {0} >/www/index.html; httpd -p 8091 -h /www; exec httpd -f -p 127.0.0.1:8092 -h /www"
     vm.docker("run", "-d", "--name", name, "--network", "host", "busybox", "sh", "-c", serve.format(name))
     for port in (8091, 8092):
-        until(lambda port=port: vm.curl(port) == f"{name}\n", f"the host network's port {port}", 30)  # type: ignore[misc]
+        until(partial(serves, vm, name, port), f"the host network's port {port}", 30)
     assert vm.machine("status").err == ""
     vm.docker("rm", "-f", name)
     until(lambda: not {(vm.address, 8091), (vm.address, 8092)} & listening(), "the ports to go", APPEARS)

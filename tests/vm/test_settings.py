@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def dev(images: Path, busybox_root: Path) -> Iterator[Vm]:
         store.close()
 
 
-def info(vm: Vm) -> dict[str, object]:
+def info(vm: Vm) -> dict[str, Any]:
     found = json.loads(vm.docker("info", "--format", "{{json .}}").out)
     assert isinstance(found, dict)
     return found
@@ -77,7 +78,7 @@ def test_every_option_has_its_effect(dev: Vm) -> None:
     found = info(dev)
     assert found["Driver"] == "vfs"
     assert {key: found[key] for key, _ in OPTIONS.values()} == dict(OPTIONS.values())
-    assert "other" in found["Runtimes"]  # type: ignore[operator]
+    assert "other" in found["Runtimes"]
     script = "ulimit -n; ulimit -Hn; cat /etc/resolv.conf"
     shown = dev.docker("run", "--rm", "busybox", "sh", "-c", script).out
     assert shown.split()[:2] == ["1234", "5678"]
@@ -169,15 +170,15 @@ def test_what_can_be_reloaded_is(dev: Vm, container: tuple[str, str]) -> None:
     done = dev.machine("set", *words)
     assert done.out == 'Machine "dev": Docker took its new settings while it runs.\n'
     found = info(dev)
-    assert sorted(found["Labels"]) == ["provider=qemu", "stage=2"]  # type: ignore[call-overload]
-    assert found["RegistryConfig"]["Mirrors"] == ["http://m.test/"]  # type: ignore[index]
-    assert "r.test:5000" in found["RegistryConfig"]["IndexConfigs"]  # type: ignore[index]
+    assert sorted(found["Labels"]) == ["provider=qemu", "stage=2"]
+    assert found["RegistryConfig"]["Mirrors"] == ["http://m.test/"]
+    assert "r.test:5000" in found["RegistryConfig"]["IndexConfigs"]
     done = dev.machine(
         "set", "--engine-registry-mirror-rm", "http://m.test", "--engine-insecure-registry-rm", "r.test:5000"
     )
     found = info(dev)
-    assert not found["RegistryConfig"]["Mirrors"]  # type: ignore[index]
-    assert "r.test:5000" not in found["RegistryConfig"]["IndexConfigs"]  # type: ignore[index]
+    assert not found["RegistryConfig"]["Mirrors"]
+    assert "r.test:5000" not in found["RegistryConfig"]["IndexConfigs"]
     assert dev.ssh("cat /run/docker.pid").out == pid
     assert still_runs(dev, container)
 
@@ -231,7 +232,7 @@ def test_all_is_so_after_a_restart(dev: Vm) -> None:
     assert "The settings are taken at the next start" in done.out
     dev.machine("start")
     found = info(dev)
-    assert sorted(found["Labels"]) == ["off=1", "provider=qemu", "stage=2"]  # type: ignore[call-overload]
+    assert sorted(found["Labels"]) == ["off=1", "provider=qemu", "stage=2"]
     assert (found["HttpsProxy"], found["Driver"]) == ("http://proxy.test:1", "overlay2")
     script = "cat /proc/sys/vm/swappiness; grep -h test /etc/hosts; cat /proc/sys/net/bridge/bridge-nf-call-arptables"
     assert dev.ssh(script).out == "20\n192.0.2.2 two.test\n0\n"

@@ -76,7 +76,7 @@ def driver(rig: Rig) -> Iterator[VirtualBox]:
 
 def word(rig: Rig, driver: VirtualBox) -> str:
     """The state in VirtualBox's own word."""
-    return parse.machinereadable(rig("showvminfo", driver.uuid, "--machinereadable"))["VMState"]
+    return str(parse.machinereadable(rig("showvminfo", driver.uuid, "--machinereadable"))["VMState"])
 
 
 def banner(address: Address = ADDRESS) -> bool:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machine.drivers.virtualbox import VirtualBox, parse
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed
 from virtualbox_rig import Rig, rig
 
-from machine import docker_machine, lifecycle, paths, spec, store
+from machine import adoption, docker_machine, lifecycle, paths, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed
@@ -45,7 +46,7 @@ def make(rig: Rig, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReque
         home = store.home(name)
         home.folder.mkdir(parents=True, exist_ok=True)
         machine = Machine(**{**vars(machine), "address": ADDRESS, "options": asked})
-        made.append(VirtualBox(machine, home, via))  # type: ignore[arg-type]
+        made.append(VirtualBox(machine, home, via))
         return made[-1]
 
     yield build
@@ -129,10 +130,10 @@ def test_start_brings_memory_rules_and_media_in_line(rig: Rig, make: Make, monke
     class Refused(Exception):
         pass
 
-    def stop_there(argv: Sequence[str | Path], **options: object) -> Completed:
+    def stop_there(argv: Sequence[str | Path], **options: Any) -> Completed:
         if argv[1] == "startvm":
             raise Refused
-        return run(argv, **options)  # type: ignore[arg-type]
+        return run(argv, **options)
 
     larger = Machine(**{**vars(driver.machine), "memory_mib": 768, "cpus": 1})
     with pytest.raises(Refused):
@@ -402,7 +403,7 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
     assert isinstance(found, docker_machine.Found)
     assert (found.machine.driver, found.note) == ("virtualbox-adopted", "")
     # Nothing listens at its address.
-    monkeypatch.setattr(docker_machine.adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    monkeypatch.setattr(adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
     docker_machine.take(found, Silent())
     machine, home = store.load("old"), store.home("old")
     adopted = lifecycle.driver(machine, home)

@@ -58,6 +58,7 @@ def test_from_create_to_docker_version(rig: Rig) -> None:
     print(f"Docker and SSH answer: {time.monotonic() - began:.0f} s")
     assert machine("status", "default").splitlines()[0] == "Running"
     environ |= dict(line.removeprefix("export ").replace('"', "").split("=", 1) for line in exports(machine))
+    version = ""
     for _ in range(2):
         version = subprocess.run(
             ["docker", "version", "--format", "{{.Server.Version}}"],

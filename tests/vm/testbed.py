@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import psutil
 
@@ -48,6 +49,16 @@ class Done:
         return f"$ {' '.join(self.argv)}\nexit code {self.code} after {self.seconds:.1f} s\n{self.out}\n{self.err}"
 
 
+class Options(TypedDict, total=False):
+    """How `execute` runs a command."""
+
+    env: dict[str, str]
+    input: bytes | None
+    code: int | None
+    timeout: float
+    cwd: Path | None
+
+
 def environment(**extra: str) -> dict[str, str]:
     """Ours, without anything that steers machine, docker or compose, and without proxies."""
     kept = {
@@ -78,8 +89,8 @@ def execute(
             ended = _wait(process, words, timeout)
         out.seek(0)
         err.seek(0)
-        texts = [file.read().decode("utf-8", "replace") for file in (out, err)]
-    done = Done(words, process.returncode, *texts, time.monotonic() - began)
+        said, complained = (file.read().decode("utf-8", "replace") for file in (out, err))
+    done = Done(words, process.returncode, said, complained, time.monotonic() - began)
     assert ended, f"no end within {timeout:.0f} s: {done}"
     assert code is None or done.code == code, str(done)
     return done
@@ -129,13 +140,15 @@ class Store:
     def home(self, name: str) -> Path:
         return self.folder / "machines" / name
 
-    def machine(self, *words: str, **options: object) -> Done:
+    def machine(self, *words: str | Path, **options: Unpack[Options]) -> Done:
         """Run the command line; options as for `execute`."""
         timeout = CREATE if words[0] in {"create", "start", "restart"} else COMMAND
-        return execute(self.argv(*words), **{"env": self.env, "timeout": timeout, **options})  # type: ignore[arg-type]
+        options.setdefault("env", self.env)
+        options.setdefault("timeout", timeout)
+        return execute(self.argv(*words), **options)
 
-    def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "machine", *words]
+    def argv(self, *words: str | Path) -> list[str]:
+        return [sys.executable, "-m", "machine", *map(str, words)]
 
     @contextlib.contextmanager
     def begun(self, *words: str) -> Iterator[Begun]:

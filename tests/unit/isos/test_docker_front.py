@@ -72,7 +72,7 @@ class Front:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        argv = [program, str(self.port), self.socket, *([pki / "tls"] if pki else [])]
+        argv: list[str | Path] = [program, str(self.port), self.socket, *([pki / "tls"] if pki else [])]
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE)
         self.await_port()
 

@@ -1,12 +1,13 @@
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 from machine.isos.machineos import packages
 
 
 @pytest.fixture
-def tar(tmp_path):
+def tar(tmp_path: Path) -> Path:
     path = tmp_path / "packages.tar"
     with tarfile.open(path, "w") as archive:
         for name, time, mode in [
@@ -21,15 +22,15 @@ def tar(tmp_path):
     return path
 
 
-def test_unpack_keeps_modes_and_tells_the_newest_time(tar, tmp_path):
+def test_unpack_keeps_modes_and_tells_the_newest_time(tar: Path, tmp_path: Path) -> None:
     assert packages.unpack(tar, tmp_path / "out") == 300
     assert (tmp_path / "out/usr/bin/sudo").stat().st_mode & 0o7777 == 0o4755
     assert not (tmp_path / "out/usr/share/doc").exists()
     assert not (tmp_path / "out/var").exists()
 
 
-def test_versions_come_from_the_names_of_the_packages(tar, monkeypatch):
-    calls = []
+def test_versions_come_from_the_names_of_the_packages(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[object]] = []
     monkeypatch.setattr(packages, "run", lambda argv, **_: calls.append(argv))
     assert packages.fetch("x86_64", tar) == {"sudo": "1:1.9-3+deb13u1"}
     assert "--architectures=amd64" in calls[0]

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from machine.drivers.libvirt import Libvirt, hypervisor
@@ -115,7 +115,7 @@ def test_other_sizes(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     import libvirt
     import libvirt_qemu
 
-    assert isinstance(driver, Resize)
+    assert isinstance(cast(object, driver), Resize)
     done: list[object] = []
     monkeypatch.setattr(libvirt.virStorageVol, "resize", lambda volume, size: done.append((volume.name(), size)))
     monkeypatch.setattr(libvirt.virDomain, "blockResize", lambda domain, *words: done.append(words))
@@ -148,7 +148,7 @@ def test_a_pause_without_events(driver: Libvirt) -> None:
 
 
 def test_suspend(driver: Libvirt, uploads: list[str]) -> None:
-    assert isinstance(driver, Suspend)
+    assert isinstance(cast(object, driver), Suspend)
     made(driver).start()
     driver.suspend()
     assert driver.state() is State.SAVED
@@ -220,7 +220,7 @@ def test_a_suspend_while_the_state_is_looked_up_keeps_its_memory(
     look = hypervisor.state
 
     def look_and_wait(domain: Any) -> State:
-        found = look(domain)
+        found: State = look(domain)
         if found is State.RUNNING:
             driver.suspend()
         return found
@@ -232,7 +232,7 @@ def test_a_suspend_while_the_state_is_looked_up_keeps_its_memory(
 
 
 def test_snapshots(driver: Libvirt) -> None:
-    assert isinstance(driver, Snapshots)
+    assert isinstance(cast(object, driver), Snapshots)
     made(driver)
     driver.snapshot("off")
     driver.start()
@@ -453,8 +453,8 @@ def test_without_libvirt_python(driver: Libvirt, monkeypatch: pytest.MonkeyPatch
     for call in (driver.check, driver.is_local, driver.state, driver.remove):
         with pytest.raises(ToolMissing, match="libvirt-python was not found") as refused:
             call()
-    assert "pip install 'machine-vm[libvirt]'" in refused.value.hint
-    assert refused.value.exit_code == 3
+        assert "pip install 'machine-vm[libvirt]'" in refused.value.hint
+        assert refused.value.exit_code == 3
 
 
 def test_a_connection_that_was_lost_is_made_again(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_a_disk_that_is_full_for_a_while_doesnt_end_it(driver: Libvirt, monkeypa
                 raise full.pop()
             driver.find().destroy()
 
-    process.console = Console()  # type: ignore[assignment]
+    process.console = Console()
     process.watch()
     assert full == []
     process.close()
@@ -77,7 +77,7 @@ def test_a_tunnel_is_opened_again_whatever_ended_it(driver: Libvirt, monkeypatch
             else:
                 process.ended.set()
 
-    process._keep_open(Tunnel())  # type: ignore[arg-type]
+    process._keep_open(Tunnel())
     assert faults == []
 
 

@@ -40,7 +40,8 @@ def test_a_subnet_that_libvirt_finds_in_use(driver: Libvirt, monkeypatch: pytest
     import libvirt
 
     monkeypatch.setattr("machine.drivers.libvirt.network.routes", lambda table: [])
-    create, refused = libvirt.virNetwork.create, []
+    create = libvirt.virNetwork.create
+    refused: list[object] = []
 
     def once(network: object) -> object:
         if refused:

@@ -36,7 +36,8 @@ def made(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> Libvirt:
 def find(made: Libvirt, *uuids: str) -> list[Orphan]:
     """With machines of these UUIDs in the store; there is one at least, whose URI is the one to look at."""
     known = [machine(uuid=uuid, options=made.machine.options) for uuid in (OTHER, *uuids)]
-    return Libvirt.orphans(made.home.store, known, made.run)
+    found: list[Orphan] = Libvirt.orphans(made.home.store, known, made.run)
+    return found
 
 
 def left(made: Libvirt) -> list[str]:

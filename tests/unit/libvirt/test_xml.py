@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import subprocess
+from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from machine.render import render
 from machine.spec import Address
 from tests.unit.libvirt.conftest import machine
 
+Validate = Callable[[str, str], None]
 PARTS = Parts(
     name="machine-dev",
     type="qemu",
@@ -36,7 +38,7 @@ PARTS = Parts(
 
 
 @pytest.fixture
-def validate(tmp_path: Path) -> object:
+def validate(tmp_path: Path) -> Validate:
     tool = shutil.which("virt-xml-validate")
     if tool is None or shutil.which("xmllint") is None:
         pytest.skip("virt-xml-validate or xmllint isn't installed")
@@ -60,25 +62,25 @@ def validate(tmp_path: Path) -> object:
     ],
     ids=lambda changes: "-".join(changes.values()) or "plain",
 )
-def test_domain(validate: object, changes: dict[str, str], tmp_path: Path) -> None:
+def test_domain(validate: Validate, changes: dict[str, str], tmp_path: Path) -> None:
     asked = machine(address=Address("127.77.0.2", 2375, 2222))
     xml = describe(asked, Home(tmp_path / "dev"), dataclasses.replace(PARTS, **changes))
-    validate(xml, "domain")  # type: ignore[operator]
+    validate(xml, "domain")
     log = ElementTree.fromstring(xml).find("devices/serial/log")
     assert log is not None
     assert log.attrib["file"] == PARTS.console
 
 
-def test_network(validate: object) -> None:
+def test_network(validate: Validate) -> None:
     xml = network._described("machine", IPv4Network("192.168.177.0/24"))
-    validate(xml, "network")  # type: ignore[operator]
+    validate(xml, "network")
     assert str(network.subnet_of(xml)) == "192.168.177.0/24"
     assert next(network.free(xml, ["192.168.177.2"])) == "192.168.177.3"
 
 
-def test_pool_volume_snapshot(validate: object) -> None:
-    validate(render("libvirt/pool.xml.j2", name="machine", path="/var/lib/x"), "storagepool")  # type: ignore[operator]
+def test_pool_volume_snapshot(validate: Validate) -> None:
+    validate(render("libvirt/pool.xml.j2", name="machine", path="/var/lib/x"), "storagepool")
     for kind in ("raw", "qcow2"):
         xml = render("libvirt/volume.xml.j2", name="disk", size=1 << 30, format=kind)
-        validate(xml, "storagevol")  # type: ignore[operator]
-    validate(render("libvirt/snapshot.xml.j2", name="one"), "domainsnapshot")  # type: ignore[operator]
+        validate(xml, "storagevol")
+    validate(render("libvirt/snapshot.xml.j2", name="one"), "domainsnapshot")

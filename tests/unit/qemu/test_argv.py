@@ -29,7 +29,8 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(home: str = "/store/machines/dev", machine: Machine = MACHINE, **changes: Any) -> list[str]:
     asked = {"host": HOST, "command_line": "console=ttyS0 quiet", "memory": Memory(2048)} | changes
-    return argv(machine, Home(Path(home)), image=Image("d1g"), **asked)
+    words: list[str] = argv(machine, Home(Path(home)), image=Image("d1g"), **asked)
+    return words
 
 
 def test_the_whole_command() -> None:

@@ -583,7 +583,7 @@ def test_a_clone_that_is_loaded_ends_the_count(
         dev.create()
         dev.start()
     dev.create()
-    assert failures.find(origin.folder.parent, origin.folder.name).loads == 1  # type: ignore[union-attr]
+    assert failures.find(origin.folder.parent, origin.folder.name).loads == 1
 
 
 def test_a_qemu_that_ended_while_it_loaded(
@@ -593,7 +593,7 @@ def test_a_qemu_that_ended_while_it_loaded(
     cloned.answers["query-migrate"] = [HANG_UP]
     laid.start()
     assert origin.about()
-    assert failures.find(origin.folder.parent, origin.folder.name).loads == 1  # type: ignore[union-attr]
+    assert failures.find(origin.folder.parent, origin.folder.name).loads == 1
 
 
 @pytest.mark.parametrize("command", ["migrate-set-parameters", "migrate-incoming", "query-migrate", "cont"])

@@ -189,7 +189,8 @@ def test_a_program_of_the_guest(path: Path) -> None:
         if message["execute"] == "guest-exec-status":
             assert message["arguments"] == {"pid": 42}
             return [{"return": ends.pop(0) if len(ends) > 1 or ends[0]["exited"] else ends[0]}]
-        return answering([])(message)
+        otherwise: list[Any] = answering([])(message)
+        return otherwise
 
     with agent(path, answer) as server, GuestAgent(path) as connection:
         assert connection.run("/bin/true", timeout=5) == "it said \ufffd"

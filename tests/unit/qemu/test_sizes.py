@@ -52,7 +52,8 @@ class Memory:
 
 
 def wanted(qemu: Qemu, **fields: Any) -> Machine:
-    return replace(qemu.machine, **fields)
+    machine: Machine = replace(qemu.machine, **fields)
+    return machine
 
 
 def arguments(server: Server, command: str) -> list[Any]:

@@ -15,7 +15,7 @@ from fake_host import FakeHost
 from machine.drivers.qemu import Qemu, stock
 from machine.drivers.qemu.argv import DISK
 
-from machine import create, docker, images, lifecycle, provision, run, store, upgrade
+from machine import create, docker, images, lifecycle, provision, run, ssh, store, upgrade
 from machine.driver import State
 from machine.errors import DriverFailed, ImageCorrupt
 from machine.images import About
@@ -103,7 +103,7 @@ def test_the_core_sets_docker_up_over_ssh(
     monkeypatch.setattr(machine_fake.Fake, "stock", True)
     monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
     order: list[str] = []
-    monkeypatch.setattr(lifecycle.ssh, "ready", lambda *_, **__: order.append("ssh") or True)
+    monkeypatch.setattr(ssh, "ready", lambda *_, **__: order.append("ssh") or True)
     monkeypatch.setattr(docker, "ping", lambda *_, **__: order.append("docker") or True)
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
     asked = create.draft("dev", "fake", make_disk().digest, memory_mib=512, cpus=1, disk_mib=1024)

@@ -56,7 +56,7 @@ def test_a_template_is_made_once(store: Path, obtain: Callable[..., Template], s
 
 
 def test_each_ingredient_makes_another_template(obtain: Callable[..., Template]) -> None:
-    others = [replace(RECIPE, **{name: 7}) for name in vars(RECIPE)]  # type: ignore[arg-type]
+    others = [replace(RECIPE, **{name: 7}) for name in vars(RECIPE)]
     assert len({RECIPE.key, *(other.key for other in others)}) == len(others) + 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused
@@ -13,11 +14,11 @@ from machine.driver import Address, Identify, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, ToolMissing
 from machine.paths import Home
 from machine.run import Completed
-from machine.spec import Machine
+from machine.spec import Machine, Option
 
 Make = Callable[..., Adopted]
 VBOX = '<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{%s}" name="old"/></VirtualBox>'
-ADDRESS = {"ip_address": "192.168.99.100", "engine_port": 2376, "ssh_port": 22}
+ADDRESS: dict[str, Option] = {"ip_address": "192.168.99.100", "engine_port": 2376, "ssh_port": 22}
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_the_rest_of_its_life(adopted: Adopted, run: Scripted) -> None:
     assert (adopted.state(), adopted.address()) == (State.RUNNING, Address("192.168.99.100", 2376, 22))
     adopted.stop()
     assert run.said("controlvm") == [["controlvm", UUID, "acpipowerbutton"]]
-    assert isinstance(adopted, Suspend)
+    assert isinstance(cast(object, adopted), Suspend)
     run.answer("showvminfo", info("running"), info("poweroff"))
     adopted.kill()
     assert run.said("controlvm")[-1] == ["controlvm", UUID, "poweroff"]

@@ -36,7 +36,8 @@ def listed(*machines: tuple[str, str]) -> Completed:
 
 def find(store: Path, run: Scripted, *known: str) -> list[Orphan]:
     machines = [Machine("x", "virtualbox", uuid, "", "", 0, 0, 0) for uuid in known]
-    return VirtualBox.orphans(store, machines, run)
+    found: list[Orphan] = VirtualBox.orphans(store, machines, run)
+    return found
 
 
 def described(store: Path, name: str = "dev") -> str:

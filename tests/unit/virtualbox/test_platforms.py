@@ -13,7 +13,7 @@ from fake_vboxmanage import UUID
 from machine.drivers.virtualbox import VirtualBox, settings
 from machine.drivers.virtualbox.options import Options
 
-from machine import loopback, shells
+from machine import loopback, run, shells
 from machine.cli import create, env
 from machine.paths import Home
 from machine.spec import Address, Machine
@@ -95,7 +95,7 @@ def test_env_on_macos() -> None:
 
 
 def test_windows_knows_no_other_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create.run, "which", lambda *_: None)  # its installer doesn't change PATH
+    monkeypatch.setattr(run, "which", lambda *_: None)  # its installer doesn't change PATH
     assert create.default_driver("win32") == "virtualbox"
 
 
@@ -131,7 +131,7 @@ def test_the_environment_of_docker_machine(monkeypatch: pytest.MonkeyPatch, stor
     made = drafted(monkeypatch, "--driver", "virtualbox", "dev")
     assert made.memory_mib == 3000
     assert made.options == {"no_share": True, "hostonly_cidr": "192.168.60.1/24"}
-    assert VirtualBox(made, Home(store / "machines" / "dev"), None).options.wants_hostonly  # type: ignore[arg-type]
+    assert VirtualBox(made, Home(store / "machines" / "dev"), None).options.wants_hostonly
 
 
 def drafted(monkeypatch: pytest.MonkeyPatch, *words: str) -> Machine:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,8 @@ def test_the_guest_mounts_it_for_its_user() -> None:
     assert Share("/home/ann", "/home/ann").mount == Mount("home", "/home/ann", "vboxsf", "uid=1000,gid=1000")
 
 
-def test_the_calls(make: object) -> None:
-    driver = make()  # type: ignore[operator]
+def test_the_calls(make: Callable[[], VirtualBox]) -> None:
+    driver = make()
     assert isinstance(driver, VirtualBox)
     assert driver.mounts() == ()
     assert share.words(driver.machine, Share("/home/ann", "/home/ann")) == [

@@ -157,7 +157,7 @@ class Slow(Scripted):
         super().__init__()
         self.at_once = self.most = 0
 
-    def __call__(self, argv: object, **_: object) -> Completed:  # type: ignore[override]
+    def __call__(self, argv: object, **_: object) -> Completed:
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         time.sleep(0.1)
