@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+import click
 import pytest
 
-from machine.cli import VERBS
+from machine.cli import VERBS, machine
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -84,6 +87,37 @@ def test_links_lead_somewhere_inside_of_the_project(page: Path) -> None:
 def test_no_page_sends_its_reader_out_of_the_project(page: Path) -> None:
     for path in re.findall(r"(?<![\w/.])((?:\.\./)+[\w./-]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / path).resolve().is_relative_to(ROOT), path
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The command lines of machine in a page's blocks of code, up to what the shell takes out of them."""
+    block = re.compile(r"^```[^`]*^```|^(?: {4}.*\n)+", re.MULTILINE)
+    for line in "\n".join(block.findall(page.read_text(encoding="utf-8"))).splitlines():
+        typed = re.sub(r"(^|\s)#\s.*", "", line)
+        for verb, rest in re.findall(r"(?:^ *|[$(;=\w] *)machine ([a-z-]+)([^|<>();\"#…]*)", typed):
+            if verb in VERBS or line.strip().startswith("machine "):
+                yield f"{verb}{rest}".strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_command_line_is_understood(store: Any, page: Path) -> None:
+    """All its words are parsed, as far as that is possible without running it."""
+    if page.name == "verbs.md":
+        return  # made from the program, and its usages are no command lines
+    for line in commands(page):
+        context = click.Context(machine, info_name="machine")
+        command: click.Command | None = machine
+        words = shlex.split(line)
+        while isinstance(command, click.Group):
+            command = command.get_command(context, words.pop(0))
+        assert command, line
+        command.make_context(line, [word for word in words if word != "\\"], parent=context)
+
+
+def test_command_lines_are_found() -> None:
+    found = [line for page in PAGES if page.name != "verbs.md" for line in commands(page)]
+    assert {"create default", "env dev", "docker-context --use dev", "ls -q", "ip dev"} <= set(found)
+    assert len(found) > 60
 
 
 def test_the_index_names_every_page() -> None:
