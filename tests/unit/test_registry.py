@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,8 +13,16 @@ from machine.errors import MachineError, Usage
 
 
 @pytest.fixture(autouse=True)
-def afresh() -> None:
-    registry.load.cache_clear()
+def afresh() -> Iterator[None]:
+    """What a process reads once is read in each test here, and by whoever comes after."""
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+    for cached in (registry.load, registry._installed, registry._elsewhere):
+        cached.cache_clear()
 
 
 def distribution(folder: Path, name: str, points: str) -> None:
@@ -74,6 +83,19 @@ def test_one_inside_a_zip_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         file.writestr("zipped-1.dist-info/entry_points.txt", "[machine.drivers]\nzipped = machine.driver:Driver\n")
     monkeypatch.setattr(sys, "path", [str(archive), *sys.path])
     assert registry.load("zipped").__name__ == "Driver"
+
+
+def test_a_process_reads_what_is_installed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.names()
+    monkeypatch.setattr(registry, "_distributions", _fail)
+    monkeypatch.setattr("importlib.metadata.entry_points", _fail)
+    assert {registry.load(name).name for name in registry.names() if name in {"qemu", "none"}} == {"qemu", "none"}
+    with pytest.raises(Usage, match="there is no driver"):
+        registry.load("absent")
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise AssertionError("it is read again")
 
 
 def test_unknown() -> None:
