@@ -136,6 +136,8 @@ _ALIASES = {
     "mksh": "sh",
     "pwsh": "powershell",
 }
+# Processes above us that are looked at: a shell may have started make, which started a script, which started us.
+_DEPTH = 30
 
 
 def find(name: str) -> Shell:
@@ -147,16 +149,33 @@ def find(name: str) -> Shell:
 
 
 def detect(environ: Mapping[str, str]) -> str:
-    """The name of the user's shell: $SHELL, else the nearest parent process that is one. Raises Usage."""
+    """The name of the user's shell: $SHELL, else the nearest process above us that is one. Raises Usage."""
     if shell := environ.get("SHELL"):
         return _base(shell)
-    import psutil  # 15 ms, and hardly ever needed
+    if name := _from_shellingham() or _from_names():
+        return name
+    raise Usage(f"your shell isn't known; known are {', '.join(SHELLS)}", hint="machine env --shell sh")
+
+
+def _from_shellingham() -> str:
+    """It also sees through a login shell's dash, emulators of processors, and a shell that an interpreter runs."""
+    try:
+        import shellingham  # 5 ms, and hardly needed but on Windows, which sets no SHELL
+
+        return str(shellingham.detect_shell(max_depth=_DEPTH)[0])
+    except Exception:  # no shell; or a process that we may not look at, for which it has no error of its own
+        return ""
+
+
+def _from_names() -> str:
+    """What shellingham can't tell: mksh, ksh93, emacs, and any shell where there is neither /proc nor ps."""
+    import psutil  # 15 ms
 
     with contextlib.suppress(psutil.Error):
         for parent in psutil.Process().parents():
             if _canonical(_base(parent.name())):
                 return _base(parent.name())
-    raise Usage(f"your shell isn't known; known are {', '.join(SHELLS)}", hint="machine env --shell sh")
+    return ""
 
 
 def _canonical(name: str) -> str | None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
+import shellingham
 
 from machine import shells
 from machine.errors import Usage
@@ -54,6 +58,27 @@ def test_a_command_line_of_two_lines_has_no_hint() -> None:
 def test_detect(variable: str, name: str) -> None:
     assert shells.detect({"SHELL": variable}) == name
     shells.find(name)
+
+
+@pytest.mark.parametrize("failure", [shellingham.ShellDetectionFailure(), TypeError("no words"), PermissionError()])
+def test_what_shellingham_cant_tell_is_told_by_the_names_of_processes(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(shellingham, "detect_shell", fail)
+    above = [SimpleNamespace(name=lambda name=name: name) for name in ("make", "mksh", "bash")]
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(parents=lambda: above))
+    assert shells.detect({}) == "mksh"
+    above.clear()
+    with pytest.raises(Usage, match="your shell isn't known"):
+        shells.detect({})
+
+
+def test_a_shell_that_we_dont_speak_isnt_taken_for_one_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shellingham, "detect_shell", lambda **_: ("nu", "/usr/bin/nu"))
+    assert shells.detect({}) == "nu"
 
 
 def test_unknown() -> None:
