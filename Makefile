@@ -29,7 +29,7 @@ lock: $(VENV)/tested
 	@.ci/lock
 
 bench: $(VENV)/tested
-	@$(VENV)/bin/python benchmarks/run.py
+	@$(VENV)/bin/python -m benchmarks
 
 iso: $(VENV)/installed
 	@$(MACHINE) iso build

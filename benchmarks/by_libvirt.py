@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import pytest
-from measure import MACHINE, Report, run, seconds
-
+from benchmarks.measure import MACHINE, Report, run, seconds
 from machine import paths
-
-sys.path.append(str(Path(__file__).parents[1]))
-from tests.vm.places import LibvirtPlace, libvirt_session, libvirt_system
+from testbed.places import LibvirtPlace, Missing, libvirt_session, libvirt_system
 
 RUNS = 3
 SIZE = ("--memory", "1G", "--cpus", "2")
@@ -24,7 +19,7 @@ def measure(report: Report) -> None:
     for uri, host in (("qemu:///system", libvirt_system), ("qemu:///session", libvirt_session)):
         try:
             _compare(report, uri, host)
-        except pytest.skip.Exception as reason:
+        except Missing as reason:
             report.note(f"{uri}: left out: {reason}")
 
 

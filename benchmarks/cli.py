@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from measure import MACHINE, Report, repeat, run, seconds
-
+from benchmarks.measure import MACHINE, Report, repeat, run, seconds
 from machine import create, spec
 from machine.paths import Home
 from machine.spec import Address
@@ -35,7 +36,7 @@ def measure(report: Report) -> None:
         ):
             words = verb.split()
             report.add(
-                f"machine {verb}", repeat(RUNS, lambda words=words: seconds([*MACHINE, *words], **settings)),
+                f"machine {verb}", repeat(RUNS, partial(seconds, [*MACHINE, *words], **settings)),
                 f"machine {verb}", goal=goal,
             )  # fmt: skip
 
@@ -45,5 +46,5 @@ def _fill(store: Path, count: int) -> None:
         machine = create.draft(f"m{number}", "qemu", "0" * 64, memory_mib=2048, cpus=2, disk_mib=20480)
         home = Home(store / "machines" / machine.name)
         home.folder.mkdir(parents=True)
-        placed = {**spec.dataclasses.asdict(machine), "address": Address(f"127.77.1.{number + 1}")}
-        home.config.write_text(spec.dumps(spec.Machine(**placed | {"engine": machine.engine})))
+        placed = dataclasses.replace(machine, address=Address(f"127.77.1.{number + 1}"))
+        home.config.write_text(spec.dumps(placed))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import DEADLINE, MACHINE, Report
+from benchmarks.measure import DEADLINE, MACHINE, Report
 
 # Nothing answers there, so what is measured is the program.
 URL = "tcp://127.0.0.1:9"

@@ -12,8 +12,8 @@ from pathlib import Path
 from machine.drivers.qemu import Qemu, clone, saved, template
 from machine.drivers.qemu.argv import AGENT, MONITOR, Memory
 from machine.drivers.qemu.qmp import GuestAgent, Qmp
-from measure import MACHINE, Report, repeat, run, seconds
 
+from benchmarks.measure import MACHINE, Report, repeat, run, seconds
 from machine import create, docker, identity, images, loopback, paths
 from machine.errors import MachineError
 from machine.paths import Home

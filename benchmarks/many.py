@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measure import MACHINE, Report, pss_mib, run, seconds
-
+from benchmarks.measure import MACHINE, Report, pss_mib, run, seconds
 from machine import store
 
 AT_ONCE = 20

@@ -16,17 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import docker_machine
-import pytest
 from machine.drivers.qemu import acceleration
-from measure import Report, run
-from vagrant import Vagrant
 
+from benchmarks import docker_machine
+from benchmarks.measure import Report, run
+from benchmarks.vagrant import Vagrant
 from machine import paths
 from machine.run import run as machine_run
-
-sys.path.append(str(Path(__file__).parents[1]))
-from tests.vm.places import LibvirtPlace, libvirt_system
+from testbed.places import LibvirtPlace, Missing, libvirt_system
 
 ROUNDS = 3
 CPUS, MEMORY_MIB, DISK = 2, 1024, "20G"
@@ -97,7 +94,7 @@ def measure(report: Report) -> None:
     else:
         try:
             _against_vagrant(report)
-        except pytest.skip.Exception as reason:
+        except Missing as reason:
             report.note(f"vagrant: left out: {reason}")
     docker_machine.measure(report)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from measure import Report
+    from benchmarks.measure import Report
 
 HEAD = """\
 # Results of `make bench`

@@ -9,8 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from measure import DEADLINE, run
-
+from benchmarks.measure import DEADLINE, run
 from machine import certs, create, files, identity, images, keys, seed
 from machine.paths import Home, Image
 
@@ -91,7 +90,7 @@ class Vagrant:
         # The certificate is for the name: the address is the choice of vagrant's network.
         trust = ("--cacert", self.home.ca, "--cert", self.home.cert, "--key", self.home.key)
         there = ("--resolve", f"{NAME}:2375:{address}", f"https://{NAME}:2375/_ping")
-        command = [*self.enter, "curl", "-sf", "--max-time", "10", *trust, *there]
+        command: list[str | Path] = [*self.enter, "curl", "-sf", "--max-time", "10", *trust, *there]
         return subprocess.run(command, capture_output=True, check=False).stdout == b"OK"
 
 

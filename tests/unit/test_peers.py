@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import peers
-from measure import Report
-from peers import Peer
+from benchmarks import peers
+from benchmarks.measure import Report
+from benchmarks.peers import Peer
 
 VERBS = {"create": ("tool", "up"), "suspend": ("tool", "sleep"), "remove": ("tool", "rm")}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import results
-from measure import Report
+
+from benchmarks import results
+from benchmarks.measure import Report
 
 ORDER = ["cli", "machines", "peers"]
 CLI = "## cli\n\nMeasured on 2026-01-01.\n\n| what |\n|---|\n| old |\n"

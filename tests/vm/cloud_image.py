@@ -11,8 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from testbed import environment, execute
 from tests.vm.debian_guest import BEFORE, BUILD, _suite
-from tests.vm.testbed import environment, execute
 
 PACKAGES = (
     "systemd-sysv,openssh-server,sudo,linux-image-amd64,ca-certificates,dbus,udev,kmod,iproute2,zstd,"

@@ -15,8 +15,8 @@ from typing import Unpack
 
 import pytest
 
-from tests.vm import testbed
-from tests.vm.testbed import BEGAN, Done, Options, Store, environment, execute, free_port, until
+import testbed
+from testbed import BEGAN, Done, Options, Store, commands, environment, execute, free_port, until
 
 # Where no machine may run yet comes first, where the shared machine is stopped last: so it boots as seldom as can be,
 # and what is broken early shows early.
@@ -47,9 +47,9 @@ def _steps(request: pytest.FixtureRequest) -> Iterator[None]:
         with capture.global_and_fixture_disabled():
             print(f"\n[{time.monotonic() - BEGAN:6.1f} s] {text}", end="", flush=True)
 
-    testbed.say = say
+    commands.voice = say
     yield
-    testbed.say = print
+    commands.voice = print
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machine import keys
-from tests.vm.testbed import environment, execute, free_port
+from testbed import environment, execute, free_port
 
 USER = "admin"
 # Seconds; on processors that others use too.

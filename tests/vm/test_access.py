@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from machine import certs
+from testbed import Done, environment, execute, listening
 from tests.vm.conftest import Vm
-from tests.vm.testbed import Done, environment, execute, listening
 
 
 def curl(*words: str | Path) -> Done:

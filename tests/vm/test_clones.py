@@ -14,10 +14,10 @@ import pytest
 from machine.drivers.qemu.argv import AGENT
 from machine.drivers.qemu.qmp import GuestAgent
 
-from tests.vm import testbed
+import testbed
+from testbed import Store, execute, until
 from tests.vm.conftest import Vm, import_busybox, vm_of
 from tests.vm.limits import different, in_container, limits
-from tests.vm.testbed import Store, execute, until
 
 COUNT = 10
 # What no two machines may have in common, and how a guest tells it.

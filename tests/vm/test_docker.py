@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import testbed
+import testbed
+from testbed import Begun, Done, execute, in_terminal, until
 from tests.vm.conftest import Vm
-from tests.vm.testbed import Begun, Done, execute, in_terminal, until
 
 Docker = Callable[..., Done]
 

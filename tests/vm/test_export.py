@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import testbed
+import testbed
+from testbed import Store, until
 from tests.vm.conftest import Vm
-from tests.vm.testbed import Store, until
 
 FILL = """set -e
 dd if=/dev/urandom of=/tmp/a bs=1M count=64

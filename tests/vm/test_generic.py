@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import testbed
 from machine import ssh
 from machine.spec import Address
-from tests.vm import debian_guest, testbed
+from testbed import Store, execute, until
+from tests.vm import debian_guest
 from tests.vm.debian_guest import BOOT, USER, Guest
-from tests.vm.testbed import Store, execute, until
 
 # Seconds: apt fetches 70 MB and unpacks it under emulation.
 INSTALL = 1500.0

@@ -9,9 +9,9 @@ from datetime import datetime
 
 import pytest
 
-from tests.vm import testbed
+import testbed
+from testbed import in_terminal
 from tests.vm.conftest import Vm
-from tests.vm.testbed import in_terminal
 
 
 def test_idle_memory(shared: Vm) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.vm import testbed
-from tests.vm.places import RemotePlace, libvirt_remote
-from tests.vm.testbed import until
+import testbed
+from testbed import until
+from testbed.places import RemotePlace, libvirt_remote
 
 DEV = "dev"
 SIZE = ("--memory", "1G", "--cpus", "2", "--disk", "4G")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import testbed
+import testbed
+from testbed import listening, taken, until
 from tests.vm.conftest import Vm
-from tests.vm.testbed import listening, taken, until
 
 KEEPER = "keeper"
 # Seconds that it takes to end: more than the 10 that Docker gives, and the 15 that dockerd gives itself.

@@ -13,8 +13,8 @@ from pathlib import Path
 import docker as docker_py
 import pytest
 
+from testbed import execute, until
 from tests.vm.conftest import Vm
-from tests.vm.testbed import execute, until
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from functools import partial
 
 import psutil
 
-from tests.vm import testbed
+import testbed
+from testbed import listening, taken, until
 from tests.vm.conftest import Vm
-from tests.vm.testbed import listening, taken, until
 
 # Promised is one second on a host that has nothing else to do.
 APPEARS = 10.0

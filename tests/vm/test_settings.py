@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+import testbed
 from machine import dockerd_options
 from machine.dockerd_options import OwnOption
-from tests.vm import testbed
+from testbed import Store, until
 from tests.vm.conftest import Vm, import_busybox, vm_of
-from tests.vm.testbed import Store, until
 
 # An option of each kind, and what `docker info` has for it.
 OPTIONS = {

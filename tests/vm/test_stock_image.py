@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import cloud_image, testbed
-from tests.vm.testbed import Store, execute
+import testbed
+from testbed import Store, execute
+from tests.vm import cloud_image
 
 # Seconds: cloud-init, then apt, under emulation.
 READY = 2000.0

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vm import testbed
+import testbed
+from testbed import environment, execute, listening
 from tests.vm.conftest import Vm, vm_of
-from tests.vm.testbed import environment, execute, listening
 
 OPTIONS = ("--no-tls", "--cold", "--memory", "512", "--cpus", "1", "--disk", "2G", "--timeout", "500")
 

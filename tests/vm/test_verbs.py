@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+from testbed import environment, execute, monitor, until
 from tests.vm.conftest import Vm
-from tests.vm.testbed import environment, execute, monitor, until
 
 
 def test_status_ip_and_url(shared: Vm) -> None:

@@ -10,15 +10,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import unittest
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Unpack
 
-import pytest
-
-from tests.vm import libvirtd
-from tests.vm.testbed import ODD, Done, Options, Store, environment, execute, until
+from testbed import ODD, Done, Options, Store, environment, execute, libvirtd, until
 
 # In network namespaces of our own.
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
@@ -28,6 +26,10 @@ AS_NOBODY = (
     *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"),
 )
+
+
+class Missing(unittest.SkipTest):
+    """This host lacks what a place needs. pytest skips a test in which it is raised."""
 
 
 class Place(Store):
@@ -98,7 +100,7 @@ def libvirt_system(images: Path, *, kvm: bool = False) -> Iterator[LibvirtPlace]
     """
     _need("libvirtd", "virtlogd", "virsh", "ip", "dnsmasq", "nsenter")
     if os.geteuid() != 0:
-        pytest.skip("a network namespace can be made by root only")
+        raise Missing("a network namespace can be made by root only")
     with (
         _folder() as folder,
         _folder(ODD) as store,
@@ -136,7 +138,7 @@ def libvirt_remote(images: Path) -> Iterator[RemotePlace]:
     """libvirtd and an sshd in one network namespace, machine in another, a cable between them."""
     _need("libvirtd", "virtlogd", "virsh", "ip", "dnsmasq", "nsenter", "sshd", "ssh", "virt-ssh-helper")
     if os.geteuid() != 0:
-        pytest.skip("a network namespace can be made by root only")
+        raise Missing("a network namespace can be made by root only")
     with (
         _folder() as folder,
         _folder(ODD) as store,
@@ -227,7 +229,7 @@ def _folder(prefix: str = "mvm") -> Iterator[Path]:
 def _need(*tools: str) -> None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     if missing := [tool for tool in tools if shutil.which(tool, path=path) is None]:
-        pytest.skip(f"{', '.join(missing)} isn't installed here")
+        raise Missing(f"{', '.join(missing)} isn't installed here")
 
 
 PLACES = {"qemu": qemu, "libvirt-system": libvirt_system, "libvirt-session": libvirt_session}

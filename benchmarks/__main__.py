@@ -1,6 +1,6 @@
 """make bench: measure, and write RESULTS.md (and the plots).
 
-python benchmarks/run.py [cli] [machines] [libvirt] [peers] [many]: only these parts; what RESULTS.md says of the others
+python -m benchmarks [cli] [machines] [libvirt] [peers] [many]: only these parts; what RESULTS.md says of the others
 stays. Each machine lies in a store of its own, which goes with the benchmark; the image is the one in the user's cache.
 """
 
@@ -12,15 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import by_libvirt
-import cli
-import machines
-import many
-import peers
-import plot
-import results
-from measure import Report, host
-
+from benchmarks import by_libvirt, cli, machines, many, peers, plot, results
+from benchmarks.measure import Report, host
 from machine import paths
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
