@@ -16,14 +16,8 @@ from machine import registry
 from machine.cli import VERBS, machine
 from machine.cli.examples import EXAMPLES
 
-# Driver -> the heading of its options in `create`. Options of drivers from other wheels are not ours to describe.
-DRIVERS = {
-    "qemu": "Options of the driver qemu",
-    "virtualbox": "Options of the driver virtualbox",
-    "libvirt": "Options of the driver libvirt",
-    "generic": "Options of the driver generic",
-    "none": "Options of the driver none",
-}
+# In the order of their options in `create`. Those of drivers from other wheels are not ours to describe.
+DRIVERS = ("qemu", "virtualbox", "libvirt", "generic", "none")
 EXIT_CODES = (
     ("0", "Everything that was asked for is done."),
     ("1", "An error. What to type next follows its sentence."),
@@ -113,13 +107,9 @@ def _text(command: click.Command) -> str:
 
 def _options(context: click.Context) -> dict[str, Entries]:
     found: dict[str, Entries] = {}
-    for option in _described(context):
-        if driver := _driver(option):
-            if driver not in DRIVERS:
-                continue
-            heading = DRIVERS[driver]
-        else:
-            heading = "Options"
+    for option in sorted(_described(context), key=_place):
+        driver = _driver(option)
+        heading = f"Options of the driver {driver}" if driver else getattr(option, "section", "Options")
         found.setdefault(heading, []).append(_entry(option, context))
     return found
 
@@ -127,10 +117,17 @@ def _options(context: click.Context) -> dict[str, Entries]:
 def _described(context: click.Context) -> Iterator[click.Option]:
     """The options that a page shows: --help for machine only, a driver's also where --help leaves them out."""
     for parameter in context.command.get_params(context):
-        if "--help" in parameter.opts and context.parent:
+        if not isinstance(parameter, click.Option) or ("--help" in parameter.opts and context.parent):
             continue
-        if isinstance(parameter, click.Option) and (not parameter.hidden or _driver(parameter)):
+        driver = _driver(parameter)
+        if driver in DRIVERS or not (driver or parameter.hidden):
             yield parameter
+
+
+def _place(option: click.Option) -> int:
+    """Those that every driver has come first."""
+    driver = _driver(option)
+    return DRIVERS.index(driver) if driver else -1
 
 
 def _driver(option: click.Option) -> str:
