@@ -24,33 +24,47 @@ _KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 @dataclass(frozen=True)
 class Options:
-    ip_address: str = field(default="", metadata={"help": "The host's address or name", "envvar": "GENERIC_IP_ADDRESS"})
+    ip_address: str = field(
+        default="", metadata={"help": "The host's address or name.", "metavar": "HOST", "envvar": "GENERIC_IP_ADDRESS"}
+    )
     ssh_user: str = field(
         default="root",
         metadata={
-            "help": "Who logs in: root, or one who may use sudo without a password",
+            "help": "Who logs in: root, or one who may use sudo without a password.",
+            "metavar": "USER",
             "envvar": "GENERIC_SSH_USER",
             "sets": "ssh_user",
             "convert": str,
         },
     )
     ssh_key: str = field(
-        default="", metadata={"help": "The private key; one of ~/.ssh when absent", "envvar": "GENERIC_SSH_KEY"}
+        default="",
+        metadata={
+            "help": "The private key; one of ~/.ssh when absent.",
+            "metavar": "FILE",
+            "envvar": "GENERIC_SSH_KEY",
+        },
     )
-    ssh_port: int = field(default=22, metadata={"help": "The port of its SSH server", "envvar": "GENERIC_SSH_PORT"})
-    engine_port: int = field(default=DOCKER_PORT, metadata={"help": "Docker's port", "envvar": "GENERIC_ENGINE_PORT"})
+    ssh_port: int = field(
+        default=22, metadata={"help": "The port of its SSH server.", "metavar": "PORT", "envvar": "GENERIC_SSH_PORT"}
+    )
+    engine_port: int = field(
+        default=DOCKER_PORT, metadata={"help": "Docker's port.", "metavar": "PORT", "envvar": "GENERIC_ENGINE_PORT"}
+    )
     host_key: str = field(
         default="",
         metadata={
             "help": "The host's public key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...); it is trusted at"
-            " the first connection when absent",
+            " the first connection when absent.",
+            "metavar": "KEY",
             "envvar": "GENERIC_HOST_KEY",
         },
     )
     install_url: str = field(
         default="",
         metadata={
-            "help": "A script that installs Docker, in the place of the distribution's own package",
+            "help": "A script that installs Docker, in the place of the distribution's own package.",
+            "metavar": "URL",
             "flag": "--engine-install-url",
             "envvar": "MACHINE_DOCKER_INSTALL_URL",
         },
@@ -66,7 +80,10 @@ class Generic(Driver):
 
     def check(self) -> list[str]:
         if not self._host:
-            raise CheckFailed("which host?", hint="--driver generic --generic-ip-address HOST")
+            raise CheckFailed(
+                "--generic-ip-address is required",
+                hint=f"machine create --driver generic --generic-ip-address HOST {self.machine.name}",
+            )
         self._key()
         self._reach()
         return []

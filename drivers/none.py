@@ -18,10 +18,15 @@ _FILES = ("ca", "cert", "key")
 
 @dataclass(frozen=True)
 class Options:
-    url: str = field(default="", metadata={"help": "tcp://HOST:PORT", "flag": "--url"})
-    ca: str = field(default="", metadata={"help": "The CA of the daemon's certificate; the store's own when absent"})
-    cert: str = field(default="", metadata={"help": "The client's certificate"})
-    key: str = field(default="", metadata={"help": "The client's key"})
+    url: str = field(
+        default="", metadata={"help": "Where its daemon listens: tcp://HOST:PORT.", "metavar": "URL", "flag": "--url"}
+    )
+    ca: str = field(
+        default="",
+        metadata={"help": "The CA of the daemon's certificate; the store's own when absent.", "metavar": "FILE"},
+    )
+    cert: str = field(default="", metadata={"help": "The client's certificate.", "metavar": "FILE"})
+    key: str = field(default="", metadata={"help": "The client's key.", "metavar": "FILE"})
 
 
 class Nothing(Driver):

@@ -103,7 +103,8 @@ class Driver(ABC):
     """One virtual machine.
 
     Options: a frozen dataclass of the driver's own settings. A field `memory` of the driver `virtualbox` becomes the
-    option --virtualbox-memory; its metadata may hold `help`, `envvar` and `flag` (another spelling of the option).
+    option --virtualbox-memory; its metadata may hold `help`, `envvar`, `metavar` (what help calls its value) and `flag`
+    (another spelling of the option).
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
     stock: whether it boots stock cloud images (disks), and not machineos only.
@@ -146,6 +147,14 @@ class Driver(ABC):
     def architecture(self) -> str:
         """The processor of the host that the machine runs on: "x86_64", "aarch64". Raises MachineError."""
         return resources.architecture()
+
+    @classmethod
+    def is_available(cls) -> bool:
+        """Whether this host has what the driver runs, as far as one look tells: help shows its options then.
+
+        Quick, because it starts no program and asks no daemon; `check` finds out the rest.
+        """
+        return True
 
     @abstractmethod
     def check(self) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from machine.driver import Driver
+from machine.driver import Driver, Identify
 from machine.errors import MachineError, Usage
 from machine.reasons import reason
 
@@ -26,12 +26,28 @@ def names() -> list[str]:
     return sorted(_installed().keys() | _elsewhere().keys())
 
 
+def creatable() -> list[str]:
+    """The drivers that `create` takes: not those for virtual machines that somebody else made."""
+    return [name for name in names() if not _only_takes_over(name)]
+
+
+def _only_takes_over(name: str) -> bool:
+    try:
+        return issubclass(load(name), Identify)
+    except MachineError:
+        return False  # whoever chooses it is told why it can't be loaded
+
+
 @functools.cache
 def load(name: str) -> type[Driver]:
     """The driver class of that name; raises Usage when there is none."""
     point = _installed().get(name) or _elsewhere().get(name)
     if point is None:
-        raise Usage(f'there is no driver "{name}"', hint=f"drivers here: {', '.join(names())}")
+        raise Usage(
+            f'there is no driver "{name}"',
+            details=f"the drivers are {', '.join(creatable())}",
+            hint="machine create --help",
+        )
     return _load(name, point)
 
 

@@ -23,7 +23,7 @@ def mib(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     size = int(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
     if size <= 0:
-        raise Usage(f'"{text}" is no size', hint="a size is a number of MiB, or has a unit: 8096, 8G, 1.5G, 512M")
+        raise Usage(f'invalid size "{text}": use MiB or a unit, for example 8G')
     return size
 
 

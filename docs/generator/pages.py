@@ -143,7 +143,7 @@ def _entry(option: click.Option, context: click.Context) -> tuple[str, str]:
     finally:
         option.hidden = hidden
     assert record is not None
-    names, text = record
+    names, text = record[0], record[1].replace("\N{NO-BREAK SPACE}", " ")
     lost = [variable for variable in _variables(option) if variable not in text]
     return names, text + "".join(f"  [env: {variable}]" for variable in lost)
 

@@ -6,9 +6,11 @@ import contextlib
 import functools
 import os
 import re
+import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -45,27 +47,38 @@ class Options:
     uri: str = field(
         default="qemu:///system",
         metadata={
-            "help": "Whose libvirtd: qemu:///system, qemu:///session, qemu+ssh://user@host/system",
+            "help": "Whose libvirtd: qemu:///system, qemu:///session, qemu+ssh://user@host/system.",
+            "metavar": "URI",
             "envvar": "LIBVIRT_DEFAULT_URI",
         },
     )
     network: str = field(
         default="machine",
-        metadata={"help": "The network; made, with NAT, when there is none", "envvar": "LIBVIRT_NETWORK"},
+        metadata={
+            "help": "The network; made, with NAT, when there is none.",
+            "metavar": "NAME",
+            "envvar": "LIBVIRT_NETWORK",
+        },
     )
     pool: str = field(
         default="machine",
-        metadata={"help": "The storage pool; made when there is none", "envvar": "LIBVIRT_POOL"},
+        metadata={"help": "The storage pool; made when there is none.", "metavar": "NAME", "envvar": "LIBVIRT_POOL"},
     )
     user_network: str = field(
         default="auto",
         metadata={
-            "help": "For qemu:///session: passt or slirp (QEMU's own); auto takes passt where libvirt has it",
+            "help": "For qemu:///session: passt or slirp (QEMU's own); auto takes passt where libvirt has it.",
+            "metavar": "NAME",
             "envvar": "LIBVIRT_USER_NETWORK",
         },
     )
     domain_type: str = field(
-        default="auto", metadata={"help": "kvm or qemu (emulation); auto proves which works", "envvar": "LIBVIRT_TYPE"}
+        default="auto",
+        metadata={
+            "help": "kvm or qemu (emulation); auto tries which works.",
+            "metavar": "NAME",
+            "envvar": "LIBVIRT_TYPE",
+        },
     )
 
 
@@ -74,6 +87,10 @@ class Libvirt(Driver):
     Options: ClassVar[type] = Options
     _events: Events | None = None
     _pressed = False
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return sys.platform != "win32" and find_spec("libvirt") is not None
 
     @functools.cached_property
     def connection(self) -> Connection:

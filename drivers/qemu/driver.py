@@ -57,7 +57,11 @@ _STATES = {
 class Options:
     accelerator: str = field(
         default="auto",
-        metadata={"help": "kvm, hvf, whpx or tcg; auto proves which works", "envvar": "QEMU_ACCELERATOR"},
+        metadata={
+            "help": "kvm, hvf, whpx or tcg; auto tries which works.",
+            "metavar": "NAME",
+            "envvar": "QEMU_ACCELERATOR",
+        },
     )
     cold: bool = field(
         default=False, metadata={"flag": "--cold", "help": "Boot, instead of cloning a machine that is booted already."}
@@ -73,6 +77,10 @@ class Qemu(Driver):
     @property
     def process(self) -> Process:
         return Process(self.home / PIDFILE, self.machine.uuid)
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return sys.platform != "win32" and which(f"qemu-system-{architecture()}") is not None
 
     def check(self) -> list[str]:
         if sys.platform == "win32":

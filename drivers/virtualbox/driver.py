@@ -21,7 +21,7 @@ from .options import Options as VirtualBoxOptions
 from .options import of
 from .parse import Info
 from .portable import DISK
-from .vboxmanage import LONG, VBoxManage
+from .vboxmanage import LONG, VBoxManage, find
 
 if TYPE_CHECKING:
     from machine.run import Run
@@ -47,6 +47,10 @@ class VirtualBox(Driver):
     @property
     def vboxmanage(self) -> VBoxManage:
         return VBoxManage(self.run, self.home.store, say=self.say)
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return find() is not None
 
     def check(self) -> list[str]:
         version = host.check_version(self.vboxmanage)

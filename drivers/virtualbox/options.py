@@ -20,7 +20,12 @@ class Options:
 
     memory: int = field(
         default=0,
-        metadata={"help": "The same as --memory, in MiB.", "envvar": "VIRTUALBOX_MEMORY_SIZE", "sets": "memory_mib"},
+        metadata={
+            "help": "The same as --memory, in MiB.",
+            "metavar": "MIB",
+            "envvar": "VIRTUALBOX_MEMORY_SIZE",
+            "sets": "memory_mib",
+        },
     )
     cpu_count: int = field(
         default=0,
@@ -33,11 +38,20 @@ class Options:
     )
     disk_size: int = field(
         default=0,
-        metadata={"help": "The same as --disk, in MiB.", "envvar": "VIRTUALBOX_DISK_SIZE", "sets": "disk_mib"},
+        metadata={
+            "help": "The same as --disk, in MiB.",
+            "metavar": "MIB",
+            "envvar": "VIRTUALBOX_DISK_SIZE",
+            "sets": "disk_mib",
+        },
     )
     nat_nictype: str = field(
         default="virtio",
-        metadata={"help": "The network card: virtio, 82540EM, Am79C973 …", "envvar": "VIRTUALBOX_NAT_NICTYPE"},
+        metadata={
+            "help": "The network card: virtio, 82540EM, Am79C973.",
+            "metavar": "NAME",
+            "envvar": "VIRTUALBOX_NAT_NICTYPE",
+        },
     )
     host_dns_resolver: bool = field(
         default=False,
@@ -63,7 +77,8 @@ class Options:
     hostonly_cidr: str = field(
         default="",
         metadata={
-            "help": f"The host's address there ({HOSTONLY_CIDR} if not given); asks for --virtualbox-hostonly.",
+            "help": f"The host's address there ({HOSTONLY_CIDR} if not given); implies --virtualbox-hostonly.",
+            "metavar": "CIDR",
             "envvar": "VIRTUALBOX_HOSTONLY_CIDR",
         },
     )
@@ -71,6 +86,7 @@ class Options:
         default="",
         metadata={
             "help": "A second card, bridged to this interface of the host: others of its network see the machine.",
+            "metavar": "INTERFACE",
             "envvar": "VIRTUALBOX_BRIDGED",
         },
     )
@@ -82,14 +98,21 @@ class Options:
         default="",
         metadata={
             "help": "Share this folder in place of your home: DIR, or DIR:PATH for another path in the machine.",
+            "metavar": "DIR",
             "envvar": "VIRTUALBOX_SHARE_FOLDER",
         },
     )
     ui_type: str = field(
         default="headless",
-        metadata={"help": "headless, separate or gui (a window with the screen).", "envvar": "VIRTUALBOX_UI_TYPE"},
+        metadata={
+            "help": "headless, separate or gui (a window with the screen).",
+            "metavar": "NAME",
+            "envvar": "VIRTUALBOX_UI_TYPE",
+        },
     )
-    firmware: str = field(default="", metadata={"help": "bios or efi; bios if not given, efi on ARM."})
+    firmware: str = field(
+        default="", metadata={"help": "bios or efi; bios if not given, efi on ARM.", "metavar": "NAME"}
+    )
     no_vtx_check: bool = field(
         default=False,
         metadata={

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from machine import __version__
-from machine.errors import MachineError, Usage
+from machine.cli.verbs import GROUPS
+from machine.cli.verbs import VERBS as VERBS
+from machine.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,48 +25,6 @@ if TYPE_CHECKING:
     from machine.driver import Machine
     from machine.paths import Home
 
-# verb -> its module in machine.cli and the one line that `machine --help` shows. The function has the verb's name, with
-# an underscore for each dash, and one more where it is a word of Python.
-VERBS = {
-    "active": ("env", "Print the machine that the docker client is set to."),
-    "autostart": ("autostart", "Start a machine when the host boots, or not."),
-    "completion": ("completion", "Print the script that completes words in a shell."),
-    "config": ("env", "Print the options for a docker client."),
-    "create": ("create", "Make a machine and start it."),
-    "docker-context": ("docker_context", "Make docker contexts for machines."),
-    "doctor": ("doctor", "Say what is wrong, and what mends it."),
-    "env": ("env", "Print the commands that set up a shell for the docker client."),
-    "export": ("archive", "Write a machine into a file, with its disk and keys."),
-    "help": ("help", "Print what a verb does, with examples."),
-    "image": ("image", "Manage the cache of images."),
-    "import": ("archive", "Make a machine from a file that export wrote."),
-    "import-docker-machine": ("docker_machine", "Take over the machines of docker-machine."),
-    "inspect": ("show", "Print all that is known of a machine, as JSON."),
-    "ip": ("show", "Print a machine's address."),
-    "iso": ("iso", "Build and manage the machines' operating system."),
-    "kill": ("life", "Pull the plug of machines."),
-    "logs": ("logs", "Print a machine's serial console."),
-    "ls": ("ls", "List the machines."),
-    "mount": ("copy", "Show a folder of a machine in a folder of this host."),
-    "provision": ("provision", "Bring Docker and its settings on machines in line."),
-    "regenerate-certs": ("certs", "Make new TLS certificates for machines."),
-    "restart": ("life", "Stop machines and start them again."),
-    "resume": ("suspend", "Go on with suspended machines."),
-    "rm": ("life", "Remove machines and all that belongs to them."),
-    "scp": ("copy", "Copy files from or to a machine."),
-    "set": ("sizes", "Change a machine's sizes and settings."),
-    "snapshot": ("snapshot", "Keep a machine as it is under a name, and bring it back."),
-    "ssh": ("ssh", "Log in to a machine, or run a command on it."),
-    "ssh-config": ("ssh_config", "Make machines known to ssh and what uses it."),
-    "start": ("life", "Start machines."),
-    "status": ("show", "Print a machine's state and what is amiss."),
-    "stop": ("life", "Shut machines down."),
-    "suspend": ("suspend", "Write the memory of machines to disk and switch them off."),
-    "template": ("template", "Manage the booted machines that new ones are cloned from."),
-    "upgrade": ("provision", "Bring machines to the newest system."),
-    "url": ("show", "Print the address of a machine's Docker daemon."),
-    "version": ("show", "Print the version of machine, or of a machine's Docker."),
-}
 # These are instant and read one machine, or none: shells' profiles and prompts call them, and nothing is removed there.
 UNSWEPT = {"active", "completion", "config", "env", "help", "ip", "url", "version"}
 INTERRUPTED = 130
@@ -74,7 +34,7 @@ COMPLETING = "_MACHINE_COMPLETE"
 
 class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
+        return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
@@ -98,12 +58,14 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            raise click.UsageError(f'there is no verb "{args[0]}"{_meant(args[0])}', ctx)
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=VERBS, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, text) for verb, (_, text) in sorted(VERBS.items())])
+        width = max(map(len, VERBS))  # one for all groups
+        for group, verbs in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(f"{verb:<{width}}", text) for verb, (_, text) in verbs.items()])
 
 
 def _as_variable(option: str, variable: str, *, is_flag: bool = False) -> Callable[[FC], FC]:
@@ -118,6 +80,7 @@ def _as_variable(option: str, variable: str, *, is_flag: bool = False) -> Callab
 
 @click.group(
     cls=Verbs,
+    subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="machine help VERB tells more, with examples.",
 )
@@ -205,13 +168,13 @@ def _fail(error: MachineError) -> int:
 
 
 def _fail_of_click(error: click.ClickException) -> int:
+    from machine.cli import usage
+
     if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx:
-        print(error.ctx.get_help())  # nothing but a group was typed: no error, as with docker
+        # Nothing but a group was typed: no error, as with docker.
+        print(error.ctx.get_help() if error.ctx.parent else usage.first_steps())
         return 0
-    if _json_asked():
-        return _fail(Usage(error.format_message(), hint="machine --help"))
-    error.show()
-    return error.exit_code
+    return _fail(usage.explained(error))
 
 
 def _json_asked() -> bool:
@@ -241,13 +204,6 @@ def _print_anything() -> None:
 
 def _function(verb: str) -> str:
     return verb.replace("-", "_") + ("_" if verb in {"import", "set"} else "")
-
-
-def _meant(typed: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(typed, VERBS, n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def _warn_root() -> None:

@@ -16,7 +16,7 @@ import click
 
 from machine import probe, store
 from machine.cli import names
-from machine.cli.create import Size
+from machine.cli.options import Number, Size
 from machine.errors import MachineError, Usage
 from machine.progress import Display
 
@@ -89,9 +89,9 @@ def _replacing(file: Path) -> Iterator[IO[bytes]]:
 
 
 @click.command("import")
-@click.option("-n", "--name", help="Another name than the one that it had.")
+@click.option("-n", "--name", metavar="NAME", help="Another name than the one that it had.")
 @click.option("-m", "--memory", "memory_mib", type=Size(), help="Other memory than it had: MiB, or 8G.")
-@click.option("--cpus", type=int, help="Another number of virtual processors.")
+@click.option("--cpus", type=Number(), help="Another number of virtual processors.")
 @click.option("--isolated", is_flag=True, help="Without shared folders and whatever else lets it reach this host.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask: let it reach this host as its file says.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -49,7 +49,7 @@ def tell_types(verb: str, command: click.Command) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             if parameter.name == "driver":
-                parameter.type = Choices(registry.names())
+                parameter.type = Choices(registry.creatable())
             elif parameter.name == "shell":
                 parameter.type = Choices(list(shells.SHELLS))
         elif parameter.name in _MACHINES and verb != "create":

@@ -3,40 +3,80 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from machine import config, registry, resources, run
-from machine.cli import names
-from machine.driver import Driver
-from machine.errors import MachineError, ToolMissing, Usage, before_anything
-from machine.spec import Engine, Machine, Option
+from machine import config, registry, run
+from machine.cli import driver_options, names
+from machine.cli.options import Number, Seconds, Size
+from machine.cli.sections import InSections, Option
+from machine.errors import ToolMissing, before_anything
+from machine.spec import Engine, Machine
 
 if TYPE_CHECKING:
     from machine.progress import Display, Progress
 
 MACHINEOS = "machineos"
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
+_TYPED_DRIVER = "machine.cli.create.driver"
+_ALL = "machine.cli.create.all"
 
 
-class Create(click.Command):
-    """A command that has the options of every driver besides its own, and the defaults of config.toml."""
+class Create(InSections):
+    """A command that has the options of every driver besides its own, and the defaults of config.toml.
+
+    Its help shows those of the driver that was typed with it, else of the drivers that can work on this host.
+    """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return [*super().get_params(ctx)[:-1], *_driver_options(), *super().get_params(ctx)[-1:]]
+        return [*super().get_params(ctx)[:-1], *driver_options.every(), *super().get_params(ctx)[-1:]]
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        options = [*(option for option in self.params if isinstance(option, click.Option)), *_driver_options()]
+        options = [*(option for option in self.params if isinstance(option, click.Option)), *driver_options.every()]
         known = {option.name: _kind(option) for option in options if option.name}
         # Its help can be read also while the file is wrong.
-        given = {} if {"-h", "--help"} & set(args) else config.defaults(known)
+        given = {} if {"-h", "--help", "--help-all"} & set(args) else config.defaults(known)
         return super().make_context(info_name, args, parent, default_map=given, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # The help is printed while the words are read, and --driver may come after it.
+        ctx.meta[_TYPED_DRIVER] = self.make_parser(ctx).parse_args(list(args))[0].get("driver")
+        return super().parse_args(ctx, args)
+
+    def shown_options(self, ctx: click.Context) -> list[click.Option]:
+        ours = [param for param in click.Command.get_params(self, ctx) if isinstance(param, click.Option)]
+        return [*ours, *(option for name in _shown_drivers(ctx) for option in driver_options.of(name))]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shows_all = ctx.meta.get(_ALL) or ctx.meta.get(_TYPED_DRIVER)
+        if not shows_all and (others := driver_options.elsewhere()):
+            formatter.write_paragraph()
+            formatter.write_text(
+                f"Options of drivers that this host lacks something for ({', '.join(others)}): "
+                "machine create --driver NAME --help, or machine create --help-all."
+            )
+
+
+def _shown_drivers(ctx: click.Context) -> list[str]:
+    if ctx.meta.get(_ALL):
+        return [*driver_options.available(), *driver_options.elsewhere()]
+    if typed := ctx.meta.get(_TYPED_DRIVER):
+        registry.load(typed)  # or it says what is wrong with it
+        return [typed]
+    return driver_options.available()
+
+
+def _help_all(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
 
 
 def _kind(option: click.Option) -> config.Kind:
@@ -45,30 +85,36 @@ def _kind(option: click.Option) -> config.Kind:
     return config.Kind.LIST if option.multiple else config.Kind.VALUE
 
 
-class Size(click.ParamType[int]):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return resources.mib(str(value))
-        except Usage as error:
-            self.fail(f"{error.message} ({error.hint})", param, ctx)
+_option = functools.partial(click.option, cls=Option)
+_docker = functools.partial(_option, section="Docker")
 
 
-def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]:
-    return click.option(flag, multiple=True, metavar="VALUE", help=f"{text} May be repeated.", envvar=envvar)
+def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]:
+    return _docker(flag, multiple=True, metavar=metavar, help=f"{text} May be repeated.", **more)
 
 
 @click.command(cls=Create, short_help="Make a machine and start it.")
-@click.option("-d", "--driver", metavar="NAME", envvar="MACHINE_DRIVER", help="What makes the virtual machine.")
-@click.option(
-    "-m", "--memory", type=Size(), default="2G", show_default=True, envvar="MACHINE_MEMORY", help="MiB, or 8G."
+@_option("-d", "--driver", metavar="NAME", envvar="MACHINE_DRIVER", help="What makes the virtual machine.")
+@_option(
+    *("-m", "--memory"),
+    type=Size(),
+    default="2G",
+    show_default=True,
+    envvar="MACHINE_MEMORY",
+    help="MiB, or with a unit: 8G.",
 )
-@click.option("--cpus", type=int, default=2, show_default=True, envvar="MACHINE_CPUS", help="Virtual processors.")
-@click.option(
-    *("--disk", "disk"), type=Size(), default="20G", show_default=True, envvar="MACHINE_DISK", help="Grows as it fills."
+@_option(
+    "--cpus", type=Number(), default=2, show_default=True, envvar="MACHINE_CPUS", help="How many virtual processors."
 )
-@click.option(
+@_option(
+    *("--disk", "disk"),
+    type=Size(),
+    default="20G",
+    show_default=True,
+    envvar="MACHINE_DISK",
+    help="The size of its disk, which grows as it fills.",
+)
+@_option(
     "--image",
     default=MACHINEOS,
     show_default=True,
@@ -76,28 +122,30 @@ def _list(flag: str, text: str, envvar: str | None = None) -> Callable[[FC], FC]
     envvar="MACHINE_IMAGE",
     help="A name or digest (machine image ls, machine image catalog), a file, or a URL with #sha256=... behind it.",
 )
-@click.option(
-    "--offline", is_flag=True, envvar="MACHINE_OFFLINE", help="Fetch nothing: the image must be in the cache."
+@_option("--offline", is_flag=True, envvar="MACHINE_OFFLINE", help="Fetch nothing: the image must be in the cache.")
+@_option("--context", is_flag=True, help="Make a docker context machine-NAME too.")
+@_option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds until it must be ready.")
+@_option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@_option("--json", "as_json", is_flag=True, help="Print the machine, or the error, as JSON.")
+@_option(
+    *("--help-all",),
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_all,
+    help="Show the options of all drivers.",
 )
-@_list("--engine-opt", "An option of dockerd: KEY=VALUE.")
-@_list("--engine-label", "A label of the daemon: KEY=VALUE.")
-@_list("--engine-env", "An environment variable of the daemon: KEY=VALUE.")
-@_list("--engine-registry-mirror", "A mirror of Docker's registry: URL.", "ENGINE_REGISTRY_MIRROR")
-@_list("--engine-insecure-registry", "A registry spoken to without TLS: HOST:PORT.")
-@click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
-@_list("--host", "A name that the machine and its dockerd know: NAME=IP.")
-@_list("--sysctl", "A setting of the machine's kernel: KEY=VALUE.")
-@_list("--tls-san", "A further name or address in the daemon's certificate.")
-@click.option(
-    "--no-host-network-ports", is_flag=True, help="Leave ports of containers with --network host to the guest."
-)
-@click.option("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds until it must be ready."
-)
-@click.option("--context", is_flag=True, help="Make a docker context machine-NAME too.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print the machine, or the error, as JSON.")
+@_list("--engine-opt", "KEY=VALUE", "An option of dockerd.")
+@_list("--engine-label", "KEY=VALUE", "A label of the daemon.")
+@_list("--engine-env", "KEY=VALUE", "An environment variable of the daemon.")
+@_list("--engine-registry-mirror", "URL", "A mirror of Docker's registry.", envvar="ENGINE_REGISTRY_MIRROR")
+@_list("--engine-insecure-registry", "HOST:PORT", "A registry spoken to without TLS.")
+@_docker("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
+@_list("--tls-san", "NAME", "A further name or address in the daemon's certificate.")
+@_docker("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
+@_docker("--no-host-network-ports", is_flag=True, help="Leave ports of containers with --network host to the guest.")
+@_list("--host", "NAME=IP", "A name that the machine and its dockerd know.", section="Guest")
+@_list("--sysctl", "KEY=VALUE", "A setting of the machine's kernel.", section="Guest")
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
 def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool, timeout: float, **asked: Any) -> None:
     """Make machines and start them. Ends when Docker answers and SSH lets in, or leaves nothing.
@@ -113,7 +161,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     for name in wanted:
         spec.check_new_name(name)
     with before_anything():
-        adopts = registry.load(asked["driver"] or default_driver()).adopts
+        adopts = registry.load(asked["driver"] or driver_options.default_driver()).adopts
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
         with before_anything():
@@ -137,7 +185,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
 def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
     from machine.create import draft
 
-    driver = asked["driver"] or default_driver()
+    driver = asked["driver"] or driver_options.default_driver()
     kind = registry.load(driver)
     memory, cpus, disk = (0, 0, 0) if kind.adopts else (asked["memory"], asked["cpus"], asked["disk"])
     return dataclasses.replace(
@@ -154,20 +202,13 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
             registry_mirrors=asked["engine_registry_mirror"],
             insecure_registries=asked["engine_insecure_registry"],
         ),
-        options=_own_options(driver, asked),
-        **{"ssh_user": kind.user, **_common_options(driver, asked)},
+        options=driver_options.own(driver, asked),
+        **{"ssh_user": kind.user, **driver_options.common(driver, asked)},
     )
 
 
 def _storage_driver(name: str | None) -> tuple[str, ...]:
     return (f"storage-driver={name}",) if name else ()
-
-
-def default_driver(platform: str = sys.platform) -> str:
-    """qemu; on macOS virtualbox where it is installed, on Windows always: the other drivers don't work there."""
-    if (platform == "win32" or (platform == "darwin" and run.which("VBoxManage"))) and "virtualbox" in registry.names():
-        return "virtualbox"
-    return "qemu"
 
 
 def _image(text: str, display: Display, *, offline: bool) -> str:
@@ -178,52 +219,3 @@ def _image(text: str, display: Display, *, offline: bool) -> str:
         return images.current(text).digest
     with display.of(text.partition("#")[0]) as shown:
         return catalog.obtain(text, shown, offline=offline).digest
-
-
-def _driver_options() -> list[click.Option]:
-    return [option for name in registry.names() for option in _options_of(name)]
-
-
-def _options_of(name: str) -> list[click.Option]:
-    try:
-        driver = registry.load(name)
-    except MachineError:
-        return []  # a broken driver must not break the others; --driver NAME says what is wrong with it
-    return [_option(driver, field) for field in dataclasses.fields(driver.Options)]
-
-
-def _option(driver: type[Driver], field: dataclasses.Field[Any]) -> click.Option:
-    # A default of None tells an option that was typed from one that wasn't; the driver's dataclass has the real one.
-    flag = field.metadata.get("flag", f"--{driver.name}-{field.name.replace('_', '-')}")
-    text = field.metadata.get("help", "")
-    shown = f"{text}  [default: {field.default}]" if isinstance(field.default, str | int) and field.default else text
-    parameter = f"{driver.name}_{field.name}"
-    if isinstance(field.default, bool):
-        return click.Option(
-            [flag, parameter], is_flag=True, default=None, help=text, envvar=field.metadata.get("envvar")
-        )
-    kind = int if isinstance(field.default, int) else str
-    repeated = isinstance(field.default, tuple)
-    return click.Option(
-        [flag, parameter], type=kind, multiple=repeated, default=None, help=shown, envvar=field.metadata.get("envvar")
-    )
-
-
-def _own_options(driver: str, asked: dict[str, Any]) -> dict[str, Option]:
-    typed = {field.name: value for field, value in _typed(driver, asked) if "sets" not in field.metadata}
-    return {name: value for name, value in typed.items() if value != ()}
-
-
-def _common_options(driver: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """Fields of Machine that were asked for by a driver's own option: --virtualbox-memory is --memory."""
-    return {
-        field.metadata["sets"]: field.metadata.get("convert", int)(value)
-        for field, value in _typed(driver, asked)
-        if "sets" in field.metadata
-    }
-
-
-def _typed(driver: str, asked: dict[str, Any]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
-    for field in dataclasses.fields(registry.load(driver).Options):
-        if (value := asked.get(f"{driver}_{field.name}")) is not None:
-            yield field, value

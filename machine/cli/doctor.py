@@ -26,7 +26,7 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
     --repair loses nothing of the store's machines. A virtual machine that carries the store's mark, and is none of them
     any more, it removes with its disk.
     """
-    from machine.cli.create import default_driver
+    from machine.cli.driver_options import default_driver
     from machine.console import clean
     from machine.doctor import examine
     from machine.findings import Level

@@ -18,6 +18,7 @@ import click
 
 from machine import probe, shells, store
 from machine.cli import names
+from machine.cli.options import Seconds
 from machine.errors import MachineError, Usage, WaitTimeout
 from machine.paths import Home
 from machine.spec import Address, Machine
@@ -102,7 +103,7 @@ def _unsplit(home: Home) -> Home:
 
 
 @click.command()
-@click.option("-t", "--timeout", type=click.FloatRange(min=0.1), default=10, show_default=True, help="In seconds.")
+@click.option("-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="In seconds.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"name", "url"}.')
 @click.argument("extra", nargs=-1, metavar="")
 def active(timeout: float, as_json: bool, extra: tuple[str, ...]) -> None:

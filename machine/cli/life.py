@@ -12,6 +12,7 @@ import click
 from machine import store
 from machine.cli import names
 from machine.cli.ask import confirmed
+from machine.cli.options import Seconds
 from machine.errors import MachineError, NoSuchMachine, Usage
 from machine.progress import Display, Progress
 
@@ -33,7 +34,7 @@ def quiet(function: click.decorators.FC) -> click.decorators.FC:
 def _timeout(
     seconds: int, text: str = "Seconds that it may take."
 ) -> Callable[[click.decorators.FC], click.decorators.FC]:
-    return click.option("--timeout", type=click.FloatRange(min=1), default=seconds, show_default=True, help=text)
+    return click.option("--timeout", type=Seconds(), default=seconds, show_default=True, help=text)
 
 
 def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
@@ -72,7 +73,7 @@ def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
 @click.command()
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=Seconds(),
     help="Seconds that it may take; else as many as the slowest container may, and a minute.",
 )
 @quiet

@@ -9,6 +9,7 @@ import click
 
 from machine import probe, store
 from machine.cli import names
+from machine.cli.options import Seconds
 from machine.progress import Display, Progress
 
 machines_argument = click.argument("machines", metavar="[NAME]...", nargs=-1)
@@ -43,9 +44,7 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds until it must be ready."
-)
+@click.option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds until it must be ready.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "upgraded": text or ""}].')
 @machines_argument

@@ -9,12 +9,11 @@ import click
 
 from machine import __version__, console, probe, store
 from machine.cli import names
+from machine.cli.options import Seconds
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 
 name_argument = click.argument("name", metavar="[NAME]", required=False)
-timeout_option = click.option(
-    "-t", "--timeout", type=click.FloatRange(min=0.1), default=10, show_default=True, help="In seconds."
-)
+timeout_option = click.option("-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="In seconds.")
 
 
 @click.command()

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from machine.cli import names
-from machine.cli.create import Size
 from machine.cli.life import on_each, quiet
+from machine.cli.options import Number, Size
 from machine.errors import Usage
 from machine.progress import Progress
 from machine.settings import Edit, Edits
@@ -45,7 +45,7 @@ def _lists(function: FC) -> FC:
 
 @click.command("set")
 @click.option("-m", "--memory", "memory_mib", type=Size(), help="MiB, or 8G.")
-@click.option("--cpus", type=int, help="Virtual processors.")
+@click.option("--cpus", type=Number(), help="Virtual processors.")
 @click.option("--disk", "disk_mib", type=Size(), help="A disk grows, and never shrinks.")
 @_lists
 @click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")

@@ -6,6 +6,7 @@ import click
 
 from machine.cli import names
 from machine.cli.life import machines, on_each, quiet
+from machine.cli.options import Seconds
 from machine.progress import Progress
 
 
@@ -24,9 +25,7 @@ def suspend(machines: tuple[str, ...], quiet: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds that it may take."
-)
+@click.option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds that it may take.")
 @quiet
 @machines
 def resume(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:

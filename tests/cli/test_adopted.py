@@ -114,7 +114,7 @@ def test_a_host_that_is_changed_later_is_refused(
 def test_what_is_wrong_is_found_before_anything_is_written(
     invoke: Invoke, words: list[str], store: Path, tmp_path: Path
 ) -> None:
-    assert "which host?" in invoke("create", "-d", "generic", "far").err
+    assert "--generic-ip-address is required" in invoke("create", "-d", "generic", "far").err
     ended = invoke("create", *words[:-1], tmp_path / "absent", "far")
     assert (ended.code, "there is no key" in ended.err) == (3, True)
     ended = invoke("create", *words, "--generic-ssh-port", "1", "far")

@@ -82,6 +82,8 @@ def test_what_is_offered(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     assert offers("stop") == ["a.b", "web"]
     assert offers("stop", "web") == ["a.b"]
     assert offers("create", "--driver", last="q") == ["qemu"]
+    assert offers("create", "--driver", last="v") == ["virtualbox"]
+    assert {"--help-all", "--memory", "--virtualbox-memory"} <= set(offers("create", last="--"))
     assert offers("scp", "-r") == ["a.b:", "web:"]
     assert offers("env", "--shell", last="p") == ["powershell"]
     assert "--delta" in offers("scp", last="--")

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from fake_fixtures import ended
 
 from machine import downloads, images, machineos, paths, registry, resources, run, store
-from machine.cli import create
+from machine.cli import driver_options
 from machine.driver import State
 from machine.spec import Machine
 from tests.conftest import Outcome
@@ -94,15 +95,55 @@ def test_plain_http_is_asked_for(invoke: Invoke, vms: Path) -> None:
     assert made("dev").options == {}
 
 
-def test_help_has_the_options_of_every_driver(invoke: Invoke, vms: Path) -> None:
-    text = " ".join(invoke("create", "--help").out.split())
-    for option in (
-        "--fake-slow INTEGER Seconds that create takes.",
-        "--fake-bold A switch.",
-        "--qemu-accelerator",
-    ):
-        assert option in text
-    assert "[default: auto]" in text
+@pytest.fixture
+def shown(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The help of create on a host that has QEMU and the fake, with one blank between all words."""
+    for name in registry.names():
+        monkeypatch.setattr(registry.load(name), "is_available", lambda name=name: name in {"qemu", "fake", "none"})
+
+    def print_help(*words: str) -> str:
+        printed = invoke("create", *words)
+        assert (printed.code, printed.err) == (0, "")
+        return " ".join(printed.out.split())
+
+    return print_help
+
+
+def test_help_has_the_options_of_drivers_that_can_work_here(shown: Callable[..., str]) -> None:
+    for text in (shown("--help"), shown("-h")):
+        for option in (
+            "Driver fake: --fake-slow NUMBER Seconds that create takes.",
+            "--fake-fails VALUE The step that fails. [env: FAKE_FAILS]",
+            "--fake-bold A switch.",
+            "Driver qemu, the default here: --qemu-accelerator NAME",
+            "[default: auto] [env: QEMU_ACCELERATOR]",
+        ):
+            assert option in text
+        assert (
+            text.index("--memory SIZE") < text.index("--engine-opt") < text.index("--cold") < text.index("--fake-slow")
+        )
+        assert not re.search(r"--(virtualbox|libvirt)-", text)
+        assert text.endswith(
+            "Options of drivers that this host lacks something for (generic, libvirt, virtualbox): "
+            "machine create --driver NAME --help, or machine create --help-all."
+        )
+
+
+def test_help_of_one_driver_and_of_all(shown: Callable[..., str], invoke: Invoke) -> None:
+    for words in (("--driver", "virtualbox", "--help"), ("--help", "-d", "virtualbox"), ("-dvirtualbox", "-h")):
+        text = shown(*words)
+        assert "Driver virtualbox: --virtualbox-memory MIB" in text
+        assert not re.search(r"--(fake|qemu|libvirt)-", text)
+        assert "--memory SIZE" in text
+    text = shown("--help-all")
+    assert all(f"--{name}-" in text for name in ("fake", "qemu", "libvirt", "generic", "none", "virtualbox"))
+    assert "lacks" not in text
+    assert 'there is no driver "x"' in invoke("create", "--driver", "x", "--help").err
+
+
+def test_help_while_the_defaults_are_wrong(shown: Callable[..., str], store: Path) -> None:
+    (store / "config.toml").write_text("nonsense")
+    assert "--virtualbox-memory" in shown("--help-all")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +420,7 @@ def test_the_default_driver(
 ) -> None:
     monkeypatch.setattr(run, "which", lambda *_: tool)
     monkeypatch.setattr(registry, "names", lambda: drivers)
-    assert create.default_driver(platform) == chosen
+    assert driver_options.default_driver(platform) == chosen
 
 
 # From here on with real processes.

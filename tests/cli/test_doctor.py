@@ -79,7 +79,7 @@ def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         ended = invoke("doctor", "--json", *words)
         return {one["text"]: one for one in json.loads(ended.out) if all or one["level"] != "ok"}
 
-    monkeypatch.setattr("machine.cli.create.default_driver", lambda: "fake")
+    monkeypatch.setattr("machine.cli.driver_options.default_driver", lambda: "fake")
     monkeypatch.setenv("PATH", "/usr/bin:/bin:/usr/local/bin")
     return look
 

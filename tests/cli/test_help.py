@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 import pytest
 
-from machine.cli import VERBS, machine
+from machine.cli import machine, usage
 from machine.cli.examples import EXAMPLES
+from machine.cli.verbs import GROUPS, VERBS
 
 Invoke = Callable[..., Any]
 
@@ -21,8 +22,53 @@ def test_help_of_a_verb(invoke: Invoke) -> None:
     assert printed.startswith("Usage: machine scp [OPTIONS]")
     assert "  # Copy from one machine to another.\n  machine scp one:a.tar two:\n" in printed
     assert "--if-missing" in invoke("help", "iso", "build").out
-    assert "Verbs:" in invoke("help").out
+    assert "Make and remove:" in invoke("help").out
     assert (invoke("help", "bogus").code, invoke("help", "ls", "x").code) == (2, 2)
+
+
+def test_the_first_steps(invoke: Invoke) -> None:
+    shown = invoke()
+    assert (shown.code, shown.err) == (0, "")
+    commands = [line for line in shown.lines if line.startswith("  ")]
+    assert next(line.split()[:2] for line in commands) == ["machine", "create"]
+    assert len(commands) == 5
+    assert shown.out.endswith("\n\nAll verbs and options: machine --help\n")
+    assert "machine env | Invoke-Expression" in usage.first_steps("win32")
+
+
+def test_verbs_stand_in_groups(invoke: Invoke) -> None:
+    printed = invoke("--help").out
+    groups = re.findall(r"^([A-Z].*):\n((?:  .*\n)+)", printed, re.MULTILINE)[1:]
+    assert [heading for heading, _ in groups] == list(GROUPS)
+    for (heading, text), verbs in zip(groups, GROUPS.values(), strict=True):
+        assert re.findall(r"^  ([a-z-]+) ", text, re.MULTILINE) == list(verbs), heading
+    assert sum(map(len, GROUPS.values())) == len(VERBS)
+
+
+def commands(command: click.Command, words: str = "machine") -> Iterator[tuple[str, click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        root = click.Context(command, **machine.context_settings)
+        for name in command.list_commands(root):
+            nested = command.get_command(root, name)
+            assert nested
+            yield from commands(nested, f"{words} {name}")
+
+
+@pytest.mark.parametrize(("words", "command"), [pytest.param(*found, id=found[0]) for found in commands(machine)])
+def test_how_options_are_explained(store: Any, words: str, command: click.Command) -> None:
+    """In sentences, with the variable in brackets of one shape, and in words that aren't a programmer's."""
+    ctx = click.Context(command, info_name=words, **machine.context_settings)
+    for option in command.get_params(ctx):
+        if isinstance(option, click.Option) and not option.hidden:
+            record = option.get_help_record(ctx)
+            assert record
+            spec, text = record
+            assert re.search(r"[.)]\s*(\[(default|env):\s[^\]]+\]\s*)*$", text), f"{spec}: {text}"
+            assert not re.search("TEXT|INTEGER|FLOAT|RANGE", spec), spec
+            if option.envvar:
+                assert f"[env: {option.envvar}]" in text.replace("\N{NO-BREAK SPACE}", " "), spec
+    assert "\N{NO-BREAK SPACE}" not in command.get_help(ctx)
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))

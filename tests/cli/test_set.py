@@ -69,8 +69,8 @@ def test_nothing_to_set(invoke: Invoke, add: Add) -> None:
     ("words", "code", "message"),
     [
         (("--disk", "10G"), 3, "a disk can't shrink: it has 19.5 GiB"),
-        (("--memory", "much"), 2, "is no size"),
-        (("--memory", "0"), 2, "is no size"),
+        (("--memory", "much"), 2, "invalid size"),
+        (("--memory", "0"), 2, "invalid size"),
         (("--cpus", "0"), 3, "a machine needs a CPU"),
     ],
 )

@@ -198,7 +198,7 @@ def test_what_the_host_is_short_of_is_noted(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_unknown_driver(vms: Path) -> None:
     with pytest.raises(Usage, match='there is no driver "none-such"') as caught:
         create.create(replace(draft(), driver="none-such"), Silent())
-    assert "fake" in caught.value.hint
+    assert "fake" in caught.value.details
     assert nothing_is_left(vms)
 
 

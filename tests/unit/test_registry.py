@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from machine import registry
+from machine import registry, resources
 from machine.errors import MachineError, Usage
 
 
@@ -38,6 +39,40 @@ def test_our_own_are_found_as_by_importlib_metadata(store: Path) -> None:
     assert registry.load("qemu").name == "qemu"
     assert registry.load("fake").name == "fake"
     assert registry.names() == sorted(installed)
+
+
+def test_drivers_that_create_takes(store: Path) -> None:
+    assert "virtualbox-adopted" in registry.names()
+    assert {"fake", "generic", "none", "qemu", "virtualbox"} <= set(registry.creatable()) < set(registry.names())
+    assert "virtualbox-adopted" not in registry.creatable()
+    with pytest.raises(Usage) as caught:
+        registry.load("absent")
+    assert caught.value.details == f"the drivers are {', '.join(registry.creatable())}"
+    assert caught.value.hint == "machine create --help"
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("qemu", lambda patch: patch.setenv("PATH", "/nowhere")),
+        ("virtualbox", lambda patch: patch.setenv("PATH", "/nowhere")),
+        ("libvirt", lambda patch: patch.setitem(sys.modules, "libvirt", None)),
+    ],
+)
+def test_what_a_driver_needs(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lacking: Callable[[Any], None]
+) -> None:
+    for tool in ("VBoxManage", f"qemu-system-{resources.architecture()}"):
+        (tmp_path / tool).write_text("#!/bin/sh\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "libvirt.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "libvirt", raising=False)
+    driver = registry.load(name)
+    assert driver.is_available()
+    lacking(monkeypatch)
+    assert not driver.is_available()
 
 
 def test_a_drivers_file_with_all_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

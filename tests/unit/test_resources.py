@@ -50,7 +50,7 @@ def test_sizes(text: str, size: int) -> None:
     ],
 )
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(Usage, match="is no size"):
+    with pytest.raises(Usage, match="invalid size"):
         resources.mib(text)
 
 

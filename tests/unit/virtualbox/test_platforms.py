@@ -14,7 +14,7 @@ from machine.drivers.virtualbox import VirtualBox, settings
 from machine.drivers.virtualbox.options import Options
 
 from machine import loopback, run, shells
-from machine.cli import create, env
+from machine.cli import create, driver_options, env
 from machine.paths import Home
 from machine.spec import Address, Machine
 
@@ -96,7 +96,7 @@ def test_env_on_macos() -> None:
 
 def test_windows_knows_no_other_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "which", lambda *_: None)  # its installer doesn't change PATH
-    assert create.default_driver("win32") == "virtualbox"
+    assert driver_options.default_driver("win32") == "virtualbox"
 
 
 @pytest.mark.parametrize(

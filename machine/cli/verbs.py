@@ -1,0 +1,69 @@
+"""The verbs, in the groups and the order that `machine --help` shows."""
+
+from __future__ import annotations
+
+# Group -> verb -> its module in machine.cli and its line. The function has the verb's name, with an underscore for each
+# dash, and one more where it is a word of Python.
+GROUPS = {
+    "Make and remove": {
+        "create": ("create", "Make a machine and start it."),
+        "rm": ("life", "Remove machines and all that belongs to them."),
+        "import": ("archive", "Make a machine from a file that export wrote."),
+        "export": ("archive", "Write a machine into a file, with its disk and keys."),
+        "import-docker-machine": ("docker_machine", "Take over the machines of docker-machine."),
+    },
+    "Use": {
+        "ls": ("ls", "List the machines."),
+        "status": ("show", "Print a machine's state and what is amiss."),
+        "env": ("env", "Print the commands that set up a shell for the docker client."),
+        "active": ("env", "Print the machine that the docker client is set to."),
+        "docker-context": ("docker_context", "Make docker contexts for machines."),
+        "ssh": ("ssh", "Log in to a machine, or run a command on it."),
+        "scp": ("copy", "Copy files from or to a machine."),
+        "mount": ("copy", "Show a folder of a machine in a folder of this host."),
+        "ssh-config": ("ssh_config", "Make machines known to ssh and what uses it."),
+        "ip": ("show", "Print a machine's address."),
+        "url": ("show", "Print the address of a machine's Docker daemon."),
+        "config": ("env", "Print the options for a docker client."),
+        "inspect": ("show", "Print all that is known of a machine, as JSON."),
+        "logs": ("logs", "Print a machine's serial console."),
+    },
+    "Life": {
+        "start": ("life", "Start machines."),
+        "stop": ("life", "Shut machines down."),
+        "restart": ("life", "Stop machines and start them again."),
+        "kill": ("life", "Pull the plug of machines."),
+        "suspend": ("suspend", "Write the memory of machines to disk and switch them off."),
+        "resume": ("suspend", "Go on with suspended machines."),
+        "autostart": ("autostart", "Start a machine when the host boots, or not."),
+    },
+    "Keep well": {
+        "set": ("sizes", "Change a machine's sizes and settings."),
+        "provision": ("provision", "Bring Docker and its settings on machines in line."),
+        "upgrade": ("provision", "Bring machines to the newest system."),
+        "regenerate-certs": ("certs", "Make new TLS certificates for machines."),
+        "snapshot": ("snapshot", "Keep a machine as it is under a name, and bring it back."),
+    },
+    "Images and templates": {
+        "image": ("image", "Manage the cache of images."),
+        "iso": ("iso", "Build and manage the machines' operating system."),
+        "template": ("template", "Manage the booted machines that new ones are cloned from."),
+    },
+    "Host": {
+        "doctor": ("doctor", "Say what is wrong, and what mends it."),
+        "completion": ("completion", "Print the script that completes words in a shell."),
+        "help": ("help", "Print what a verb does, with examples."),
+        "version": ("show", "Print the version of machine, or of a machine's Docker."),
+    },
+}
+VERBS = {verb: about for group in GROUPS.values() for verb, about in group.items()}
+# Bare `machine` prints these.
+FIRST: tuple[tuple[str, str], ...] = (
+    ("machine create", "Make the machine `default` and start it."),
+    ('eval "$(machine env)"', "Point the docker client of this shell at it."),
+    ("docker run --rm hello-world", "Run a container on it."),
+    ("machine stop", "Shut it down; `machine start` brings it back."),
+    ("machine rm", "Remove it and all that belongs to it."),
+)
+# There PowerShell is the usual shell.
+FIRST_ON_WINDOWS = (FIRST[0], ("machine env | Invoke-Expression", FIRST[1][1]), *FIRST[2:])
