@@ -17,6 +17,7 @@ import pytest
 
 import testbed
 from testbed import BEGAN, Done, Options, Store, commands, environment, execute, free_port, until
+from tests.vm.full import FULL
 
 # Where no machine may run yet comes first, where the shared machine is stopped last: so it boots as seldom as can be,
 # and what is broken early shows early.
@@ -26,7 +27,11 @@ VERY_LAST = ("test_two_machines", "test_life", "test_export")
 USER, PASSWORD = "tester", "correct horse"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not FULL:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in slow]
+        config.hook.pytest_deselected(items=slow)
     order = [*FIRST, None, *LAST, *VERY_LAST]
 
     def rank(item: pytest.Item) -> int:

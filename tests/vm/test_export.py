@@ -1,4 +1,4 @@
-"""A machine with 1 GiB of data and a snapshot moves to another store, with an empty cache of images."""
+"""A machine with data and a snapshot moves to another store, which has no images: 1 GiB in make test-full."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import pytest
 import testbed
 from testbed import Store, until
 from tests.vm.conftest import Vm
+from tests.vm.full import DATA_MIB
 
-FILL = """set -e
+FILL = f"""set -e
 dd if=/dev/urandom of=/tmp/a bs=1M count=64
-for n in $(seq 16); do echo $n; cat /tmp/a; done >/data/big
+for n in $(seq {DATA_MIB // 64}); do echo $n; cat /tmp/a; done >/data/big
 echo before >/data/page
 sync"""
+# Bytes, of a file that is being written: it is interrupted then.
+PART = DATA_MIB << 18
 SUM = "sha256sum /data/big"
 
 
@@ -30,8 +33,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def written(vm: Vm) -> str:
-    """What sha256sum says of 1 GiB in a volume. After it was written, a snapshot was taken, and then more written."""
-    testbed.say("writing 1 GiB")
+    """What sha256sum says of a file in a volume. After it was written, a snapshot was taken, and then more written."""
+    testbed.say(f"writing {DATA_MIB} MiB")
     in_volume(vm, FILL)
     told = in_volume(vm, SUM)
     vm.store.machine("snapshot", "create", vm.name, "then")
@@ -59,7 +62,7 @@ def test_a_machine_that_is_not_off_is_refused(vm: Vm, written: str, tmp_path: Pa
 def test_an_export_that_is_interrupted_leaves_nothing(vm: Vm, written: str, tmp_path: Path) -> None:
     before = sorted(vm.store.home(vm.name).iterdir())
     with vm.store.begun("export", vm.name, str(tmp_path / "f")) as begun:
-        until(lambda: size(tmp_path / ".f.part") > 300 << 20, "a part of the file")
+        until(lambda: size(tmp_path / ".f.part") > PART, "a part of the file")
         begun.interrupt()
         assert begun.end().code == 130
     assert list(tmp_path.iterdir()) == []
@@ -79,7 +82,7 @@ def test_it_moves_with_all_that_was_written(
     testbed.say(f"exported {file.stat().st_size >> 20} MiB in {told.seconds:.0f} s")
 
     with elsewhere.begun("import", "--isolated", str(file)) as begun:
-        until(lambda: size(elsewhere.home(vm.name) / "disk.qcow2") > 300 << 20, "a part of the disk")
+        until(lambda: size(elsewhere.home(vm.name) / "disk.qcow2") > PART, "a part of the disk")
         begun.interrupt()
         assert begun.end().code == 130
     assert elsewhere.left_over() == []

@@ -202,7 +202,7 @@ def test_containers_outlive_a_restart_of_docker(dev: Vm, container: tuple[str, s
     [
         ("nosuch=1", "the following directives don't match any configuration option: nosuch"),
         # Only starting tells this one.
-        ("seccomp-profile=/nosuch", "seccomp profile (/nosuch)"),
+        pytest.param("seccomp-profile=/nosuch", "seccomp profile (/nosuch)", marks=pytest.mark.slow),
     ],
 )
 def test_what_docker_refuses_is_taken_back(dev: Vm, container: tuple[str, str], option: str, words: str) -> None:
@@ -245,6 +245,7 @@ def test_all_is_so_after_a_restart(dev: Vm) -> None:
     assert dev.ssh("sudo cat /var/lib/booted").out == "booted as root\n"
 
 
+@pytest.mark.slow
 def test_create_tells_what_docker_refuses(images: Path) -> None:
     store = Store(images)
     try:

@@ -25,18 +25,19 @@ from machine.create import draft
 from machine.images import About
 from machine.run import Completed, run
 from machine.spec import Address, Machine
+from tests.vm.full import DATA_MIB
 
 __all__ = ["rig"]
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("qemu-img") and shutil.which("qemu-io")), reason="qemu-img and qemu-io aren't installed here"
 )
-DISK_MIB, DATA_MIB = 1500, 1024
+DISK_MIB = 1500
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A disk of which 1 GiB isn't zero, and of which no two MiB are the same."""
+    """A disk of which DATA_MIB aren't zero, and of which no two MiB are the same."""
     file = tmp_path_factory.mktemp("data") / "raw"
     block = os.urandom(1 << 20)
     with file.open("wb") as out:
