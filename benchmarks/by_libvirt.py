@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.measure import MACHINE, Report, run, seconds
 from machine import paths
-from testbed.places import LibvirtPlace, Missing, libvirt_session, libvirt_system
+from tests.testbed.places import LibvirtPlace, Missing, libvirt_session, libvirt_system
 
 RUNS = 3
 SIZE = ("--memory", "1G", "--cpus", "2")

@@ -23,7 +23,7 @@ from benchmarks.measure import Report, run
 from benchmarks.vagrant import Vagrant
 from machine import paths
 from machine.run import run as machine_run
-from testbed.places import LibvirtPlace, Missing, libvirt_system
+from tests.testbed.places import LibvirtPlace, Missing, libvirt_system
 
 ROUNDS = 3
 CPUS, MEMORY_MIB, DISK = 2, 1024, "20G"

@@ -25,7 +25,7 @@ from machine import disks, images, machineos, registry, run, store, unpack
 from machine.errors import NoSuchImage
 from machine.paths import Image
 from machine.spec import Machine
-from testbed import in_terminal
+from tests.testbed import in_terminal
 
 Invoke = Callable[..., Any]
 SECRET = "what a stranger wants to read"

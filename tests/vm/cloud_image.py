@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from testbed import environment, execute
+from tests.testbed import environment, execute
 from tests.vm.debian_guest import BEFORE, BUILD, _suite
 
 PACKAGES = (

@@ -15,8 +15,8 @@ from typing import Unpack
 
 import pytest
 
-import testbed
-from testbed import BEGAN, Done, Options, Store, commands, environment, execute, free_port, until
+from tests import testbed
+from tests.testbed import BEGAN, Done, Options, Store, commands, environment, execute, free_port, until
 from tests.vm.full import FULL
 
 # Where no machine may run yet comes first, where the shared machine is stopped last: so it boots as seldom as can be,

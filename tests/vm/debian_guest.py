@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machine import keys
-from testbed import environment, execute, free_port
+from tests.testbed import environment, execute, free_port
 
 USER = "admin"
 # Seconds; on processors that others use too.

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from machine import certs
-from testbed import Done, environment, execute, listening
+from tests.testbed import Done, environment, execute, listening
 from tests.vm.conftest import Vm
 
 

@@ -14,8 +14,8 @@ import pytest
 from machine.drivers.qemu.argv import AGENT
 from machine.drivers.qemu.qmp import GuestAgent
 
-import testbed
-from testbed import Store, execute, until
+from tests import testbed
+from tests.testbed import Store, execute, until
 from tests.vm.conftest import Vm, import_busybox, vm_of
 from tests.vm.limits import different, in_container, limits
 

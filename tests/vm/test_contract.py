@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import testbed
 from machine import registry
 from machine.driver import Autostart, Snapshots, Suspend
-from testbed import until
-from testbed.places import PLACES, Place
+from tests import testbed
+from tests.testbed import until
+from tests.testbed.places import PLACES, Place
 
 DEV = "dev"
 SIZE = ("--memory", "1G", "--cpus", "2", "--disk", "4G")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import testbed
-from testbed import Begun, Done, execute, in_terminal, until
+from tests import testbed
+from tests.testbed import Begun, Done, execute, in_terminal, until
 from tests.vm.conftest import Vm
 
 Docker = Callable[..., Done]

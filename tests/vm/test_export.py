@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import testbed
-from testbed import Store, until
+from tests import testbed
+from tests.testbed import Store, until
 from tests.vm.conftest import Vm
 from tests.vm.full import DATA_MIB
 

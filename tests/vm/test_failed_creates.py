@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed import Store, monitor, taken, until
+from tests.testbed import Store, monitor, taken, until
 
 # Small and without a template: these machines never get far.
 SMALL = ("--cold", "--memory", "512", "--cpus", "1", "--disk", "2G")

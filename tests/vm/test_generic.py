@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import testbed
 from machine import ssh
 from machine.spec import Address
-from testbed import Store, execute, until
+from tests import testbed
+from tests.testbed import Store, execute, until
 from tests.vm import debian_guest
 from tests.vm.debian_guest import BOOT, USER, Guest
 

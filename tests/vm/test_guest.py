@@ -9,8 +9,8 @@ from datetime import datetime
 
 import pytest
 
-import testbed
-from testbed import in_terminal
+from tests import testbed
+from tests.testbed import in_terminal
 from tests.vm.conftest import Vm
 
 

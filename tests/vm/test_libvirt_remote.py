@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-import testbed
-from testbed import until
-from testbed.places import RemotePlace, libvirt_remote
+from tests import testbed
+from tests.testbed import until
+from tests.testbed.places import RemotePlace, libvirt_remote
 
 DEV = "dev"
 SIZE = ("--memory", "1G", "--cpus", "2", "--disk", "4G")

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed.places import LibvirtPlace, libvirt_system
+from tests.testbed.places import LibvirtPlace, libvirt_system
 
 # What `machine create` does up to where it would start the machine.
 MAKE = """

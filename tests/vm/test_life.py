@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import testbed
-from testbed import listening, taken, until
+from tests import testbed
+from tests.testbed import listening, taken, until
 from tests.vm.conftest import Vm
 
 KEEPER = "keeper"

@@ -13,7 +13,7 @@ from pathlib import Path
 import docker as docker_py
 import pytest
 
-from testbed import execute, until
+from tests.testbed import execute, until
 from tests.vm.conftest import Vm
 
 

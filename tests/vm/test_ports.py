@@ -8,8 +8,8 @@ from functools import partial
 
 import psutil
 
-import testbed
-from testbed import listening, taken, until
+from tests import testbed
+from tests.testbed import listening, taken, until
 from tests.vm.conftest import Vm
 
 # Promised is one second on a host that has nothing else to do.

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import testbed
 from machine import dockerd_options
 from machine.dockerd_options import OwnOption
-from testbed import Store, until
+from tests import testbed
+from tests.testbed import Store, until
 from tests.vm.conftest import Vm, import_busybox, vm_of
 
 # An option of each kind, and what `docker info` has for it.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import testbed
-from testbed import Store, execute
+from tests import testbed
+from tests.testbed import Store, execute
 from tests.vm import cloud_image
 
 # Seconds: cloud-init, then apt, under emulation.

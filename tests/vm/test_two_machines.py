@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import testbed
-from testbed import environment, execute, listening
+from tests import testbed
+from tests.testbed import environment, execute, listening
 from tests.vm.conftest import Vm, vm_of
 
 OPTIONS = ("--no-tls", "--cold", "--memory", "512", "--cpus", "1", "--disk", "2G", "--timeout", "500")

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from testbed import environment, execute, monitor, until
+from tests.testbed import environment, execute, monitor, until
 from tests.vm.conftest import Vm
 
 

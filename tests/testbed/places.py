@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Unpack
 
-from testbed import ODD, Done, Options, Store, environment, execute, libvirtd, until
+from tests.testbed import ODD, Done, Options, Store, environment, execute, libvirtd, until
 
 # In network namespaces of our own.
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"

@@ -14,8 +14,8 @@ from typing import Unpack
 
 import psutil
 
-from testbed.commands import COMMAND, CREATE, Begun, Done, Options, environment, execute, say
-from testbed.host import listening
+from tests.testbed.commands import COMMAND, CREATE, Begun, Done, Options, environment, execute, say
+from tests.testbed.host import listening
 
 # A store begins so.
 ODD = "m ü,'[$%&;] "

@@ -3,9 +3,9 @@
 Both import this package, it imports neither, and no pytest. What a place lacks is told by `places.Missing`.
 """
 
-from testbed.commands import BEGAN, Begun, Done, Options, environment, execute, in_terminal, say, until
-from testbed.host import free_port, listening, monitor, taken
-from testbed.store import ODD, Store
+from tests.testbed.commands import BEGAN, Begun, Done, Options, environment, execute, in_terminal, say, until
+from tests.testbed.host import free_port, listening, monitor, taken
+from tests.testbed.store import ODD, Store
 
 __all__ = [
     "BEGAN",
