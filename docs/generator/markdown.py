@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from machine.cli.verbs import GROUPS
+
 from .pages import EXIT_CODES, Page, pages, paragraphs, root_page, variables
 
 
@@ -20,6 +22,12 @@ def markdown(page: Page, level: int = 2) -> Iterator[str]:
         yield _code("\n".join(f"# {text}\n{command}" for command, text in page.examples))
     for verb in page.verbs:
         yield from markdown(verb, level + 1)
+
+
+def _index() -> Iterator[str]:
+    for group, verbs in GROUPS.items():
+        yield f"| **{group}** | |"
+        yield from (f"| [`{verb}`](#machine-{verb}) | {_prose(text)} |" for verb, (_, text) in verbs.items())
 
 
 def _code(text: str) -> str:
@@ -39,7 +47,7 @@ def verbs_page() -> str:
         "Made from the program by `make docs`: change the help text, not this page. The same texts are in",
         "`machine help VERB`, and in a man page for each verb: `man machine-create`.\n",
         "| verb | |\n|---|---|",
-        *(f"| [`{page.words}`](#machine-{page.words}) | {_prose(page.summary)} |" for page in found),
+        *_index(),
         "\n## Before the verb\n",
         _code(root_page().usage),
         *("\n".join(f"- `{names}`: {_prose(text)}" for names, text in root_page().options["Options"]),),

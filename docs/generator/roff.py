@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .pages import EXIT_CODES, Entries, Page, pages, paragraphs, root_page, variables
+from machine.cli.verbs import GROUPS
+
+from .pages import EXIT_CODES, Entries, Page, paragraphs, root_page, variables
 
 
 def man(page: Page) -> str:
@@ -23,11 +25,14 @@ def man(page: Page) -> str:
 
 
 def man_of_machine() -> str:
-    page, verbs = root_page(), pages()
+    page = root_page()
     summary = "a Docker host from one command: a small Linux VM with the Docker daemon"
     lines = [*_begin("machine", summary), ".SH SYNOPSIS", rf"\fB{_roff(page.usage)}\fR"]
     lines += [".SH DESCRIPTION", *_body(page.text), *_man_options(page, ".SH")]
-    lines += [".SH VERBS", *_tagged((rf"\fBmachine\-{_roff(verb.words)}\fR(1)", verb.summary) for verb in verbs)]
+    lines.append(".SH VERBS")
+    for group, verbs in GROUPS.items():
+        lines.append(_heading(".SS", group))
+        lines += _tagged((rf"\fBmachine\-{_roff(verb)}\fR(1)", text) for verb, (_, text) in verbs.items())
     lines += [".SH EXIT STATUS", *_tagged((_roff(code), text) for code, text in EXIT_CODES)]
     lines += [".SH ENVIRONMENT", *_tagged((rf"\fB{_roff(name)}\fR", text) for name, text in variables())]
     lines += [".SH FILES", *_tagged([(r"\fI\(ti/.machine\fR", "The store: machines, images, certificates, settings.")])]
