@@ -7,13 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_host import FakeHost
 from real_sshd import USER, Server
+from web_server import docker_engine
 
 from machine import adoption, docker, keys, probe, provision, store, x509
 from machine.errors import SSHFailed
@@ -141,21 +141,8 @@ def test_certificates_of_a_host_are_renewed(invoke: Invoke, words: list[str], ho
 @pytest.fixture
 def engine() -> Iterator[str]:
     """The URL of a Docker daemon without TLS."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"OK" if self.path == "/_ping" else b'{"Version": "28.5.1"}')
-
-        def log_message(self, *_: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"tcp://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with docker_engine() as port:
+        yield f"tcp://127.0.0.1:{port}"
 
 
 def test_a_daemon_without_tls(invoke: Invoke, store: Path, engine: str) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import machine_fake
 import pytest
 from disk_files import qcow2
+from web_server import Quiet, serving
 
 from machine import catalog, downloads, images, provision, store
 from machine.downloads import Source
@@ -32,18 +32,12 @@ def disk(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(disk: Path) -> Iterator[str]:
-    class Handler(SimpleHTTPRequestHandler):
+    class Handler(Quiet, SimpleHTTPRequestHandler):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments, directory=str(disk.parent))
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/disk-1.qcow2"
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}/disk-1.qcow2"
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from web_server import docker_engine
 
 from machine import __version__, registry
 from machine.driver import Driver, State
@@ -154,21 +154,8 @@ def test_inspect_of_a_machine_whose_driver_fails(invoke: Invoke, add: Add, monke
 @pytest.fixture
 def engine() -> Iterator[int]:
     """The port of something that answers as Docker does, without TLS."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"Version": "28.5.1"}')
-
-        def log_message(self, *_: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+    with docker_engine() as port:
+        yield port
 
 
 def test_version(invoke: Invoke, add: Add, engine: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from web_server import Quiet, serving
 
 from machine import downloads
 from machine.downloads import Source, fetched, source
@@ -33,7 +33,7 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     state = Server()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.asked.append(self.headers["Range"])
             if state.status:
@@ -50,18 +50,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.wfile.write(rest[: state.breaks_after.pop(0)] if state.breaks_after else rest)
             return None
 
-        def log_message(self, *_: object) -> None: ...
-
     monkeypatch.setattr(downloads, "PAUSE", 0.0)
     for variable in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        state.url = f"http://127.0.0.1:{http.server_port}/an image.qcow2".replace(" ", "%20")
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
+    with serving(Handler) as port:
+        state.url = f"http://127.0.0.1:{port}/an image.qcow2".replace(" ", "%20")
         yield state
-        http.shutdown()
-        thread.join()
 
 
 def wanted(server: Server, algorithm: str = "sha256", content: bytes = CONTENT) -> Source:

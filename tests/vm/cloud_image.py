@@ -5,14 +5,9 @@ Built with mmdebstrap from the packages of this host's own Debian, and kept betw
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from tests.testbed import environment, execute
-from tests.vm.debian_guest import BEFORE, BUILD, _suite
+from tests.vm.debian_guest import built
 
 PACKAGES = (
     "systemd-sysv,openssh-server,sudo,linux-image-amd64,ca-certificates,dbus,udev,kmod,iproute2,zstd,"
@@ -59,16 +54,4 @@ rm "$OUT/raw" "$OUT/boot.img" "$OUT/core.img"
 
 
 def image() -> Path:
-    recipe = hashlib.sha256(f"{PACKAGES}{BEFORE}{AFTER}{_suite()}".encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"machine-tests-{os.getuid()}" / f"cloud-{recipe}"
-    if not folder.exists():
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent))
-        try:
-            words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"]
-            words += [f"--essential-hook={BEFORE}", f"--customize-hook={AFTER}"]
-            execute([*words, _suite(), "/dev/null"], env=environment(OUT=str(new)), timeout=BUILD)
-            new.rename(folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-    return folder / "cloud.qcow2"
+    return built("cloud", PACKAGES, AFTER) / "cloud.qcow2"

@@ -81,16 +81,24 @@ class Guest:
 
 
 def image() -> Path:
-    """The folder of its disk, kernel and initrd: built once for each recipe, and kept between runs."""
-    recipe = hashlib.sha256(f"{PACKAGES}{BEFORE}{AFTER}{_suite()}".encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"machine-tests-{os.getuid()}" / f"debian-{recipe}"
+    """The folder of its disk, kernel and initrd."""
+    return built("debian", PACKAGES, AFTER)
+
+
+def built(kind: str, packages: str, after: str) -> Path:
+    """The folder of a Debian system that was built of packages, and what the hook `after` put into $OUT.
+
+    It is built once for each recipe, and kept between runs.
+    """
+    recipe = hashlib.sha256(f"{packages}{BEFORE}{after}{_suite()}".encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"machine-tests-{os.getuid()}" / f"{kind}-{recipe}"
     if folder.exists():
         return folder
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
-        words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"]
-        words += [f"--essential-hook={BEFORE}", f"--customize-hook={AFTER}"]
+        words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}"]
+        words += [f"--essential-hook={BEFORE}", f"--customize-hook={after}"]
         execute([*words, _suite(), "/dev/null"], env=environment(OUT=str(new)), timeout=BUILD)
         new.rename(folder)
     finally:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from web_server import Quiet, serving
 
 from tests import testbed
 from tests.testbed import Store, execute
@@ -26,7 +26,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     content = cloud_image.image().read_bytes()
     breaks = [5_000_000]
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked = self.headers["Range"] or "bytes=0-"
             begin = int(asked.removeprefix("bytes=").rstrip("-"))
@@ -35,14 +35,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content[begin : begin + breaks.pop()] if breaks else content[begin:])
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/cloud.qcow2#sha256={hashlib.sha256(content).hexdigest()}"
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}/cloud.qcow2#sha256={hashlib.sha256(content).hexdigest()}"
 
 
 @pytest.fixture(scope="module")
