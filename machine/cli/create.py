@@ -56,11 +56,14 @@ class Create(InSections):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shows_all = ctx.meta.get(_ALL) or ctx.meta.get(_TYPED_DRIVER)
         if not shows_all and (others := driver_options.elsewhere()):
-            formatter.write_paragraph()
-            formatter.write_text(
-                f"Options of drivers that this host lacks something for ({', '.join(others)}): "
-                "machine create --driver NAME --help, or machine create --help-all."
-            )
+            with formatter.section(f"Drivers that lack something on this host ({', '.join(others)})"):
+                formatter.write_dl(
+                    [
+                        ("machine create --driver NAME --help", "Show the options of one."),
+                        ("machine create --help-all", "Show the options of all drivers."),
+                    ],
+                    col_max=40,
+                )
 
 
 def _shown_drivers(ctx: click.Context) -> list[str]:

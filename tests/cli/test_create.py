@@ -124,8 +124,9 @@ def test_help_has_the_options_of_drivers_that_can_work_here(shown: Callable[...,
         )
         assert not re.search(r"--(virtualbox|libvirt)-", text)
         assert text.endswith(
-            "Options of drivers that this host lacks something for (generic, libvirt, virtualbox): "
-            "machine create --driver NAME --help, or machine create --help-all."
+            "Drivers that lack something on this host (generic, libvirt, virtualbox): "
+            "machine create --driver NAME --help Show the options of one. "
+            "machine create --help-all Show the options of all drivers."
         )
 
 
@@ -137,7 +138,7 @@ def test_help_of_one_driver_and_of_all(shown: Callable[..., str], invoke: Invoke
         assert "--memory SIZE" in text
     text = shown("--help-all")
     assert all(f"--{name}-" in text for name in ("fake", "qemu", "libvirt", "generic", "none", "virtualbox"))
-    assert "lacks" not in text
+    assert "lack something" not in text
     assert 'there is no driver "x"' in invoke("create", "--driver", "x", "--help").err
 
 
