@@ -66,12 +66,16 @@ def _load(name: str, point: str) -> type[Driver]:
     return loaded
 
 
-@functools.cache
 def _installed() -> dict[str, str]:
+    return _installed_in(tuple(sys.path))
+
+
+@functools.cache
+def _installed_in(folders: tuple[str, ...]) -> dict[str, str]:
     """Driver name -> `module:class`, of the distributions that lie in folders of sys.path; the first one counts."""
     found: dict[str, str] = {}
     seen = set()
-    for folder in dict.fromkeys(sys.path):
+    for folder in dict.fromkeys(folders):
         for distribution, path in _distributions(folder or "."):
             if distribution not in seen:
                 seen.add(distribution)
@@ -107,8 +111,12 @@ def _points(distribution: str) -> Iterator[tuple[str, str]]:
             yield name.strip(), point.strip()
 
 
-@functools.cache
 def _elsewhere() -> dict[str, str]:
+    return _elsewhere_in(tuple(sys.path))
+
+
+@functools.cache
+def _elsewhere_in(_: tuple[str, ...]) -> dict[str, str]:
     from importlib.metadata import entry_points
 
     return {point.name: point.value for point in entry_points(group=GROUP)}

@@ -22,7 +22,7 @@ def afresh() -> Iterator[None]:
 
 
 def _forget() -> None:
-    for cached in (registry.load, registry._installed, registry._elsewhere):
+    for cached in (registry.load, registry._installed_in, registry._elsewhere_in):
         cached.cache_clear()
 
 
