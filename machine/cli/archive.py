@@ -16,7 +16,7 @@ import click
 
 from machine import probe, store
 from machine.cli import names
-from machine.cli.options import Number, Size
+from machine.cli.options import Number, Size, quiet_option
 from machine.errors import MachineError, Usage
 from machine.progress import Display
 
@@ -32,7 +32,7 @@ PIPE = "-"
 @click.option("-z", "--gzip", "compress", is_flag=True, help="Compress it.")
 @click.option("--no-image", is_flag=True, help="Without the image that it boots: whoever imports it must have that.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help='Print {"name", "file", "size"} (bytes).')
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
@@ -94,7 +94,7 @@ def _replacing(file: Path) -> Iterator[IO[bytes]]:
 @click.option("--cpus", type=Number(), help="Another number of virtual processors.")
 @click.option("--isolated", is_flag=True, help="Without shared folders and whatever else lets it reach this host.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask: let it reach this host as its file says.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the machine.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 def import_(

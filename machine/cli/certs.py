@@ -10,6 +10,7 @@ import click
 from machine import certs, paths, probe, store
 from machine.cli import names
 from machine.cli.ask import confirmed
+from machine.cli.options import machines_argument, quiet_option
 from machine.errors import MachineError, Usage
 from machine.progress import Display
 
@@ -18,9 +19,9 @@ from machine.progress import Display
 @click.option("-f", "--force", is_flag=True, help="Don't ask.")
 @click.option("--client-certs", is_flag=True, help="Make a new client certificate too, which all machines share.")
 @click.option("--ca", is_flag=True, help="Make a new CA, and with it all certificates of all machines.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "expires"}].')
-@click.argument("machines", metavar="[NAME]...", nargs=-1)
+@machines_argument
 def regenerate_certs(
     machines: tuple[str, ...], force: bool, client_certs: bool, ca: bool, quiet: bool, as_json: bool
 ) -> None:

@@ -8,6 +8,7 @@ import click
 
 from machine import probe
 from machine.cli import names
+from machine.cli.options import machines_argument
 from machine.errors import Usage
 
 
@@ -15,7 +16,7 @@ from machine.errors import Usage
 @click.option("--remove", is_flag=True, help="Remove the contexts.")
 @click.option("--use", is_flag=True, help="Make it the one that the docker client uses by itself.")
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "context", "changed"}].')
-@click.argument("machines", metavar="[NAME]...", nargs=-1)
+@machines_argument
 def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: bool) -> None:
     """Make a docker context for each machine: docker --context machine-NAME ps.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine.cli import names
+from machine.cli.options import quiet_option
 from machine.cli.report import report
 from machine.errors import MachineError
 from machine.progress import Display
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be taken over.")
 @click.option("-m", "--machine", "only", metavar="NAME", multiple=True, help="Only this one. May be repeated.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option(
     "--json",
     "as_json",

@@ -18,7 +18,7 @@ import click
 
 from machine import probe, shells, store
 from machine.cli import names
-from machine.cli.options import Seconds
+from machine.cli.options import answer_option, name_argument
 from machine.errors import MachineError, Usage, WaitTimeout
 from machine.paths import Home
 from machine.spec import Address, Machine
@@ -29,8 +29,6 @@ TLS = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 VARIABLES = ("DOCKER_TLS_VERIFY", "DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_MACHINE_NAME")
 # docker-compose on Windows then takes C:\x for /c/x in a volume.
 CONVERT_PATHS = "COMPOSE_CONVERT_WINDOWS_PATHS"
-
-name_argument = click.argument("name", metavar="[NAME]", required=False)
 
 
 @click.command()
@@ -103,7 +101,7 @@ def _unsplit(home: Home) -> Home:
 
 
 @click.command()
-@click.option("-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="In seconds.")
+@answer_option
 @click.option("--json", "as_json", is_flag=True, help='Print {"name", "url"}.')
 @click.argument("extra", nargs=-1, metavar="")
 def active(timeout: float, as_json: bool, extra: tuple[str, ...]) -> None:

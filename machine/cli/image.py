@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine.cli import iso
+from machine.cli.options import quiet_option
 from machine.progress import Display
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def catalog(as_json: bool) -> None:
 
 
 @image.command()
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the image, as `machine image ls --json` does.")
 @click.argument("source", metavar="NAME|URL#sha256=...|FILE")
 def pull(source: str, quiet: bool, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from machine.cli.options import quiet_option
 from machine.errors import Usage
 
 
@@ -24,7 +25,7 @@ def iso() -> None:
     "-o", "--output", type=click.Path(path_type=Path), help="Copy the ISO and its manifest to this folder too."
 )
 @click.option("--if-missing", is_flag=True, help="Do nothing when the cache has one of this recipe.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
 def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:
     """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""

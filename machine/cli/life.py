@@ -12,11 +12,10 @@ import click
 from machine import store
 from machine.cli import names
 from machine.cli.ask import confirmed
-from machine.cli.options import Seconds
+from machine.cli.options import Seconds, machines_argument, quiet_option, timeout_option
 from machine.errors import MachineError, NoSuchMachine, Usage
 from machine.progress import Display, Progress
 
-machines = click.argument("machines", metavar="[NAME]...", nargs=-1)
 _JSON = "machine.cli.life.json"
 
 
@@ -28,13 +27,7 @@ def quiet(function: click.decorators.FC) -> click.decorators.FC:
     """The options --quiet, and --json, which only `on_each` sees."""
     text = 'Print [{"name", "result": text}] when all is done.'
     as_json = click.option("--json", is_flag=True, expose_value=False, callback=_remember, help=text)
-    return click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")(as_json(function))
-
-
-def _timeout(
-    seconds: int, text: str = "Seconds that it may take."
-) -> Callable[[click.decorators.FC], click.decorators.FC]:
-    return click.option("--timeout", type=Seconds(), default=seconds, show_default=True, help=text)
+    return quiet_option(as_json(function))
 
 
 def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]) -> None:
@@ -56,9 +49,9 @@ def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]
 
 
 @click.command()
-@_timeout(300)
+@timeout_option()
 @quiet
-@machines
+@machines_argument
 def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
     """Start machines, and wait until Docker answers. A paused or suspended one goes on where it was."""
     from machine import lifecycle
@@ -77,7 +70,7 @@ def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
     help="Seconds that it may take; else as many as the slowest container may, and a minute.",
 )
 @quiet
-@machines
+@machines_argument
 def stop(machines: tuple[str, ...], quiet: bool, timeout: float | None) -> None:
     """Shut machines down through their power button.
 
@@ -95,7 +88,7 @@ def stop(machines: tuple[str, ...], quiet: bool, timeout: float | None) -> None:
 
 @click.command()
 @quiet
-@machines
+@machines_argument
 def kill(machines: tuple[str, ...], quiet: bool) -> None:
     """Pull the plug of machines: for when `stop` doesn't help."""
     from machine import lifecycle
@@ -108,9 +101,9 @@ def kill(machines: tuple[str, ...], quiet: bool) -> None:
 
 
 @click.command()
-@_timeout(300, "Seconds that the start may take; the stop takes as long as containers need.")
+@timeout_option("Seconds that the start may take; the stop takes as long as containers need.")
 @quiet
-@machines
+@machines_argument
 def restart(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
     """Stop machines and start them again. Their addresses stay."""
     from machine import lifecycle

@@ -11,7 +11,7 @@ import click
 
 from machine import console, store
 from machine.cli import INTERRUPTED, names
-from machine.cli.options import Number
+from machine.cli.options import Number, name_argument
 from machine.errors import MachineError, Usage
 
 
@@ -19,7 +19,7 @@ from machine.errors import MachineError, Usage
 @click.option("-f", "--follow", is_flag=True, help="Print what is added, also after a restart, until Ctrl-C.")
 @click.option("-n", "--tail", "lines", type=Number(0), metavar="LINES", help="Only the last so many lines.")
 @click.option("--previous", is_flag=True, help="The console of the run before this one.")
-@click.argument("name", metavar="[NAME]", required=False)
+@name_argument
 def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> None:
     """Print a machine's serial console. What would steer your terminal is left out."""
     if follow and previous:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine import certs, compat, console, oom, probe, store
-from machine.cli.options import Seconds
+from machine.cli.options import answer_option
 from machine.cli.report import explained
 from machine.errors import MachineError, Usage
 from machine.reasons import reason
@@ -77,7 +77,7 @@ class Row:
     is_flag=True,
     help='Print [{"name", "active", "driver", "state", "url", "memory_mib", "cpus", "docker", "error", "warning"}].',
 )
-@click.option("-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="In seconds.")
+@answer_option
 def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, timeout: float) -> None:
     """List the machines.
 

@@ -51,6 +51,7 @@ def each(
 ) -> tuple[dict[str, T], int]:
     """Do the work for each name, several at once. Errors of one don't stop the others, and are reported at the end.
 
+    Unlike `probe.together`, which leaves a late question to itself, it waits for all work: none may end half done.
     Returns what work returned, in the order of names, and the exit code.
     """
     from concurrent.futures import ThreadPoolExecutor

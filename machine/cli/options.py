@@ -1,10 +1,12 @@
-"""The types of options' values. The verbs that run in prompts import this, too."""
+"""The types of options' values, and the options that verbs share. The verbs that run in prompts import this, too."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
+from click.decorators import FC
 
 from machine.errors import Usage
 
@@ -59,3 +61,15 @@ class Number(click.ParamType[int]):
         if number < self.least:
             self.fail(f'invalid number "{value}": give {self.least:g} or more', param, ctx)
         return number
+
+
+name_argument = click.argument("name", metavar="[NAME]", required=False)
+machines_argument = click.argument("machines", metavar="[NAME]...", nargs=-1)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+# For the verbs that ask a hypervisor or Docker, and change nothing.
+answer_option = click.option("-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="In seconds.")
+
+
+def timeout_option(text: str = "Seconds that it may take.") -> Callable[[FC], FC]:
+    """For the verbs that work on machines."""
+    return click.option("--timeout", type=Seconds(), default=300, show_default=True, help=text)

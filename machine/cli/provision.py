@@ -9,11 +9,8 @@ import click
 
 from machine import probe, store
 from machine.cli import names
-from machine.cli.options import Seconds
+from machine.cli.options import machines_argument, quiet_option, timeout_option
 from machine.progress import Display, Progress
-
-machines_argument = click.argument("machines", metavar="[NAME]...", nargs=-1)
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 
 
 @click.command()
@@ -44,7 +41,7 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds until it must be ready.")
+@timeout_option("Seconds until it must be ready.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "upgraded": text or ""}].')
 @machines_argument

@@ -9,15 +9,12 @@ import click
 
 from machine import __version__, console, probe, store
 from machine.cli import names
-from machine.cli.options import Seconds
+from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
-
-name_argument = click.argument("name", metavar="[NAME]", required=False)
-timeout_option = click.option("-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="In seconds.")
 
 
 @click.command()
-@timeout_option
+@answer_option
 @click.option("--json", "as_json", is_flag=True, help='Print {"name", "state", "warnings": [text]}.')
 @name_argument
 def status(name: str | None, as_json: bool, timeout: float) -> None:
@@ -38,7 +35,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help='Print {"NAME": "address"}.')
-@click.argument("machines", metavar="[NAME]...", nargs=-1)
+@machines_argument
 def ip(machines: tuple[str, ...], as_json: bool) -> None:
     """Print the address of each machine, in the order given. It is the same for a stopped one."""
     found = {name: probe.known(name)[2].host for name in names.several(machines)}
@@ -60,7 +57,7 @@ def url(name: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@timeout_option
+@answer_option
 @click.option(
     "-f", "--format", "form", metavar="TEMPLATE", help="Go template: '{{.Driver.IPAddress}}', '{{json .Driver}}'."
 )
@@ -100,7 +97,7 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
 
 
 @click.command()
-@timeout_option
+@answer_option
 @click.option("--json", "as_json", is_flag=True, help='Print {"machine"}, with NAME also {"name", "docker"}.')
 @name_argument
 def version(name: str | None, as_json: bool, timeout: float) -> None:

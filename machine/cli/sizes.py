@@ -9,7 +9,7 @@ import click
 
 from machine.cli import names
 from machine.cli.life import on_each, quiet
-from machine.cli.options import Number, Size
+from machine.cli.options import Number, Size, machines_argument
 from machine.errors import Usage
 from machine.progress import Progress
 from machine.settings import Edit, Edits
@@ -56,7 +56,7 @@ def _lists(function: FC) -> FC:
 )
 @click.option("-f", "--force", is_flag=True, help="Also when Docker has to stop its containers for it.")
 @quiet
-@click.argument("machines", metavar="[NAME]...", nargs=-1)
+@machines_argument
 def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports: bool | None, **given: Any) -> None:
     """Change the sizes and settings of machines: at once where that can be, else at their next start.
 

@@ -9,7 +9,7 @@ import click
 
 from machine.cli import names
 from machine.cli.life import on_each, quiet
-from machine.cli.options import Seconds
+from machine.cli.options import timeout_option
 from machine.progress import Progress
 
 name_argument = click.argument("name", metavar="NAME")
@@ -57,7 +57,7 @@ def list_(name: str | None, quiet: bool, as_json: bool) -> None:
 
 
 @snapshot.command()
-@click.option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds that it may take.")
+@timeout_option()
 @quiet
 @name_argument
 @snapshot_argument

@@ -9,6 +9,7 @@ import click
 
 from machine import probe, store
 from machine.cli import names
+from machine.cli.options import name_argument
 from machine.errors import NoSuchMachine, Usage
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class _Raw(click.Command):
 
 
 @click.command(cls=_Raw, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument("name", metavar="[NAME]", required=False)
+@name_argument
 @click.argument("words", metavar="[SSH-OPTION...] [--] [COMMAND...]", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str | None, words: tuple[str, ...]) -> None:
     """Log in to a machine, or run a command on it; the exit code is the command's.

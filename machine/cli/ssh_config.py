@@ -9,6 +9,7 @@ import click
 
 from machine import probe
 from machine.cli import names
+from machine.cli.options import machines_argument
 from machine.errors import Usage
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--json", "as_json", is_flag=True, help='Print [{"name", "host", "hostname", "port", "user", "identity_file"}].'
 )
-@click.argument("machines", metavar="[NAME]...", nargs=-1)
+@machines_argument
 def ssh_config(machines: tuple[str, ...], install: bool, remove: bool, as_json: bool) -> None:
     """Print machines as entries of ssh_config(5): all of them, or those named.
 

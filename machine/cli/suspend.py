@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from machine.cli import names
-from machine.cli.life import machines, on_each, quiet
-from machine.cli.options import Seconds
+from machine.cli.life import on_each, quiet
+from machine.cli.options import machines_argument, timeout_option
 from machine.progress import Progress
 
 
 @click.command()
 @quiet
-@machines
+@machines_argument
 def suspend(machines: tuple[str, ...], quiet: bool) -> None:
     """Write the memory of machines to disk and switch them off. `start` or `resume` goes on from there."""
     from machine import snapshots
@@ -25,9 +25,9 @@ def suspend(machines: tuple[str, ...], quiet: bool) -> None:
 
 
 @click.command()
-@click.option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds that it may take.")
+@timeout_option()
 @quiet
-@machines
+@machines_argument
 def resume(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
     """Go on with suspended or paused machines, and wait until Docker answers. The same as `start`."""
     from machine import lifecycle
