@@ -6,14 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from machine import spec
 from machine.spec import Address, Machine
+from tests.fixture_types import Add, Invoke, Outcome, Spawn
 
 # Whoever starts the tests in the background of a script has Ctrl-C ignored, also in what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,17 +23,6 @@ if sys.platform != "win32":
 
 FAKES = Path(__file__).parent / "fakes"
 _FOREIGN = ("DOCKER_", "MACHINE_", "COMPOSE_")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
 
 
 @pytest.fixture
@@ -51,13 +40,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def add(store: Path) -> Callable[..., Machine]:
-    """Put a machine of the driver `fake` into the store: add("web", state="Running", memory_mib=512)."""
-
-    def put(name: str = "default", *, state: str = "Stopped", **fields: object) -> Machine:
-        asked = {"driver": "fake", "uuid": "", "mac": "", "image": "", "memory_mib": 2048, "cpus": 2, "disk_mib": 20000}
+def add(store: Path) -> Add:
+    def put(name: str = "default", *, state: str = "Stopped", **fields: Any) -> Machine:
+        sizes = {"memory_mib": 2048, "cpus": 2, "disk_mib": 20000}
+        asked: dict[str, Any] = {"driver": "fake", "uuid": "", "mac": "", "image": "", **sizes}
         number = len(list(store.glob("machines/*"))) + 2
-        machine = Machine(**{"name": name, "address": Address(f"127.77.0.{number}"), **asked, **fields})  # type: ignore[arg-type]
+        machine = Machine(**{"name": name, "address": Address(f"127.77.0.{number}"), **asked, **fields})
         home = store / "machines" / name
         home.mkdir(parents=True)
         (home / "machine.json").write_text(spec.dumps(machine))
@@ -69,8 +57,7 @@ def add(store: Path) -> Callable[..., Machine]:
 
 
 @pytest.fixture
-def invoke(store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run the command line in this process: invoke("ls", "-q")."""
+def invoke(store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Invoke:
     from machine.cli import main
 
     def call(*words: str | Path) -> Outcome:
@@ -86,9 +73,7 @@ def invoke(store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 @pytest.fixture
-def spawn(store: Path) -> Callable[..., Outcome]:
-    """Run the command line in a process of its own: spawn("ls", env={"SHELL": ""}, python=["-X", "importtime"])."""
-
+def spawn(store: Path) -> Spawn:
     def call(*words: str | Path, env: dict[str, str] | None = None, python: tuple[str, ...] = ()) -> Outcome:
         done = subprocess.run(
             [sys.executable, *python, "-m", "machine", *words],

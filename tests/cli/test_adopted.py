@@ -6,9 +6,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_host import FakeHost
@@ -19,9 +18,8 @@ from machine import adoption, docker, keys, probe, provision, store, x509
 from machine.errors import SSHFailed
 from machine.paths import Home
 from machine.progress import Silent
-from machine.spec import Address, Machine
-
-Invoke = Callable[..., Any]
+from machine.spec import Address
+from tests.fixture_types import Add, Invoke
 
 
 @pytest.fixture
@@ -199,7 +197,7 @@ def test_what_is_no_url(invoke: Invoke, store: Path, url: str) -> None:
     assert (ended.code, "is no URL of a Docker daemon" in ended.err) == (3, True)
 
 
-def test_version_of_a_daemon_that_is_silent(invoke: Invoke, add: Callable[..., Machine]) -> None:
+def test_version_of_a_daemon_that_is_silent(invoke: Invoke, add: Add) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         add("web", state="Running", tls=False, address=Address("127.0.0.1", listener.getsockname()[1]))
         began = time.monotonic()

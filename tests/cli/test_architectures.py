@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import machine_fake
 import pytest
@@ -14,8 +12,8 @@ from tiny_iso import ABOUT, iso
 from machine import images, machineos, paths, resources, store
 from machine.errors import NoSuchImage
 from machine.paths import Image
+from tests.fixture_types import Invoke
 
-Invoke = Callable[..., Any]
 HERE = resources.architecture()
 OTHER = "aarch64" if HERE == "x86_64" else "x86_64"
 

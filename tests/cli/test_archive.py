@@ -13,7 +13,6 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import machine_fake
 import pytest
@@ -24,9 +23,9 @@ from tiny_iso import iso
 from machine import images, machineos, probe, resources, store
 from machine.errors import NoSuchImage
 from machine.paths import Home, Image
+from tests.fixture_types import Add, Begin, Invoke, Spawn
 
 PUBLIC = ("id_ed25519.pub", "ssh_host_ed25519_key.pub")
-Invoke = Callable[..., Any]
 
 
 @pytest.fixture
@@ -104,12 +103,10 @@ def test_nothing_of_it_names_a_path(invoke: Invoke, dev: Home, tmp_path: Path) -
 
 
 def test_through_a_pipe(
-    spawn: Invoke, begin: Callable[..., Any], invoke: Invoke, dev: Home, elsewhere: Callable[[], Path], tmp_path: Path
+    spawn: Spawn, begin: Begin, invoke: Invoke, dev: Home, elsewhere: Callable[[], Path], tmp_path: Path
 ) -> None:
     with (tmp_path / "pipe").open("wb") as out:
-        process = begin("export", "-q", "dev", "-", stdout=out)
-        assert process.wait(30) == 0
-        process.stderr.close()
+        assert ended(begin("export", "-q", "dev", "-", stdout=out))[0] == 0
     elsewhere()
     with (tmp_path / "pipe").open("rb") as source:
         process = begin("import", "-q", "-", stdin=source)
@@ -217,9 +214,7 @@ def test_a_machine_whose_disk_lies_elsewhere(
 
 
 @pytest.mark.parametrize("driver", ["generic", "none", "virtualbox-adopted"])
-def test_what_stands_for_a_host_has_nothing_to_export(
-    add: Callable[..., Any], invoke: Invoke, tmp_path: Path, driver: str
-) -> None:
+def test_what_stands_for_a_host_has_nothing_to_export(add: Add, invoke: Invoke, tmp_path: Path, driver: str) -> None:
     add("host", driver=driver, options={"ip_address": "127.0.0.1", "url": "tcp://127.0.0.1:1"})
     refused = invoke("export", "host", tmp_path / "f")
     assert (refused.code, "there is nothing to export" in refused.err) == (2, True)
@@ -296,7 +291,7 @@ def test_holes_stay_holes(invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: 
     assert disk.stat().st_blocks * 512 < 16 << 20
 
 
-def test_no_room_for_what_export_writes(begin: Callable[..., Any], dev: Home) -> None:
+def test_no_room_for_what_export_writes(begin: Begin, dev: Home) -> None:
     """/dev/full takes no byte."""
     with Path("/dev/full").open("wb") as out:
         code, _, err = ended(begin("export", "-q", "dev", "-", stdout=out))
@@ -364,9 +359,7 @@ def test_a_disk_that_is_really_full(invoke: Invoke, dev: Home, tmp_path: Path, v
 
 
 @pytest.mark.parametrize("verb", ["export", "import"])
-def test_an_interrupt_leaves_nothing(
-    invoke: Invoke, dev: Home, begin: Callable[..., Any], tmp_path: Path, verb: str
-) -> None:
+def test_an_interrupt_leaves_nothing(invoke: Invoke, dev: Home, begin: Begin, tmp_path: Path, verb: str) -> None:
     """Ctrl-C while the disk is written, which is large, or comes slowly."""
     good = exported(invoke, tmp_path)
     (tmp_path / "f").unlink()
@@ -379,6 +372,7 @@ def test_an_interrupt_leaves_nothing(
         process.send_signal(signal.SIGINT)
     else:
         process = begin("import", "-n", "two", "-", stdin=subprocess.PIPE)
+        assert isinstance(process.stdin, io.TextIOWrapper)
         process.stdin.buffer.write(good[:-20000])
         process.stdin.flush()
         wait_for(lambda: (store.home("two") / "disk.qcow2").exists())

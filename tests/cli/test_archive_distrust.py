@@ -25,9 +25,9 @@ from machine import disks, images, machineos, registry, run, store, unpack
 from machine.errors import NoSuchImage
 from machine.paths import Image
 from machine.spec import Machine
+from tests.fixture_types import Invoke
 from tests.testbed import in_terminal
 
-Invoke = Callable[..., Any]
 SECRET = "what a stranger wants to read"
 # Made once, by the first test that needs it.
 GOOD: list[bytes] = []

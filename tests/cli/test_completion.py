@@ -8,16 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from machine.cli import COMPLETING, machine
 from machine.cli.completion import PowerShell
-from machine.spec import Machine
+from tests.fixture_types import Add, Invoke, Spawn
 
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
 # zsh completes only where somebody types: these take the place of what shows the words.
 ZSH = """
 compdef() {{ }}
@@ -91,7 +88,7 @@ def test_what_is_offered(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--storage-path" in offers(last="--s")
 
 
-def test_what_powershell_is_told(spawn: Invoke, add: Add) -> None:
+def test_what_powershell_is_told(spawn: Spawn, add: Add) -> None:
     add("web")
     asked = {COMPLETING: "powershell_complete", "COMP_WORDS": "machine\nstop", "COMP_WORD": "w"}
     assert spawn(env=asked).out == "web\tweb\n"

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from machine import copy
 from machine.copy import Place
-from machine.paths import Home
-from machine.spec import Machine
+from tests.fixture_types import Add, Invoke, Made
 
-Invoke = Callable[..., Any]
-Reachable = Callable[..., Home]
 rsync = pytest.mark.skipif(not shutil.which("rsync"), reason="needs rsync")
 sshfs = pytest.mark.skipif(
     not (shutil.which("sshfs") and os.access("/dev/fuse", os.R_OK | os.W_OK)), reason="needs sshfs and FUSE"
@@ -53,9 +48,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("delta", [[], pytest.param(["--delta"], marks=rsync)], ids=["scp", "rsync"])
-def test_to_and_from_a_machine(
-    invoke: Invoke, reachable: Reachable, folders: tuple[Path, Path], delta: list[str]
-) -> None:
+def test_to_and_from_a_machine(invoke: Invoke, reachable: Made, folders: tuple[Path, Path], delta: list[str]) -> None:
     here, there = folders
     reachable()
     assert invoke("scp", "-q", *delta, here / "a b", f"default:{there}/x").code == 0
@@ -66,7 +59,7 @@ def test_to_and_from_a_machine(
     assert (here / "back").read_text() == "one"
 
 
-def test_a_folder_needs_recursive(invoke: Invoke, reachable: Reachable, folders: tuple[Path, Path]) -> None:
+def test_a_folder_needs_recursive(invoke: Invoke, reachable: Made, folders: tuple[Path, Path]) -> None:
     here, there = folders
     reachable()
     assert invoke("scp", "-q", here / "tree", f"default:{there}").code != 0
@@ -74,7 +67,7 @@ def test_a_folder_needs_recursive(invoke: Invoke, reachable: Reachable, folders:
 
 
 def test_from_machine_to_machine_each_with_a_key_of_its_own(
-    invoke: Invoke, reachable: Reachable, folders: tuple[Path, Path]
+    invoke: Invoke, reachable: Made, folders: tuple[Path, Path]
 ) -> None:
     here, there = folders
     reachable("one")
@@ -86,7 +79,7 @@ def test_from_machine_to_machine_each_with_a_key_of_its_own(
 
 
 def test_a_relative_name_with_a_dash_or_a_colon_is_a_name(
-    invoke: Invoke, reachable: Reachable, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, reachable: Made, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = folders
     reachable()
@@ -98,12 +91,12 @@ def test_a_relative_name_with_a_dash_or_a_colon_is_a_name(
     assert ((there / "dash").read_text(), (there / "colon").read_text()) == ("-r", "a:b")
 
 
-def test_the_pin_is_checked(invoke: Invoke, reachable: Reachable, folders: tuple[Path, Path]) -> None:
+def test_the_pin_is_checked(invoke: Invoke, reachable: Made, folders: tuple[Path, Path]) -> None:
     reachable().known_hosts.write_text("")
     assert invoke("scp", "-q", folders[0] / "a b", f"default:{folders[1]}").code != 0
 
 
-def test_what_cannot_be(invoke: Invoke, add: Callable[..., Machine]) -> None:
+def test_what_cannot_be(invoke: Invoke, add: Add) -> None:
     add()
     assert invoke("scp", "a", "b").code == 2
     assert invoke("scp", "a", "absent:b").code == 1
@@ -112,7 +105,7 @@ def test_what_cannot_be(invoke: Invoke, add: Callable[..., Machine]) -> None:
 
 
 @sshfs
-def test_mount(invoke: Invoke, reachable: Reachable, folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_mount(invoke: Invoke, reachable: Made, folders: tuple[Path, Path], tmp_path: Path) -> None:
     here, _ = folders
     reachable()
     point = tmp_path / "point"
@@ -130,7 +123,7 @@ def test_mount(invoke: Invoke, reachable: Reachable, folders: tuple[Path, Path],
 
 @pytest.mark.parametrize("tool", ["scp", "rsync", "sshfs"])
 def test_a_tool_that_is_missing(
-    invoke: Invoke, reachable: Reachable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tool: str
+    invoke: Invoke, reachable: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tool: str
 ) -> None:
     reachable()
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -16,10 +16,7 @@ from machine import downloads, images, machineos, paths, registry, resources, ru
 from machine.cli import driver_options
 from machine.driver import State
 from machine.spec import Machine
-from tests.conftest import Outcome
-
-Begin = Callable[..., "subprocess.Popen[str]"]
-Invoke = Callable[..., Outcome]
+from tests.fixture_types import Begin, Invoke, Outcome
 
 
 def await_(probe: Callable[[], object]) -> None:

@@ -13,10 +13,9 @@ import pytest
 
 from machine import contexts, identity, lifecycle, store
 from machine.paths import Home
-from machine.spec import Address, Machine
+from machine.spec import Address
+from tests.fixture_types import Add, Invoke, Made
 
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
 pytestmark = pytest.mark.skipif(not shutil.which("docker"), reason="needs the docker client")
 
 
@@ -32,8 +31,8 @@ def docker(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 @pytest.fixture
-def made(add: Add) -> Callable[..., Home]:
-    def make(name: str = "default", **fields: object) -> Home:
+def made(add: Add) -> Made:
+    def make(name: str = "default", **fields: Any) -> Home:
         machine = add(name, uuid=name, **fields)
         home = store.home(name)
         identity.prepare(machine, home, lifecycle.driver(machine, home))
@@ -42,7 +41,7 @@ def made(add: Add) -> Callable[..., Home]:
     return make
 
 
-def test_make_use_and_remove(invoke: Invoke, made: Callable[..., Home], docker: Callable[..., str]) -> None:
+def test_make_use_and_remove(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
     home = made()
     assert invoke("docker-context").out == "docker --context machine-default\n"
     found = json.loads(docker("context", "inspect", "machine-default"))[0]
@@ -60,7 +59,7 @@ def test_make_use_and_remove(invoke: Invoke, made: Callable[..., Home], docker: 
     assert invoke("docker-context", "--remove").out == "There is no docker context machine-default\n"
 
 
-def test_new_certificates_reach_it(invoke: Invoke, made: Callable[..., Home], docker: Callable[..., str]) -> None:
+def test_new_certificates_reach_it(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
     home = made()
     invoke("docker-context")
     invoke("regenerate-certs", "-f", "-q", "--client-certs")
@@ -68,23 +67,21 @@ def test_new_certificates_reach_it(invoke: Invoke, made: Callable[..., Home], do
     assert (Path(found["Storage"]["TLSPath"]) / "docker/cert.pem").read_bytes() == home.cert.read_bytes()
 
 
-def test_a_path_with_a_comma(made: Callable[..., Home], tmp_path: Path, docker: Callable[..., str]) -> None:
+def test_a_path_with_a_comma(made: Made, tmp_path: Path, docker: Callable[..., str]) -> None:
     home = Home(tmp_path / 'a, "b"')
     shutil.copytree(made().folder, home.folder)
     assert contexts.write(store.load("default"), home, Address("127.0.0.1"))
     assert "tcp://127.0.0.1:2375" in docker("context", "inspect", "machine-default")
 
 
-def test_without_tls(invoke: Invoke, made: Callable[..., Home], docker: Callable[..., str]) -> None:
+def test_without_tls(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
     made(tls=False)
     invoke("docker-context")
     found = json.loads(docker("context", "inspect", "machine-default"))[0]
     assert found["TLSMaterial"] == {}
 
 
-def test_one_of_somebody_else_is_left_alone(
-    invoke: Invoke, made: Callable[..., Home], docker: Callable[..., str]
-) -> None:
+def test_one_of_somebody_else_is_left_alone(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
     made()
     docker("context", "create", "machine-default", "--docker", "host=tcp://192.0.2.1:2375")
     ended = invoke("docker-context")
@@ -101,9 +98,7 @@ def test_create_makes_one_and_rm_removes_it(invoke: Invoke, vms: Path, docker: C
     assert docker("context", "ls", "-q").split() == ["default"]
 
 
-def test_without_a_docker_client(
-    invoke: Invoke, made: Callable[..., Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_docker_client(invoke: Invoke, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert invoke("docker-context").code == 3

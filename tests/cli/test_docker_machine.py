@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused
@@ -29,8 +27,7 @@ from machine import (
     store,
     x509,
 )
-
-Invoke = Callable[..., Any]
+from tests.fixture_types import Invoke
 
 
 @pytest.fixture

@@ -14,11 +14,7 @@ from pathlib import Path
 import pytest
 
 from machine.errors import DockerFailed
-from machine.spec import Machine
-from tests.conftest import Outcome
-
-Invoke = Callable[..., Outcome]
-Add = Callable[..., Machine]
+from tests.fixture_types import Add, Invoke, Outcome
 
 VALUES = (
     ("DOCKER_TLS_VERIFY", "1"),

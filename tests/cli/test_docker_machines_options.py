@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from machine import reconfigure, store, x509
-from machine.spec import Machine
-
-Invoke = Callable[..., Any]
+from tests.fixture_types import Add, Invoke
 
 
 def test_storage_driver(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,12 +25,12 @@ def test_a_ca_of_the_users_own(invoke: Invoke, vms: Path, tmp_path: Path, monkey
     ca = x509.new_ca("mine")
     (tmp_path / "ca.pem").write_bytes(ca.cert_pem())
     (tmp_path / "ca-key.pem").write_bytes(ca.key_pem())
-    words = ["--tls-ca-cert", tmp_path / "ca.pem", "--tls-ca-key", tmp_path / "ca-key.pem"]
+    words: list[str | Path] = ["--tls-ca-cert", tmp_path / "ca.pem", "--tls-ca-key", tmp_path / "ca-key.pem"]
     assert invoke(*words, "create", "-q", "dev").code == 0
     assert store.home("dev").ca.read_bytes() == ca.cert_pem()
 
 
-def test_native_ssh(invoke: Invoke, add: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_ssh(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     from machine import ssh
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -46,7 +42,7 @@ def test_native_ssh(invoke: Invoke, add: Callable[..., Machine], monkeypatch: py
     assert seen == [False, True]
 
 
-def test_options_without_a_meaning_are_taken(invoke: Invoke, add: Callable[..., Machine]) -> None:
+def test_options_without_a_meaning_are_taken(invoke: Invoke, add: Add) -> None:
     add()
     ended = invoke("--github-api-token", "x", "--bugsnag-api-token", "no-report", "ls", "--json")
     assert json.loads(ended.out)[0]["name"] == "default"

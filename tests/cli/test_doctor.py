@@ -39,10 +39,8 @@ from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
 from machine.paths import Home, Image
 from machine.run import Completed
-from machine.spec import Machine
+from tests.fixture_types import Add, Invoke, Made
 
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
 DISK = "/dev/vda 10 5 5 {used}% /var/lib/docker"
 
 
@@ -85,8 +83,8 @@ def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 
 @pytest.fixture
-def made(add: Add) -> Callable[..., Home]:
-    def make(name: str = "default", **fields: object) -> Home:
+def made(add: Add) -> Made:
+    def make(name: str = "default", **fields: Any) -> Home:
         machine = add(name, uuid=name, **fields)
         home = store.home(name)
         home.folder.chmod(0o700)
@@ -96,7 +94,7 @@ def made(add: Add) -> Callable[..., Home]:
     return make
 
 
-def test_nothing_is_wrong(found: Callable[..., Any], made: Callable[..., Home], guest: Guest, invoke: Invoke) -> None:
+def test_nothing_is_wrong(found: Callable[..., Any], made: Made, guest: Guest, invoke: Invoke) -> None:
     made()
     made("web", state="Running")
     said = found(all=True)
@@ -112,7 +110,7 @@ def test_nothing_is_wrong(found: Callable[..., Any], made: Callable[..., Home], 
     assert (ended.code, ended.lines) == (0, ["warning   drivers: fake: a note of the fake"])
 
 
-def test_a_clock_that_is_off_is_set(found: Callable[..., Any], made: Callable[..., Home], guest: Guest) -> None:
+def test_a_clock_that_is_off_is_set(found: Callable[..., Any], made: Made, guest: Guest) -> None:
     made(state="Running")
     guest.skew = -3600
     assert "its clock is 3" in next(text for text in found() if "clock" in text)
@@ -121,7 +119,7 @@ def test_a_clock_that_is_off_is_set(found: Callable[..., Any], made: Callable[..
     assert abs(float(guest.set[0].removeprefix("@")) - time.time()) < 5
 
 
-def test_inside_a_machine(found: Callable[..., Any], made: Callable[..., Home], guest: Guest) -> None:
+def test_inside_a_machine(found: Callable[..., Any], made: Made, guest: Guest) -> None:
     made(state="Running")
     guest.used, guest.names = 97, "dead"
     said = found()
@@ -130,7 +128,7 @@ def test_inside_a_machine(found: Callable[..., Any], made: Callable[..., Home], 
 
 
 def test_a_machine_that_doesnt_let_us_in(
-    found: Callable[..., Any], made: Callable[..., Home], guest: Guest, monkeypatch: pytest.MonkeyPatch
+    found: Callable[..., Any], made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(state="Running")
 
@@ -141,7 +139,7 @@ def test_a_machine_that_doesnt_let_us_in(
     assert found()["no SSH connection"]["level"] == "error"
 
 
-def test_what_others_can_read_is_closed(found: Callable[..., Any], made: Callable[..., Home]) -> None:
+def test_what_others_can_read_is_closed(found: Callable[..., Any], made: Made) -> None:
     home = made()
     home.key.chmod(0o640)
     text = f"others can read {home.key}"
@@ -151,9 +149,7 @@ def test_what_others_can_read_is_closed(found: Callable[..., Any], made: Callabl
     assert text not in found()
 
 
-def test_certificates(
-    found: Callable[..., Any], made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, invoke: Invoke
-) -> None:
+def test_certificates(found: Callable[..., Any], made: Made, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     home = made()
     shutil.copy(home.cert, home.server_cert)
     text = "default: its certificate is damaged, of another CA, or for other names"
@@ -164,7 +160,7 @@ def test_certificates(
 
 
 def test_a_running_machine_gets_the_repaired_certificate(
-    found: Callable[..., Any], made: Callable[..., Home], guest: Guest, monkeypatch: pytest.MonkeyPatch
+    found: Callable[..., Any], made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = made(state="Running")
     host = FakeHost("machineos")
@@ -174,9 +170,7 @@ def test_a_running_machine_gets_the_repaired_certificate(
     assert host.applied["tls/server-key.pem"] == home.server_key.read_text() != ""
 
 
-def test_a_client_certificate_that_ends(
-    found: Callable[..., Any], made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_certificate_that_ends(found: Callable[..., Any], made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     home = made()
     soon = datetime.now(UTC) + timedelta(days=9, hours=1)
     monkeypatch.setattr(certs, "ends", lambda path: soon if path == home.cert else None)
@@ -281,7 +275,7 @@ def test_a_virtual_machine_that_is_left(found: Callable[..., Any], lost: Callabl
 
 @pytest.mark.parametrize("file", ["machine.json", "creating.json"])
 def test_a_virtual_machine_that_a_machine_has(
-    found: Callable[..., Any], lost: Callable[..., list[str]], made: Callable[..., Home], file: str
+    found: Callable[..., Any], lost: Callable[..., list[str]], made: Made, file: str
 ) -> None:
     home = made("gone")
     removed = lost(uuid="gone")
@@ -293,7 +287,7 @@ def test_a_virtual_machine_that_a_machine_has(
 
 
 def test_a_virtual_machine_of_one_that_cant_be_read(
-    found: Callable[..., Any], lost: Callable[..., list[str]], made: Callable[..., Home]
+    found: Callable[..., Any], lost: Callable[..., list[str]], made: Made
 ) -> None:
     removed = lost(uuid="u-1")
     made("gone").config.write_text("{")
@@ -302,7 +296,7 @@ def test_a_virtual_machine_of_one_that_cant_be_read(
 
 
 def test_a_new_machine_of_the_same_name_stays(
-    found: Callable[..., Any], lost: Callable[..., list[str]], made: Callable[..., Home]
+    found: Callable[..., Any], lost: Callable[..., list[str]], made: Made
 ) -> None:
     home = made("gone")
     removed = lost(uuid="u-1")
@@ -331,9 +325,7 @@ def test_a_hypervisor_that_doesnt_answer_or_fails(
     assert not [text for text in found() if "strike" in text or "doesn't tell" in text]
 
 
-def test_a_record_that_came_back_meanwhile(
-    lost: Callable[..., list[str]], made: Callable[..., Home], vms: Path
-) -> None:
+def test_a_record_that_came_back_meanwhile(lost: Callable[..., list[str]], made: Made, vms: Path) -> None:
     removed = lost(uuid="gone")
     (left,) = list(orphans.in_hypervisors(10))
     made("gone")
@@ -364,9 +356,7 @@ def test_a_template_that_failed(found: Callable[..., Any], store: Path) -> None:
     assert "no template has failed" in found(all=True)
 
 
-def test_a_machine_that_cannot_be_read_hides_no_other(
-    found: Callable[..., Any], made: Callable[..., Home], guest: Guest
-) -> None:
+def test_a_machine_that_cannot_be_read_hides_no_other(found: Callable[..., Any], made: Made, guest: Guest) -> None:
     made("good", state="Running")
     made("bad").config.write_text("{")
     said = found(all=True)
@@ -374,9 +364,7 @@ def test_a_machine_that_cannot_be_read_hides_no_other(
     assert "Docker 28.5.1 answers on tcp://127.77.0.2:2375" in said
 
 
-def test_a_driver_that_fails(
-    found: Callable[..., Any], made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_driver_that_fails(found: Callable[..., Any], made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     made()
 
     def fail(_: object) -> None:
@@ -398,7 +386,7 @@ def test_a_shell_that_is_set_to_a_machine_of_the_past(
 
 
 def test_a_repair_that_fails_is_told_and_stays_wrong(
-    invoke: Invoke, found: Callable[..., Any], made: Callable[..., Home], guest: Guest, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, found: Callable[..., Any], made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(state="Running")
     guest.skew = 60
@@ -411,7 +399,7 @@ def test_a_repair_that_fails_is_told_and_stays_wrong(
     assert (ended.code, "that can't be repaired: date failed: not permitted" in ended.err) == (1, True)
 
 
-def test_the_real_look(reachable: Callable[..., Home], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_look(reachable: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this host, through a real SSH server, without a question to a name server."""
     home = reachable()
     monkeypatch.setattr(inside, "_LOOK", inside._LOOK.replace("command -v nslookup", "false"))

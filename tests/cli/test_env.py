@@ -8,17 +8,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from machine import links
-from machine.spec import Address, Machine
-
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
+from machine.spec import Address
+from tests.fixture_types import Add, Invoke, Spawn
 
 # What a path can hold on a Unix file system, and a shell would love to read.
 NASTY = "a  b'c\"d$HOME`id`;e\\f!g*h&i|j#k(l)~{m,n}%PATH%é\\n$(id)"
@@ -259,7 +256,7 @@ def test_config_in_a_command_substitution(
 
 @pytest.mark.skipif(not shutil.which("docker"), reason="needs the docker client")
 def test_docker_takes_what_config_prints_for_a_path_with_blanks(
-    spawn: Callable[..., Any], vms: Path, store: Path, tmp_path: Path
+    spawn: Spawn, vms: Path, store: Path, tmp_path: Path
 ) -> None:
     spawn("create", "-q", "default")
     store.rename(there := tmp_path / "a  folder with 'blanks'")

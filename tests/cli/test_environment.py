@@ -3,15 +3,12 @@
 import io
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from machine import paths, ssh, store
-from tests.conftest import Outcome
-
-Call = Callable[..., Outcome]
+from tests.fixture_types import Invoke, Ordinary, Outcome, Spawn
 
 
 @pytest.mark.parametrize("home", [None, "", "relative", "./x"])
@@ -30,7 +27,7 @@ def test_without_a_home_folder_the_one_of_the_account_is_taken(
     ("home", "words"),
     [(None, ["ls"]), ("", ["create", "dev"]), (None, ["env"]), ("", ["doctor"]), (None, ["iso", "ls"])],
 )
-def test_neither_a_home_folder_nor_an_account(ordinary: Call, home: str | None, words: list[str]) -> None:
+def test_neither_a_home_folder_nor_an_account(ordinary: Ordinary, home: str | None, words: list[str]) -> None:
     shown = ordinary(*words, HOME=home)
     assert shown.code == 1
     assert shown.err.startswith(
@@ -39,14 +36,14 @@ def test_neither_a_home_folder_nor_an_account(ordinary: Call, home: str | None, 
     assert "Next: say where machines lie: export MACHINE_STORAGE_PATH=/var/tmp/machine\n" in shown.err
 
 
-def test_a_store_elsewhere_makes_up_for_it(ordinary: Call, user_home: Path) -> None:
+def test_a_store_elsewhere_makes_up_for_it(ordinary: Ordinary, user_home: Path) -> None:
     elsewhere = str(user_home / ".machine")
     assert ordinary("ls", HOME=None, MACHINE_STORAGE_PATH=elsewhere) == Outcome(0, ordinary("ls").out, "")
     assert ordinary("doctor", HOME=None, MACHINE_STORAGE_PATH=elsewhere).code in {0, 1}
 
 
 @pytest.mark.parametrize("home", ["/dev/null", "/nonexistent", "/root", "/proc"])
-def test_a_home_folder_that_is_none(ordinary: Call, home: str) -> None:
+def test_a_home_folder_that_is_none(ordinary: Ordinary, home: str) -> None:
     assert ordinary("ls", HOME=home).code in {0, 1}
     assert ordinary("doctor", HOME=home).code == 1
     shown = ordinary("create", "--driver", "none", "--url", "tcp://127.0.0.1:1", "dev", HOME=home)
@@ -54,7 +51,7 @@ def test_a_home_folder_that_is_none(ordinary: Call, home: str) -> None:
     assert "MACHINE_STORAGE_PATH" in shown.err
 
 
-def test_a_store_of_an_unknown_user(invoke: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_an_unknown_user(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", "~no-such-user/x")
     shown = invoke("ls")
     assert shown.code == 1
@@ -74,7 +71,7 @@ def test_a_user_without_an_account_goes_without_openssh(monkeypatch: pytest.Monk
     assert ssh.native()
 
 
-def test_a_folder_that_was_removed_under_us(spawn: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_was_removed_under_us(spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -84,7 +81,7 @@ def test_a_folder_that_was_removed_under_us(spawn: Call, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-def test_what_the_terminal_cant_show_is_escaped(spawn: Call, store: Path, encoding: str) -> None:
+def test_what_the_terminal_cant_show_is_escaped(spawn: Spawn, store: Path, encoding: str) -> None:
     folder = store / "machines" / "w\u0161 \udcff"
     folder.mkdir(parents=True)
     (folder / "machine.json").write_text("{}", encoding="utf-8")
@@ -97,7 +94,7 @@ def test_what_the_terminal_cant_show_is_escaped(spawn: Call, store: Path, encodi
 @pytest.mark.parametrize(
     "fault", [TypeError("x"), KeyError("x"), RecursionError(), UnicodeDecodeError("a", b"b", 0, 1, "c")]
 )
-def test_a_fault_of_ours_is_a_sentence(invoke: Call, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+def test_a_fault_of_ours_is_a_sentence(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     def broken() -> list[str]:
         raise fault
 
@@ -128,7 +125,7 @@ def test_a_stderr_that_nobody_reads(monkeypatch: pytest.MonkeyPatch, store: Path
 @pytest.mark.parametrize(
     "store", ["/tmp/" + "x" * 300, "/tmp/" + "y/" * 3000, "/dev/null/x", "/tmp/a\nb", "/tmp/${HOME}"]
 )
-def test_a_store_that_cant_be_made(invoke: Call, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+def test_a_store_that_cant_be_made(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", store)
     shown = invoke("create", "--driver", "none", "--url", "tcp://127.0.0.1:1", "--no-tls", "dev")
     assert shown.code in {1, 3}
@@ -139,7 +136,7 @@ def test_a_store_that_cant_be_made(invoke: Call, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("words", [["create", "dev"], ["ls"], ["image", "ls"], ["template", "ls"]])
 def test_a_store_that_is_a_file(
-    invoke: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(tmp_path / "file"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -13,8 +13,7 @@ import pytest
 from machine.cli import machine, usage
 from machine.cli.examples import EXAMPLES
 from machine.cli.verbs import GROUPS, VERBS
-
-Invoke = Callable[..., Any]
+from tests.fixture_types import Invoke
 
 
 def test_help_of_a_verb(invoke: Invoke) -> None:

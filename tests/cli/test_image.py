@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from web_server import Quiet, serving
 
 from machine import catalog, downloads, images, provision, store
 from machine.downloads import Source
+from tests.fixture_types import Invoke
 
-Invoke = Callable[..., Any]
 DISK = qcow2()
 
 

@@ -11,11 +11,7 @@ from machine import images, machineos
 from machine.errors import CheckFailed
 from machine.images import About
 from machine.paths import Image
-from machine.spec import Machine
-from tests.conftest import Outcome
-
-Add = Callable[..., Machine]
-Invoke = Callable[..., Outcome]
+from tests.fixture_types import Add, Invoke, Outcome
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from machine.cli import VERBS
-
-Invoke = Callable[..., Any]
+from tests.fixture_types import Invoke
 
 
 @pytest.mark.parametrize(

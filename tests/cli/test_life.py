@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +14,7 @@ from filelock import FileLock
 
 from machine import spec, store
 from machine.driver import State
-from machine.spec import Machine
-from tests.conftest import Outcome
-
-Add = Callable[..., Machine]
-Begin = Callable[..., "subprocess.Popen[str]"]
-Invoke = Callable[..., Outcome]
+from tests.fixture_types import Add, Begin, Invoke, Outcome
 
 
 @pytest.fixture

@@ -7,16 +7,12 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from machine.spec import Machine
-
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
+from tests.fixture_types import Add, Invoke
 
 
 @pytest.fixture

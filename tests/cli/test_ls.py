@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import pytest
 from machine import probe, registry
 from machine.errors import DriverFailed
 from machine.spec import Address, Engine, Machine
-
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
+from tests.fixture_types import Add, Invoke
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,11 +12,9 @@ import pytest
 from fake_fixtures import ended
 
 from machine import __version__, cli, run, store
-from tests.conftest import Outcome
+from tests.fixture_types import Add, Begin, Invoke, Outcome
 
 ROOT = Path(__file__).parents[2]
-Begin = Callable[..., "subprocess.Popen[str]"]
-Invoke = Callable[..., Outcome]
 
 
 def test_help_lists_every_verb(invoke: Invoke) -> None:
@@ -60,7 +57,7 @@ def test_words_that_make_no_sense(invoke: Invoke, words: list[str], message: str
     assert "Traceback" not in shown.err
 
 
-def test_the_store_is_chosen_by_an_option(invoke: Invoke, add: Callable[..., object], tmp_path: Path) -> None:
+def test_the_store_is_chosen_by_an_option(invoke: Invoke, add: Add, tmp_path: Path) -> None:
     add("dev")
     assert invoke("ls", "-q").out == "dev\n"
     assert invoke("--storage-path", str(tmp_path / "other"), "ls", "-q").out == ""
@@ -88,9 +85,7 @@ def test_what_is_left_of_a_killed_create_is_swept_and_told(invoke: Invoke, vms: 
     assert not home.folder.exists()
 
 
-def test_leftovers_that_cant_be_removed_keep_no_verb_from_working(
-    invoke: Invoke, add: Callable[..., object], vms: Path
-) -> None:
+def test_leftovers_that_cant_be_removed_keep_no_verb_from_working(invoke: Invoke, add: Add, vms: Path) -> None:
     add("web", driver="fake")
     add("dev", driver="gone")
     store.home("dev").config.rename(store.home("dev").creating)
@@ -122,7 +117,7 @@ def test_debug_from_the_environment(begin: Begin, monkeypatch: pytest.MonkeyPatc
         assert ("Traceback" in err) is shows, value
 
 
-def test_a_reader_that_has_seen_enough(begin: Begin, add: Callable[..., object]) -> None:
+def test_a_reader_that_has_seen_enough(begin: Begin, add: Add) -> None:
     for number in range(3):
         add(f"dev{number}")
     for words in (["ls"], ["--help"], ["ls", "--json"], ["iso", "ls"]):
@@ -133,7 +128,7 @@ def test_a_reader_that_has_seen_enough(begin: Begin, add: Callable[..., object])
         assert ended(process)[::2] == (0, ""), words
 
 
-def test_a_long_answer_to_a_reader_that_has_seen_enough(begin: Begin, add: Callable[..., object]) -> None:
+def test_a_long_answer_to_a_reader_that_has_seen_enough(begin: Begin, add: Add) -> None:
     for number in range(300):
         add(f"a-name-that-takes-its-place-{number}")
     reader, writer = os.pipe()
@@ -145,14 +140,14 @@ def test_a_long_answer_to_a_reader_that_has_seen_enough(begin: Begin, add: Calla
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_an_answer_that_cant_be_written(begin: Begin, add: Callable[..., object]) -> None:
+def test_an_answer_that_cant_be_written(begin: Begin, add: Add) -> None:
     add("dev")
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         code, _, err = ended(begin("ls", stdout=full))
     assert (code, err) == (1, "Error: No space left on device\n")
 
 
-def test_without_a_stdout_at_all(begin: Begin, add: Callable[..., object]) -> None:
+def test_without_a_stdout_at_all(begin: Begin, add: Add) -> None:
     add("dev")
     code, _, err = ended(begin("ls", preexec_fn=lambda: os.close(1)))
     assert (code, err) == (0, "")

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ from ordinary_user import USER, give
 
 from machine import ownership, spec
 from machine.spec import Address, Machine
-from tests.conftest import Outcome
-
-Call = Callable[..., Outcome]
+from tests.fixture_types import Invoke, Ordinary
 
 
 def put(user_home: Path, name: str, *, mine: bool = True) -> Path:
@@ -44,7 +41,7 @@ def roots(user_home: Path) -> Path:
     return put(user_home, "made-by-root", mine=False)
 
 
-def test_a_machine_of_roots_is_a_row_with_an_error(ordinary: Call, roots: Path) -> None:
+def test_a_machine_of_roots_is_a_row_with_an_error(ordinary: Ordinary, roots: Path) -> None:
     shown = ordinary("ls", "--json")
     assert (shown.code, shown.err) == (0, "")
     rows = {row["name"]: row for row in json.loads(shown.out)}
@@ -75,12 +72,12 @@ def test_a_machine_of_roots_is_a_row_with_an_error(ordinary: Call, roots: Path) 
         ["help", "create"],
     ],
 )
-def test_it_is_in_no_other_machines_way(ordinary: Call, roots: Path, words: list[str]) -> None:
+def test_it_is_in_no_other_machines_way(ordinary: Ordinary, roots: Path, words: list[str]) -> None:
     shown = ordinary(*words, FAKE_ANSWERS="1")
     assert shown.code == 0, shown.err
 
 
-def test_the_verbs_on_it_name_the_command_that_gives_it_back(ordinary: Call, roots: Path) -> None:
+def test_the_verbs_on_it_name_the_command_that_gives_it_back(ordinary: Ordinary, roots: Path) -> None:
     for words in (["status"], ["start"], ["env"], ["rm", "-f"], ["inspect"], ["stop"]):
         shown = ordinary(*words, "made-by-root")
         assert shown.code == 1
@@ -88,7 +85,7 @@ def test_the_verbs_on_it_name_the_command_that_gives_it_back(ordinary: Call, roo
     assert (roots / "machine.json").exists()
 
 
-def test_create_goes_round_it(ordinary: Call, roots: Path) -> None:
+def test_create_goes_round_it(ordinary: Ordinary, roots: Path) -> None:
     add_image_to(roots.parents[1])
     shown = ordinary("create", "--driver", "fake", "made-by-root", "dev", FAKE_ANSWERS="1")
     assert shown.code == 1
@@ -98,7 +95,7 @@ def test_create_goes_round_it(ordinary: Call, roots: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["certs", "images", "templates", "machines", "."])
-def test_a_folder_of_roots(ordinary: Call, user_home: Path, name: str) -> None:
+def test_a_folder_of_roots(ordinary: Ordinary, user_home: Path, name: str) -> None:
     folder = user_home / ".machine" / name
     put(user_home, "web")
     add_image_to(user_home / ".machine")
@@ -119,7 +116,7 @@ def test_a_folder_of_roots(ordinary: Call, user_home: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "ca.pem", "key.pem", "machine.json"])
-def test_a_file_of_roots_in_a_machine_of_the_users(ordinary: Call, user_home: Path, name: str) -> None:
+def test_a_file_of_roots_in_a_machine_of_the_users(ordinary: Ordinary, user_home: Path, name: str) -> None:
     folder = put(user_home, "web")
     put(user_home, "db")
     file = folder / name
@@ -134,7 +131,7 @@ def test_a_file_of_roots_in_a_machine_of_the_users(ordinary: Call, user_home: Pa
     assert ordinary("ls", "-q").out == "db\nweb\n"
 
 
-def test_the_settings_of_root(ordinary: Call, user_home: Path) -> None:
+def test_the_settings_of_root(ordinary: Ordinary, user_home: Path) -> None:
     file = user_home / ".machine" / "config.toml"
     file.touch(0o600)
     shown = ordinary("create", "--driver", "fake", "dev")
@@ -143,7 +140,7 @@ def test_the_settings_of_root(ordinary: Call, user_home: Path) -> None:
     assert ordinary("ls").code == 0
 
 
-def test_a_folder_that_its_owner_may_not_enter_is_opened_by_repair(ordinary: Call, user_home: Path) -> None:
+def test_a_folder_that_its_owner_may_not_enter_is_opened_by_repair(ordinary: Ordinary, user_home: Path) -> None:
     folder = put(user_home, "web")
     folder.chmod(0)
     assert f"Next: chmod u+rwX {folder}\n" in ordinary("status", "web").err
@@ -163,7 +160,7 @@ def test_root_in_the_store_of_somebody_else_is_warned(user_home: Path, monkeypat
 
 
 def test_the_warning_is_printed_before_root_makes_something(
-    invoke: Call, user_home: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(user_home / ".machine"))
     assert invoke("ls", "-q").err.startswith("warning: root works in the store of ")

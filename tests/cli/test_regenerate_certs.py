@@ -8,16 +8,13 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_host import FakeHost
 
 from machine import certs, docker, identity, lifecycle, paths, probe, provision, seed, store
 from machine.paths import Home
-from machine.spec import Machine
-
-Invoke = Callable[..., Any]
+from tests.fixture_types import Add, Invoke
 
 
 @pytest.fixture
@@ -30,7 +27,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
 
 
 @pytest.fixture
-def made(add: Callable[..., Machine], store: Path) -> Callable[..., Home]:
+def made(add: Add, store: Path) -> Callable[..., Home]:
     """A machine with all its keys and certificates."""
 
     def make(name: str = "default", state: str = "Stopped", **fields: object) -> Home:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from machine import provision, reconfigure, store
 from machine.errors import EngineRefused
 from machine.spec import Engine, Machine
-from tests.conftest import Outcome
+from tests.fixture_types import Add, Invoke
 
-Add = Callable[..., Machine]
-Invoke = Callable[..., Outcome]
 RELOADED = reconfigure.Outcome.RELOADED
 
 

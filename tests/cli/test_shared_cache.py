@@ -7,14 +7,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_fixtures import add_image
 
 from machine import image_users, images, paths, store
+from tests.fixture_types import Invoke
 
-Invoke = Callable[..., Any]
 Use = Callable[[str], Path]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from web_server import docker_engine
@@ -14,10 +13,8 @@ from web_server import docker_engine
 from machine import __version__, registry
 from machine.driver import Driver, State
 from machine.errors import DriverFailed
-from machine.spec import Address, Engine, Machine
-
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
+from machine.spec import Address, Engine
+from tests.fixture_types import Add, Invoke
 
 
 def test_status_is_one_word(invoke: Invoke, add: Add) -> None:
@@ -126,11 +123,11 @@ def test_inspect_has_docker_machines_keys(invoke: Invoke, add: Add, store: Path)
         "{{.Machine.uuid}}|{{.Machine.memory_mib}}": "|2048",
     }.items():
         assert invoke("inspect", "--format", form).out == printed + "\n"
-    printed = invoke("inspect")
-    assert printed.lines[1] == '    "ConfigVersion": 3,'
-    assert json.loads(printed.out) == json.loads(invoke("inspect", "-f", "{{json .}}").out)
-    assert printed.out == invoke("inspect", "--json").out
-    assert json.loads(printed.out)["Machine"] == json.loads((home / "machine.json").read_text())
+    whole = invoke("inspect")
+    assert whole.lines[1] == '    "ConfigVersion": 3,'
+    assert json.loads(whole.out) == json.loads(invoke("inspect", "-f", "{{json .}}").out)
+    assert whole.out == invoke("inspect", "--json").out
+    assert json.loads(whole.out)["Machine"] == json.loads((home / "machine.json").read_text())
 
 
 def test_inspect_refuses_what_is_not_there(invoke: Invoke, add: Add) -> None:

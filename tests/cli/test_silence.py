@@ -12,10 +12,8 @@ import pytest
 
 from machine import downloads, progress, store
 from machine.errors import DriverFailed
-from machine.spec import Machine
-from tests.conftest import Outcome
+from tests.fixture_types import Add, Invoke
 
-Invoke = Callable[..., Outcome]
 # Each verb that shows progress, in an order in which each can be done, and what comes before --quiet and --json.
 LIFE = [
     ["create", "dev"],
@@ -96,7 +94,7 @@ def test_a_download(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("option", ["--quiet", "--json", "-q"])
 def test_what_a_killed_create_left_is_cleared_without_a_word(
-    invoke: Invoke, vms: Path, add: Callable[..., Machine], option: str, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, vms: Path, add: Add, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "sweep", lambda undo: iter([("dev", None)]))
     assert invoke("ls", option).err == ""

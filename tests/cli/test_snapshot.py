@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from machine import store
 from machine.driver import State
-from machine.spec import Machine
-from tests.conftest import Outcome
+from tests.fixture_types import Add, Invoke, Outcome
 
-Add = Callable[..., Machine]
-Invoke = Callable[..., Outcome]
 UNABLE = "Next: choose another: machine create --driver NAME\n"
 
 

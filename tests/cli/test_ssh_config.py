@@ -6,19 +6,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import spellings
 
 from machine import ssh_config
 from machine.paths import Home
-from machine.spec import Machine
+from tests.fixture_types import Add, Invoke
 
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
 openssh = pytest.mark.skipif(not shutil.which("ssh"), reason="needs OpenSSH")
 
 

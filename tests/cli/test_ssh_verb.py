@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from machine import ssh
 from machine.cli.ssh import split
-from machine.spec import Machine
-
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
+from tests.fixture_types import Add, Invoke
 
 
 @pytest.fixture

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from machine.spec import Machine
-
-Invoke = Callable[..., Any]
-Add = Callable[..., Machine]
+from tests.fixture_types import Add, Spawn
 
 # Each takes 5 to 60 ms, where all of `machine env` takes 45.
 HEAVY = {
@@ -49,7 +45,7 @@ HEAVY = {
     # Sets have no order, and two workers must agree on the names.
     ids=lambda words: " ".join(sorted(words) if isinstance(words, set) else words),
 )
-def test_imports(spawn: Invoke, add: Add, store: Any, verb: list[str], more: set[str]) -> None:
+def test_imports(spawn: Spawn, add: Add, store: Any, verb: list[str], more: set[str]) -> None:
     add()
     (store / "machines/default/console.log").write_text("x\n")
     ended = spawn(*verb, python=("-X", "importtime"))

@@ -17,9 +17,7 @@ from machine.drivers.qemu.template import Recipe, Template
 from machine import registry
 from machine.driver import Driver
 from machine.errors import DriverFailed, MachineError
-from tests.conftest import Outcome
-
-Invoke = Callable[..., Outcome]
+from tests.fixture_types import Invoke, Outcome
 
 
 @pytest.fixture

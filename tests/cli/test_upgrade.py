@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_fixtures import add_image
@@ -13,8 +11,7 @@ from fake_host import FakeHost
 
 from machine import docker, lifecycle, provision, seed, store
 from machine.paths import Home, Image
-
-Invoke = Callable[..., Any]
+from tests.fixture_types import Invoke
 
 
 @pytest.fixture

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import Outcome
-
-Invoke = Callable[..., Outcome]
+from tests.fixture_types import Invoke, Outcome
 
 
 @pytest.mark.parametrize(

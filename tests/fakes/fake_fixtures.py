@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 import machine_fake
 import pytest
 
 from machine import docker, images, ssh
 from machine.images import About
+from tests.fixture_types import Begin, Pipes
 
 HERE = Path(__file__).parent
 DEADLINE = 30
@@ -42,13 +43,15 @@ def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-0
 
 
 @pytest.fixture
-def begin(vms: Path) -> Callable[..., subprocess.Popen[str]]:
+def begin(vms: Path) -> Begin:
     """Start the command line in a process of its own; `ended` waits for it."""
 
-    def begin(*words: str, **options: object) -> subprocess.Popen[str]:
+    def begin(*words: str, **pipes: Unpack[Pipes]) -> subprocess.Popen[str]:
+        pipes.setdefault("stdin", subprocess.DEVNULL)
+        pipes.setdefault("stdout", subprocess.PIPE)
+        pipes.setdefault("stderr", subprocess.PIPE)
         environment = {**os.environ, "PYTHONPATH": str(HERE)}
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([sys.executable, "-m", "machine", *words], env=environment, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen([sys.executable, "-m", "machine", *words], env=environment, text=True, **pipes)
 
     return begin
 

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
-from tests.conftest import FAKES, Outcome
+from tests.conftest import FAKES
+from tests.fixture_types import Ordinary, Outcome
 
 # Of nobody: a user without an entry in /etc/passwd, as in a container that is run under a number.
 USER = 54321
@@ -28,14 +30,11 @@ _MAIN = _SETUP + "from machine.cli import main; main()"
 @cache
 def _interpreter() -> str | None:
     """A Python that the user can run with our packages: root's own may lie in a folder that is closed to others."""
-    for python in (sys.executable, shutil.which("python3", path="/usr/bin")):
-        words = [
-            python,
-            "-c",
-            _SETUP.format(packages=_packages()) + "import machine.cli, filelock, psutil, machine.x509",
-        ]
+    script = _SETUP.format(packages=_packages()) + "import machine.cli, filelock, psutil, machine.x509"
+    for python in filter(None, (sys.executable, shutil.which("python3", path="/usr/bin"))):
+        words = [python, "-c", script]
         try:
-            if python and not subprocess.run(words, **_identity(), capture_output=True, check=False).returncode:  # type: ignore[call-overload]
+            if not subprocess.run(words, **_IDENTITY, capture_output=True, check=False).returncode:
                 return python
         except OSError:
             continue
@@ -46,8 +45,14 @@ def _packages() -> str:
     return sysconfig.get_path("purelib") if site.ENABLE_USER_SITE is not None else ""
 
 
-def _identity() -> dict[str, object]:
-    return {"user": USER, "group": USER, "extra_groups": [], "cwd": "/"}
+class _Identity(TypedDict):
+    user: int
+    group: int
+    extra_groups: list[int]
+    cwd: str
+
+
+_IDENTITY = _Identity(user=USER, group=USER, extra_groups=[], cwd="/")
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def user_home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def ordinary(user_home: Path) -> Callable[..., Outcome]:
+def ordinary(user_home: Path) -> Ordinary:
     """Run the command line as a user who isn't root: ordinary("ls", HOME="/nowhere")."""
     if (python := _interpreter()) is None:
         pytest.skip("no Python here that another user can run")
@@ -75,7 +80,7 @@ def ordinary(user_home: Path) -> Callable[..., Outcome]:
     def call(*words: str | Path, **environment: str | None) -> Outcome:
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FAKES), "HOME": str(user_home), "SHELL": "/bin/sh"}
         known = {key: value for key, value in {**base, **environment}.items() if value is not None}
-        done = subprocess.run(  # type: ignore[call-overload]
+        done = subprocess.run(
             [python, "-c", _MAIN.format(packages=_packages()), *map(str, words)],
             env=known,
             stdin=subprocess.DEVNULL,
@@ -83,7 +88,7 @@ def ordinary(user_home: Path) -> Callable[..., Outcome]:
             text=True,
             timeout=DEADLINE,
             check=False,
-            **_identity(),
+            **_IDENTITY,
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Outcome(done.returncode, done.stdout, done.stderr)

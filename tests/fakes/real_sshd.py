@@ -8,15 +8,17 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from machine import keys, ssh
 from machine.paths import Home
-from machine.spec import Address, Machine
+from machine.spec import Address
+from tests.fixture_types import Add, Made
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 USER = getpass.getuser()
@@ -64,10 +66,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def reachable(sshd: Server, add: Callable[..., Machine], store: Path) -> Callable[..., Home]:
+def reachable(sshd: Server, add: Add, store: Path) -> Made:
     """Put a machine into the store that runs, and that SSH reaches: reachable("web")."""
 
-    def put(name: str = "default", **fields: object) -> Home:
+    def put(name: str = "default", **fields: Any) -> Home:
         add(name, state="Running", address=sshd.address, ssh_user=USER, **fields)
         home = Home(store / "machines" / name)
         keys.generate(home.ssh_key, name)

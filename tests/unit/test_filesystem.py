@@ -17,7 +17,7 @@ from machine.errors import CheckFailed
 from machine.paths import Home
 from machine.progress import Silent
 from machine.spec import Machine
-from tests.conftest import Outcome
+from tests.fixture_types import Invoke
 
 MACHINE = Machine("x", "qemu", "id", "52:54:00:00:00:01", "", 1024, 2, 20000)
 SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
@@ -120,7 +120,7 @@ LACKS = [
 @pytest.mark.skipif(os.name != "posix", reason="as Linux and macOS have it")
 @pytest.mark.parametrize(("lacks", "says"), LACKS, ids=[lacks.__name__ for lacks, _ in LACKS])
 def test_what_a_file_system_lacks_is_told_by_create_and_doctor(
-    vms: Path, invoke: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, lacks: Callable[..., None], says: str
+    vms: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, lacks: Callable[..., None], says: str
 ) -> None:
     before = sorted(vms.parent.iterdir())
     lacks(monkeypatch)

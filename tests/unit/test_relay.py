@@ -7,15 +7,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from real_sshd import USER, reachable, sshd
 
 from machine.errors import SSHFailed
-from machine.paths import Home
 from machine.relay import Connection, Reader, Relay
+from tests.fixture_types import Made
 
 __all__ = ["reachable", "sshd"]
 
@@ -50,7 +50,7 @@ def service() -> Iterator[int]:
 
 
 @pytest.fixture
-def connection(reachable: Callable[..., Home]) -> Iterator[Connection]:
+def connection(reachable: Made) -> Iterator[Connection]:
     from machine import store
 
     home = reachable("dev")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from machine import lifecycle, resize, resources, store
 from machine.errors import CheckFailed, DriverFailed, MachineError, NoSuchMachine, Usage
 from machine.progress import Silent
-from machine.spec import Machine
+from tests.fixture_types import Add
 
 
 class Notes(Silent):
@@ -37,20 +36,20 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
 
 
-def test_what_changes_now_and_what_waits(add: Callable[..., Machine], notes: Notes) -> None:
+def test_what_changes_now_and_what_waits(add: Add, notes: Notes) -> None:
     made = add("dev", state="Running")
     assert resize.resize("dev", notes, memory_mib=4096, cpus=4, disk_mib=30000) == (["memory", "disk"], ["processors"])
     assert store.load("dev") == replace(made, memory_mib=4096, cpus=4, disk_mib=30000)
     assert notes.notes == []
 
 
-def test_all_changes_at_once_when_it_is_off(add: Callable[..., Machine], notes: Notes) -> None:
+def test_all_changes_at_once_when_it_is_off(add: Add, notes: Notes) -> None:
     add("dev")
     assert resize.resize("dev", notes, cpus=3) == (["processors"], [])
     assert store.load("dev").cpus == 3
 
 
-def test_what_isnt_asked_for_stays(add: Callable[..., Machine], notes: Notes) -> None:
+def test_what_isnt_asked_for_stays(add: Add, notes: Notes) -> None:
     made = add("dev", state="Running")
     assert resize.resize("dev", notes) == ([], [])
     assert resize.resize("dev", notes, memory_mib=2048, cpus=2, disk_mib=20000) == ([], [])
@@ -68,7 +67,7 @@ def test_what_isnt_asked_for_stays(add: Callable[..., Machine], notes: Notes) ->
     ],
 )
 def test_sizes_that_cant_be_change_nothing(
-    add: Callable[..., Machine],
+    add: Add,
     notes: Notes,
     sizes: dict[str, int],
     message: str,
@@ -81,14 +80,14 @@ def test_sizes_that_cant_be_change_nothing(
     assert store.load("dev") == made
 
 
-def test_sizes_that_may_hurt_are_noted(add: Callable[..., Machine], notes: Notes) -> None:
+def test_sizes_that_may_hurt_are_noted(add: Add, notes: Notes) -> None:
     add("dev")
     resize.resize("dev", notes, memory_mib=9 * 1024, cpus=8, disk_mib=1 << 40)
     assert [note.partition(" asked for")[0] for note in notes.notes] == ["9 GiB", "8 CPUs", f"a disk of {1 << 30} GiB"]
 
 
 def test_a_machine_elsewhere_isnt_checked_against_this_host(
-    add: Callable[..., Machine], notes: Notes, monkeypatch: pytest.MonkeyPatch
+    add: Add, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add("dev")
     monkeypatch.setattr(machine_fake.Fake, "is_local", lambda self: False)
@@ -97,16 +96,14 @@ def test_a_machine_elsewhere_isnt_checked_against_this_host(
         resize.resize("dev", notes, disk_mib=10000)
 
 
-def test_a_driver_that_cant(add: Callable[..., Machine], notes: Notes) -> None:
+def test_a_driver_that_cant(add: Add, notes: Notes) -> None:
     add("dev", driver="none", options={"url": "tcp://192.0.2.1:2375"})
     with pytest.raises(Usage, match="none machines can't be resized") as caught:
         resize.resize("dev", notes, cpus=3)
     assert caught.value.hint == "make another: machine create dev-2"
 
 
-def test_a_suspended_machine_is_started_first(
-    add: Callable[..., Machine], notes: Notes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_suspended_machine_is_started_first(add: Add, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
     made = add("dev", state="Saved")
     monkeypatch.setattr(machine_fake.Fake, "resize", lambda *_: pytest.fail("resized"))
     with pytest.raises(MachineError, match="is suspended") as caught:
@@ -115,7 +112,7 @@ def test_a_suspended_machine_is_started_first(
     assert store.load("dev") == made
 
 
-def test_a_driver_that_fails_leaves_the_old_sizes(add: Callable[..., Machine], notes: Notes) -> None:
+def test_a_driver_that_fails_leaves_the_old_sizes(add: Add, notes: Notes) -> None:
     made = add("dev", options={"fails": "resize"})
     with pytest.raises(DriverFailed, match="fails at resize"):
         resize.resize("dev", notes, cpus=3)
@@ -130,7 +127,7 @@ def test_a_machine_that_isnt_there(store: Path, notes: Notes) -> None:
 # The verbs that meet a suspended machine.
 
 
-def test_a_suspended_machine_isnt_shut_down(add: Callable[..., Machine], notes: Notes) -> None:
+def test_a_suspended_machine_isnt_shut_down(add: Add, notes: Notes) -> None:
     add("dev", state="Saved")
     with pytest.raises(MachineError, match="is suspended") as caught:
         lifecycle.stop("dev", notes)
