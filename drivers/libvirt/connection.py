@@ -7,8 +7,8 @@ an extra that not everybody installs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from machine.errors import CheckFailed, DriverFailed, ToolMissing
@@ -16,6 +16,7 @@ from machine.errors import CheckFailed, DriverFailed, ToolMissing
 if TYPE_CHECKING:
     import libvirt
 
+T = TypeVar("T")
 INSTALL_MODULE = "pip install 'machine-vm[libvirt]' (it needs: sudo apt install libvirt-dev pkg-config gcc python3-dev)"
 INSTALL_DAEMON = "sudo apt install libvirt-daemon-system qemu-system-x86 && sudo systemctl start libvirtd"
 JOIN_GROUP = "sudo usermod -aG libvirt $USER, log in again; or without root: --libvirt-uri qemu:///session"
@@ -95,15 +96,7 @@ class Connection:
 
     def domain(self, uuid: str) -> libvirt.virDomain | None:
         """The domain, None when there is none of that UUID."""
-        import libvirt
-
-        with explained(f"{self.uri} doesn't tell of its domains"):
-            try:
-                return self.raw.lookupByUUIDString(uuid)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                    return None
-                raise
+        return find(f"{self.uri} doesn't tell of its domains", lambda: self.raw.lookupByUUIDString(uuid), "NO_DOMAIN")
 
 
 @contextlib.contextmanager
@@ -116,6 +109,22 @@ def explained(what: str, *, hint: str = "") -> Iterator[None]:
     except libvirt.libvirtError as error:
         text = " ".join(str(error).split())
         raise DriverFailed(f"{what}: {text}", hint=hint or _hint(error)) from error
+
+
+def find(what: str, look_up: Callable[[], T], *absent: str) -> T | None:
+    """What look_up returns; None when libvirt's error has one of the names that stand for an absent thing.
+
+    Raises DriverFailed, which begins with what, for its other errors.
+    """
+    import libvirt
+
+    with explained(what):
+        try:
+            return look_up()
+        except libvirt.libvirtError as error:
+            if is_error(error, *absent):
+                return None
+            raise
 
 
 def is_error(error: Exception, *names: str) -> bool:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from machine.errors import DriverFailed
 from machine.render import render
 
-from .connection import Connection, explained, is_error
+from .connection import Connection, explained, find
 
 if TYPE_CHECKING:
     import libvirt
@@ -31,15 +31,8 @@ class Network:
         self.name = name
 
     def find(self) -> libvirt.virNetwork | None:
-        import libvirt
-
-        with explained(f"{self.connection.uri} doesn't tell of its networks"):
-            try:
-                return self.connection.raw.networkLookupByName(self.name)
-            except libvirt.libvirtError as error:
-                if is_error(error, "NO_NETWORK"):
-                    return None
-                raise
+        what = f"{self.connection.uri} doesn't tell of its networks"
+        return find(what, lambda: self.connection.raw.networkLookupByName(self.name), "NO_NETWORK")
 
     def ready(self) -> libvirt.virNetwork:
         """The network, made when there is none and started when it wasn't."""

@@ -10,7 +10,7 @@ from machine.driver import Snapshot
 from machine.errors import DriverFailed
 from machine.render import render
 
-from .connection import explained, is_error
+from .connection import explained, find
 from .hypervisor import drop_state
 
 if TYPE_CHECKING:
@@ -57,15 +57,8 @@ def _existing(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot
 
 
 def _find(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot | None:
-    import libvirt
-
-    with explained("libvirt doesn't tell of the machine's snapshots"):
-        try:
-            return domain.snapshotLookupByName(name)
-        except libvirt.libvirtError as error:
-            if is_error(error, "NO_DOMAIN_SNAPSHOT"):
-                return None
-            raise
+    what = "libvirt doesn't tell of the machine's snapshots"
+    return find(what, lambda: domain.snapshotLookupByName(name), "NO_DOMAIN_SNAPSHOT")
 
 
 def _described(xml: str) -> Snapshot:

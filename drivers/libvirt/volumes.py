@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from machine.errors import DriverFailed
 from machine.render import render
 
-from .connection import Connection, explained, is_error
+from .connection import Connection, explained, find
 
 if TYPE_CHECKING:
     import libvirt
@@ -34,15 +34,8 @@ class Pool:
         self.name = name
 
     def find(self) -> libvirt.virStoragePool | None:
-        import libvirt
-
-        with explained(f"{self.connection.uri} doesn't tell of its storage pools"):
-            try:
-                return self.connection.raw.storagePoolLookupByName(self.name)
-            except libvirt.libvirtError as error:
-                if is_error(error, "NO_STORAGE_POOL"):
-                    return None
-                raise
+        what = f"{self.connection.uri} doesn't tell of its storage pools"
+        return find(what, lambda: self.connection.raw.storagePoolLookupByName(self.name), "NO_STORAGE_POOL")
 
     def active(self) -> libvirt.virStoragePool | None:
         """The pool, started when it was not; None when there is none."""
@@ -80,17 +73,10 @@ class Pool:
             return int(pool.info()[3]) >> 20 if pool is not None and pool.isActive() else None
 
     def volume(self, name: str) -> libvirt.virStorageVol | None:
-        import libvirt
-
         if (pool := self.find()) is None:
             return None
-        with explained(f"the storage pool {self.name} doesn't tell of its volumes"):
-            try:
-                return pool.storageVolLookupByName(name)
-            except libvirt.libvirtError as error:
-                if is_error(error, "NO_STORAGE_VOL", "OPERATION_INVALID"):
-                    return None
-                raise
+        what = f"the storage pool {self.name} doesn't tell of its volumes"
+        return find(what, lambda: pool.storageVolLookupByName(name), "NO_STORAGE_VOL", "OPERATION_INVALID")
 
     def make(self, name: str, *, size: int, format: str = "raw") -> libvirt.virStorageVol:
         """A new volume of size bytes; one that is there already stays as it is."""
