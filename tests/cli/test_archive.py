@@ -29,7 +29,7 @@ PUBLIC = ("id_ed25519.pub", "ssh_host_ed25519_key.pub")
 
 
 @pytest.fixture
-def dev(invoke: Invoke, vms: Path, tmp_path: Path) -> Home:
+def written(invoke: Invoke, vms: Path, tmp_path: Path) -> Home:
     """A stopped machine with a disk."""
     machineos.add(iso(tmp_path / "machineos.iso"))
     assert invoke("create", "-q", "dev").code == 0
@@ -54,13 +54,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], P
 
 @pytest.mark.parametrize("zip", [[], ["--gzip"]], ids=["plain", "gzip"])
 def test_a_machine_moves_to_another_store(
-    invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path], zip: list[str]
+    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path], zip: list[str]
 ) -> None:
     file = tmp_path / "dev.machine"
     assert invoke("export", *zip, "dev", file).out == f"Exported dev to {file}\n"
     assert file.stat().st_mode & 0o777 == 0o600
     before = store.load("dev")
-    kept = {name: (dev / name).read_bytes() for name in ("disk.qcow2", "id_ed25519", "ssh_host_ed25519_key")}
+    kept = {name: (written / name).read_bytes() for name in ("disk.qcow2", "id_ed25519", "ssh_host_ed25519_key")}
     elsewhere()
     assert "machine start dev" in invoke("import", file).out
     made, home = store.load("dev"), store.home("dev")
@@ -84,7 +84,7 @@ def test_a_machine_moves_to_another_store(
     assert invoke("status", "dev").out == "Running\n"
 
 
-def test_a_copy_beside_it_gets_an_identity_of_its_own(invoke: Invoke, dev: Home, tmp_path: Path) -> None:
+def test_a_copy_beside_it_gets_an_identity_of_its_own(invoke: Invoke, written: Home, tmp_path: Path) -> None:
     file = tmp_path / "f"
     invoke("export", "-q", "dev", file)
     assert "already exists" in invoke("import", file).err
@@ -97,13 +97,13 @@ def test_a_copy_beside_it_gets_an_identity_of_its_own(invoke: Invoke, dev: Home,
     assert store.names() == ["dev", "two"]
 
 
-def test_nothing_of_it_names_a_path(invoke: Invoke, dev: Home, tmp_path: Path) -> None:
+def test_nothing_of_it_names_a_path(invoke: Invoke, written: Home, tmp_path: Path) -> None:
     invoke("export", "-q", "dev", tmp_path / "f")
     assert str(tmp_path).encode() not in (tmp_path / "f").read_bytes()
 
 
 def test_through_a_pipe(
-    spawn: Spawn, begin: Begin, invoke: Invoke, dev: Home, elsewhere: Callable[[], Path], tmp_path: Path
+    spawn: Spawn, begin: Begin, invoke: Invoke, written: Home, elsewhere: Callable[[], Path], tmp_path: Path
 ) -> None:
     with (tmp_path / "pipe").open("wb") as out:
         assert ended(begin("export", "-q", "dev", "-", stdout=out))[0] == 0
@@ -115,7 +115,7 @@ def test_through_a_pipe(
     assert store.names() == ["dev"]
 
 
-def test_without_its_image(invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path]) -> None:
+def test_without_its_image(invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]) -> None:
     invoke("export", "-q", "--no-image", "dev", tmp_path / "f")
     image = store.load("dev").image
     assert invoke("import", "-q", "-n", "two", tmp_path / "f").code == 0
@@ -126,7 +126,7 @@ def test_without_its_image(invoke: Invoke, dev: Home, tmp_path: Path, elsewhere:
 
 
 def test_an_image_that_is_there_is_not_touched(
-    invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path]
+    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]
 ) -> None:
     from fake_fixtures import add_image
 
@@ -138,14 +138,14 @@ def test_an_image_that_is_there_is_not_touched(
     assert Image(store.load("dev").image).file.exists()
 
 
-def test_a_running_machine_is_refused(invoke: Invoke, dev: Home, tmp_path: Path) -> None:
+def test_a_running_machine_is_refused(invoke: Invoke, written: Home, tmp_path: Path) -> None:
     invoke("start", "-q", "dev")
     ended = invoke("export", "dev", tmp_path / "f")
     assert (ended.code, "machine stop dev" in ended.err) == (2, True)
     assert list(tmp_path.glob("*f*")) == []
 
 
-def test_a_file_that_is_there_is_replaced_by_force_only(invoke: Invoke, dev: Home, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_replaced_by_force_only(invoke: Invoke, written: Home, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("mine")
     assert invoke("export", "dev", tmp_path / "f").code == 2
     assert (tmp_path / "f").read_text() == "mine"
@@ -184,7 +184,7 @@ def damaged(good: bytes, how: str) -> bytes:
     ],
 )
 def test_what_is_damaged_leaves_nothing(
-    invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path], how: str
+    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path], how: str
 ) -> None:
     invoke("export", "-q", "dev", tmp_path / "f")
     (tmp_path / "f").write_bytes(damaged((tmp_path / "f").read_bytes(), how))
@@ -204,7 +204,7 @@ def test_a_file_that_is_not_there(invoke: Invoke, store: Path) -> None:
 
 
 def test_a_machine_whose_disk_lies_elsewhere(
-    dev: Home, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Home, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(machine_fake.Fake, "export")
     refused = invoke("export", "dev", tmp_path / "dev.machine")
@@ -222,7 +222,7 @@ def test_what_stands_for_a_host_has_nothing_to_export(add: Add, invoke: Invoke, 
     assert not (tmp_path / "f").exists()
 
 
-def test_a_suspended_machine_is_refused_with_both_ways_on(invoke: Invoke, dev: Home, tmp_path: Path) -> None:
+def test_a_suspended_machine_is_refused_with_both_ways_on(invoke: Invoke, written: Home, tmp_path: Path) -> None:
     invoke("start", "-q", "dev")
     invoke("suspend", "-q", "dev")
     ended = invoke("export", "dev", tmp_path / "f")
@@ -232,11 +232,11 @@ def test_a_suspended_machine_is_refused_with_both_ways_on(invoke: Invoke, dev: H
     assert not (tmp_path / "f").exists()
 
 
-def test_what_stays_behind_is_told(invoke: Invoke, dev: Home, tmp_path: Path) -> None:
+def test_what_stays_behind_is_told(invoke: Invoke, written: Home, tmp_path: Path) -> None:
     assert "dev: note: a note of what stays" in invoke("export", "dev", tmp_path / "f").err
 
 
-def test_other_sizes_for_a_smaller_host(invoke: Invoke, dev: Home, tmp_path: Path) -> None:
+def test_other_sizes_for_a_smaller_host(invoke: Invoke, written: Home, tmp_path: Path) -> None:
     crafted = apart(exported(invoke, tmp_path))
     crafted.machine(memory_mib=1 << 30, cpus=0)
     (tmp_path / "g").write_bytes(crafted.raw())
@@ -247,7 +247,7 @@ def test_other_sizes_for_a_smaller_host(invoke: Invoke, dev: Home, tmp_path: Pat
 
 
 def test_an_archive_of_the_first_version(
-    invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path]
+    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]
 ) -> None:
     """It had the public keys, what a kernel's loader takes out of the image, and files that nobody needs."""
     crafted = apart(exported(invoke, tmp_path))
@@ -267,9 +267,9 @@ def test_an_archive_of_the_first_version(
 
 
 def test_the_public_keys_are_made_of_the_private_ones(
-    invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path]
+    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]
 ) -> None:
-    public = {name: (dev / name).read_text(encoding="utf-8").split()[:2] for name in PUBLIC}
+    public = {name: (written / name).read_text(encoding="utf-8").split()[:2] for name in PUBLIC}
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     elsewhere()
     assert invoke("import", "-q", tmp_path / "f").code == 0
@@ -277,12 +277,12 @@ def test_the_public_keys_are_made_of_the_private_ones(
     assert {name: (home / name).read_text(encoding="utf-8").split()[:2] for name in PUBLIC} == public
 
 
-def test_holes_stay_holes(invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path]) -> None:
-    with (dev / "disk.qcow2").open("r+b") as file:
+def test_holes_stay_holes(invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]) -> None:
+    with (written / "disk.qcow2").open("r+b") as file:
         file.truncate(64 << 20)
         file.seek(0, io.SEEK_END)
         file.write(b"the end")
-    before = (dev / "disk.qcow2").read_bytes()
+    before = (written / "disk.qcow2").read_bytes()
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     elsewhere()
     assert invoke("import", "-q", tmp_path / "f").code == 0
@@ -291,7 +291,7 @@ def test_holes_stay_holes(invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: 
     assert disk.stat().st_blocks * 512 < 16 << 20
 
 
-def test_no_room_for_what_export_writes(begin: Begin, dev: Home) -> None:
+def test_no_room_for_what_export_writes(begin: Begin, written: Home) -> None:
     """/dev/full takes no byte."""
     with Path("/dev/full").open("wb") as out:
         code, _, err = ended(begin("export", "-q", "dev", "-", stdout=out))
@@ -300,7 +300,7 @@ def test_no_room_for_what_export_writes(begin: Begin, dev: Home) -> None:
 
 
 def test_a_machine_that_does_not_fit_is_refused_before_it_is_read(
-    invoke: Invoke, dev: Home, tmp_path: Path, elsewhere: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     folder = elsewhere()
@@ -314,7 +314,7 @@ def test_a_machine_that_does_not_fit_is_refused_before_it_is_read(
 @pytest.mark.parametrize("declared", [None, 1], ids=["first version", "a lie"])
 def test_a_disk_that_fills_up_while_it_is_written(
     invoke: Invoke,
-    dev: Home,
+    written: Home,
     tmp_path: Path,
     elsewhere: Callable[[], Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -334,7 +334,7 @@ def test_a_disk_that_fills_up_while_it_is_written(
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a small disk is made by root")
 @pytest.mark.parametrize("verb", ["export", "import"])
-def test_a_disk_that_is_really_full(invoke: Invoke, dev: Home, tmp_path: Path, verb: str) -> None:
+def test_a_disk_that_is_really_full(invoke: Invoke, written: Home, tmp_path: Path, verb: str) -> None:
     """A tmpfs with room for a part of it, in a mount namespace of its own."""
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     small = tmp_path / "small"
@@ -359,12 +359,12 @@ def test_a_disk_that_is_really_full(invoke: Invoke, dev: Home, tmp_path: Path, v
 
 
 @pytest.mark.parametrize("verb", ["export", "import"])
-def test_an_interrupt_leaves_nothing(invoke: Invoke, dev: Home, begin: Begin, tmp_path: Path, verb: str) -> None:
+def test_an_interrupt_leaves_nothing(invoke: Invoke, written: Home, begin: Begin, tmp_path: Path, verb: str) -> None:
     """Ctrl-C while the disk is written, which is large, or comes slowly."""
     good = exported(invoke, tmp_path)
     (tmp_path / "f").unlink()
     if verb == "export":
-        with (dev / "disk.qcow2").open("r+b") as disk:
+        with (written / "disk.qcow2").open("r+b") as disk:
             disk.truncate(8 << 30)
         part = tmp_path / ".f.part"
         process = begin("export", "dev", str(tmp_path / "f"))

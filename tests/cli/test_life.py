@@ -9,22 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_fixtures import ended
+from fake_fixtures import ended, vm_of
 from filelock import FileLock
 
 from machine import spec, store
 from machine.driver import State
+from machine.paths import Home
 from tests.fixture_types import Add, Begin, Invoke, Outcome
 
 
-@pytest.fixture
-def dev(vms: Path, invoke: Invoke) -> Path:
-    """A machine `dev` that runs; the file that is its virtual machine."""
-    assert invoke("create", "-q", "dev").code == 0
-    return vms / "dev"
-
-
-def test_stop_start_kill_restart(invoke: Invoke, dev: Path) -> None:
+def test_stop_start_kill_restart(invoke: Invoke, dev: Home) -> None:
     for verb, line, state in (
         ("start", "is already running", State.RUNNING),
         ("stop", "was stopped", State.STOPPED),
@@ -37,16 +31,16 @@ def test_stop_start_kill_restart(invoke: Invoke, dev: Path) -> None:
     ):
         shown = invoke(verb, "dev")
         assert (shown.code, shown.out) == (0, f'Machine "dev" {line}.\n'), verb
-        assert dev.read_text(encoding="utf-8") == state
+        assert vm_of(dev).read_text(encoding="utf-8") == state
 
 
-def test_the_address_stays_over_a_restart(invoke: Invoke, dev: Path) -> None:
+def test_the_address_stays_over_a_restart(invoke: Invoke, dev: Home) -> None:
     before = store.load("dev")
     invoke("restart", "dev")
     assert store.load("dev") == before
 
 
-def test_quiet(invoke: Invoke, dev: Path) -> None:
+def test_quiet(invoke: Invoke, dev: Home) -> None:
     for verb in ("stop", "start", "restart", "kill"):
         assert invoke(verb, "--quiet", "dev") == Outcome(0, "", "")
     assert invoke("rm", "-f", "-q", "dev") == Outcome(0, "", "")
@@ -120,41 +114,41 @@ def test_ctrl_c_ends_a_wait(begin: Begin, add: Add, vms: Path) -> None:
             pass
 
 
-def test_two_commands_dont_work_on_one_machine(invoke: Invoke, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_commands_dont_work_on_one_machine(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.1)
     with FileLock(store.home("dev").lock):
         for verb in (["stop"], ["rm", "-f"]):
             shown = invoke(*verb, "dev")
             assert shown.code == 1
             assert 'another command is at work on the machine "dev"' in shown.err
-    assert dev.read_text(encoding="utf-8") == State.RUNNING
+    assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
 
 
-def test_two_that_start_the_same_machine_both_find_it_running(begin: Begin, dev: Path, invoke: Invoke) -> None:
+def test_two_that_start_the_same_machine_both_find_it_running(begin: Begin, dev: Home, invoke: Invoke) -> None:
     invoke("stop", "dev")
     ends = [ended(process) for process in [begin("start", "-q", "dev") for _ in range(2)]]
     assert [code for code, _, _ in ends] == [0, 0]
 
 
-def test_two_that_remove_the_same_machine(begin: Begin, dev: Path) -> None:
+def test_two_that_remove_the_same_machine(begin: Begin, dev: Home) -> None:
     ends = [ended(process) for process in [begin("rm", "-f", "dev") for _ in range(3)]]
     assert all(code == 0 or "does not exist" in err for code, _, err in ends), ends
     assert store.names() == []
-    assert not dev.exists()
+    assert not vm_of(dev).exists()
 
 
-def test_rm_removes_nothing_without_an_answer(invoke: Invoke, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rm_removes_nothing_without_an_answer(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     shown = invoke("rm", "dev")
     assert shown.code == 2
     assert "there was no answer, so nothing was done" in shown.err
     assert "machine rm -y dev" in shown.err
-    assert dev.exists()
+    assert vm_of(dev).exists()
 
 
 @pytest.mark.parametrize("option", ["--json", "--quiet"])
 def test_rm_asks_on_stderr_where_stdout_is_for_programs(
-    invoke: Invoke, dev: Path, monkeypatch: pytest.MonkeyPatch, option: str
+    invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     shown = invoke("rm", option, "dev")
@@ -163,13 +157,13 @@ def test_rm_asks_on_stderr_where_stdout_is_for_programs(
         "",
         '[\n    {\n        "name": "dev",\n        "result": "Successfully removed dev"\n    }\n]\n',
     }
-    assert not dev.exists()
+    assert not vm_of(dev).exists()
 
 
 @pytest.mark.parametrize(
     ("answer", "removed"), [("y\n", True), ("Yes", True), ("n\n", False), ("\n", False), ("ok\n", False)]
 )
-def test_rm_does_what_is_answered(begin: Begin, dev: Path, answer: str, removed: bool) -> None:
+def test_rm_does_what_is_answered(begin: Begin, dev: Home, answer: str, removed: bool) -> None:
     """On a pipe, as scripts for docker-machine answer."""
     process = begin("rm", "dev", stdin=subprocess.PIPE)
     out, err = process.communicate(answer, timeout=30)
@@ -180,10 +174,10 @@ def test_rm_does_what_is_answered(begin: Begin, dev: Path, answer: str, removed:
 
 
 @pytest.mark.parametrize("flag", ["-y", "-f", "--force"])
-def test_rm_leaves_nothing(invoke: Invoke, dev: Path, flag: str) -> None:
+def test_rm_leaves_nothing(invoke: Invoke, dev: Home, flag: str) -> None:
     shown = invoke("rm", flag, "dev")
     assert (shown.code, shown.out) == (0, "Successfully removed dev\n")
-    assert not dev.exists()
+    assert not vm_of(dev).exists()
     assert [path.name for path in store.folder().iterdir()] == [".lock"]
 
 
@@ -210,7 +204,7 @@ DAMAGE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_machine_is_reported_by_name_and_hides_no_other(
-    invoke: Invoke, dev: Path, add: Add, damage: str
+    invoke: Invoke, dev: Home, add: Add, damage: str
 ) -> None:
     add("web", state="Running")
     config = store.home("dev").config
@@ -226,11 +220,11 @@ def test_a_damaged_machine_is_reported_by_name_and_hides_no_other(
     assert invoke("create", "dev").code == 1
     shown = invoke("rm", "-f", "dev")
     assert (shown.code, shown.out) == (0, "Successfully removed dev\n")
-    assert not dev.exists()
+    assert not vm_of(dev).exists()
     assert invoke("create", "-q", "dev").code == 0
 
 
-def test_a_machine_whose_driver_is_gone(invoke: Invoke, dev: Path) -> None:
+def test_a_machine_whose_driver_is_gone(invoke: Invoke, dev: Home) -> None:
     store.save(replace(store.load("dev"), driver="gone"))
     shown = invoke("stop", "dev")
     assert shown.code == 2
@@ -241,7 +235,7 @@ def test_a_machine_whose_driver_is_gone(invoke: Invoke, dev: Path) -> None:
     assert 'the virtual machine may be left: there is no driver "gone"' in shown.err
 
 
-def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: Path, add: Add) -> None:
+def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: Home, add: Add) -> None:
     # As after `cp -r dev copy`: what is done to the copy mustn't be done to the machine.
     copy = store.home("copy")
     copy.folder.mkdir()
@@ -250,13 +244,13 @@ def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: Path,
         shown = invoke(*verb, "copy")
         assert shown.code == 1
         assert 'is of the machine "dev"' in shown.err
-    assert dev.read_text(encoding="utf-8") == State.RUNNING
+    assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
     assert invoke("rm", "-f", "copy").code == 0
-    assert dev.read_text(encoding="utf-8") == State.RUNNING
+    assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
     assert store.names() == ["dev"]
 
 
-def test_start_within_a_time(invoke: Invoke, dev: Path) -> None:
+def test_start_within_a_time(invoke: Invoke, dev: Home) -> None:
     invoke("stop", "dev")
     store.save(replace(store.load("dev"), options={"fails": "boot"}))
     began = time.monotonic()
@@ -265,10 +259,10 @@ def test_start_within_a_time(invoke: Invoke, dev: Path) -> None:
     assert "timed out after 1 s" in shown.err
     assert time.monotonic() - began < 10
     # It stays as it is, for the user to look at.
-    assert dev.read_text(encoding="utf-8") == State.RUNNING
+    assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
 
 
-def test_threads_are_not_left(invoke: Invoke, dev: Path) -> None:
+def test_threads_are_not_left(invoke: Invoke, dev: Home) -> None:
     before = threading.active_count()
     invoke("restart", "dev")
     assert threading.active_count() == before

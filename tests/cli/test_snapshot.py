@@ -6,22 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from fake_fixtures import vm_of
 
 from machine import store
 from machine.driver import State
+from machine.paths import Home
 from tests.fixture_types import Add, Invoke, Outcome
 
 UNABLE = "Next: choose another: machine create --driver NAME\n"
 
 
-@pytest.fixture
-def dev(vms: Path, invoke: Invoke) -> Path:
-    """A machine `dev` that runs; the file that is its virtual machine."""
-    assert invoke("create", "-q", "dev").code == 0
-    return vms / "dev"
-
-
-def test_suspend_and_resume(invoke: Invoke, dev: Path) -> None:
+def test_suspend_and_resume(invoke: Invoke, dev: Home) -> None:
     for verb, line, state in (
         ("resume", "is already running", State.RUNNING),
         ("suspend", "was suspended", State.SAVED),
@@ -32,19 +27,19 @@ def test_suspend_and_resume(invoke: Invoke, dev: Path) -> None:
     ):
         shown = invoke(verb, "dev")
         assert (shown.code, shown.out) == (0, f'Machine "dev" {line}.\n'), verb
-        assert dev.read_text(encoding="utf-8") == state
+        assert vm_of(dev).read_text(encoding="utf-8") == state
 
 
-def test_a_suspended_machine_is_no_longer_shut_down(invoke: Invoke, dev: Path) -> None:
+def test_a_suspended_machine_is_no_longer_shut_down(invoke: Invoke, dev: Home) -> None:
     invoke("suspend", "dev")
     for verb in ("stop", "restart"):
         shown = invoke(verb, "dev")
         assert (shown.code, shown.out) == (1, "")
         assert 'Error: the machine "dev" is suspended' in shown.err
         assert "machine start dev" in shown.err
-    assert dev.read_text(encoding="utf-8") == State.SAVED
+    assert vm_of(dev).read_text(encoding="utf-8") == State.SAVED
     assert invoke("kill", "dev").out == 'Machine "dev" was killed.\n'
-    assert dev.read_text(encoding="utf-8") == State.STOPPED
+    assert vm_of(dev).read_text(encoding="utf-8") == State.STOPPED
 
 
 def test_only_a_machine_that_runs_is_suspended(invoke: Invoke, add: Add) -> None:
@@ -61,7 +56,7 @@ def test_a_suspend_that_fails(invoke: Invoke, add: Add, store: Path) -> None:
     assert (store / "fake" / "dev").read_text() == "Running"
 
 
-def test_snapshots(invoke: Invoke, dev: Path) -> None:
+def test_snapshots(invoke: Invoke, dev: Home) -> None:
     assert invoke("snapshot", "create", "dev", "up").out == 'The snapshot "up" of "dev" was made.\n'
     invoke("stop", "dev")
     assert invoke("snapshot", "create", "-q", "dev", "off") == Outcome(0, "", "")
@@ -76,15 +71,15 @@ def test_snapshots(invoke: Invoke, dev: Path) -> None:
     assert off.split()[2:] == ["disk"]
     shown = invoke("snapshot", "restore", "dev", "up")
     assert shown.out == '"dev" is as it was at the snapshot "up": Running.\n'
-    assert dev.read_text(encoding="utf-8") == State.RUNNING
+    assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
     shown = invoke("snapshot", "restore", "--json", "dev", "off")
     assert json.loads(shown.out) == [{"name": "dev", "result": '"dev" is as it was at the snapshot "off": Stopped.'}]
-    assert dev.read_text(encoding="utf-8") == State.STOPPED
+    assert vm_of(dev).read_text(encoding="utf-8") == State.STOPPED
     assert invoke("snapshot", "rm", "dev", "up").out == 'The snapshot "up" of "dev" was removed.\n'
     assert invoke("snapshot", "ls", "-q", "dev").out == "off\n"
 
 
-def test_restore_waits_for_docker(invoke: Invoke, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restore_waits_for_docker(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     from machine import docker
 
     invoke("snapshot", "create", "-q", "dev", "up")
@@ -105,7 +100,7 @@ def test_restore_waits_for_docker(invoke: Invoke, dev: Path, monkeypatch: pytest
         (("ls", "ghost"), 1, 'Docker machine "ghost" does not exist'),
     ],
 )
-def test_names_that_cant_be(invoke: Invoke, dev: Path, words: tuple[str, ...], code: int, message: str) -> None:
+def test_names_that_cant_be(invoke: Invoke, dev: Home, words: tuple[str, ...], code: int, message: str) -> None:
     invoke("snapshot", "create", "-q", "dev", "one")
     shown = invoke("snapshot", *words)
     assert (shown.code, shown.out) == (code, "")

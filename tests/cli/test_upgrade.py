@@ -15,12 +15,6 @@ from tests.fixture_types import Invoke
 
 
 @pytest.fixture
-def dev(invoke: Invoke, vms: Path) -> Home:
-    assert invoke("create", "-q", "dev").code == 0
-    return store.home("dev")
-
-
-@pytest.fixture
 def newer(dev: Home, tmp_path: Path) -> str:
     return add_image(tmp_path, "machineos", b"a newer one", "2030-01-01").digest
 

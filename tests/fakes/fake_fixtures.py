@@ -12,8 +12,10 @@ import machine_fake
 import pytest
 
 from machine import docker, images, ssh
+from machine import store as stores
 from machine.images import About
-from tests.fixture_types import Begin, Pipes
+from machine.paths import Home
+from tests.fixture_types import Begin, Invoke, Pipes
 
 HERE = Path(__file__).parent
 DEADLINE = 30
@@ -32,6 +34,18 @@ def vms(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ssh, "ready", lambda home, *_, **__: machine_fake.pretend(home))
     add_image(tmp_path, "machineos", b"an operating system")
     return folder
+
+
+@pytest.fixture
+def dev(vms: Path, invoke: Invoke) -> Home:
+    """The folder of the machine `dev`, which was made by the command line and runs."""
+    assert invoke("create", "-q", "dev").code == 0
+    return stores.home("dev")
+
+
+def vm_of(home: Home) -> Path:
+    """The file that is the virtual machine of a machine of the driver `fake`; its text is the state."""
+    return home.store / "fake" / home.name
 
 
 def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01", recipe: str = "") -> About:

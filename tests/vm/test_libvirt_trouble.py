@@ -38,7 +38,7 @@ def place(images: Path) -> Iterator[LibvirtPlace]:
 
 
 @pytest.fixture
-def dev(place: LibvirtPlace) -> str:
+def domain(place: LibvirtPlace) -> str:
     """A machine that was never started."""
     place.execute(sys.executable, "-c", MAKE, "dev")
     assert place.machine("status", "dev").out == "Stopped\n"
@@ -64,8 +64,8 @@ def test_three_at_once_where_there_is_nothing_yet(place: LibvirtPlace) -> None:
     assert gone(place)
 
 
-def test_a_domain_that_was_undefined(place: LibvirtPlace, dev: str) -> None:
-    place.virsh("undefine", dev)
+def test_a_domain_that_was_undefined(place: LibvirtPlace, domain: str) -> None:
+    place.virsh("undefine", domain)
     for verb in ("status", "start", "stop", "kill"):
         refused = place.machine(verb, "dev", code=1)
         assert 'the domain of the machine "dev" is no longer defined on qemu:///system' in refused.err
@@ -76,14 +76,14 @@ def test_a_domain_that_was_undefined(place: LibvirtPlace, dev: str) -> None:
     assert gone(place)
 
 
-def test_a_domain_that_was_renamed(place: LibvirtPlace, dev: str) -> None:
-    place.virsh("domrename", dev, "another")
+def test_a_domain_that_was_renamed(place: LibvirtPlace, domain: str) -> None:
+    place.virsh("domrename", domain, "another")
     assert place.machine("status", "dev").out == "Stopped\n"
     place.machine("rm", "-y", "dev")
     assert gone(place)
 
 
-def test_a_damaged_machine(place: LibvirtPlace, dev: str) -> None:
+def test_a_damaged_machine(place: LibvirtPlace, domain: str) -> None:
     place.home("dev").joinpath("machine.json").write_text("{")
     assert "is damaged" in place.machine("status", "dev", code=1).err
     place.machine("rm", "-f", "dev")
@@ -99,7 +99,7 @@ def orphans(place: LibvirtPlace, *words: str, store: Path | None = None) -> list
 
 @pytest.mark.parametrize("what", ["its record", "its folder"])
 def test_doctor_finds_and_clears_a_domain_without_a_machine(
-    place: LibvirtPlace, dev: str, what: str, tmp_path: Path
+    place: LibvirtPlace, domain: str, what: str, tmp_path: Path
 ) -> None:
     """By another way to the store, too."""
     link = tmp_path / "link"
@@ -110,7 +110,7 @@ def test_doctor_finds_and_clears_a_domain_without_a_machine(
     else:
         shutil.rmtree(place.home("dev"))
     (found,) = orphans(place)
-    text = f"libvirt: the domain {dev} on qemu:///system, and no machine in the store is that"
+    text = f"libvirt: the domain {domain} on qemu:///system, and no machine in the store is that"
     assert (found["text"], found["hint"]) == (text, "machine doctor --repair")
     (found,) = orphans(place, "--repair", store=link)
     assert found["repaired"]
@@ -118,7 +118,7 @@ def test_doctor_finds_and_clears_a_domain_without_a_machine(
     assert orphans(place) == []
 
 
-def test_a_copy_of_the_store_leaves_the_domain_alone(place: LibvirtPlace, dev: str, tmp_path: Path) -> None:
+def test_a_copy_of_the_store_leaves_the_domain_alone(place: LibvirtPlace, domain: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(place.home("dev").parents[1], copy, ignore=shutil.ignore_patterns("libvirt*", "*.sock"))
     said = place.machine("-s", str(copy), "rm", "-y", "dev", code=1).err
@@ -130,8 +130,8 @@ def test_a_copy_of_the_store_leaves_the_domain_alone(place: LibvirtPlace, dev: s
     assert gone(place)
 
 
-def test_doctor_tells_volumes_without_a_domain(place: LibvirtPlace, dev: str) -> None:
-    place.virsh("undefine", dev)
+def test_doctor_tells_volumes_without_a_domain(place: LibvirtPlace, domain: str) -> None:
+    place.virsh("undefine", domain)
     assert orphans(place) == [], "machine rm clears them"
     shutil.rmtree(place.home("dev"))
     (found,) = orphans(place, "--repair")
@@ -144,7 +144,7 @@ def test_doctor_tells_volumes_without_a_domain(place: LibvirtPlace, dev: str) ->
         place.virsh("net-update", "machine", "delete", "ip-dhcp-host", line, "--live", "--config")
 
 
-def test_others_domains_stay(place: LibvirtPlace, dev: str) -> None:
+def test_others_domains_stay(place: LibvirtPlace, domain: str) -> None:
     xml = "<domain type='qemu'><name>theirs</name><memory>65536</memory><os><type>hvm</type></os></domain>"
     place.home("dev").joinpath("theirs.xml").write_text(xml)
     place.virsh("define", str(place.home("dev") / "theirs.xml"))
@@ -154,7 +154,7 @@ def test_others_domains_stay(place: LibvirtPlace, dev: str) -> None:
     place.virsh("undefine", "theirs")
 
 
-def test_an_inactive_network_is_started(place: LibvirtPlace, dev: str) -> None:
+def test_an_inactive_network_is_started(place: LibvirtPlace, domain: str) -> None:
     place.virsh("net-destroy", "machine")
     place.virsh("pool-destroy", "machine")
     ended = place.machine("start", "--timeout", "1", "dev", code=1)
@@ -186,7 +186,7 @@ def test_a_killed_create_is_swept(place: LibvirtPlace) -> None:
     assert gone(place)
 
 
-def test_a_libvirtd_that_ended(place: LibvirtPlace, dev: str) -> None:
+def test_a_libvirtd_that_ended(place: LibvirtPlace, domain: str) -> None:
     """The last one: nobody starts it again."""
     supervisor = psutil.Process(int(place.enter[1].partition("=")[2]))
     for process in supervisor.children():

@@ -40,7 +40,7 @@ BOOT = "echo booted as $(id -un) >/var/lib/booted; docker ps -q | wc -l; echo tr
 
 
 @pytest.fixture(scope="module")
-def dev(images: Path, busybox_root: Path) -> Iterator[Vm]:
+def tuned(images: Path, busybox_root: Path) -> Iterator[Vm]:
     store = Store(images)
     try:
         options = [word for option in (*OPTIONS, *OTHERS) for word in ("--engine-opt", option)]
@@ -64,45 +64,45 @@ def info(vm: Vm) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def container(dev: Vm) -> tuple[str, str]:
+def container(tuned: Vm) -> tuple[str, str]:
     """A container that runs, and the process that it is."""
-    dev.docker("run", "-d", "--name", "box", "busybox", "sleep", "100000")
-    return "box", dev.docker("inspect", "-f", "{{.State.Pid}}", "box").out
+    tuned.docker("run", "-d", "--name", "box", "busybox", "sleep", "100000")
+    return "box", tuned.docker("inspect", "-f", "{{.State.Pid}}", "box").out
 
 
-def still_runs(dev: Vm, container: tuple[str, str]) -> bool:
-    return dev.docker("inspect", "-f", "{{.State.Pid}}", container[0]).out == container[1]
+def still_runs(tuned: Vm, container: tuple[str, str]) -> bool:
+    return tuned.docker("inspect", "-f", "{{.State.Pid}}", container[0]).out == container[1]
 
 
-def test_every_option_has_its_effect(dev: Vm) -> None:
-    found = info(dev)
+def test_every_option_has_its_effect(tuned: Vm) -> None:
+    found = info(tuned)
     assert found["Driver"] == "vfs"
     assert {key: found[key] for key, _ in OPTIONS.values()} == dict(OPTIONS.values())
     assert "other" in found["Runtimes"]
     script = "ulimit -n; ulimit -Hn; cat /etc/resolv.conf"
-    shown = dev.docker("run", "--rm", "busybox", "sh", "-c", script).out
+    shown = tuned.docker("run", "--rm", "busybox", "sh", "-c", script).out
     assert shown.split()[:2] == ["1234", "5678"]
     assert "nameserver 192.0.2.1" in shown
-    assert dev.docker(
-        "inspect", "-f", "{{.HostConfig.LogConfig}}", dev.docker("create", "busybox").out.strip()
+    assert tuned.docker(
+        "inspect", "-f", "{{.HostConfig.LogConfig}}", tuned.docker("create", "busybox").out.strip()
     ).out == ("{local map[max-size:5m]}\n")
-    dev.docker("network", "create", "n")
-    assert json.loads(dev.docker("network", "inspect", "n").out)[0]["Options"] == {
+    tuned.docker("network", "create", "n")
+    assert json.loads(tuned.docker("network", "inspect", "n").out)[0]["Options"] == {
         "com.docker.network.driver.mtu": "1234"
     }
 
 
-def test_every_flag_of_dockerd_is_known(dev: Vm) -> None:
+def test_every_flag_of_dockerd_is_known(tuned: Vm) -> None:
     """dockerd itself reads a daemon.json with all of them that aren't the machine's own."""
-    shown = dev.ssh("dockerd --help").out
+    shown = tuned.ssh("dockerd --help").out
     flags = re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)(?: (\S+))?", shown, re.MULTILINE)
     assert len(flags) > 60
     config: dict[str, dockerd_options.Value] = {}
     for flag, kind in flags:
         with contextlib.suppress(OwnOption):
             dockerd_options.put(config, f"{flag}={SAMPLES.get(flag) or KINDS[kind]}" if kind else flag)
-    dev.ssh("cat >/tmp/all.json", input=json.dumps(config).encode())
-    assert "configuration OK" in dev.ssh("sudo dockerd --validate --config-file=/tmp/all.json 2>&1", code=None).lines
+    tuned.ssh("cat >/tmp/all.json", input=json.dumps(config).encode())
+    assert "configuration OK" in tuned.ssh("sudo dockerd --validate --config-file=/tmp/all.json 2>&1", code=None).lines
 
 
 KINDS = {
@@ -141,24 +141,24 @@ SAMPLES = {
 }
 
 
-def test_host_names_and_kernel_settings(dev: Vm) -> None:
-    assert dev.ssh("cat /proc/sys/vm/swappiness; grep one.test /etc/hosts").out == "35\n192.0.2.1 one.test\n"
-    done = dev.machine(
+def test_host_names_and_kernel_settings(tuned: Vm) -> None:
+    assert tuned.ssh("cat /proc/sys/vm/swappiness; grep one.test /etc/hosts").out == "35\n192.0.2.1 one.test\n"
+    done = tuned.machine(
         *("set", "--host", "two.test=192.0.2.2", "--host-rm", "one.test", "--sysctl-rm", "vm.swappiness"),
         *("--sysctl", "net.ipv4.ip_local_port_range=20000 30000"),
     )
     assert done.out == 'Machine "dev": Host names and kernel settings changed now.\n'
     script = "cat /proc/sys/vm/swappiness /proc/sys/net/ipv4/ip_local_port_range; grep -h test /etc/hosts"
-    assert dev.ssh(script).out == "60\n20000\t30000\n192.0.2.2 two.test\n"
-    refused = dev.machine("set", "--sysctl", "vm.nosuch=1", "--host", "three.test=192.0.2.3", code=1)
+    assert tuned.ssh(script).out == "60\n20000\t30000\n192.0.2.2 two.test\n"
+    refused = tuned.machine("set", "--sysctl", "vm.nosuch=1", "--host", "three.test=192.0.2.3", code=1)
     assert "the kernel doesn't take the setting: " in refused.err
     assert "vm" in refused.err
-    assert dev.ssh("grep -h test /etc/hosts").out == "192.0.2.2 two.test\n"
-    assert json.loads(dev.machine("inspect").out)["Machine"]["hosts"] == ["two.test=192.0.2.2"]
+    assert tuned.ssh("grep -h test /etc/hosts").out == "192.0.2.2 two.test\n"
+    assert json.loads(tuned.machine("inspect").out)["Machine"]["hosts"] == ["two.test=192.0.2.2"]
 
 
-def test_what_can_be_reloaded_is(dev: Vm, container: tuple[str, str]) -> None:
-    pid = dev.ssh("cat /run/docker.pid").out
+def test_what_can_be_reloaded_is(tuned: Vm, container: tuple[str, str]) -> None:
+    pid = tuned.ssh("cat /run/docker.pid").out
     words = (
         "--engine-insecure-registry",
         "r.test:5000",
@@ -167,34 +167,36 @@ def test_what_can_be_reloaded_is(dev: Vm, container: tuple[str, str]) -> None:
         "--engine-label",
         "stage=2",
     )
-    done = dev.machine("set", *words)
+    done = tuned.machine("set", *words)
     assert done.out == 'Machine "dev": Docker took its new settings while it runs.\n'
-    found = info(dev)
+    found = info(tuned)
     assert sorted(found["Labels"]) == ["provider=qemu", "stage=2"]
     assert found["RegistryConfig"]["Mirrors"] == ["http://m.test/"]
     assert "r.test:5000" in found["RegistryConfig"]["IndexConfigs"]
-    done = dev.machine(
+    done = tuned.machine(
         "set", "--engine-registry-mirror-rm", "http://m.test", "--engine-insecure-registry-rm", "r.test:5000"
     )
-    found = info(dev)
+    found = info(tuned)
     assert not found["RegistryConfig"]["Mirrors"]
     assert "r.test:5000" not in found["RegistryConfig"]["IndexConfigs"]
-    assert dev.ssh("cat /run/docker.pid").out == pid
-    assert still_runs(dev, container)
+    assert tuned.ssh("cat /run/docker.pid").out == pid
+    assert still_runs(tuned, container)
 
 
-def test_containers_outlive_a_restart_of_docker(dev: Vm, container: tuple[str, str]) -> None:
-    done = dev.machine("set", "--engine-env", "HTTPS_PROXY=http://proxy.test:1", "--engine-opt", "log-driver=json-file")
+def test_containers_outlive_a_restart_of_docker(tuned: Vm, container: tuple[str, str]) -> None:
+    done = tuned.machine(
+        "set", "--engine-env", "HTTPS_PROXY=http://proxy.test:1", "--engine-opt", "log-driver=json-file"
+    )
     testbed.say(f"Docker took a proxy in {done.seconds:.0f} s")
     assert "Docker was started anew with its new settings; containers kept running." in done.out
-    found = info(dev)
+    found = info(tuned)
     assert (found["HttpsProxy"], found["LoggingDriver"]) == ("http://proxy.test:1", "json-file")
     assert found["LiveRestoreEnabled"] is False
-    assert still_runs(dev, container)
+    assert still_runs(tuned, container)
     # What was set is what the machine is to be: nothing is left to bring in line.
-    dockerd = dev.ssh("cat /run/docker.pid").out
-    assert "nothing to change" in dev.machine("provision").out
-    assert dev.ssh("cat /run/docker.pid").out == dockerd
+    dockerd = tuned.ssh("cat /run/docker.pid").out
+    assert "nothing to change" in tuned.machine("provision").out
+    assert tuned.ssh("cat /run/docker.pid").out == dockerd
 
 
 @pytest.mark.parametrize(
@@ -205,44 +207,44 @@ def test_containers_outlive_a_restart_of_docker(dev: Vm, container: tuple[str, s
         pytest.param("seccomp-profile=/nosuch", "seccomp profile (/nosuch)", marks=pytest.mark.slow),
     ],
 )
-def test_what_docker_refuses_is_taken_back(dev: Vm, container: tuple[str, str], option: str, words: str) -> None:
-    before = dev.machine("inspect").out
-    refused = dev.machine("set", "--engine-opt", option, code=1)
+def test_what_docker_refuses_is_taken_back(tuned: Vm, container: tuple[str, str], option: str, words: str) -> None:
+    before = tuned.machine("inspect").out
+    refused = tuned.machine("set", "--engine-opt", option, code=1)
     assert "dockerd refuses its settings: " in refused.err
     assert words in refused.err
-    assert dev.machine("inspect").out == before
-    assert info(dev)["LoggingDriver"] == "json-file"
-    assert still_runs(dev, container)
+    assert tuned.machine("inspect").out == before
+    assert info(tuned)["LoggingDriver"] == "json-file"
+    assert still_runs(tuned, container)
 
 
-def test_containers_stop_only_when_it_is_said(dev: Vm, container: tuple[str, str]) -> None:
-    refused = dev.machine("set", "--engine-opt-rm", "storage-driver", code=3)
+def test_containers_stop_only_when_it_is_said(tuned: Vm, container: tuple[str, str]) -> None:
+    refused = tuned.machine("set", "--engine-opt-rm", "storage-driver", code=3)
     assert "Docker would have to stop its 1 running containers: they stand on its storage-driver" in refused.err
-    assert still_runs(dev, container)
-    done = dev.machine("set", "--force", "--engine-opt-rm", "storage-driver")
+    assert still_runs(tuned, container)
+    done = tuned.machine("set", "--force", "--engine-opt-rm", "storage-driver")
     assert "containers were stopped for it" in done.out
-    assert info(dev)["Driver"] == "overlay2"
+    assert info(tuned)["Driver"] == "overlay2"
 
 
-def test_all_is_so_after_a_restart(dev: Vm) -> None:
-    dev.ssh("cat >boot.sh", input=BOOT.encode())
-    dev.machine("set", "--sysctl", "vm.swappiness=20")
-    dev.machine("stop", timeout=300)
-    done = dev.machine("set", "--engine-label", "off=1", "--sysctl", "net.bridge.bridge-nf-call-arptables=0")
+def test_all_is_so_after_a_restart(tuned: Vm) -> None:
+    tuned.ssh("cat >boot.sh", input=BOOT.encode())
+    tuned.machine("set", "--sysctl", "vm.swappiness=20")
+    tuned.machine("stop", timeout=300)
+    done = tuned.machine("set", "--engine-label", "off=1", "--sysctl", "net.bridge.bridge-nf-call-arptables=0")
     assert "The settings are taken at the next start" in done.out
-    dev.machine("start")
-    found = info(dev)
+    tuned.machine("start")
+    found = info(tuned)
     assert sorted(found["Labels"]) == ["off=1", "provider=qemu", "stage=2"]
     assert (found["HttpsProxy"], found["Driver"]) == ("http://proxy.test:1", "overlay2")
     script = "cat /proc/sys/vm/swappiness; grep -h test /etc/hosts; cat /proc/sys/net/bridge/bridge-nf-call-arptables"
-    assert dev.ssh(script).out == "20\n192.0.2.2 two.test\n0\n"
-    until(lambda: "boot.sh failed" in dev.machine("logs").out, "the end of boot.sh", 60)
-    logs = dev.machine("logs").out
+    assert tuned.ssh(script).out == "20\n192.0.2.2 two.test\n0\n"
+    until(lambda: "boot.sh failed" in tuned.machine("logs").out, "the end of boot.sh", 60)
+    logs = tuned.machine("logs").out
     assert "boot.sh: trouble" in logs
     assert "warning: boot.sh failed with exit code 3" in logs
-    status = dev.machine("status")
+    status = tuned.machine("status")
     assert (status.out, status.err) == ("Running\n", "warning: boot.sh failed with exit code 3\n")
-    assert dev.ssh("sudo cat /var/lib/booted").out == "booted as root\n"
+    assert tuned.ssh("sudo cat /var/lib/booted").out == "booted as root\n"
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dev(rig: Rig, data: Path) -> Iterator[VirtualBox]:
+def snapshotted(rig: Rig, data: Path) -> Iterator[VirtualBox]:
     """A stopped machine, with a snapshot that was taken after its disk had been written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(paths.STORE_VARIABLE, str(rig.share / "store"))
@@ -95,19 +95,19 @@ def digest(disk: Path, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def unchanged(rig: Rig, dev: VirtualBox) -> Iterator[None]:
+def unchanged(rig: Rig, snapshotted: VirtualBox) -> Iterator[None]:
     """Nothing is left in VirtualBox or in the machine's folder of what the block does."""
-    before = rig.leftovers(), set(dev.home.folder.iterdir())
+    before = rig.leftovers(), set(snapshotted.home.folder.iterdir())
     yield
-    assert (rig.leftovers(), set(dev.home.folder.iterdir())) == before
+    assert (rig.leftovers(), set(snapshotted.home.folder.iterdir())) == before
 
 
 def test_what_lies_in_two_files_after_a_snapshot_is_moved_as_one(
-    rig: Rig, dev: VirtualBox, data: Path, tmp_path: Path
+    rig: Rig, snapshotted: VirtualBox, data: Path, tmp_path: Path
 ) -> None:
-    assert not dev.info().media["SATA-1-0"].endswith("disk.vdi")
+    assert not snapshotted.info().media["SATA-1-0"].endswith("disk.vdi")
     file = rig.share / "dev.machine"
-    with unchanged(rig, dev):
+    with unchanged(rig, snapshotted):
         told = machine("export", "--no-image", "dev", file)
         assert "the snapshots then aren't moved: the file holds the machine as it is now" in told.stderr
         # The same VirtualBox knows the first one's disk: this one's has another UUID.
@@ -122,9 +122,9 @@ def test_what_lies_in_two_files_after_a_snapshot_is_moved_as_one(
     file.unlink()
 
 
-def test_an_interrupt_while_the_disk_is_put_together_leaves_nothing(rig: Rig, dev: VirtualBox) -> None:
+def test_an_interrupt_while_the_disk_is_put_together_leaves_nothing(rig: Rig, snapshotted: VirtualBox) -> None:
     file = rig.share / "broken.machine"
-    with unchanged(rig, dev):
+    with unchanged(rig, snapshotted):
         process = subprocess.Popen(
             [sys.executable, "-m", "machine", "export", "--no-image", "dev", str(file)],
             stdin=subprocess.DEVNULL,
@@ -133,20 +133,20 @@ def test_an_interrupt_while_the_disk_is_put_together_leaves_nothing(rig: Rig, de
             start_new_session=True,
         )
         with process:
-            until(lambda: list(dev.home.folder.glob(".export-*/*")), 60)
+            until(lambda: list(snapshotted.home.folder.glob(".export-*/*")), 60)
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             _, err = process.communicate(timeout=120)
         assert (process.returncode, b"Traceback" in err) == (130, False), err
     assert not list(rig.share.glob("*broken*"))
 
 
-def test_what_a_killed_export_left_goes_with_the_next(rig: Rig, dev: VirtualBox) -> None:
-    with unchanged(rig, dev):
+def test_what_a_killed_export_left_goes_with_the_next(rig: Rig, snapshotted: VirtualBox) -> None:
+    with unchanged(rig, snapshotted):
         words = [sys.executable, "-m", "machine", "export", "-q", "--no-image", "dev", str(rig.share / "f")]
         with subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True) as process:
-            until(lambda: list(dev.home.folder.glob(".export-*/*")), 60)
+            until(lambda: list(snapshotted.home.folder.glob(".export-*/*")), 60)
             os.killpg(process.pid, signal.SIGKILL)
-        assert list(dev.home.folder.glob(".export-*"))
+        assert list(snapshotted.home.folder.glob(".export-*"))
         # VirtualBox's server goes on with the copy for a moment.
         until(lambda: ".export-" in rig("list", "hdds") or rig_is_idle(rig), 60)
         machine("export", "-q", "-f", "--no-image", "dev", rig.share / "f")
@@ -154,12 +154,12 @@ def test_what_a_killed_export_left_goes_with_the_next(rig: Rig, dev: VirtualBox)
     (rig.share / ".f.part").unlink(missing_ok=True)
 
 
-def test_without_snapshots_the_disk_is_read_where_it_lies(rig: Rig, dev: VirtualBox, data: Path) -> None:
-    dev.forget("then")
+def test_without_snapshots_the_disk_is_read_where_it_lies(rig: Rig, snapshotted: VirtualBox, data: Path) -> None:
+    snapshotted.forget("then")
     file = rig.share / "dev.machine"
-    with unchanged(rig, dev):
+    with unchanged(rig, snapshotted):
         assert "note" not in machine("export", "--no-image", "dev", file).stderr
-    assert not list(dev.home.folder.glob(".export-*"))
+    assert not list(snapshotted.home.folder.glob(".export-*"))
     assert file.stat().st_size > DATA_MIB << 20
     file.unlink()
 

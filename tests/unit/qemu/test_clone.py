@@ -38,7 +38,7 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def dev(qemu: Qemu, recorder: Recorder, said: list[str]) -> Qemu:
+def larger(qemu: Qemu, recorder: Recorder, said: list[str]) -> Qemu:
     """A machine that is cloned, with more memory and disk than its template."""
     recorder.images = True
     Image(qemu.machine.image).clones.touch()
@@ -59,9 +59,9 @@ def make(folder: Path) -> bool:
 
 
 @pytest.fixture
-def origin(dev: Qemu, store: Path) -> Template:
+def origin(larger: Qemu, store: Path) -> Template:
     """The template that `dev` is cloned from."""
-    return template.obtain(store, clone.recipe(dev), make, pytest.fail)
+    return template.obtain(store, clone.recipe(larger), make, pytest.fail)
 
 
 def about_disk(home: Home) -> dict[str, Any]:
@@ -73,19 +73,19 @@ def about_disk(home: Home) -> dict[str, Any]:
 # The recipe.
 
 
-def test_a_recipe_names_what_the_template_has(dev: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_names_what_the_template_has(larger: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "qemu_mark", lambda path: f"mark of {path}")
-    made = clone.recipe(dev)
+    made = clone.recipe(larger)
     assert (made.base_mib, made.disk_mib) == (clone.BASE_MIB, clone.DISK_MIB)
     assert (made.qemu, made.accelerator, made.cpu, made.cpus) == (f"{QEMU} mark of {QEMU}", "tcg", "max", 1)
-    small = clone.recipe(driver(dev, [], memory_mib=256, disk_mib=1024))
+    small = clone.recipe(driver(larger, [], memory_mib=256, disk_mib=1024))
     assert (small.base_mib, small.disk_mib) == (256, 1024)
 
 
-def test_where_memory_cant_be_plugged_a_template_has_all_of_it(dev: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = replace(dev.host(), system="darwin")
+def test_where_memory_cant_be_plugged_a_template_has_all_of_it(larger: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = replace(larger.host(), system="darwin")
     monkeypatch.setattr(Qemu, "host", lambda self: host)
-    assert clone.recipe(driver(dev, [], memory_mib=3072)).base_mib == 3072
+    assert clone.recipe(driver(larger, [], memory_mib=3072)).base_mib == 3072
 
 
 @pytest.mark.parametrize(
@@ -102,40 +102,40 @@ def test_where_memory_cant_be_plugged_a_template_has_all_of_it(dev: Qemu, monkey
         {"engine": Engine(environment=("LANG=C",))},
     ],
 )
-def test_another_machine_needs_another_template(dev: Qemu, change: dict[str, Any]) -> None:
-    assert clone.recipe(driver(dev, [], **change)).key != clone.recipe(dev).key
+def test_another_machine_needs_another_template(larger: Qemu, change: dict[str, Any]) -> None:
+    assert clone.recipe(driver(larger, [], **change)).key != clone.recipe(larger).key
 
 
 @pytest.mark.parametrize(
     "change", [{"name": "other"}, {"mac": "52:54:00:00:00:02"}, {"memory_mib": 2048}, {"disk_mib": 40 * 1024}]
 )
-def test_what_a_clone_gets_later_needs_no_other_template(dev: Qemu, change: dict[str, Any]) -> None:
-    assert clone.recipe(driver(dev, [], **change)).key == clone.recipe(dev).key
+def test_what_a_clone_gets_later_needs_no_other_template(larger: Qemu, change: dict[str, Any]) -> None:
+    assert clone.recipe(driver(larger, [], **change)).key == clone.recipe(larger).key
 
 
 def test_proxies_and_authorities_of_the_host_need_another_template(
-    dev: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [clone.recipe(dev).key]
+    keys = [clone.recipe(larger).key]
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
-    keys.append(clone.recipe(dev).key)
+    keys.append(clone.recipe(larger).key)
     # The guest's dockerd has read whom it trusts before it is cloned.
     (store / "ca").mkdir()
     body = base64.b64encode(b"a certificate").decode()
     (store / "ca" / "company.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-    keys.append(clone.recipe(dev).key)
+    keys.append(clone.recipe(larger).key)
     assert len(set(keys)) == 3
 
 
 def test_an_upgraded_qemu_or_another_processor_needs_another_template(
-    dev: Qemu, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast = driver(dev, [], options={"accelerator": "kvm"})
+    fast = driver(larger, [], options={"accelerator": "kvm"})
     keys = []
     for mark, processor in (("1", "A"), ("2", "A"), ("2", "B")):
         monkeypatch.setattr(template, "qemu_mark", lambda _, mark=mark: mark)
         monkeypatch.setattr(clone, "_processor", lambda processor=processor: processor)
-        keys.append((clone.recipe(fast).key, clone.recipe(dev).key))
+        keys.append((clone.recipe(fast).key, clone.recipe(larger).key))
     assert len({key for key, _ in keys}) == 3
     # What is emulated is the same on any processor.
     assert keys[1][1] == keys[2][1]
@@ -154,8 +154,8 @@ def test_the_processor_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -
 # create: the disk.
 
 
-def test_the_disk_lies_over_the_templates(dev: Qemu, home: Home, origin: Template, said: list[str]) -> None:
-    dev.create()
+def test_the_disk_lies_over_the_templates(larger: Qemu, home: Home, origin: Template, said: list[str]) -> None:
+    larger.create()
     assert (home / clone.BASE_DISK).samefile(origin.disk)
     found = about_disk(home)
     assert (found["virtual-size"], found["backing-filename"]) == (clone.DISK_MIB << 20, clone.BASE_DISK)
@@ -165,33 +165,35 @@ def test_the_disk_lies_over_the_templates(dev: Qemu, home: Home, origin: Templat
     run.run(["qemu-img", "check", "-q", home / DISK])
 
 
-def test_a_file_system_without_links(dev: Qemu, home: Home, origin: Template, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_links(
+    larger: Qemu, home: Home, origin: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def link(*_: object) -> None:
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", link)
-    clone.lay_disk(dev)
+    clone.lay_disk(larger)
     assert not (home / clone.BASE_DISK).samefile(origin.disk)
     run.run(["qemu-img", "check", "-q", home / DISK])
 
 
-def is_plain(dev: Qemu, home: Home) -> bool:
+def is_plain(larger: Qemu, home: Home) -> bool:
     """Whether it will boot cold, from an empty disk of the full size."""
     found = about_disk(home)
-    assert found["virtual-size"] == dev.machine.disk_mib << 20
+    assert found["virtual-size"] == larger.machine.disk_mib << 20
     return "backing-filename" not in found and not (home / CLONE_OF).exists()
 
 
 @pytest.mark.parametrize("way", ["proxy", "engine-env"])
 def test_a_password_never_gets_into_a_template(
-    dev: Qemu, home: Home, store: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, way: str
+    larger: Qemu, home: Home, store: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     if way == "proxy":
         monkeypatch.setenv("https_proxy", "http://me:secret@proxy.test:3128")
     else:
-        dev = driver(dev, said, engine=Engine(environment=("HTTP_PROXY=http://me:secret@proxy.test",)))
-    dev.create()
-    assert is_plain(dev, home)
+        larger = driver(larger, said, engine=Engine(environment=("HTTP_PROXY=http://me:secret@proxy.test",)))
+    larger.create()
+    assert is_plain(larger, home)
     assert said == ["no template (its proxy needs a password, which must not be in a template): booting cold"]
     assert list(template.all_of(store)) == []
 
@@ -200,33 +202,33 @@ def test_a_password_never_gets_into_a_template(
     "error", [DriverFailed("no room"), OSError("no room"), WaitTimeout("the template to boot", 300)]
 )
 def test_without_a_template_a_machine_boots_cold(
-    dev: Qemu, home: Home, store: Path, said: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, home: Home, store: Path, said: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> bool:
         raise error
 
     monkeypatch.setattr(clone, "_make", fails)
-    dev.create()
-    assert is_plain(dev, home)
+    larger.create()
+    assert is_plain(larger, home)
     assert said == [f"no template ({error}): booting cold"]
     assert list(template.all_of(store)) == []
 
 
-def test_cold_and_images_that_cant_be_cloned(dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cold_and_images_that_cant_be_cloned(larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clone, "lay_disk", lambda _: pytest.fail("cloned"))
-    driver(dev, [], options={"accelerator": "tcg", "cold": True}).create()
-    assert is_plain(dev, home)
+    driver(larger, [], options={"accelerator": "tcg", "cold": True}).create()
+    assert is_plain(larger, home)
     (home / DISK).unlink()
-    Image(dev.machine.image).clones.unlink()
-    dev.create()
-    assert is_plain(dev, home)
+    Image(larger.machine.image).clones.unlink()
+    larger.create()
+    assert is_plain(larger, home)
 
 
 # The making.
 
 
 @pytest.fixture
-def maker(dev: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[Home]:
+def maker(larger: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[Home]:
     """The homes in which a template's QEMU was started; it has booted at once, and its guest does as it is told."""
     homes: list[Home] = []
 
@@ -247,7 +249,7 @@ def left_over(store: Path) -> list[str]:
 
 
 def test_a_template_is_made_from_a_machine_without_identity(
-    dev: Qemu, store: Path, home: Home, maker: list[Home], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, store: Path, home: Home, maker: list[Home], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[dict[str, str]] = []
     anonymous = identity.anonymous
@@ -256,30 +258,30 @@ def test_a_template_is_made_from_a_machine_without_identity(
         "anonymous",
         lambda machine, path: (anonymous(machine, path), seeds.append(seed.read(path))),
     )
-    dev.create()
+    larger.create()
     (kept,) = template.all_of(store)
     about = kept.about()
-    assert about.recipe == vars(clone.recipe(dev))
+    assert about.recipe == vars(clone.recipe(larger))
     assert (about.read_only, kept.memory.read_bytes(), kept.state.read_text()) == (True, b"memory", "512")
     assert (home / clone.BASE_DISK).samefile(kept.disk)
     (place,) = maker
-    assert place.folder.name == f".scratch-{clone.recipe(dev).key}"
+    assert place.folder.name == f".scratch-{clone.recipe(larger).key}"
     assert left_over(store) == []
     (words,) = recorder.launches
     assert f"memory-backend-file,id=ram,size=512M,mem-path={place / 'memory'},share=on" in words
     assert not [word for word in words if "hostfwd" in word]
     (told,) = seeds
     assert told["machineos/hostname"] == "template\n"
-    assert dev.machine.uuid not in told["meta-data"]
+    assert larger.machine.uuid not in told["meta-data"]
     assert told["machineos/daemon.json"]
     assert "machineos/tls/server-key.pem" in told
 
 
 def test_an_older_qemu_would_punch_holes_into_the_memory_of_a_template(
-    dev: Qemu, store: Path, maker: list[Home], recorder: Recorder
+    larger: Qemu, store: Path, maker: list[Home], recorder: Recorder
 ) -> None:
     recorder.version = "QEMU emulator version 8.1.9 (v8.1.9)"
-    dev.create()
+    larger.create()
     (kept,) = template.all_of(store)
     assert not kept.about().read_only
     assert "virtio-balloon-pci,id=balloon,free-page-reporting=off" in recorder.launches[0]
@@ -287,7 +289,7 @@ def test_an_older_qemu_would_punch_holes_into_the_memory_of_a_template(
 
 @pytest.mark.parametrize("error", [DriverFailed("it failed"), KeyboardInterrupt()])
 def test_a_making_that_fails_leaves_nothing(
-    dev: Qemu, home: Home, store: Path, maker: list[Home], monkeypatch: pytest.MonkeyPatch, error: BaseException
+    larger: Qemu, home: Home, store: Path, maker: list[Home], monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fails(home: Home, base_mib: int) -> None:
         assert home.folder.exists()
@@ -295,32 +297,32 @@ def test_a_making_that_fails_leaves_nothing(
 
     monkeypatch.setattr(clone, "_save", fails)
     with contextlib.suppress(KeyboardInterrupt):
-        dev.create()
+        larger.create()
     assert len(maker) == 1
     assert left_over(store) == []
     assert list(template.all_of(store)) == []
 
 
 def test_a_template_that_doesnt_boot(
-    dev: Qemu, store: Path, maker: list[Home], said: list[str], monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, store: Path, maker: list[Home], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clone, "BOOT", 0.05)
     monkeypatch.setattr(clone, "_is_up", lambda maker: False)
-    dev.create()
+    larger.create()
     assert said[-1] == "no template (timed out after 0 s waiting for the template to boot): booting cold"
     assert left_over(store) == []
 
 
-def test_whether_a_template_is_up(dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_a_template_is_up(larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DriverFailed, match="ended while it booted") as caught:
-        clone._is_up(dev)
+        clone._is_up(larger)
     assert caught.value.details
     monkeypatch.setattr(Process, "find", lambda self: self)
-    assert not clone._is_up(dev)
+    assert not clone._is_up(larger)
     home.console.write_bytes(b"\xff booting")
-    assert not clone._is_up(dev)
+    assert not clone._is_up(larger)
     home.console.write_bytes(b"\xff machineos: docker is ready\r\n")
-    assert clone._is_up(dev)
+    assert clone._is_up(larger)
 
 
 def test_saving_a_template(home: Home) -> None:
@@ -363,9 +365,9 @@ def test_a_guest_that_cant_be_prepared_is_no_template(home: Home) -> None:
 
 
 @pytest.fixture
-def laid(dev: Qemu, origin: Template) -> Qemu:
-    dev.create()
-    return dev
+def laid(larger: Qemu, origin: Template) -> Qemu:
+    larger.create()
+    return larger
 
 
 class Clone:
@@ -436,9 +438,9 @@ def test_a_clone_is_started_from_the_templates_memory(
 
 
 def test_a_clone_as_large_as_its_template_is_given_nothing(
-    dev: Qemu, store: Path, cloned: Clone, detached: list[list[str]]
+    larger: Qemu, store: Path, cloned: Clone, detached: list[list[str]]
 ) -> None:
-    small = driver(dev, [], memory_mib=512, disk_mib=clone.DISK_MIB)
+    small = driver(larger, [], memory_mib=512, disk_mib=clone.DISK_MIB)
     template.obtain(store, clone.recipe(small), lambda folder: not make(folder), pytest.fail)
     small.create()
     cloned.inside = False  # its agent may be late: the clock is right to the second
@@ -448,11 +450,11 @@ def test_a_clone_as_large_as_its_template_is_given_nothing(
 
 
 def test_memory_that_cant_be_opened_read_only_is_never_given_back(
-    dev: Qemu, store: Path, cloned: Clone, recorder: Recorder, detached: list[list[str]]
+    larger: Qemu, store: Path, cloned: Clone, recorder: Recorder, detached: list[list[str]]
 ) -> None:
-    template.obtain(store, clone.recipe(dev), lambda folder: not make(folder), pytest.fail)
-    dev.create()
-    dev.start()
+    template.obtain(store, clone.recipe(larger), lambda folder: not make(folder), pytest.fail)
+    larger.create()
+    larger.start()
     (words,) = recorder.launches
     assert not [word for word in words if "readonly=on" in word]
     assert "virtio-balloon-pci,id=balloon,free-page-reporting=off" in words
@@ -523,7 +525,7 @@ def test_a_template_that_is_damaged_meanwhile(
 
 
 def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
-    dev: Qemu,
+    larger: Qemu,
     home: Home,
     store: Path,
     origin: Template,
@@ -535,23 +537,23 @@ def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
     cloned.status = "failed"
     for times in range(1, failures.LOADS + 1):
         (home / DISK).unlink(missing_ok=True)
-        dev.create()
-        dev.start()
-        assert boots_cold(dev, home, recorder)
+        larger.create()
+        larger.start()
+        assert boots_cold(larger, home, recorder)
         assert "couldn't save or load the state" in said[-1]
         assert origin.about(), "it isn't damaged, and stays"
         assert [bool(one.failed) for one in template.kept(store)] == [times == failures.LOADS]
     assert cloned.lines == []
     (home / DISK).unlink()
-    dev.create()
-    assert is_plain(dev, home)
+    larger.create()
+    assert is_plain(larger, home)
     assert "QEMU couldn't load it" in said[-1]
     assert f"machine template rm {origin.folder.name}" in said[-1]
 
 
 @pytest.mark.parametrize(("answer", "counts"), [(b"dockerd could not be given an id\n", True), (b"resu", False)])
 def test_a_template_whose_guest_refuses_is_remembered(
-    dev: Qemu,
+    larger: Qemu,
     home: Home,
     origin: Template,
     cloned: Clone,
@@ -566,23 +568,23 @@ def test_a_template_whose_guest_refuses_is_remembered(
     cloned.answer = answer
     for _ in range(failures.LOADS):
         (home / DISK).unlink(missing_ok=True)
-        dev.create()
-        dev.start()
+        larger.create()
+        larger.start()
     (home / DISK).unlink()
-    dev.create()
+    larger.create()
     assert (home / CLONE_OF).exists() is not counts
     assert ("dockerd could not be given an id; tried again a day later" in said[-1]) is counts
 
 
 def test_a_clone_that_is_loaded_ends_the_count(
-    dev: Qemu, home: Home, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
+    larger: Qemu, home: Home, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
 ) -> None:
     for status in ["failed"] * (failures.LOADS - 1) + ["completed", "failed"]:
         cloned.status = status
         (home / DISK).unlink(missing_ok=True)
-        dev.create()
-        dev.start()
-    dev.create()
+        larger.create()
+        larger.start()
+    larger.create()
     assert failures.find(origin.folder.parent, origin.folder.name).loads == 1
 
 
@@ -670,24 +672,24 @@ def test_a_cold_boot_that_fails_too_is_an_error(laid: Qemu, recorder: Recorder, 
     assert said == ["cloning failed (no memory): booting cold"]
 
 
-def test_the_version_of_a_qemu_that_tells_none(dev: Qemu, recorder: Recorder) -> None:
+def test_the_version_of_a_qemu_that_tells_none(larger: Qemu, recorder: Recorder) -> None:
     recorder.version = "?"
-    assert clone._version(dev) == (0, 0)
+    assert clone._version(larger) == (0, 0)
     recorder.version = "QEMU emulator version 10.0.2"
-    assert clone._version(dev) == (10, 0)
+    assert clone._version(larger) == (10, 0)
 
 
 # What lies in the store meanwhile.
 
 
 def test_a_scratch_home_of_a_killed_process_is_swept_though_it_has_no_address(
-    dev: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(dev.home.folder)
+    shutil.rmtree(larger.home.folder)
     # Somebody's own machine "template" has a docker context.
     monkeypatch.setattr(contexts, "_host", lambda name: "tcp://127.77.0.9:2375")
     place = Home(store / "machines" / ".scratch-key")
-    machine = replace(dev.machine, name="template", address=None)
+    machine = replace(larger.machine, name="template", address=None)
     place.folder.mkdir()
     place.creating.write_text(spec.dumps(machine))
     # The user never made a machine of that name, and needn't know.
@@ -701,21 +703,21 @@ def test_a_scratch_home_of_a_killed_process_is_swept_though_it_has_no_address(
 
 
 def test_what_dockerd_refuses_in_a_template_is_not_tried_again(
-    dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(qemu: Qemu) -> None:
         raise EngineRefused("failed to start daemon: driver not supported: btrfs")
 
     monkeypatch.setattr(clone, "lay_disk", refuse)
     with pytest.raises(EngineRefused):
-        dev.create()
+        larger.create()
     assert not (home / DISK).exists()
 
 
-def test_a_template_whose_dockerd_refuses_is_not_awaited(dev: Qemu, home: Home, running: object) -> None:
+def test_a_template_whose_dockerd_refuses_is_not_awaited(larger: Qemu, home: Home, running: object) -> None:
     last = (
         "machineos: [ 20.00] dockerd ended, its last words:\nmachineos: [ 20.00]   dockerd: failed to start daemon: x\n"
     )
     home.console.write_text(last * 2)
     with pytest.raises(EngineRefused, match="failed to start daemon: x"):
-        clone._is_up(dev)
+        clone._is_up(larger)

@@ -31,7 +31,7 @@ LAYOUT = {"base_mib": 512, "more_mib": 0, "reporting": True, "cpus": 1, "image":
 
 
 @pytest.fixture
-def dev(qemu: Qemu, recorder: Recorder) -> Qemu:
+def made(qemu: Qemu, recorder: Recorder) -> Qemu:
     """A stopped machine with a disk."""
     recorder.images = True
     qemu.create()
@@ -86,8 +86,8 @@ def write(disk: Path, number: int) -> None:
     run.run(["qemu-io", "-f", "qcow2", "-c", f"write -P {number} 0 64k", disk])
 
 
-def names(dev: Qemu) -> list[str]:
-    return [one.name for one in dev.snapshots()]
+def names(made: Qemu) -> list[str]:
+    return [one.name for one in made.snapshots()]
 
 
 def test_it_takes_snapshots(qemu: Qemu) -> None:
@@ -98,33 +98,33 @@ def test_it_takes_snapshots(qemu: Qemu) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("qemu-io"), reason="needs qemu-io")
-def test_a_stopped_machine_goes_back(dev: Qemu, home: Home) -> None:
-    assert dev.snapshots() == []
+def test_a_stopped_machine_goes_back(made: Qemu, home: Home) -> None:
+    assert made.snapshots() == []
     for number, name in enumerate(("b", "a")):
         write(home / DISK, number + 1)
-        dev.snapshot(name)
+        made.snapshot(name)
     write(home / DISK, 3)
-    assert names(dev) == ["b", "a"]
-    assert [one.running for one in dev.snapshots()] == [False, False]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", dev.snapshots()[0].created)
-    dev.restore("b")
+    assert names(made) == ["b", "a"]
+    assert [one.running for one in made.snapshots()] == [False, False]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made.snapshots()[0].created)
+    made.restore("b")
     assert held(home / DISK, 1)
-    dev.restore("a")
+    made.restore("a")
     assert held(home / DISK, 2)
-    dev.forget("b")
-    assert names(dev) == ["a"]
+    made.forget("b")
+    assert names(made) == ["a"]
     assert held(home / DISK, 2)
 
 
-def test_names_that_are_taken_or_unknown(dev: Qemu) -> None:
-    dev.snapshot("one")
+def test_names_that_are_taken_or_unknown(made: Qemu) -> None:
+    made.snapshot("one")
     with pytest.raises(DriverFailed, match='there is a snapshot "one" already') as caught:
-        dev.snapshot("one")
+        made.snapshot("one")
     assert caught.value.hint == "machine snapshot ls dev"
-    for verb in (dev.restore, dev.forget):
+    for verb in (made.restore, made.forget):
         with pytest.raises(DriverFailed, match='there is no snapshot "two"'):
             verb("two")
-    assert names(dev) == ["one"]
+    assert names(made) == ["one"]
 
 
 @pytest.mark.parametrize("name", ["1", "007", "-a", "a/b", "", "x" * 64])
@@ -133,33 +133,33 @@ def test_names_that_mean_something_else_to_qemu(store: Path, name: str) -> None:
         core.take("dev", name, Silent())
 
 
-def test_a_suspended_machine_keeps_its_memory_for_its_start(dev: Qemu, home: Home) -> None:
+def test_a_suspended_machine_keeps_its_memory_for_its_start(made: Qemu, home: Home) -> None:
     (home / SUSPENDED).write_text("state")
     with pytest.raises(DriverFailed, match="suspended machine can't be kept") as caught:
-        dev.snapshot("one")
+        made.snapshot("one")
     assert caught.value.hint == "start it first: machine start dev"
-    assert names(dev) == []
+    assert names(made) == []
 
 
-def test_going_back_drops_what_was_suspended(dev: Qemu, home: Home) -> None:
-    dev.snapshot("one")
+def test_going_back_drops_what_was_suspended(made: Qemu, home: Home) -> None:
+    made.snapshot("one")
     (home / SUSPENDED).write_text("state")
     (home / SUSPENDED_LAYOUT).write_text("{}")
     with pytest.raises(DriverFailed):
-        dev.restore("two")
-    assert dev.state() is State.SAVED
-    dev.restore("one")
-    assert dev.state() is State.STOPPED
+        made.restore("two")
+    assert made.state() is State.SAVED
+    made.restore("one")
+    assert made.state() is State.STOPPED
 
 
 # Of a running machine.
 
 
 def test_a_running_machine_is_kept_with_its_memory_and_layout(
-    dev: Qemu, home: Home, jobs: Jobs, running: object
+    made: Qemu, home: Home, jobs: Jobs, running: object
 ) -> None:
     with monitor(home / "qmp.sock", jobs.answers()):
-        dev.snapshot("one")
+        made.snapshot("one")
     (job,) = jobs.started
     assert job.pop("job-id") == jobs.dismissed[0]
     assert job == {"command": "snapshot-save", "tag": "one", "vmstate": "data", "devices": ["data"]}
@@ -168,41 +168,43 @@ def test_a_running_machine_is_kept_with_its_memory_and_layout(
 
 @pytest.mark.parametrize("status", ["prelaunch", "inmigrate", "shutdown", "internal-error"])
 def test_one_that_neither_runs_nor_is_off_isnt_kept(
-    dev: Qemu, home: Home, jobs: Jobs, running: object, status: str
+    made: Qemu, home: Home, jobs: Jobs, running: object, status: str
 ) -> None:
     answers = jobs.answers() | {"query-status": {"status": status}}
     with (
         monitor(home / "qmp.sock", answers),
         pytest.raises(DriverFailed, match=r'the machine "dev" is (starting|stopping|error)'),
     ):
-        dev.snapshot("one")
+        made.snapshot("one")
     assert jobs.started == []
 
 
-def test_a_job_that_fails_tells_qemus_reason(dev: Qemu, home: Home, jobs: Jobs, running: object) -> None:
+def test_a_job_that_fails_tells_qemus_reason(made: Qemu, home: Home, jobs: Jobs, running: object) -> None:
     jobs.ends = {"error": "no space left"}
     with (
         monitor(home / "qmp.sock", jobs.answers()),
         pytest.raises(DriverFailed, match="QEMU's snapshot-save failed: no space left"),
     ):
-        dev.snapshot("one")
+        made.snapshot("one")
     assert len(jobs.dismissed) == 1
 
 
-def test_a_job_without_end(dev: Qemu, home: Home, jobs: Jobs, running: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_without_end(
+    made: Qemu, home: Home, jobs: Jobs, running: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs.ends = None
     monkeypatch.setattr(snapshots, "DEADLINE", 0.05)
     late = pytest.raises(WaitTimeout, match="QEMU's snapshot-save")
     with monitor(home / "qmp.sock", jobs.answers()), late:
-        dev.snapshot("one")
+        made.snapshot("one")
     assert jobs.dismissed == []
 
 
-def test_one_of_a_running_machine_is_removed_by_its_qemu(dev: Qemu, home: Home, jobs: Jobs) -> None:
-    dev.snapshot("one")
+def test_one_of_a_running_machine_is_removed_by_its_qemu(made: Qemu, home: Home, jobs: Jobs) -> None:
+    made.snapshot("one")
     (home / snapshots.LAYOUTS).write_text(json.dumps({"one": LAYOUT, "two": LAYOUT}))
     with process(home), monitor(home / "qmp.sock", jobs.answers()):
-        dev.forget("one")
+        made.forget("one")
     (job,) = jobs.started
     assert {key: job[key] for key in ("command", "tag", "devices")} == {
         "command": "snapshot-delete",
@@ -213,9 +215,9 @@ def test_one_of_a_running_machine_is_removed_by_its_qemu(dev: Qemu, home: Home, 
 
 
 @pytest.fixture
-def with_memory(dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu:
+def with_memory(made: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu:
     """A machine with a snapshot "one" that holds memory; qemu-img alone can't make such."""
-    dev.snapshot("one")
+    made.snapshot("one")
     found = snapshots.found
     monkeypatch.setattr(
         snapshots,
@@ -223,7 +225,7 @@ def with_memory(dev: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu:
         lambda qemu: [snapshots.Snapshot(one.name, one.created, running=True) for one in found(qemu)],
     )
     (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "cpus": 3, "reporting": False}}))
-    return dev
+    return made
 
 
 @pytest.fixture
@@ -302,11 +304,11 @@ def test_an_image_of_that_time_that_is_gone_ends_nothing(
     assert running.poll() is None
 
 
-def test_removing_a_snapshot_of_a_suspended_machine_keeps_its_memory(dev: Qemu, home: Home) -> None:
-    dev.snapshot("one")
+def test_removing_a_snapshot_of_a_suspended_machine_keeps_its_memory(made: Qemu, home: Home) -> None:
+    made.snapshot("one")
     (home / SUSPENDED).write_text("state")
     os.utime(home / SUSPENDED, (1, 1))
     os.utime(home / DISK, (1, 1))
-    dev.forget("one")
+    made.forget("one")
     assert (home / DISK).stat().st_mtime > 1
     assert (home / SUSPENDED).stat().st_mtime_ns == (home / DISK).stat().st_mtime_ns
