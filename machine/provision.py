@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from machine import docker, engine, probe, reconfigure, wait
@@ -30,20 +31,21 @@ def provision(machine: Machine, home: Home, address: Address, progress: Progress
 
     Raises SSHFailed, ToolFailed, MachineError for a system that isn't known.
     """
-    steps = Steps(progress)
-    with steps.step("finding out which system it is"):
-        provisioner = find(machine, home, address)
-    provisioner.provision(steps)
-    await_docker(machine, home, address, progress)
-    return steps.changed
+    return _changed(machine, home, address, progress, lambda provisioner, steps: provisioner.provision(steps))
 
 
 def upgrade(machine: Machine, home: Home, address: Address, progress: Progress) -> list[str]:
     """Bring Docker on the machine to its system's newest; returns what was changed."""
+    return _changed(machine, home, address, progress, lambda provisioner, steps: provisioner.upgrade(steps))
+
+
+def _changed(
+    machine: Machine, home: Home, address: Address, progress: Progress, work: Callable[[Provisioner, Steps], None]
+) -> list[str]:
     steps = Steps(progress)
     with steps.step("finding out which system it is"):
         provisioner = find(machine, home, address)
-    provisioner.upgrade(steps)
+    work(provisioner, steps)
     await_docker(machine, home, address, progress)
     return steps.changed
 
