@@ -11,6 +11,7 @@ import click
 
 from machine.cli import iso
 from machine.cli.options import quiet_option
+from machine.cli.tables import print_columns
 from machine.progress import Display
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ image.add_command(iso.rm, "rm")
 def catalog(as_json: bool) -> None:
     """List the cloud images that are known by name, for this host's processor."""
     from machine import catalog
-    from machine.cli.ls import print_columns
 
     found = [(entry, catalog.cached(entry.source) is not None) for entry in catalog.entries()]
     if as_json:

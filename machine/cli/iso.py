@@ -7,11 +7,16 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from machine.cli.options import quiet_option
+from machine.cli.tables import print_columns
 from machine.errors import Usage
+
+if TYPE_CHECKING:
+    from machine.images import About
 
 
 @click.group()
@@ -55,7 +60,7 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, 
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects: name, digest, size, created, ...")
 def list_(quiet: bool, as_json: bool) -> None:
     """List what is in the cache."""
-    from machine import image_users, images
+    from machine import images
     from machine.resources import human
 
     found = list(images.cached())
@@ -66,11 +71,17 @@ def list_(quiet: bool, as_json: bool) -> None:
         for about in found:
             print(about.digest)
         return
-    print(f"{'NAME':<12} {'DIGEST':<14} {'ARCH':<8} {'SIZE':>9}  {'CREATED':<26} USED BY")
-    for about in found:
-        size = human(about.size >> 20)
-        used = "; ".join(map(str, image_users.users(about.digest)))
-        print(f"{about.name:<12} {about.digest[:12]:<14} {about.architecture:<8} {size:>9}  {about.created:<26} {used}")
+    rows = [
+        [about.name, about.digest[:12], about.architecture, human(about.size >> 20), about.created, _users(about)]
+        for about in found
+    ]
+    print_columns([["NAME", "DIGEST", "ARCH", "SIZE", "CREATED", "USED BY"], *rows])
+
+
+def _users(about: About) -> str:
+    from machine import image_users
+
+    return "; ".join(map(str, image_users.users(about.digest)))
 
 
 @iso.command()

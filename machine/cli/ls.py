@@ -18,6 +18,7 @@ import click
 from machine import certs, compat, console, oom, probe, store
 from machine.cli.options import answer_option
 from machine.cli.report import explained
+from machine.cli.tables import print_columns
 from machine.errors import MachineError, Usage
 from machine.reasons import reason
 from machine.resources import human
@@ -44,7 +45,6 @@ HEADERS = {
     "SwarmOptions": "SWARM_OPTIONS",
     "URL": "URL",
 }
-GAP = "   "
 # Docker is given a little less than the rest of the time: its machine is then shown as running, with the reason.
 MARGIN = 0.9
 
@@ -243,13 +243,6 @@ def _formatted(form: str) -> Callable[[list[Row]], None]:
             print("".join(f"{line}\n" for line in lines), end="")
 
     return show
-
-
-def print_columns(rows: list[list[str]]) -> None:
-    """Each row a line, its cells under each other; as wide as need be."""
-    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
-    for row in rows:
-        print(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
 
 
 def _fields(row: Row) -> dict[str, Value]:

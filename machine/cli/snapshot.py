@@ -10,6 +10,7 @@ import click
 from machine.cli import names
 from machine.cli.life import on_each, quiet
 from machine.cli.options import timeout_option
+from machine.cli.tables import print_columns
 from machine.progress import Progress
 
 name_argument = click.argument("name", metavar="NAME")
@@ -43,7 +44,6 @@ def create(name: str, snapshot: str, quiet: bool) -> None:
 def list_(name: str | None, quiet: bool, as_json: bool) -> None:
     """List the machine's snapshots, oldest first."""
     from machine import snapshots
-    from machine.cli.ls import print_columns
 
     found = snapshots.list_all(names.one(name))
     if as_json:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 
 from machine import paths, registry
+from machine.cli.tables import print_columns
 from machine.driver import Driver, Template
 from machine.errors import MachineError, Usage
 
@@ -29,7 +30,6 @@ def list_(quiet: bool, as_json: bool) -> None:
     One that couldn't be made or loaded is tried again after a day, and when something has changed that it is made of;
     at once after: machine template rm.
     """
-    from machine.cli.ls import print_columns
     from machine.resources import human
 
     found = [kept for _, kept in _all()]

@@ -73,17 +73,15 @@ def test_a_build_that_cant_be(invoke: Invoke, store: Path, monkeypatch: pytest.M
 
 def test_ls(invoke: Invoke, add: Add, tmp_path: Path) -> None:
     add("dev")
-    assert invoke("iso", "ls").lines == [
-        "NAME         DIGEST         ARCH          SIZE  CREATED                    USED BY"
-    ]
+    assert invoke("iso", "ls").lines == ["NAME   DIGEST   ARCH   SIZE   CREATED   USED BY"]
     assert invoke("iso", "ls", "--quiet").out == ""
     assert json.loads(invoke("iso", "ls", "--json").out) == []
     about = add_image(tmp_path, "machineos", b"x" * 2_000_000, "2024-01-02T03:04:05+00:00")
     for name in ("b", "a"):
         add(name, image=about.digest)
-    assert invoke("iso", "ls").lines[1] == (
-        f"machineos    {about.digest[:12]}   x86_64       1 MiB  2024-01-02T03:04:05+00:00  a, b"
-    )
+    header, line = invoke("iso", "ls").lines
+    assert line == f"machineos   {about.digest[:12]}   x86_64   1 MiB   2024-01-02T03:04:05+00:00   a, b"
+    assert header.index("USED BY") == line.index("a, b")
     assert invoke("iso", "ls", "-q").out == f"{about.digest}\n"
     (listed,) = json.loads(invoke("iso", "ls", "--json").out)
     assert listed["digest"] == about.digest
