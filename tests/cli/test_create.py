@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_fixtures import ended
+from fake_fixtures import ended, host_of
 
 from machine import downloads, images, machineos, paths, registry, resources, run, store
 from machine.cli import driver_options
@@ -45,7 +45,7 @@ def test_a_machine_is_made_and_the_last_line_tells_how_to_connect(invoke: Invoke
         "dev: making the virtual machine",
         "dev: preparing its keys and seed",
         "dev: starting the virtual machine",
-        f"dev: waiting for Docker to answer on tcp://{made('dev').address.host}:2375",  # type: ignore[union-attr]
+        f"dev: waiting for Docker to answer on tcp://{host_of(made('dev'))}:2375",
         "dev: waiting for SSH to let us in",
     ]
     assert (vms / "dev").read_text() == State.RUNNING

@@ -53,7 +53,9 @@ def test_an_include_is_right_for_machines_of_later(invoke: Invoke, add: Add, sto
     assert invoke("ssh-config", "--install").code == 0
     assert user.read_text(encoding="utf-8").endswith("\n\nHost *\n  User somebody\n")
     assert ssh_reads(user, "machine-default")["hostname"] == "127.77.0.2"
-    ssh_config.write(add("web"), Home(store / "machines/web"), add("other").address)  # type: ignore[arg-type]
+    web, other = add("web"), add("other")
+    assert other.address
+    ssh_config.write(web, Home(store / "machines/web"), other.address)
     assert ssh_reads(user, "machine-web")["hostname"] == "127.77.0.4"
     shutil.rmtree(store / "machines/web")
     assert ssh_reads(user, "machine-web")["hostname"] == "machine-web"

@@ -181,8 +181,9 @@ def test_another_process_that_makes_a_template_goes_on(invoke: Invoke, store: Pa
     (store / "templates" / ".0123456789abcdef.new").mkdir(parents=True)
     held = "import sys, filelock; a = filelock.FileLock(sys.argv[1]); a.acquire(); print(1, flush=True); input()"
     lock = store / "templates" / ".0123456789abcdef.lock"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", held, lock], **pipes) as maker:  # type: ignore[call-overload]
+    words = [sys.executable, "-c", held, str(lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as maker:
+        assert maker.stdout
         assert maker.stdout.readline()
         invoke("template", "prune")
         assert (store / "templates" / ".0123456789abcdef.new").exists()

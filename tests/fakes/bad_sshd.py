@@ -88,7 +88,7 @@ class BadServer(paramiko.ServerInterface):
             message.add_boolean(False)
             message.add_string("")
             message.add_string("")
-            self.transport._send_user_message(message)  # type: ignore[attr-defined]
+            self.transport._send_user_message(message)  # type: ignore[attr-defined]  # no public method sends this
         else:
             channel.send_exit_status(self.status)
         channel.close()

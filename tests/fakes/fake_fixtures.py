@@ -15,6 +15,7 @@ from machine import docker, images, ssh
 from machine import store as stores
 from machine.images import About
 from machine.paths import Home
+from machine.spec import Machine
 from tests.fixture_types import Begin, Invoke, Pipes
 
 HERE = Path(__file__).parent
@@ -46,6 +47,12 @@ def dev(vms: Path, invoke: Invoke) -> Home:
 def vm_of(home: Home) -> Path:
     """The file that is the virtual machine of a machine of the driver `fake`; its text is the state."""
     return home.store / "fake" / home.name
+
+
+def host_of(machine: Machine) -> str:
+    """The host in its address, which every machine has once it is made."""
+    assert machine.address
+    return machine.address.host
 
 
 def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01", recipe: str = "") -> About:

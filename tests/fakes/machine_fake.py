@@ -143,10 +143,10 @@ class Fake(Driver):
 
 def pretend(home: Any) -> bool:
     """Whether Docker and SSH of a machine may be taken to answer: its virtual machine runs."""
-    from machine import store
+    from machine import run, store
 
     machine = store.read(home)
-    return machine.options.get("fails") != "boot" and Fake(machine, home, None).state() is State.RUNNING  # type: ignore[arg-type]
+    return machine.options.get("fails") != "boot" and Fake(machine, home, run.run).state() is State.RUNNING
 
 
 if os.environ.get(ANSWERS):

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -196,8 +196,9 @@ def test_a_reload_that_an_engine_never_tells_of_has_a_deadline(engine: tuple[Cli
 def test_leaving_the_events_closes_the_connection(engine: tuple[Client, type[Engine]]) -> None:
     client, handler = engine
     events = client.events({})
+    assert isinstance(events, Generator)
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     handler.goes_on.set()
     assert client.ping()
 

@@ -174,7 +174,9 @@ def test_a_full_disk_costs_the_note_only(
     assert ports.warnings(home) == ["port 8080/tcp isn't forwarded: busy"]
 
 
-def test_it_ends_when_the_machine_was_removed(home: Home, hypervisor: Hypervisor, engine: Docker) -> None:
+def test_it_ends_when_the_machine_was_removed(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hypervisor.rounds = 1000
     hypervisor.fails["lives"] = [DriverFailed("can't be asked")] * 1000
     loop = Forwarding(home, hypervisor)
@@ -183,13 +185,13 @@ def test_it_ends_when_the_machine_was_removed(home: Home, hypervisor: Hypervisor
         home.folder.rename(home.folder.with_name(".trash-dev"))
         raise DockerFailed("gone")
 
-    engine.container_events = remove  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "container_events", remove)
     loop.run()
     assert len(hypervisor.fails["lives"]) == 999
 
 
 def test_a_taken_port_is_noted_and_tried_again_without_an_event(
-    home: Home, hypervisor: Hypervisor, engine: Docker
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hypervisor.busy = {("tcp", 8080)}
     noted: list[list[str]] = []
@@ -203,7 +205,7 @@ def test_a_taken_port_is_noted_and_tried_again_without_an_event(
             if len(noted) == 2:
                 hypervisor.busy.clear()
 
-    engine.container_events = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "container_events", watched)
     Forwarding(home, hypervisor).run()
     assert noted == [["port 8080/tcp isn't forwarded: busy"]] * 2 + [[], []]
     assert engine.intervals == [forwarding.RETRY] * 2 + [forwarding.RELIST] * 2
@@ -255,9 +257,11 @@ class Reads:
         self.closed += 1
 
 
-def test_ports_of_containers_with_the_guests_network(home: Home, hypervisor: Hypervisor, engine: Docker) -> None:
+def test_ports_of_containers_with_the_guests_network(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = Forwarding(home, hypervisor)
-    loop.reader = Reads("", LISTENS, SSHFailed("no SSH"))  # type: ignore[assignment]
+    monkeypatch.setattr(loop, "reader", Reads("", LISTENS, SSHFailed("no SSH")))
     seen: list[set[Port]] = []
     engine.script = [HOST, None, None, []]
     events = engine.container_events
@@ -267,7 +271,7 @@ def test_ports_of_containers_with_the_guests_network(home: Home, hypervisor: Hyp
             yield changed
             seen.append(set(hypervisor.forwarded))
 
-    engine.container_events = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "container_events", watched)
     loop.run()
     assert seen == [set(), {("tcp", 8101)}, {("tcp", 8101)}, set()]
     assert engine.intervals == [forwarding.LOOK] * 3 + [forwarding.RELIST]
@@ -275,10 +279,10 @@ def test_ports_of_containers_with_the_guests_network(home: Home, hypervisor: Hyp
 
 
 def test_published_ports_are_forwarded_though_ssh_is_out_of_order(
-    home: Home, hypervisor: Hypervisor, engine: Docker
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = Forwarding(home, hypervisor)
-    loop.reader = Reads(SSHFailed("no SSH connection"))  # type: ignore[assignment]
+    monkeypatch.setattr(loop, "reader", Reads(SSHFailed("no SSH connection")))
     engine.script = [HOST + WEB]
     loop.run()
     assert hypervisor.forwarded == {("tcp", 8080)}
@@ -302,10 +306,10 @@ def unused() -> int:
 
 
 def test_the_guests_sockets_are_left_out_when_the_user_says_so(
-    home: Home, hypervisor: Hypervisor, engine: Docker
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = Forwarding(home, hypervisor)
-    loop.reader = Reads(LISTENS)  # type: ignore[assignment]
+    monkeypatch.setattr(loop, "reader", Reads(LISTENS))
     engine.script = [HOST, HOST]
     home.config.write_text(spec.dumps(dataclasses.replace(store.read(home), host_network_ports=False)))
     loop.run()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import machine_fake
 import pytest
+from fake_fixtures import host_of
 
 from machine import create, docker, images, lifecycle, registry, ssh, store, wait
 from machine.driver import State
@@ -81,7 +82,7 @@ def test_stop_and_start_say_whether_there_was_something_to_do(
     assert shown.phases[1:] == [
         "preparing its keys and seed",
         "starting the virtual machine",
-        f"waiting for Docker to answer on tcp://{store.load('dev').address.host}:2375",  # type: ignore[union-attr]
+        f"waiting for Docker to answer on tcp://{host_of(store.load('dev'))}:2375",
         "waiting for SSH to let us in",
     ]
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -132,7 +133,7 @@ def test_real_errors(kind: str, words: str) -> None:
         socket.gaierror(-2, "Name or service not known"),
         URLError("unknown url type"),
         URLError(TimeoutError("_ssl.c:989: The handshake operation timed out")),
-        HTTPError("http://x", 404, "Not Found", None, None),  # type: ignore[arg-type]
+        HTTPError("http://x", 404, "Not Found", Message(), None),
         http.client.BadStatusLine("x"),
         http.client.RemoteDisconnected("Remote end closed connection without response"),
         http.client.IncompleteRead(b"x"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from machine import reconfigure
+from machine import docker, reconfigure
 from machine.daemon import CONFIG, MACHINEOS, RELOAD
 from machine.errors import CheckFailed, DockerFailed, EngineRefused, MachineError, ToolFailed
 from machine.progress import Silent
@@ -119,7 +119,8 @@ class Dockerd:
 
 def change(daemon: Dockerd, config: dict[str, object], env: str = "", *, force: bool = False) -> Outcome:
     files = {CONFIG: json.dumps(config, indent=2) + "\n", ENV: env}
-    return Reconfiguration(daemon, daemon, MACHINEOS, files, Silent()).run(force=force)  # type: ignore[arg-type]
+    client = cast(docker.Client, daemon)
+    return Reconfiguration(client, daemon, MACHINEOS, files, Silent()).run(force=force)
 
 
 def test_nothing_to_do() -> None:

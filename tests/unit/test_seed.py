@@ -3,6 +3,7 @@ import re
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pycdlib
 import pytest
@@ -36,7 +37,7 @@ FULL = dataclasses.replace(
 )
 
 
-def user_data(what: Seed) -> dict[str, object]:
+def user_data(what: Seed) -> dict[str, Any]:
     text = seed.contents(what)["user-data"]
     assert text.startswith("#cloud-config\n")
     loaded = yaml.safe_load(text)
@@ -156,7 +157,7 @@ def test_values_stay_values(nasty: str) -> None:
             mounts=(Mount(nasty, f"/{nasty}", nasty, nasty),),
         )
     )
-    assert data["users"][0]["ssh_authorized_keys"] == [f"ssh-ed25519 AAAA {nasty}"]  # type: ignore[index]
+    assert data["users"][0]["ssh_authorized_keys"] == [f"ssh-ed25519 AAAA {nasty}"]
     assert data["ca_certs"] == {"trusted": [f"PEM {nasty}\r\n\r\nend\n"]}
     assert data["mounts"] == [[nasty, f"/{nasty}", nasty, nasty, "0", "0"]]
 
@@ -183,9 +184,9 @@ def test_values_stay_values(nasty: str) -> None:
         {"mounts": (Mount("a", "", "9p"),)},
     ],
 )
-def test_what_cant_stand_in_a_seed_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+def test_what_cant_stand_in_a_seed_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(Usage):
-        seed.write(tmp_path / "seed.iso", dataclasses.replace(PLAIN, **change))  # type: ignore[arg-type]
+        seed.write(tmp_path / "seed.iso", dataclasses.replace(PLAIN, **change))
     assert not list(tmp_path.iterdir())
 
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import paramiko
 import pytest
@@ -229,7 +230,7 @@ def test_a_connection_that_breaks_while_we_send_is_seen_by_who_reads(error: Exce
         def sendall(self, data: bytes) -> None:
             raise error
 
-    native_ssh._send(Channel(), b"text")  # type: ignore[arg-type]
+    native_ssh._send(cast(paramiko.Channel, Channel()), b"text")
 
 
 def test_paramiko_when_there_is_no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:

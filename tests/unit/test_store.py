@@ -2,9 +2,10 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+from fake_fixtures import host_of
 from filelock import FileLock
 
 from machine import files, leftovers, spec, store
@@ -15,9 +16,10 @@ from machine.spec import Address, Machine
 Undone = list[tuple[str, str]]
 
 
-def machine(name: str = "dev", **fields: object) -> Machine:
-    asked = {"driver": "fake", "uuid": name, "mac": "", "image": "", "memory_mib": 1, "cpus": 1, "disk_mib": 1}
-    return Machine(name=name, **{**asked, **fields})  # type: ignore[arg-type]
+def machine(name: str = "dev", **fields: Any) -> Machine:
+    sizes = {"memory_mib": 1, "cpus": 1, "disk_mib": 1}
+    asked: dict[str, Any] = {"driver": "fake", "uuid": name, "mac": "", "image": "", **sizes}
+    return Machine(name=name, **{**asked, **fields})
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +140,7 @@ def test_of_many_threads_each_gets_another_address(place: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=20)
-    hosts = {store.load(name).address.host for name in store.names()}  # type: ignore[union-attr]
+    hosts = {host_of(store.load(name)) for name in store.names()}
     assert len(hosts) == 10
 
 

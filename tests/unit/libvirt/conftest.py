@@ -103,7 +103,7 @@ def refusal(text: str, code: int = 1) -> Exception:
 
     error: Exception = libvirt.libvirtError(text)
     error.args = (text,)
-    error.err = (code, 0, text, 2, None, None, None, -1, -1)  # type: ignore[attr-defined]
+    vars(error)["err"] = (code, 0, text, 2, None, None, None, -1, -1)
     return error
 
 

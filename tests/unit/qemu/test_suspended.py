@@ -126,7 +126,7 @@ class Model:
         self.write()
 
 
-class Modelled(Qemu):  # type: ignore[misc]  # mypy sees no machine.drivers, and takes Qemu for Any
+class Modelled(Qemu):  # type: ignore[misc]  # to mypy Qemu is Any: it sees no machine.drivers
     model: Model
     said: list[str]
 

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import cast
 
 import click
 import pytest
@@ -18,7 +19,8 @@ from machine.cli import create, driver_options, env
 from machine.paths import Home
 from machine.spec import Address, Machine
 
-ANN = PureWindowsPath(r"C:\Users\Ann Lee\.machine\machines\dev")
+# Home only joins names, and only Windows makes a WindowsPath.
+ANN = cast(Path, PureWindowsPath(r"C:\Users\Ann Lee\.machine\machines\dev"))
 
 
 def machine(address: Address) -> Machine:
@@ -43,7 +45,7 @@ def test_windows_has_a_loopback_address_for_each_machine(tmp_path: Path) -> None
 
 
 def test_paths_with_blanks_stay_one_word_on_windows() -> None:
-    home = Home(ANN)  # type: ignore[arg-type]
+    home = Home(ANN)
     words = settings.create(machine(Address("127.77.1.2")), home, arm=False)
     line = subprocess.list2cmdline([r"C:\Program Files\Oracle\VirtualBox\VBoxManage.exe", *words])
     assert line == (
@@ -79,13 +81,13 @@ def test_paths_with_blanks_stay_one_word_on_windows() -> None:
 )
 def test_env_for_the_shells_of_windows(shell: str, lines: list[str]) -> None:
     address = Address("127.77.1.2")
-    variables = env._variables(machine(address), Home(ANN), address)  # type: ignore[arg-type]
+    variables = env._variables(machine(address), Home(ANN), address)
     assert [shells.find(shell).set(key, str(value)) for key, value in variables.items()] == lines
 
 
 def test_env_on_macos() -> None:
     address = Address("127.0.0.1", 2376, 2223)
-    home = Home(PurePosixPath("/Users/Ann Lee/.machine/machines/dev"))  # type: ignore[arg-type]
+    home = Home(cast(Path, PurePosixPath("/Users/Ann Lee/.machine/machines/dev")))
     variables = env._variables(machine(address), home, address)
     lines = [shells.find("zsh").set(key, str(value)) for key, value in variables.items()]
     assert lines[1:3] == [
