@@ -9,7 +9,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import machine_fake
 import pytest
@@ -25,7 +25,7 @@ from machine import disks, images, machineos, registry, run, store, unpack
 from machine.errors import NoSuchImage
 from machine.paths import Image
 from machine.spec import Machine
-from tests.fixture_types import Invoke
+from tests.fixture_types import Invoke, Outcome
 from tests.testbed import in_terminal
 
 SECRET = "what a stranger wants to read"
@@ -48,11 +48,15 @@ def crafted(invoke: Invoke, vms: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return apart(GOOD[0])
 
 
-@pytest.fixture
-def bring(invoke: Invoke, tmp_path: Path) -> Callable[..., Any]:
+class Bring(Protocol):
     """Import what was crafted."""
 
-    def bring(crafted: Crafted | bytes, *words: str) -> Any:
+    def __call__(self, crafted: Crafted | bytes, *words: str) -> Outcome: ...
+
+
+@pytest.fixture
+def bring(invoke: Invoke, tmp_path: Path) -> Bring:
+    def bring(crafted: Crafted | bytes, *words: str) -> Outcome:
         raw = crafted if isinstance(crafted, bytes) else crafted.raw()
         (tmp_path / "g").write_bytes(raw)
         return invoke("import", "-q", *words, tmp_path / "g")
@@ -169,7 +173,7 @@ CRAFTED: dict[str, Callable[[Crafted], object]] = {
 
 
 @pytest.mark.parametrize("what", CRAFTED)
-def test_what_is_crafted_is_refused(crafted: Crafted, bring: Callable[..., Any], tmp_path: Path, what: str) -> None:
+def test_what_is_crafted_is_refused(crafted: Crafted, bring: Bring, tmp_path: Path, what: str) -> None:
     CRAFTED[what](crafted)
     ended = bring(crafted, "--yes")
     assert ended.code in {1, 2, 3}
@@ -186,7 +190,7 @@ def assert_nothing_is_left(tmp_path: Path) -> None:
     assert not Path("/tmp/evil").exists()
 
 
-def test_json_without_an_end(crafted: Crafted, bring: Callable[..., Any], tmp_path: Path) -> None:
+def test_json_without_an_end(crafted: Crafted, bring: Bring, tmp_path: Path) -> None:
     for content in (b"[" * 100_000, b"9" * 100_000, b'"\\ud800"', b"\xff", b"{}", b"[]"):
         ended = bring(tar([("about.json", content)], {}))
         assert (ended.code, ended.err.startswith("Error: ")) == (1, True)
@@ -216,7 +220,7 @@ DISKS = {
 
 @pytest.mark.parametrize("what", DISKS)
 def test_a_qcow2_that_names_a_file_of_this_host(
-    crafted: Crafted, bring: Callable[..., Any], opened: list[list[str]], tmp_path: Path, what: str
+    crafted: Crafted, bring: Bring, opened: list[list[str]], tmp_path: Path, what: str
 ) -> None:
     """It is refused by its header: nothing opens it before."""
     crafted.machine(driver="qemu", options={})
@@ -250,7 +254,7 @@ def _naming(disk: bytes, secret: Path) -> bytes:
     ],
 )
 def test_the_file_below_the_disk(
-    crafted: Crafted, bring: Callable[..., Any], opened: list[list[str]], tmp_path: Path, base: bytes
+    crafted: Crafted, bring: Bring, opened: list[list[str]], tmp_path: Path, base: bytes
 ) -> None:
     crafted.machine(driver="qemu", options={})
     crafted.files["home/disk.qcow2"] = qcow2(backing="base.qcow2", backing_format="qcow2")
@@ -261,7 +265,7 @@ def test_the_file_below_the_disk(
 
 
 def test_a_good_qcow2_loses_the_memory_of_its_snapshots(
-    crafted: Crafted, bring: Callable[..., Any], opened: list[list[str]]
+    crafted: Crafted, bring: Bring, opened: list[list[str]]
 ) -> None:
     crafted.machine(driver="qemu", options={"accelerator": "kvm"}, disk_mib=600)
     crafted.files["home/disk.qcow2"] = qcow2(300 << 20, backing="base.img", backing_format="raw", snapshots=(("a", 9),))
@@ -278,7 +282,7 @@ def test_a_good_qcow2_loses_the_memory_of_its_snapshots(
     [vdi(kind=4, parent=b"p" * 16), vdi(parent=b"p" * 16), qcow2(), bytes(4096), vdi()[:0x100], b"KDMV" + bytes(600)],
 )
 def test_a_disk_of_virtualbox_that_is_only_a_part(
-    crafted: Crafted, bring: Callable[..., Any], opened: list[list[str]], tmp_path: Path, disk: bytes
+    crafted: Crafted, bring: Bring, opened: list[list[str]], tmp_path: Path, disk: bytes
 ) -> None:
     crafted.machine(driver="virtualbox", options={"no_share": True})
     del crafted.files["home/disk.qcow2"]
@@ -289,7 +293,7 @@ def test_a_disk_of_virtualbox_that_is_only_a_part(
 
 
 def test_a_good_disk_of_virtualbox_gets_a_uuid_of_its_own(
-    crafted: Crafted, bring: Callable[..., Any], opened: list[list[str]]
+    crafted: Crafted, bring: Bring, opened: list[list[str]]
 ) -> None:
     crafted.machine(driver="virtualbox", options={"no_share": True})
     del crafted.files["home/disk.qcow2"]
@@ -314,7 +318,7 @@ REACHES = {
 @pytest.mark.parametrize("what", REACHES)
 def test_what_reaches_this_host_is_shown_and_asked_for(
     crafted: Crafted,
-    bring: Callable[..., Any],
+    bring: Bring,
     opened: list[list[str]],
     tmp_path: Path,
     what: str,
@@ -340,7 +344,7 @@ def test_what_reaches_this_host_is_shown_and_asked_for(
     ("fields", "shown"), [({"tls": False}, "a Docker without TLS"), ({"tls_sans": ["a.b"]}, "for the names a.b")]
 )
 def test_what_any_driver_allows_is_asked_for_too(
-    crafted: Crafted, bring: Callable[..., Any], tmp_path: Path, fields: dict[str, object], shown: str
+    crafted: Crafted, bring: Bring, tmp_path: Path, fields: dict[str, object], shown: str
 ) -> None:
     crafted.machine(**fields)
     asked = bring(crafted, "--name", "dev")
@@ -366,7 +370,7 @@ def test_a_terminal_is_asked(
     assert store.names() == (["dev"] if code == 0 else [])
 
 
-def test_the_kernel_comes_out_of_the_image(crafted: Crafted, bring: Callable[..., Any]) -> None:
+def test_the_kernel_comes_out_of_the_image(crafted: Crafted, bring: Bring) -> None:
     """A kernel beside a genuine digest: earlier exports had one, and it is passed over."""
     crafted.files |= {"image/kernel": b"evil", "image/cmdline": b"init=/evil", "image/boot.json": b"{}"}
     assert bring(crafted).code == 0
@@ -377,7 +381,7 @@ def test_the_kernel_comes_out_of_the_image(crafted: Crafted, bring: Callable[...
     )
 
 
-def test_what_the_image_says_of_itself_is_read_out_of_it(crafted: Crafted, bring: Callable[..., Any]) -> None:
+def test_what_the_image_says_of_itself_is_read_out_of_it(crafted: Crafted, bring: Bring) -> None:
     crafted.files["image/image.json"] = b'{"name": "../../../evil", "architecture": "x", "digest": "evil"}'
     assert bring(crafted).code == 0
     [about] = images.cached()
@@ -386,7 +390,7 @@ def test_what_the_image_says_of_itself_is_read_out_of_it(crafted: Crafted, bring
         images.current("machineos")
 
 
-def test_an_image_that_is_no_machineos(crafted: Crafted, bring: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_image_that_is_no_machineos(crafted: Crafted, bring: Bring, tmp_path: Path) -> None:
     path = iso(tmp_path / "evil.iso", leave_out="/boot/vmlinuz")
     crafted.files["image/image"] = path.read_bytes()
     crafted.machine(image=images.digest(path))
@@ -395,7 +399,7 @@ def test_an_image_that_is_no_machineos(crafted: Crafted, bring: Callable[..., An
     assert_nothing_is_left(tmp_path)
 
 
-def test_a_cloud_image_that_names_a_file(crafted: Crafted, bring: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_cloud_image_that_names_a_file(crafted: Crafted, bring: Bring, tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(qcow2(backing="/etc/shadow", backing_format="raw"))
     crafted.files["image/image"] = path.read_bytes()
@@ -404,9 +408,7 @@ def test_a_cloud_image_that_names_a_file(crafted: Crafted, bring: Callable[..., 
     assert_nothing_is_left(tmp_path)
 
 
-def test_an_image_goes_again_when_the_machine_cannot_be_made(
-    crafted: Crafted, bring: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_an_image_goes_again_when_the_machine_cannot_be_made(crafted: Crafted, bring: Bring, tmp_path: Path) -> None:
     crafted.options(fails="create")
     assert "the fake fails at create" in bring(crafted).err
     assert_nothing_is_left(tmp_path)
@@ -427,7 +429,7 @@ NAMES = st.one_of(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.dictionaries(NAMES, st.binary(max_size=20), max_size=4), st.booleans())
 def test_any_other_members(
-    crafted: Crafted, bring: Callable[..., Any], tmp_path: Path, files: dict[str, bytes], first: bool
+    crafted: Crafted, bring: Bring, tmp_path: Path, files: dict[str, bytes], first: bool
 ) -> None:
     """Whatever is added or exchanged: a machine is made of its parts, or nothing is left; no file lies elsewhere."""
     before = {path for path in tmp_path.rglob("*") if (tmp_path / "elsewhere") not in path.parents}
@@ -449,7 +451,7 @@ def test_any_other_members(
 KEYS = ("id_ed25519", "ssh_host_ed25519_key")
 
 
-def test_a_name_of_an_earlier_version_can_be_left_behind(crafted: Crafted, bring: Callable[..., Any]) -> None:
+def test_a_name_of_an_earlier_version_can_be_left_behind(crafted: Crafted, bring: Bring) -> None:
     crafted.machine(name="web-")
     refused = bring(crafted)
     assert (refused.code, "machine import --name NAME FILE" in refused.err) == (2, True)

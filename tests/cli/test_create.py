@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from fake_fixtures import ended, host_of
@@ -92,9 +93,14 @@ def test_plain_http_is_asked_for(invoke: Invoke, vms: Path) -> None:
     assert made("dev").options == {}
 
 
-@pytest.fixture
-def shown(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+class Shown(Protocol):
     """The help of create on a host that has QEMU and the fake, with one blank between all words."""
+
+    def __call__(self, *words: str) -> str: ...
+
+
+@pytest.fixture
+def shown(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
     for name in registry.names():
         monkeypatch.setattr(registry.load(name), "is_available", lambda name=name: name in {"qemu", "fake", "none"})
 
@@ -106,7 +112,7 @@ def shown(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return print_help
 
 
-def test_help_has_the_options_of_drivers_that_can_work_here(shown: Callable[..., str]) -> None:
+def test_help_has_the_options_of_drivers_that_can_work_here(shown: Shown) -> None:
     for text in (shown("--help"), shown("-h")):
         for option in (
             "Driver fake: --fake-slow NUMBER Seconds that create takes.",
@@ -127,7 +133,7 @@ def test_help_has_the_options_of_drivers_that_can_work_here(shown: Callable[...,
         )
 
 
-def test_help_of_one_driver_and_of_all(shown: Callable[..., str], invoke: Invoke) -> None:
+def test_help_of_one_driver_and_of_all(shown: Shown, invoke: Invoke) -> None:
     for words in (("--driver", "virtualbox", "--help"), ("--help", "-d", "virtualbox"), ("-dvirtualbox", "-h")):
         text = shown(*words)
         assert "Driver virtualbox: --virtualbox-memory MIB" in text
@@ -139,7 +145,7 @@ def test_help_of_one_driver_and_of_all(shown: Callable[..., str], invoke: Invoke
     assert 'there is no driver "x"' in invoke("create", "--driver", "x", "--help").err
 
 
-def test_help_while_the_defaults_are_wrong(shown: Callable[..., str], store: Path) -> None:
+def test_help_while_the_defaults_are_wrong(shown: Shown, store: Path) -> None:
     (store / "config.toml").write_text("nonsense")
     assert "--virtualbox-memory" in shown("--help-all")
 

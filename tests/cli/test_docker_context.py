@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -19,9 +18,14 @@ from tests.fixture_types import Add, Invoke, Made
 pytestmark = pytest.mark.skipif(not shutil.which("docker"), reason="needs the docker client")
 
 
-@pytest.fixture(autouse=True)
-def docker(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+class Docker(Protocol):
     """Run the docker client, which has a configuration of its own, in a folder with a comma in its name."""
+
+    def __call__(self, *words: str) -> str: ...
+
+
+@pytest.fixture(autouse=True)
+def docker(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
     def call(*words: str) -> str:
@@ -41,7 +45,7 @@ def made(add: Add) -> Made:
     return make
 
 
-def test_make_use_and_remove(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
+def test_make_use_and_remove(invoke: Invoke, made: Made, docker: Docker) -> None:
     home = made()
     assert invoke("docker-context").out == "docker --context machine-default\n"
     found = json.loads(docker("context", "inspect", "machine-default"))[0]
@@ -59,7 +63,7 @@ def test_make_use_and_remove(invoke: Invoke, made: Made, docker: Callable[..., s
     assert invoke("docker-context", "--remove").out == "There is no docker context machine-default\n"
 
 
-def test_new_certificates_reach_it(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
+def test_new_certificates_reach_it(invoke: Invoke, made: Made, docker: Docker) -> None:
     home = made()
     invoke("docker-context")
     invoke("regenerate-certs", "-f", "-q", "--client-certs")
@@ -67,21 +71,21 @@ def test_new_certificates_reach_it(invoke: Invoke, made: Made, docker: Callable[
     assert (Path(found["Storage"]["TLSPath"]) / "docker/cert.pem").read_bytes() == home.cert.read_bytes()
 
 
-def test_a_path_with_a_comma(made: Made, tmp_path: Path, docker: Callable[..., str]) -> None:
+def test_a_path_with_a_comma(made: Made, tmp_path: Path, docker: Docker) -> None:
     home = Home(tmp_path / 'a, "b"')
     shutil.copytree(made().folder, home.folder)
     assert contexts.write(store.load("default"), home, Address("127.0.0.1"))
     assert "tcp://127.0.0.1:2375" in docker("context", "inspect", "machine-default")
 
 
-def test_without_tls(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
+def test_without_tls(invoke: Invoke, made: Made, docker: Docker) -> None:
     made(tls=False)
     invoke("docker-context")
     found = json.loads(docker("context", "inspect", "machine-default"))[0]
     assert found["TLSMaterial"] == {}
 
 
-def test_one_of_somebody_else_is_left_alone(invoke: Invoke, made: Made, docker: Callable[..., str]) -> None:
+def test_one_of_somebody_else_is_left_alone(invoke: Invoke, made: Made, docker: Docker) -> None:
     made()
     docker("context", "create", "machine-default", "--docker", "host=tcp://192.0.2.1:2375")
     ended = invoke("docker-context")
@@ -91,7 +95,7 @@ def test_one_of_somebody_else_is_left_alone(invoke: Invoke, made: Made, docker: 
     assert "192.0.2.1" in docker("context", "inspect", "machine-default")
 
 
-def test_create_makes_one_and_rm_removes_it(invoke: Invoke, vms: Path, docker: Callable[..., str]) -> None:
+def test_create_makes_one_and_rm_removes_it(invoke: Invoke, vms: Path, docker: Docker) -> None:
     assert invoke("create", "--context", "-q", "web").code == 0
     assert "machine-web" in docker("context", "ls", "-q").split()
     assert invoke("rm", "-y", "web").code == 0

@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pytest
@@ -69,10 +69,20 @@ def guest(monkeypatch: pytest.MonkeyPatch) -> Guest:
     return inner
 
 
-@pytest.fixture
-def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
+class Found(Protocol):
     """The findings that aren't fine, by their text, and with all=True the others too."""
 
+    def __call__(self, *words: str, all: bool = False) -> dict[str, dict[str, Any]]: ...
+
+
+class Lose(Protocol):
+    """Make the fake's hypervisor remember a machine; returns the UUIDs of those that were removed."""
+
+    def __call__(self, name: str = "gone", uuid: str = "u-1", *, sure: bool = True) -> list[str]: ...
+
+
+@pytest.fixture
+def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     def look(*words: str, all: bool = False) -> dict[str, dict[str, Any]]:
         ended = invoke("doctor", "--json", *words)
         return {one["text"]: one for one in json.loads(ended.out) if all or one["level"] != "ok"}
@@ -94,7 +104,7 @@ def made(add: Add) -> Made:
     return make
 
 
-def test_nothing_is_wrong(found: Callable[..., Any], made: Made, guest: Guest, invoke: Invoke) -> None:
+def test_nothing_is_wrong(found: Found, made: Made, guest: Guest, invoke: Invoke) -> None:
     made()
     made("web", state="Running")
     said = found(all=True)
@@ -110,7 +120,7 @@ def test_nothing_is_wrong(found: Callable[..., Any], made: Made, guest: Guest, i
     assert (ended.code, ended.lines) == (0, ["warning   drivers: fake: a note of the fake"])
 
 
-def test_a_clock_that_is_off_is_set(found: Callable[..., Any], made: Made, guest: Guest) -> None:
+def test_a_clock_that_is_off_is_set(found: Found, made: Made, guest: Guest) -> None:
     made(state="Running")
     guest.skew = -3600
     assert "its clock is 3" in next(text for text in found() if "clock" in text)
@@ -119,7 +129,7 @@ def test_a_clock_that_is_off_is_set(found: Callable[..., Any], made: Made, guest
     assert abs(float(guest.set[0].removeprefix("@")) - time.time()) < 5
 
 
-def test_inside_a_machine(found: Callable[..., Any], made: Made, guest: Guest) -> None:
+def test_inside_a_machine(found: Found, made: Made, guest: Guest) -> None:
     made(state="Running")
     guest.used, guest.names = 97, "dead"
     said = found()
@@ -128,7 +138,7 @@ def test_inside_a_machine(found: Callable[..., Any], made: Made, guest: Guest) -
 
 
 def test_a_machine_that_doesnt_let_us_in(
-    found: Callable[..., Any], made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    found: Found, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(state="Running")
 
@@ -139,7 +149,7 @@ def test_a_machine_that_doesnt_let_us_in(
     assert found()["no SSH connection"]["level"] == "error"
 
 
-def test_what_others_can_read_is_closed(found: Callable[..., Any], made: Made) -> None:
+def test_what_others_can_read_is_closed(found: Found, made: Made) -> None:
     home = made()
     home.key.chmod(0o640)
     text = f"others can read {home.key}"
@@ -149,7 +159,7 @@ def test_what_others_can_read_is_closed(found: Callable[..., Any], made: Made) -
     assert text not in found()
 
 
-def test_certificates(found: Callable[..., Any], made: Made, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+def test_certificates(found: Found, made: Made, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     home = made()
     shutil.copy(home.cert, home.server_cert)
     text = "default: its certificate is damaged, of another CA, or for other names"
@@ -160,7 +170,7 @@ def test_certificates(found: Callable[..., Any], made: Made, monkeypatch: pytest
 
 
 def test_a_running_machine_gets_the_repaired_certificate(
-    found: Callable[..., Any], made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    found: Found, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = made(state="Running")
     host = FakeHost("machineos")
@@ -170,7 +180,7 @@ def test_a_running_machine_gets_the_repaired_certificate(
     assert host.applied["tls/server-key.pem"] == home.server_key.read_text() != ""
 
 
-def test_a_client_certificate_that_ends(found: Callable[..., Any], made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_certificate_that_ends(found: Found, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     home = made()
     soon = datetime.now(UTC) + timedelta(days=9, hours=1)
     monkeypatch.setattr(certs, "ends", lambda path: soon if path == home.cert else None)
@@ -193,7 +203,7 @@ def orphan(store: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield one
 
 
-def test_an_orphan_is_ended(found: Callable[..., Any], orphan: subprocess.Popen[bytes], store: Path) -> None:
+def test_an_orphan_is_ended(found: Found, orphan: subprocess.Popen[bytes], store: Path) -> None:
     text = f"processes of a machine gone that isn't there: {orphan.pid}"
     assert found()[text]["hint"] == f"kill {orphan.pid}"
     (store / "machines" / "gone").mkdir(parents=True)
@@ -244,9 +254,7 @@ def until_seen(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def lost(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Make the fake's hypervisor remember a machine; returns the UUIDs of those that were removed."""
-
+def lost(monkeypatch: pytest.MonkeyPatch) -> Lose:
     def lose(name: str = "gone", uuid: str = "u-1", *, sure: bool = True) -> list[str]:
         removed: list[str] = []
         take = (lambda: removed.append(uuid)) if sure else None
@@ -260,7 +268,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 LOST = "fake: the VM gone, and no machine in the store is that"
 
 
-def test_a_virtual_machine_that_is_left(found: Callable[..., Any], lost: Callable[..., list[str]], store: Path) -> None:
+def test_a_virtual_machine_that_is_left(found: Found, lost: Lose, store: Path) -> None:
     removed = lost()
     assert (found()[LOST]["level"], found()[LOST]["hint"]) == ("error", "machine doctor --repair")
     # Only the record is gone: the rest of the folder would keep the name from being used again.
@@ -274,9 +282,7 @@ def test_a_virtual_machine_that_is_left(found: Callable[..., Any], lost: Callabl
 
 
 @pytest.mark.parametrize("file", ["machine.json", "creating.json"])
-def test_a_virtual_machine_that_a_machine_has(
-    found: Callable[..., Any], lost: Callable[..., list[str]], made: Made, file: str
-) -> None:
+def test_a_virtual_machine_that_a_machine_has(found: Found, lost: Lose, made: Made, file: str) -> None:
     home = made("gone")
     removed = lost(uuid="gone")
     home.config.rename(home / file)
@@ -286,33 +292,27 @@ def test_a_virtual_machine_that_a_machine_has(
     assert removed == []
 
 
-def test_a_virtual_machine_of_one_that_cant_be_read(
-    found: Callable[..., Any], lost: Callable[..., list[str]], made: Made
-) -> None:
+def test_a_virtual_machine_of_one_that_cant_be_read(found: Found, lost: Lose, made: Made) -> None:
     removed = lost(uuid="u-1")
     made("gone").config.write_text("{")
     assert LOST not in found("--repair"), "its UUID may be just that"
     assert removed == []
 
 
-def test_a_new_machine_of_the_same_name_stays(
-    found: Callable[..., Any], lost: Callable[..., list[str]], made: Made
-) -> None:
+def test_a_new_machine_of_the_same_name_stays(found: Found, lost: Lose, made: Made) -> None:
     home = made("gone")
     removed = lost(uuid="u-1")
     assert found("--repair")[LOST]["repaired"]
     assert (removed, home.config.exists()) == (["u-1"], True)
 
 
-def test_what_isnt_sure_to_be_ours_is_only_told(found: Callable[..., Any], lost: Callable[..., list[str]]) -> None:
+def test_what_isnt_sure_to_be_ours_is_only_told(found: Found, lost: Lose) -> None:
     lost(name="", sure=False)
     told = found("--repair")["fake: the VM , and no machine in the store is that"]
     assert (told["level"], told["hint"], told["repaired"]) == ("warning", "fakectl rm", False)
 
 
-def test_a_hypervisor_that_doesnt_answer_or_fails(
-    found: Callable[..., Any], vms: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hypervisor_that_doesnt_answer_or_fails(found: Found, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = registry.load("fake")
     monkeypatch.setattr(doctor, "ORPHANS_TIMEOUT", 0.2)
     monkeypatch.setattr(fake, "orphans", lambda *_: time.sleep(3) or [])
@@ -325,7 +325,7 @@ def test_a_hypervisor_that_doesnt_answer_or_fails(
     assert not [text for text in found() if "strike" in text or "doesn't tell" in text]
 
 
-def test_a_record_that_came_back_meanwhile(lost: Callable[..., list[str]], made: Made, vms: Path) -> None:
+def test_a_record_that_came_back_meanwhile(lost: Lose, made: Made, vms: Path) -> None:
     removed = lost(uuid="gone")
     (left,) = list(orphans.in_hypervisors(10))
     made("gone")
@@ -334,7 +334,7 @@ def test_a_record_that_came_back_meanwhile(lost: Callable[..., list[str]], made:
     assert removed == []
 
 
-def test_images(found: Callable[..., Any], add: Add, vms: Path) -> None:
+def test_images(found: Found, add: Add, vms: Path) -> None:
     digest = images.current("machineos").digest
     add(image=digest)
     Image(digest).file.write_bytes(b"changed")
@@ -345,7 +345,7 @@ def test_images(found: Callable[..., Any], add: Add, vms: Path) -> None:
     assert any("isn't in the cache" in text for text in found())
 
 
-def test_a_template_that_failed(found: Callable[..., Any], store: Path) -> None:
+def test_a_template_that_failed(found: Found, store: Path) -> None:
     folder = store / "templates"
     folder.mkdir()
     recipe = {"image": "d" * 64, "cpus": 2, "base_mib": 512, "accelerator": "tcg"}
@@ -356,7 +356,7 @@ def test_a_template_that_failed(found: Callable[..., Any], store: Path) -> None:
     assert "no template has failed" in found(all=True)
 
 
-def test_a_machine_that_cannot_be_read_hides_no_other(found: Callable[..., Any], made: Made, guest: Guest) -> None:
+def test_a_machine_that_cannot_be_read_hides_no_other(found: Found, made: Made, guest: Guest) -> None:
     made("good", state="Running")
     made("bad").config.write_text("{")
     said = found(all=True)
@@ -364,7 +364,7 @@ def test_a_machine_that_cannot_be_read_hides_no_other(found: Callable[..., Any],
     assert "Docker 28.5.1 answers on tcp://127.77.0.2:2375" in said
 
 
-def test_a_driver_that_fails(found: Callable[..., Any], made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_fails(found: Found, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     made()
 
     def fail(_: object) -> None:
@@ -374,9 +374,7 @@ def test_a_driver_that_fails(found: Callable[..., Any], made: Made, monkeypatch:
     assert found()["the hypervisor is on strike"]["hint"] == "pay it"
 
 
-def test_a_shell_that_is_set_to_a_machine_of_the_past(
-    found: Callable[..., Any], add: Add, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shell_that_is_set_to_a_machine_of_the_past(found: Found, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add()
     monkeypatch.setenv("DOCKER_MACHINE_NAME", "default")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.77.0.2:2375")
@@ -386,7 +384,7 @@ def test_a_shell_that_is_set_to_a_machine_of_the_past(
 
 
 def test_a_repair_that_fails_is_told_and_stays_wrong(
-    invoke: Invoke, found: Callable[..., Any], made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, found: Found, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(state="Running")
     guest.skew = 60
@@ -412,7 +410,7 @@ def test_the_real_look(reachable: Made, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_host_that_is_adopted_needs_no_tool(
-    found: Callable[..., Any], add: Add, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    found: Found, add: Add, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add("there", driver="none", tls=False, address=None, options={"url": "tcp://192.0.2.1:2375"})
     said = found(all=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from fake_host import FakeHost
 
 from machine import certs, docker, identity, lifecycle, paths, probe, provision, seed, store
 from machine.paths import Home
-from tests.fixture_types import Add, Invoke
+from tests.fixture_types import Add, Invoke, Made
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
 
 
 @pytest.fixture
-def made(add: Add, store: Path) -> Callable[..., Home]:
+def made(add: Add, store: Path) -> Made:
     """A machine with all its keys and certificates."""
 
     def make(name: str = "default", state: str = "Stopped", **fields: object) -> Home:
@@ -40,7 +39,7 @@ def made(add: Add, store: Path) -> Callable[..., Home]:
 
 
 def test_a_running_machine_gets_its_certificate_and_nothing_else_changes(
-    invoke: Invoke, made: Callable[..., Home], host: FakeHost, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, made: Made, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = made(state="Running")
     before = {path.name: path.read_bytes() for path in home.folder.iterdir() if path.is_file()}
@@ -58,7 +57,7 @@ def test_a_running_machine_gets_its_certificate_and_nothing_else_changes(
     assert host.applied == expected
 
 
-def test_a_stopped_machine_gets_it_at_its_next_start(invoke: Invoke, made: Callable[..., Home], host: FakeHost) -> None:
+def test_a_stopped_machine_gets_it_at_its_next_start(invoke: Invoke, made: Made, host: FakeHost) -> None:
     home = made()
     before = home.server_cert.read_bytes()
     assert invoke("regenerate-certs", "-f").out == "Regenerated TLS certificates of default\n"
@@ -67,7 +66,7 @@ def test_a_stopped_machine_gets_it_at_its_next_start(invoke: Invoke, made: Calla
 
 
 def test_a_new_client_is_shared_by_all_and_leaves_the_others_servers(
-    invoke: Invoke, made: Callable[..., Home], host: FakeHost
+    invoke: Invoke, made: Made, host: FakeHost
 ) -> None:
     one, two = made("one"), made("two")
     server, client = two.server_cert.read_bytes(), two.cert.read_bytes()
@@ -76,7 +75,7 @@ def test_a_new_client_is_shared_by_all_and_leaves_the_others_servers(
     assert two.server_cert.read_bytes() == server
 
 
-def test_a_new_ca_is_for_all(invoke: Invoke, made: Callable[..., Home], host: FakeHost) -> None:
+def test_a_new_ca_is_for_all(invoke: Invoke, made: Made, host: FakeHost) -> None:
     homes = [made("one"), made("two", state="Running"), made("plain", tls=False)]
     before = [home.ca.read_bytes() for home in homes[:2]]
     assert invoke("regenerate-certs", "--ca", "one").code == 2
@@ -90,9 +89,7 @@ def test_a_new_ca_is_for_all(invoke: Invoke, made: Callable[..., Home], host: Fa
     )
 
 
-def test_nothing_is_done_without_a_yes(
-    invoke: Invoke, made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_done_without_a_yes(invoke: Invoke, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     before = made().server_cert.read_bytes()
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     ended = invoke("regenerate-certs")
@@ -101,7 +98,7 @@ def test_nothing_is_done_without_a_yes(
     assert Home(paths.store() / "machines/default").server_cert.read_bytes() == before
 
 
-def test_the_end_of_a_certificate_is_read_quickly(made: Callable[..., Home], tmp_path: Path) -> None:
+def test_the_end_of_a_certificate_is_read_quickly(made: Made, tmp_path: Path) -> None:
     home = made()
     for path in (home.server_cert, home.cert, home.ca):
         assert certs.ends(path) == certs.expiry(path)
@@ -122,7 +119,7 @@ def test_the_end_of_a_certificate_is_read_quickly(made: Callable[..., Home], tmp
     ],
 )
 def test_ls_marks_certificates_that_end_within_30_days(
-    invoke: Invoke, made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, file: str, command: str
+    invoke: Invoke, made: Made, monkeypatch: pytest.MonkeyPatch, file: str, command: str
 ) -> None:
     home = made()
     assert json.loads(invoke("ls", "--json").out)[0]["warning"] is None
@@ -136,7 +133,7 @@ def test_ls_marks_certificates_that_end_within_30_days(
     assert f"{file} has ended" in invoke("ls").out
 
 
-def test_a_start_renews_what_is_due(made: Callable[..., Home], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_renews_what_is_due(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     home = made()
     machine = store.load("default")
     before = home.server_cert.read_bytes()

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 from fake_fixtures import add_image
@@ -20,9 +20,14 @@ from machine.errors import DriverFailed, MachineError
 from tests.fixture_types import Invoke, Outcome
 
 
-@pytest.fixture
-def make(store: Path, tmp_path: Path) -> Callable[..., Template]:
+class Make(Protocol):
     """A template that is in use; changed fields make another."""
+
+    def __call__(self, **fields: Any) -> Template: ...
+
+
+@pytest.fixture
+def make(store: Path, tmp_path: Path) -> Make:
     binary = tmp_path / "bin of ours" / "qemu"
     binary.parent.mkdir()
     binary.write_bytes(b"qemu")
@@ -33,7 +38,7 @@ def make(store: Path, tmp_path: Path) -> Callable[..., Template]:
             (folder / name).write_bytes(os.urandom(1 << 20))
         return True
 
-    def make(**fields: object) -> Template:
+    def make(**fields: Any) -> Template:
         asked = {"image": image, "qemu": f"{binary} {template.qemu_mark(binary)}", "accelerator": "tcg", "cpu": "max"}
         sizes = {"cpus": 2, "base_mib": 512, "disk_mib": 20480, "engine": "e"}
         recipe = Recipe(**{**asked, **sizes, **fields})
@@ -48,7 +53,7 @@ def stale(invoke: Invoke) -> list[str]:
     return [one["stale"] for one in json.loads(shown.out)]
 
 
-def test_ls(invoke: Invoke, make: Callable[..., Template]) -> None:
+def test_ls(invoke: Invoke, make: Make) -> None:
     made = make()
     (one,) = json.loads(invoke("template", "ls", "--json").out)
     image = made.about().recipe["image"]
@@ -79,7 +84,7 @@ def change_about(made: Template, **fields: object) -> None:
     (made.folder / "about.json").write_text(json.dumps({**about, **fields}))
 
 
-def test_why_one_is_stale(invoke: Invoke, store: Path, tmp_path: Path, make: Callable[..., Template]) -> None:
+def test_why_one_is_stale(invoke: Invoke, store: Path, tmp_path: Path, make: Make) -> None:
     made = make()
     recipe = made.about().recipe
     assert stale(invoke) == [""]
@@ -98,7 +103,7 @@ def test_why_one_is_stale(invoke: Invoke, store: Path, tmp_path: Path, make: Cal
     assert stale(invoke) == [f"the template {made.folder.name} is damaged: memory has changed"]
 
 
-def test_rm(invoke: Invoke, make: Callable[..., Template]) -> None:
+def test_rm(invoke: Invoke, make: Make) -> None:
     made, other = make(), make(cpus=4)
     shown = invoke("template", "rm", made.folder.name, "absent")
     assert (shown.code, shown.out) == (2, "")
@@ -111,13 +116,13 @@ def test_rm(invoke: Invoke, make: Callable[..., Template]) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "../machines", ""])
-def test_rm_stays_among_the_templates(invoke: Invoke, store: Path, make: Callable[..., Template], name: str) -> None:
+def test_rm_stays_among_the_templates(invoke: Invoke, store: Path, make: Make, name: str) -> None:
     make()
     assert invoke("template", "rm", name).code == 2
     assert (store / "templates").exists()
 
 
-def test_prune_removes_what_is_used_no_more(invoke: Invoke, make: Callable[..., Template]) -> None:
+def test_prune_removes_what_is_used_no_more(invoke: Invoke, make: Make) -> None:
     made, damaged, old = make(), make(cpus=4), make(qemu="/absent/qemu 1 2")
     damaged.state.unlink()
     shown = invoke("template", "prune")
@@ -138,7 +143,7 @@ def test_prune_removes_what_is_used_no_more(invoke: Invoke, make: Callable[..., 
 RECIPE = {"image": "d" * 64, "cpus": 2, "base_mib": 512, "accelerator": "tcg"}
 
 
-def test_one_that_couldnt_be_made(invoke: Invoke, store: Path, make: Callable[..., Template]) -> None:
+def test_one_that_couldnt_be_made(invoke: Invoke, store: Path, make: Make) -> None:
     made = make()
     failures.remember(made.folder.parent, "zzz", RECIPE, "timed out")
     _, shown = json.loads(invoke("template", "ls", "--json").out)
@@ -154,7 +159,7 @@ def test_one_that_couldnt_be_made(invoke: Invoke, store: Path, make: Callable[..
     assert invoke("template", "ls", "-q").out == f"{made.folder.name}\n"
 
 
-def test_one_that_couldnt_be_loaded(invoke: Invoke, make: Callable[..., Template]) -> None:
+def test_one_that_couldnt_be_loaded(invoke: Invoke, make: Make) -> None:
     made = make()
     for times in range(failures.LOADS):
         assert invoke("template", "ls").lines[-1].endswith("failed: refused") is False, times
@@ -168,7 +173,7 @@ def test_one_that_couldnt_be_loaded(invoke: Invoke, make: Callable[..., Template
 
 @pytest.mark.parametrize("verb", [("template", "prune"), ("ls", "-q")])
 def test_what_a_killed_create_left_goes_with_the_next_command(
-    invoke: Invoke, store: Path, make: Callable[..., Template], verb: tuple[str, ...]
+    invoke: Invoke, store: Path, make: Make, verb: tuple[str, ...]
 ) -> None:
     made = make()
     (store / "templates" / ".0123456789abcdef.new").mkdir()
@@ -192,9 +197,7 @@ def test_another_process_that_makes_a_template_goes_on(invoke: Invoke, store: Pa
     assert not (store / "templates" / ".0123456789abcdef.new").exists()
 
 
-def test_another_driver_that_cant_be_loaded(
-    invoke: Invoke, make: Callable[..., Template], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_driver_that_cant_be_loaded(invoke: Invoke, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make()
     load = registry.load
 

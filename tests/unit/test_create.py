@@ -1,6 +1,5 @@
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,11 +202,6 @@ def test_an_unknown_driver(vms: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "", "."])
-def test_a_bad_name_is_refused_before_a_path_is_made_of_it(name: str, draft_of: Callable[..., Machine]) -> None:
+def test_a_bad_name_is_refused_before_a_path_is_made_of_it(name: str) -> None:
     with pytest.raises(Usage):
-        create.create(draft_of(name), Silent())
-
-
-@pytest.fixture
-def draft_of() -> Callable[..., Machine]:
-    return draft
+        create.create(draft(name), Silent())

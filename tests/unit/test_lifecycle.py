@@ -1,6 +1,6 @@
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import machine_fake
 import pytest
@@ -43,10 +43,14 @@ def shown() -> Record:
     return Record()
 
 
-@pytest.fixture
-def make(vms: Path) -> Callable[..., Machine]:
+class Make(Protocol):
     """A machine that runs."""
 
+    def __call__(self, name: str = "dev", **options: Option) -> Machine: ...
+
+
+@pytest.fixture
+def make(vms: Path) -> Make:
     def make(name: str = "dev", **options: Option) -> Machine:
         asked = create.draft(name, "fake", images.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=1024)
         made = create.create(asked, Silent())
@@ -68,9 +72,7 @@ def state(vms: Path, name: str = "dev") -> str:
     return (vms / name).read_text()
 
 
-def test_stop_and_start_say_whether_there_was_something_to_do(
-    make: Callable[..., Machine], vms: Path, shown: Record
-) -> None:
+def test_stop_and_start_say_whether_there_was_something_to_do(make: Make, vms: Path, shown: Record) -> None:
     make()
     assert not lifecycle.start("dev", shown)
     assert lifecycle.stop("dev", shown)
@@ -87,7 +89,7 @@ def test_stop_and_start_say_whether_there_was_something_to_do(
     ]
 
 
-def test_a_certificate_that_comes_a_moment_late(make: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_that_comes_a_moment_late(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Docker's port has the template's for a moment; one that stays is told."""
     answers = [DockerFailed("the certificates don't fit")] * 2
 
@@ -107,9 +109,7 @@ def test_a_certificate_that_comes_a_moment_late(make: Callable[..., Machine], mo
     assert answers
 
 
-def test_a_driver_tells_what_takes_long(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_driver_tells_what_takes_long(make: Make, shown: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     make()
     lifecycle.stop("dev", shown)
     start = machine_fake.Fake.start
@@ -118,14 +118,14 @@ def test_a_driver_tells_what_takes_long(
     assert shown.notes == ["booting cold"]
 
 
-def test_kill_pulls_the_plug(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+def test_kill_pulls_the_plug(make: Make, vms: Path, shown: Record) -> None:
     make()
     assert lifecycle.kill("dev", shown)
     assert state(vms) == State.STOPPED
     assert not lifecycle.kill("dev", shown)
 
 
-def test_keys_stay_over_a_restart(make: Callable[..., Machine], shown: Record) -> None:
+def test_keys_stay_over_a_restart(make: Make, shown: Record) -> None:
     make()
     home = store.home("dev")
     kept = [path.read_bytes() for path in (home.ssh_key, home.host_key, home.known_hosts, home.server_cert)]
@@ -134,9 +134,7 @@ def test_keys_stay_over_a_restart(make: Callable[..., Machine], shown: Record) -
     assert kept == [path.read_bytes() for path in (home.ssh_key, home.host_key, home.known_hosts, home.server_cert)]
 
 
-def test_a_machine_that_doesnt_shut_down_is_reported_and_not_killed(
-    make: Callable[..., Machine], vms: Path, shown: Record
-) -> None:
+def test_a_machine_that_doesnt_shut_down_is_reported_and_not_killed(make: Make, vms: Path, shown: Record) -> None:
     make(fails="stop")
     with pytest.raises(WaitTimeout, match="waiting for the machine to shut down") as caught:
         lifecycle.stop("dev", shown, timeout=0.1)
@@ -146,7 +144,7 @@ def test_a_machine_that_doesnt_shut_down_is_reported_and_not_killed(
 
 
 def test_a_boot_without_docker_times_out_with_the_evidence(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+    make: Make, shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     lifecycle.stop("dev", shown)
@@ -162,7 +160,7 @@ def test_a_boot_without_docker_times_out_with_the_evidence(
 
 
 def test_a_guest_that_went_on_is_logged_into_while_docker_is_awaited(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+    make: Make, shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     lifecycle.stop("dev", shown)
@@ -190,9 +188,7 @@ def test_a_guest_that_went_on_is_logged_into_while_docker_is_awaited(
     assert order.count("login") == 3
 
 
-def test_a_boot_without_ssh_times_out(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_boot_without_ssh_times_out(make: Make, shown: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     make()
     lifecycle.stop("dev", shown)
     monkeypatch.setattr(ssh, "ready", lambda *_, **__: False)
@@ -201,7 +197,7 @@ def test_a_boot_without_ssh_times_out(
 
 
 def test_a_machine_that_stops_while_it_boots_isnt_waited_for(
-    make: Callable[..., Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch
+    make: Make, vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     lifecycle.stop("dev", shown)
@@ -217,9 +213,7 @@ def test_a_machine_that_stops_while_it_boots_isnt_waited_for(
     assert time.monotonic() - began < 10
 
 
-def test_a_foreign_host_key_ends_the_wait(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_foreign_host_key_ends_the_wait(make: Make, shown: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     make()
     lifecycle.stop("dev", shown)
 
@@ -231,7 +225,7 @@ def test_a_foreign_host_key_ends_the_wait(
         lifecycle.start("dev", shown, timeout=60)
 
 
-def test_an_image_that_was_changed_isnt_booted(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+def test_an_image_that_was_changed_isnt_booted(make: Make, vms: Path, shown: Record) -> None:
     made = make()
     lifecycle.stop("dev", shown)
     Image(made.image).file.write_bytes(b"changed")
@@ -246,14 +240,14 @@ def test_verbs_on_a_machine_that_isnt_there(vms: Path, shown: Record) -> None:
             verb("dev", shown)
 
 
-def test_remove_leaves_nothing(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+def test_remove_leaves_nothing(make: Make, vms: Path, shown: Record) -> None:
     make()
     lifecycle.remove("dev", shown)
     assert not store.home("dev").folder.exists()
     assert list(vms.iterdir()) == []
 
 
-def test_a_damaged_machine_is_removed_by_force_only(make: Callable[..., Machine], vms: Path, shown: Record) -> None:
+def test_a_damaged_machine_is_removed_by_force_only(make: Make, vms: Path, shown: Record) -> None:
     make()
     store.home("dev").config.write_text("{")
     with pytest.raises(StoreDamaged):
@@ -263,9 +257,7 @@ def test_a_damaged_machine_is_removed_by_force_only(make: Callable[..., Machine]
     assert list(vms.iterdir()) == []
 
 
-def test_a_machine_whose_driver_fails_or_is_gone_is_removed_by_force_only(
-    make: Callable[..., Machine], vms: Path, shown: Record
-) -> None:
+def test_a_machine_whose_driver_fails_or_is_gone_is_removed_by_force_only(make: Make, vms: Path, shown: Record) -> None:
     made = make("a", fails="remove")
     with pytest.raises(DriverFailed):
         lifecycle.remove("a", shown)
@@ -280,7 +272,7 @@ def test_a_machine_whose_driver_fails_or_is_gone_is_removed_by_force_only(
 
 
 def test_a_driver_that_cant_be_loaded_keeps_no_damaged_machine(
-    make: Callable[..., Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make: Make, vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     make()
     broken = tmp_path / "broken-1.dist-info"
@@ -301,7 +293,7 @@ def test_the_tail_of_a_console(tmp_path: Path) -> None:
 
 
 def test_waits_are_bounded_by_one_deadline_for_docker_and_ssh(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+    make: Make, shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timeouts = []
 
@@ -315,9 +307,7 @@ def test_waits_are_bounded_by_one_deadline_for_docker_and_ssh(
     assert 49 < timeouts[1] <= timeouts[0] <= 50
 
 
-def test_dockerds_refusal_ends_the_wait(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dockerds_refusal_ends_the_wait(make: Make, shown: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     make()
     lifecycle.stop("dev", shown)
     last = (

@@ -33,7 +33,7 @@ def shown() -> Record:
 
 
 @pytest.fixture
-def make(vms: Path) -> Callable[..., Machine]:
+def make(vms: Path) -> Callable[[], Machine]:
     """A machine that runs."""
 
     def make() -> Machine:
@@ -85,7 +85,7 @@ def containers(monkeypatch: pytest.MonkeyPatch, **stop_timeouts: int | None) -> 
     ],
 )
 def test_the_slowest_container_gets_its_time(
-    make: Callable[..., Machine],
+    make: Callable[[], Machine],
     shown: Record,
     waits: list[float],
     told: list[str],
@@ -101,7 +101,7 @@ def test_the_slowest_container_gets_its_time(
 
 
 def test_a_timeout_that_is_long_enough_changes_nothing_in_the_guest(
-    make: Callable[..., Machine], shown: Record, waits: list[float], told: list[str], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], Machine], shown: Record, waits: list[float], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     containers(monkeypatch, db=90)
@@ -110,7 +110,7 @@ def test_a_timeout_that_is_long_enough_changes_nothing_in_the_guest(
 
 
 def test_the_guest_is_told_of_a_timeout_that_is_too_short(
-    make: Callable[..., Machine], shown: Record, waits: list[float], told: list[str], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], Machine], shown: Record, waits: list[float], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     containers(monkeypatch, db=90)
@@ -123,7 +123,7 @@ def test_the_guest_is_told_of_a_timeout_that_is_too_short(
 
 
 def test_a_guest_that_cant_be_told_is_shut_down_all_the_same(
-    make: Callable[..., Machine], shown: Record, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], Machine], shown: Record, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(self: object, argv: object, **_: object) -> None:
         raise SSHFailed("no SSH connection")
@@ -137,7 +137,7 @@ def test_a_guest_that_cant_be_told_is_shut_down_all_the_same(
 
 @pytest.mark.parametrize("answer", [DockerFailed("it hangs"), {}, None, [{}]])
 def test_a_docker_that_says_nothing_of_use_doesnt_keep_the_machine_from_shutting_down(
-    make: Callable[..., Machine], shown: Record, waits: list[float], monkeypatch: pytest.MonkeyPatch, answer: object
+    make: Callable[[], Machine], shown: Record, waits: list[float], monkeypatch: pytest.MonkeyPatch, answer: object
 ) -> None:
     def get(self: object, path: str) -> object:
         if isinstance(answer, Exception):
@@ -151,7 +151,7 @@ def test_a_docker_that_says_nothing_of_use_doesnt_keep_the_machine_from_shutting
 
 
 def test_a_guest_with_many_containers_isnt_asked_for_ever(
-    make: Callable[..., Machine], shown: Record, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], Machine], shown: Record, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     containers(monkeypatch, first=20, second=30)
@@ -161,7 +161,7 @@ def test_a_guest_with_many_containers_isnt_asked_for_ever(
 
 
 def test_the_power_button_is_pressed_again(
-    make: Callable[..., Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], Machine], vms: Path, shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     presses = []
@@ -178,7 +178,7 @@ def test_the_power_button_is_pressed_again(
 
 
 def test_the_button_is_pressed_at_once_on_a_host_that_has_just_booted(
-    make: Callable[..., Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], Machine], shown: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
     booted = time.monotonic()

@@ -14,6 +14,7 @@ from machine.paths import Home
 from machine.spec import Address, Machine
 
 Undone = list[tuple[str, str]]
+Undo = Callable[[Machine, Home], None]
 
 
 def machine(name: str = "dev", **fields: Any) -> Machine:
@@ -33,7 +34,7 @@ def undone() -> Undone:
 
 
 @pytest.fixture
-def undo(undone: Undone) -> Callable[[Machine, Home], None]:
+def undo(undone: Undone) -> Undo:
     return lambda machine, home: undone.append((machine.name, home.name))
 
 
@@ -73,14 +74,14 @@ def test_a_machine_is_there_when_its_block_ends_well(place: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_else_nothing_is(error: type[BaseException], place: Path, undo: Callable[..., None], undone: Undone) -> None:
+def test_else_nothing_is(error: type[BaseException], place: Path, undo: Undo, undone: Undone) -> None:
     with pytest.raises(error), store.reserve("dev", lambda others: machine(), undo):
         raise error
     assert undone == [("dev", "dev")]
     assert entries(place) == []
 
 
-def test_nothing_is_left_when_no_machine_can_be_built(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+def test_nothing_is_left_when_no_machine_can_be_built(place: Path, undo: Undo, undone: Undone) -> None:
     with pytest.raises(ZeroDivisionError), store.reserve("dev", broken, undo):
         pytest.fail("not reached")
     assert (entries(place), undone) == ([], [])
@@ -106,14 +107,14 @@ def test_the_machine_is_built_knowing_all_others() -> None:
     assert sorted(other.name for other in seen) == ["a", "b"]
 
 
-def test_a_name_is_given_once(undo: Callable[..., None]) -> None:
+def test_a_name_is_given_once(undo: Undo) -> None:
     make()
     with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo):
         pytest.fail("not reached")
     assert store.load("dev") == machine()
 
 
-def test_a_name_is_given_once_while_it_is_reserved(undo: Callable[..., None], undone: Undone) -> None:
+def test_a_name_is_given_once_while_it_is_reserved(undo: Undo, undone: Undone) -> None:
     with store.reserve("dev", lambda others: machine(), undo):
         with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo):
             pytest.fail("not reached")
@@ -144,7 +145,7 @@ def test_of_many_threads_each_gets_another_address(place: Path) -> None:
     assert len(hosts) == 10
 
 
-def test_what_a_killed_create_left_is_swept(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+def test_what_a_killed_create_left_is_swept(place: Path, undo: Undo, undone: Undone) -> None:
     make("kept")
     left_over("dev")
     assert list(store.sweep(undo)) == [("dev", None)]
@@ -153,19 +154,19 @@ def test_what_a_killed_create_left_is_swept(place: Path, undo: Callable[..., Non
 
 
 @pytest.mark.parametrize("text", ["", "{", "\0", '{"format": 99}'])
-def test_leftovers_that_cant_be_read_are_swept(text: str, place: Path, undo: Callable[..., None]) -> None:
+def test_leftovers_that_cant_be_read_are_swept(text: str, place: Path, undo: Undo) -> None:
     left_over("dev", text)
     assert list(store.sweep(undo)) == [("dev", None)]
     assert entries(place) == []
 
 
-def test_leftovers_that_are_no_text_are_swept(place: Path, undo: Callable[..., None]) -> None:
+def test_leftovers_that_are_no_text_are_swept(place: Path, undo: Undo) -> None:
     left_over("dev").creating.write_bytes(b"\xff\xfe")
     assert list(store.sweep(undo)) == [("dev", None)]
     assert entries(place) == []
 
 
-def test_a_create_killed_before_it_wrote_a_file_is_swept(place: Path, undo: Callable[..., None]) -> None:
+def test_a_create_killed_before_it_wrote_a_file_is_swept(place: Path, undo: Undo) -> None:
     for name, files_ in (("a", []), ("b", ["lock"]), ("c", ["lock", ".creating.json.0f.tmp"])):
         home = store.home(name)
         files.make_folder(home.folder)
@@ -175,7 +176,7 @@ def test_a_create_killed_before_it_wrote_a_file_is_swept(place: Path, undo: Call
     assert entries(place) == []
 
 
-def test_what_a_killed_removal_left_is_swept_in_silence(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+def test_what_a_killed_removal_left_is_swept_in_silence(place: Path, undo: Undo, undone: Undone) -> None:
     make()
     (place / "machines" / "dev").rename(place / "machines" / ".trash-dev-0123abcd")
     assert list(store.sweep(undo)) == []
@@ -188,7 +189,7 @@ def test_what_is_on_its_way_out_is_no_machine(place: Path) -> None:
     assert (store.names(), store.all_known()) == ([], [])
 
 
-def test_a_folder_of_another_program_is_left_alone(place: Path, undo: Callable[..., None]) -> None:
+def test_a_folder_of_another_program_is_left_alone(place: Path, undo: Undo) -> None:
     # docker-machine keeps its machines under the same variable, MACHINE_STORAGE_PATH.
     foreign = place / "machines" / "old"
     foreign.mkdir(parents=True)
@@ -202,7 +203,7 @@ def test_a_folder_of_another_program_is_left_alone(place: Path, undo: Callable[.
     assert sorted(path.name for path in foreign.iterdir()) == ["config.json", "disk.vmdk"]
 
 
-def test_leftovers_that_cant_be_undone_stay_and_are_told(place: Path, undo: Callable[..., None]) -> None:
+def test_leftovers_that_cant_be_undone_stay_and_are_told(place: Path, undo: Undo) -> None:
     def fails(machine: Machine, home: Home) -> None:
         if machine.name == "b":
             raise MachineError("no hypervisor")
@@ -215,7 +216,7 @@ def test_leftovers_that_cant_be_undone_stay_and_are_told(place: Path, undo: Call
     assert list(store.sweep(undo)) == [("b", None)]
 
 
-def test_while_one_command_clears_up_others_go_on(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+def test_while_one_command_clears_up_others_go_on(place: Path, undo: Undo, undone: Undone) -> None:
     """VBoxManage may take minutes: the store's lock isn't held meanwhile."""
     left_over("dev")
     entered, leave = threading.Event(), threading.Event()
@@ -245,9 +246,7 @@ def test_while_one_command_clears_up_others_go_on(place: Path, undo: Callable[..
     assert entries(place) == ["dev", "other"]
 
 
-def test_one_that_isnt_cleared_in_time_keeps_its_name(
-    place: Path, undo: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_isnt_cleared_in_time_keeps_its_name(place: Path, undo: Undo, monkeypatch: pytest.MonkeyPatch) -> None:
     home = left_over("dev")
     monkeypatch.setattr(leftovers, "SWEEP", 0.05)
     said: list[str] = []
@@ -277,7 +276,7 @@ def test_the_stores_lock_is_waited_for_with_a_deadline(place: Path, monkeypatch:
     assert store.names() == ["a"]
 
 
-def test_leftovers_make_room_for_a_machine_of_the_name(undo: Callable[..., None], undone: Undone) -> None:
+def test_leftovers_make_room_for_a_machine_of_the_name(undo: Undo, undone: Undone) -> None:
     left_over("dev")
     with store.reserve("dev", lambda others: machine(), undo):
         pass
@@ -309,7 +308,7 @@ def test_a_scratch_home_that_was_left_is_swept(
     assert (undone, entries(place)) == ([("template", ".scratch-key")], [])
 
 
-def test_a_failing_undo_leaves_what_a_sweep_can_clear(place: Path, undo: Callable[..., None], undone: Undone) -> None:
+def test_a_failing_undo_leaves_what_a_sweep_can_clear(place: Path, undo: Undo, undone: Undone) -> None:
     def fails(machine: Machine, home: Home) -> None:
         raise MachineError("no hypervisor")
 
@@ -417,7 +416,7 @@ def test_a_folder_that_was_moved_is_no_copy_to_remove() -> None:
     assert caught.value.hint == f"give it its name again: mv {moved} {home}"
 
 
-def test_a_store_that_isnt_there_is_empty(place: Path, undo: Callable[..., None]) -> None:
+def test_a_store_that_isnt_there_is_empty(place: Path, undo: Undo) -> None:
     place.rmdir()
     assert (store.names(), store.all_known(), list(store.sweep(undo))) == ([], [], [])
     with pytest.raises(NoSuchMachine):
@@ -425,7 +424,7 @@ def test_a_store_that_isnt_there_is_empty(place: Path, undo: Callable[..., None]
     assert not place.exists()
 
 
-def test_stray_files_among_the_machines_are_no_machines(place: Path, undo: Callable[..., None]) -> None:
+def test_stray_files_among_the_machines_are_no_machines(place: Path, undo: Undo) -> None:
     make("dev")
     (place / "machines" / ".DS_Store").touch()
     (place / "machines" / "note").touch()
@@ -445,7 +444,7 @@ def test_a_name_cant_leave_the_store() -> None:
             store.home(name)
 
 
-def test_the_lock_is_free_after_each_end(undo: Callable[..., None]) -> None:
+def test_the_lock_is_free_after_each_end(undo: Undo) -> None:
     make("a")
     with contextlib.suppress(ValueError), store.reserve("b", lambda others: machine("b"), undo):
         raise ValueError

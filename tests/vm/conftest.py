@@ -8,10 +8,10 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Protocol, Unpack
 
 import pytest
 
@@ -162,8 +162,14 @@ def vm(shared: Vm, busybox_root: Path) -> Vm:
     return shared
 
 
+class Docker(Protocol):
+    """Run the docker client on the shared machine."""
+
+    def __call__(self, *words: str | Path, **options: Unpack[Options]) -> Done: ...
+
+
 @pytest.fixture
-def docker(vm: Vm) -> Callable[..., Done]:
+def docker(vm: Vm) -> Docker:
     return vm.docker
 
 

@@ -7,16 +7,14 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import testbed
-from tests.testbed import Begun, Done, execute, in_terminal, until
-from tests.vm.conftest import Vm
-
-Docker = Callable[..., Done]
+from tests.testbed import Begun, execute, in_terminal, until
+from tests.vm.conftest import Docker, Vm
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from machine.drivers.virtualbox import VirtualBox, parse
@@ -26,10 +26,15 @@ from machine.spec import Address, Machine, Option
 
 __all__ = ["rig"]
 
-Make = Callable[..., VirtualBox]
 ADDRESS = Address("127.77.255.2")
 # createvm, modifyvm, storagectl, createmedium, sharedfolder, setextradata, storageattach, and two that read.
 CALLS_OF_CREATE = 9
+
+
+class Make(Protocol):
+    """A driver of a machine with these options; via: its Run."""
+
+    def __call__(self, name: str = "dev", *, via: object = ..., **options: Option) -> VirtualBox: ...
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ NOT_TO_BE_RUN = ToolFailed(["qemu"], 1, "the proof was run again")
 
 @pytest.mark.parametrize(("end", "chosen"), [(acceleration.PROVED, "kvm"), (1, "tcg")])
 def test_it_is_proved_once_per_boot_and_binary(
-    end: int, chosen: str, choose: Callable[..., str], binary: Path, monkeypatch: pytest.MonkeyPatch
+    end: int, chosen: str, choose: Callable[[int | Exception], str], binary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert choose(end) == chosen
     assert choose(NOT_TO_BE_RUN) == chosen
@@ -146,7 +146,7 @@ def test_it_is_proved_once_per_boot_and_binary(
     assert choose(NOT_TO_BE_RUN) == "tcg"
 
 
-def test_the_cache_holds_several_binaries(choose: Callable[..., str], tmp_path: Path) -> None:
+def test_the_cache_holds_several_binaries(choose: Callable[[int | Exception], str], tmp_path: Path) -> None:
     choose(1)
     other = tmp_path / "other"
     other.touch()
@@ -158,14 +158,14 @@ def test_the_cache_holds_several_binaries(choose: Callable[..., str], tmp_path: 
     "text",
     ["", "{", "[]", "null", '{"boot": 1}', '{"boot": "BOOT", "proved": []}', '{"boot": "BOOT", "proved": {"x": 1}}'],
 )
-def test_a_damaged_cache_is_made_anew(choose: Callable[..., str], tmp_path: Path, text: str) -> None:
+def test_a_damaged_cache_is_made_anew(choose: Callable[[int | Exception], str], tmp_path: Path, text: str) -> None:
     (tmp_path / "cache.json").write_text(text.replace("BOOT", acceleration._boot()))
     assert choose(acceleration.PROVED) == "kvm"
     assert choose(NOT_TO_BE_RUN) == "kvm"
 
 
 def test_a_cached_answer_of_another_kind_isnt_believed(
-    choose: Callable[..., str], tmp_path: Path, binary: Path
+    choose: Callable[[int | Exception], str], tmp_path: Path, binary: Path
 ) -> None:
     assert choose(1) == "tcg"
     data = json.loads((tmp_path / "cache.json").read_text())
@@ -175,7 +175,7 @@ def test_a_cached_answer_of_another_kind_isnt_believed(
 
 
 def test_without_a_place_for_the_cache_it_works_all_the_same(
-    choose: Callable[..., str], tmp_path: Path, binary: Path
+    choose: Callable[[int | Exception], str], tmp_path: Path, binary: Path
 ) -> None:
     absent = tmp_path / "none" / "cache.json"
     assert acceleration.choose(str(binary), absent, Fake(acceleration.PROVED)) == "kvm"
@@ -183,7 +183,7 @@ def test_without_a_place_for_the_cache_it_works_all_the_same(
 
 
 def test_a_host_without_kvm_or_the_right_to_it_isnt_asked(
-    choose: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    choose: Callable[[int | Exception], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert choose(NOT_TO_BE_RUN) == "tcg"
@@ -193,7 +193,7 @@ def test_a_host_without_kvm_or_the_right_to_it_isnt_asked(
     ("system", "chosen"), [("darwin", "hvf"), ("win32", "whpx"), ("freebsd14", "tcg"), ("linux", "kvm")]
 )
 def test_each_system_has_its_accelerator(
-    choose: Callable[..., str], monkeypatch: pytest.MonkeyPatch, system: str, chosen: str
+    choose: Callable[[int | Exception], str], monkeypatch: pytest.MonkeyPatch, system: str, chosen: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     assert choose(acceleration.PROVED) == chosen

@@ -5,8 +5,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import pytest
@@ -20,7 +21,12 @@ SLEEP = [sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"]
 # As QEMU does: its pidfile stays open.
 HOLD = [sys.executable, "-c", "import sys, time; file = open(sys.argv[-1]); print(flush=True); time.sleep(60)"]
 UUID, OTHER = "5a1f2c34-a6b0-48f1-81a7-1d215a60c752", "6b2f2c34-a6b0-48f1-81a7-1d215a60c752"
-Launch = Callable[..., subprocess.Popen[bytes]]
+
+
+class Launch(Protocol):
+    """Start a program with these words."""
+
+    def __call__(self, *words: str | Path, program: list[str] = ...) -> subprocess.Popen[bytes]: ...
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def pidfile(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def launch() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def launch() -> Iterator[Launch]:
     started: list[subprocess.Popen[bytes]] = []
 
     def launch(*words: str | Path, program: list[str] = SLEEP) -> subprocess.Popen[bytes]:
@@ -45,7 +51,7 @@ def launch() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             one.wait(timeout=10)
 
 
-def test_the_process_of_the_pidfile_is_found(pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_the_process_of_the_pidfile_is_found(pidfile: Path, launch: Launch) -> None:
     qemu = launch("-pidfile", pidfile)
     pidfile.write_text(f"{qemu.pid}\n", encoding="utf-8")
     found = Process(pidfile).find()
@@ -64,9 +70,7 @@ def test_no_pidfile(pidfile: Path) -> None:
     Process(pidfile).kill()
 
 
-def test_a_process_that_got_the_number_later_is_another(
-    pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]]
-) -> None:
+def test_a_process_that_got_the_number_later_is_another(pidfile: Path, launch: Launch) -> None:
     other = launch("-something", "else")
     pidfile.write_text(str(other.pid), encoding="utf-8")
     assert Process(pidfile).find() is None
@@ -80,7 +84,7 @@ def test_a_process_that_got_the_number_later_is_another(
     assert Process(pidfile).find() is None
 
 
-def test_a_process_that_has_ended_isnt_found(pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_a_process_that_has_ended_isnt_found(pidfile: Path, launch: Launch) -> None:
     qemu = launch("-pidfile", pidfile)
     pidfile.write_text(str(qemu.pid), encoding="utf-8")
     qemu.kill()
@@ -92,9 +96,7 @@ def test_a_process_that_has_ended_isnt_found(pidfile: Path, launch: Callable[...
     assert Process(pidfile).find() is None
 
 
-def test_kill_ends_every_process_of_the_machine_and_no_other(
-    pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]]
-) -> None:
+def test_kill_ends_every_process_of_the_machine_and_no_other(pidfile: Path, launch: Launch) -> None:
     qemus = [launch("-pidfile", pidfile) for _ in range(2)]
     reader, neighbour = launch(pidfile), launch("-pidfile", pidfile.with_name("other.pid"))
     pidfile.write_text(str(qemus[0].pid), encoding="utf-8")
@@ -106,9 +108,7 @@ def test_kill_ends_every_process_of_the_machine_and_no_other(
     Process(pidfile).kill()
 
 
-def test_a_process_that_doesnt_end_is_reported(
-    pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_doesnt_end_is_reported(pidfile: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     qemu = launch("-pidfile", pidfile)
     monkeypatch.setattr(psutil.Process, "send_signal", lambda *_: None)
     with pytest.raises(DriverFailed, match=f"process {qemu.pid}.* doesn't end"):
@@ -116,7 +116,7 @@ def test_a_process_that_doesnt_end_is_reported(
 
 
 def test_a_process_that_ends_by_itself_meanwhile(
-    pidfile: Path, launch: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+    pidfile: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qemu = launch("-pidfile", pidfile)
     found = list(Process(pidfile).find_all())

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from machine.drivers.qemu import Qemu, saved, suspended
@@ -165,9 +165,14 @@ class Modelled(Qemu):  # type: ignore[misc]  # to mypy Qemu is Any: it sees no m
         pass
 
 
+class Make(Protocol):
+    """A running machine whose disk was written to. Each call makes it anew; step `at` raises the error."""
+
+    def __call__(self, at: int = -1, error: BaseException | None = None) -> Modelled: ...
+
+
 @pytest.fixture
-def make(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Modelled]]:
-    """A running machine whose disk was written to. Each call makes it anew."""
+def make(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     steps: list[Model] = []
 
     def counted(function: Callable[..., None]) -> Callable[..., None]:
@@ -204,7 +209,7 @@ def sleep_and_wake(dev: Modelled) -> None:
     dev.start()
 
 
-def count_steps(make: Callable[..., Modelled], work: Callable[[Modelled], None]) -> int:
+def count_steps(make: Make, work: Callable[[Modelled], None]) -> int:
     dev = make()
     work(dev)
     return dev.model.steps
@@ -223,7 +228,7 @@ def names(home: Home) -> set[str]:
     return {path.name for path in home.folder.iterdir()} - {DISK, helper.LOCK, helper.LOG}
 
 
-def each_step(make: Callable[..., Modelled], error: Callable[[], BaseException]) -> Iterator[Modelled]:
+def each_step(make: Make, error: Callable[[], BaseException]) -> Iterator[Modelled]:
     """Machines whose suspend and start was cut off, each at another step."""
     total = count_steps(make, sleep_and_wake)
     assert total > 25
@@ -234,7 +239,7 @@ def each_step(make: Callable[..., Modelled], error: Callable[[], BaseException])
         yield dev
 
 
-def test_nothing_is_left_of_a_whole_life(make: Callable[..., Modelled]) -> None:
+def test_nothing_is_left_of_a_whole_life(make: Make) -> None:
     dev = make()
     dev.suspend()
     assert names(dev.home) == {SUSPENDED, SUSPENDED_LAYOUT}
@@ -244,16 +249,14 @@ def test_nothing_is_left_of_a_whole_life(make: Callable[..., Modelled]) -> None:
     assert (dev.model.boots, dev.said) == (0, [])
 
 
-def test_a_command_that_is_killed_loses_no_memory(make: Callable[..., Modelled]) -> None:
+def test_a_command_that_is_killed_loses_no_memory(make: Make) -> None:
     for dev in each_step(make, Killed):
         start(dev)
         assert dev.model.boots == 0, f"step {dev.model.at}"
 
 
 @pytest.mark.parametrize("error", [Killed, KeyboardInterrupt, lambda: DriverFailed("no answer")])
-def test_a_host_that_fails_costs_memory_at_worst(
-    make: Callable[..., Modelled], error: Callable[[], BaseException]
-) -> None:
+def test_a_host_that_fails_costs_memory_at_worst(make: Make, error: Callable[[], BaseException]) -> None:
     """QEMU ends with the command, the machine is used for a while, and the host fails again."""
     for dev in each_step(make, error):
         dev.model.revive()
@@ -266,7 +269,7 @@ def test_a_host_that_fails_costs_memory_at_worst(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, lambda: DriverFailed("no answer")])
 def test_what_an_error_leaves_can_be_started_suspended_and_stopped(
-    make: Callable[..., Modelled], error: Callable[[], BaseException]
+    make: Make, error: Callable[[], BaseException]
 ) -> None:
     for verbs in ((start, Qemu.suspend, start), (Qemu.stop, start), (Qemu.kill, start)):
         for dev in each_step(make, error):
@@ -278,7 +281,7 @@ def test_what_an_error_leaves_can_be_started_suspended_and_stopped(
             assert SUSPENDED not in names(dev.home)
 
 
-def test_a_start_that_is_killed_twice(make: Callable[..., Modelled]) -> None:
+def test_a_start_that_is_killed_twice(make: Make) -> None:
     asleep, total = (count_steps(make, work) for work in (Qemu.suspend, sleep_and_wake))
     for first in range(asleep - 6, total):
         for second in range(total - asleep + 2):
@@ -293,7 +296,7 @@ def test_a_start_that_is_killed_twice(make: Callable[..., Modelled]) -> None:
             assert dev.model.boots == 0
 
 
-def test_a_suspend_after_one_that_was_killed(make: Callable[..., Modelled]) -> None:
+def test_a_suspend_after_one_that_was_killed(make: Make) -> None:
     for dev in each_step(make, Killed):
         dev.model.revive()
         if dev.state() in {State.RUNNING, State.PAUSED}:
@@ -303,7 +306,7 @@ def test_a_suspend_after_one_that_was_killed(make: Callable[..., Modelled]) -> N
         assert dev.model.boots == 0
 
 
-def test_a_state_that_was_used_is_dropped_with_a_word(make: Callable[..., Modelled]) -> None:
+def test_a_state_that_was_used_is_dropped_with_a_word(make: Make) -> None:
     dev = make()
     dev.suspend()
     (dev.home / SUSPENDED).rename(dev.home / suspended.WOKEN)
@@ -317,7 +320,7 @@ def test_a_state_that_was_used_is_dropped_with_a_word(make: Callable[..., Modell
 
 
 @pytest.mark.parametrize(("later", "boots"), [(10, 1), (-10, 0), (0, 0)])
-def test_a_state_that_is_older_than_its_disk_is_dropped(make: Callable[..., Modelled], later: int, boots: int) -> None:
+def test_a_state_that_is_older_than_its_disk_is_dropped(make: Make, later: int, boots: int) -> None:
     """As an earlier version left it, or somebody who wrote to the disk."""
     dev = make()
     dev.suspend()
@@ -329,14 +332,14 @@ def test_a_state_that_is_older_than_its_disk_is_dropped(make: Callable[..., Mode
     assert all("older than its disk" in said for said in dev.said)
 
 
-def test_a_suspended_machine_is_dated_by_its_disk(make: Callable[..., Modelled]) -> None:
+def test_a_suspended_machine_is_dated_by_its_disk(make: Make) -> None:
     dev = make()
     os.utime(dev.home / DISK, ns=(SECOND, SECOND))
     dev.suspend()
     assert (dev.home / SUSPENDED).stat().st_mtime_ns == SECOND
 
 
-def test_work_on_the_disks_file_keeps_the_state_that_fits(make: Callable[..., Modelled]) -> None:
+def test_work_on_the_disks_file_keeps_the_state_that_fits(make: Make) -> None:
     dev = make()
     dev.suspend()
     later = (dev.home / SUSPENDED).stat().st_mtime_ns + 10 * SECOND
@@ -353,7 +356,7 @@ def test_work_on_the_disks_file_keeps_the_state_that_fits(make: Callable[..., Mo
 
 
 @pytest.mark.parametrize("status", ["inmigrate", "prelaunch"])
-def test_a_qemu_that_never_ran_is_ended(make: Callable[..., Modelled], status: str) -> None:
+def test_a_qemu_that_never_ran_is_ended(make: Make, status: str) -> None:
     """A killed restore leaves such, perhaps with half of a snapshot in its memory."""
     dev = make()
     dev.model.status = status
@@ -363,7 +366,7 @@ def test_a_qemu_that_never_ran_is_ended(make: Callable[..., Modelled], status: s
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"cpus": 1}'])
-def test_a_layout_that_cant_be_read(make: Callable[..., Modelled], text: str | None) -> None:
+def test_a_layout_that_cant_be_read(make: Make, text: str | None) -> None:
     dev = make()
     dev.suspend()
     (dev.home / SUSPENDED_LAYOUT).unlink()
@@ -377,7 +380,7 @@ def test_a_layout_that_cant_be_read(make: Callable[..., Modelled], text: str | N
     assert names(dev.home) == set()
 
 
-def test_the_layout_names_the_image_that_runs(make: Callable[..., Modelled], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layout_names_the_image_that_runs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"node-name": "data"}, {"node-name": "root", "file": "/cache/digest/image"}]
     monkeypatch.setattr(Model, "_query_named_block_nodes", lambda self, flat: nodes, raising=False)
     dev = make()

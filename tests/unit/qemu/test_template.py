@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from machine.drivers.qemu import failures, template
@@ -21,10 +22,14 @@ def said() -> list[str]:
     return []
 
 
-@pytest.fixture
-def obtain(store: Path, said: list[str]) -> Callable[..., Template]:
+class Obtain(Protocol):
     """The template of the recipe; its making is counted in `made`."""
 
+    def __call__(self, recipe: Recipe = ..., make: Callable[[Path], bool] = ...) -> Template: ...
+
+
+@pytest.fixture
+def obtain(store: Path, said: list[str]) -> Obtain:
     def obtain(recipe: Recipe = RECIPE, make: Callable[[Path], bool] = make) -> Template:
         return template.obtain(store, recipe, make, said.append)
 
@@ -45,7 +50,7 @@ def entries(store: Path) -> list[str]:
     return sorted(path.name for path in (store / "templates").iterdir() if not path.name.endswith(".lock"))
 
 
-def test_a_template_is_made_once(store: Path, obtain: Callable[..., Template], said: list[str]) -> None:
+def test_a_template_is_made_once(store: Path, obtain: Obtain, said: list[str]) -> None:
     made = obtain()
     assert obtain(make=never).folder == made.folder == store / "templates" / RECIPE.key
     about = made.about()
@@ -55,12 +60,12 @@ def test_a_template_is_made_once(store: Path, obtain: Callable[..., Template], s
     assert said == []
 
 
-def test_each_ingredient_makes_another_template(obtain: Callable[..., Template]) -> None:
+def test_each_ingredient_makes_another_template(obtain: Obtain) -> None:
     others = [replace(RECIPE, **{name: 7}) for name in vars(RECIPE)]
     assert len({RECIPE.key, *(other.key for other in others)}) == len(others) + 1
 
 
-def test_one_makes_it_and_the_others_wait(obtain: Callable[..., Template]) -> None:
+def test_one_makes_it_and_the_others_wait(obtain: Obtain) -> None:
     made = []
 
     def slowly(folder: Path) -> bool:
@@ -75,7 +80,7 @@ def test_one_makes_it_and_the_others_wait(obtain: Callable[..., Template]) -> No
     assert len(made) == 1
 
 
-def test_a_making_that_fails_leaves_nothing(store: Path, obtain: Callable[..., Template]) -> None:
+def test_a_making_that_fails_leaves_nothing(store: Path, obtain: Obtain) -> None:
     def fails(folder: Path) -> bool:
         make(folder)
         raise KeyboardInterrupt
@@ -88,7 +93,7 @@ def test_a_making_that_fails_leaves_nothing(store: Path, obtain: Callable[..., T
     assert entries(store) == [RECIPE.key]
 
 
-def test_what_a_killed_making_left_is_swept(store: Path, obtain: Callable[..., Template]) -> None:
+def test_what_a_killed_making_left_is_swept(store: Path, obtain: Obtain) -> None:
     made = obtain()
     left = store / "templates" / ".0123456789abcdef.new"
     left.mkdir()
@@ -97,7 +102,7 @@ def test_what_a_killed_making_left_is_swept(store: Path, obtain: Callable[..., T
     assert entries(store) == [made.folder.name]
 
 
-def test_a_template_that_is_being_made_is_not_swept(store: Path, obtain: Callable[..., Template]) -> None:
+def test_a_template_that_is_being_made_is_not_swept(store: Path, obtain: Obtain) -> None:
     def sweeping(folder: Path) -> bool:
         make(folder)
         other = threading.Thread(target=template.sweep, args=(store,))
@@ -114,7 +119,7 @@ def fails(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("error", [DriverFailed("no"), WaitTimeout("the template to boot", 300), OSError("no room")])
-def test_a_failure_is_remembered(store: Path, obtain: Callable[..., Template], error: Exception) -> None:
+def test_a_failure_is_remembered(store: Path, obtain: Obtain, error: Exception) -> None:
     def fails(folder: Path) -> bool:
         raise error
 
@@ -147,7 +152,7 @@ def the_record_is_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("change", [a_day_passes, machine_is_upgraded, it_is_removed, the_record_is_damaged])
 def test_a_failure_is_forgotten(
     store: Path,
-    obtain: Callable[..., Template],
+    obtain: Obtain,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Path, pytest.MonkeyPatch], None],
 ) -> None:
@@ -160,13 +165,13 @@ def test_a_failure_is_forgotten(
     assert obtain(make=never).about()
 
 
-def test_another_recipe_is_another_template(obtain: Callable[..., Template]) -> None:
+def test_another_recipe_is_another_template(obtain: Obtain) -> None:
     with pytest.raises(DriverFailed):
         obtain(make=fails)
     assert obtain(replace(RECIPE, qemu="/usr/bin/qemu 3 4")).about()
 
 
-def test_one_tries_and_the_others_hear_of_it(obtain: Callable[..., Template]) -> None:
+def test_one_tries_and_the_others_hear_of_it(obtain: Obtain) -> None:
     tried = []
 
     def slowly(folder: Path) -> bool:
@@ -185,7 +190,7 @@ def test_one_tries_and_the_others_hear_of_it(obtain: Callable[..., Template]) ->
     assert len(tried) == 1
 
 
-def test_an_interrupted_making_is_no_failure(store: Path, obtain: Callable[..., Template]) -> None:
+def test_an_interrupted_making_is_no_failure(store: Path, obtain: Obtain) -> None:
     def interrupted(folder: Path) -> bool:
         raise KeyboardInterrupt
 
@@ -195,9 +200,7 @@ def test_an_interrupted_making_is_no_failure(store: Path, obtain: Callable[..., 
     assert obtain().about()
 
 
-def test_old_failures_dont_pile_up(
-    store: Path, obtain: Callable[..., Template], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_failures_dont_pile_up(store: Path, obtain: Obtain, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DriverFailed):
         obtain(make=fails)
     monkeypatch.setattr("machine.__version__", "99")
@@ -212,9 +215,7 @@ def refuse(made: Template, times: int) -> None:
         failures.count_load(made.folder.parent, made.folder.name, {}, "QEMU couldn't load it")
 
 
-def test_a_template_that_is_refused_again_and_again(
-    obtain: Callable[..., Template], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_that_is_refused_again_and_again(obtain: Obtain, monkeypatch: pytest.MonkeyPatch) -> None:
     made = obtain()
     refuse(made, failures.LOADS - 1)
     assert obtain(make=never).about()
@@ -232,7 +233,7 @@ def test_a_template_that_is_refused_again_and_again(
     assert created
 
 
-def test_what_cant_be_read_isnt_damaged(obtain: Callable[..., Template], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cant_be_read_isnt_damaged(obtain: Obtain, monkeypatch: pytest.MonkeyPatch) -> None:
     """It belongs to root, or the disk fails at this moment."""
     made = obtain()
 
@@ -249,7 +250,7 @@ def test_what_cant_be_read_isnt_damaged(obtain: Callable[..., Template], monkeyp
     assert made.about()
 
 
-def test_a_byte_that_has_changed_under_the_same_size_and_time(obtain: Callable[..., Template]) -> None:
+def test_a_byte_that_has_changed_under_the_same_size_and_time(obtain: Obtain) -> None:
     made = obtain()
     made.verify()
     before = made.memory.stat().st_mtime_ns
@@ -260,7 +261,7 @@ def test_a_byte_that_has_changed_under_the_same_size_and_time(obtain: Callable[.
         made.verify()
 
 
-def test_a_template_of_an_earlier_version_is_used(obtain: Callable[..., Template]) -> None:
+def test_a_template_of_an_earlier_version_is_used(obtain: Obtain) -> None:
     made = obtain()
     about = json.loads((made.folder / "about.json").read_text())
     del about["digests"]
@@ -292,7 +293,7 @@ def touch(path: Path) -> None:
     ],
 )
 def test_a_damaged_template_is_made_anew(
-    obtain: Callable[..., Template], said: list[str], name: str, damage: Callable[[Path], object]
+    obtain: Obtain, said: list[str], name: str, damage: Callable[[Path], object]
 ) -> None:
     made = obtain()
     damage(made.folder / name)
@@ -302,7 +303,7 @@ def test_a_damaged_template_is_made_anew(
     assert said == ["its template can't be used: making it anew"]
 
 
-def test_a_state_that_was_changed_under_the_same_time_is_damaged(obtain: Callable[..., Template]) -> None:
+def test_a_state_that_was_changed_under_the_same_time_is_damaged(obtain: Obtain) -> None:
     made = obtain()
     before = made.state.stat().st_mtime_ns
     made.state.write_text("etats")
@@ -311,7 +312,7 @@ def test_a_state_that_was_changed_under_the_same_time_is_damaged(obtain: Callabl
         made.about()
 
 
-def test_a_link_to_the_disk_is_no_damage_and_outlives_it(obtain: Callable[..., Template], tmp_path: Path) -> None:
+def test_a_link_to_the_disk_is_no_damage_and_outlives_it(obtain: Obtain, tmp_path: Path) -> None:
     made = obtain()
     os.link(made.disk, tmp_path / "base")
     assert made.about()

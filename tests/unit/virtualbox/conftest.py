@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from fake_vboxmanage import UUID, Scripted
@@ -11,6 +11,12 @@ from machine.drivers.virtualbox.vboxmanage import VBoxManage
 from machine import helper
 from machine.paths import Home
 from machine.spec import Address, Machine, Option
+
+
+class Make(Protocol):
+    """A driver with the machine's fields and options: make(memory_mib=512, no_share=True)."""
+
+    def __call__(self, name: str = "dev", *, memory_mib: int = 2048, **options: Option) -> VirtualBox: ...
 
 
 @pytest.fixture
@@ -34,8 +40,7 @@ def call(run: Scripted, tmp_path: Path) -> VBoxManage:
 
 
 @pytest.fixture
-def make(run: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., VirtualBox]:
-    """A driver with the machine's fields and options: make(memory_mib=512, no_share=True)."""
+def make(run: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.setattr(helper, "begin", lambda home, module: run.calls.append(["(helper)"]))
 
     def build(name: str = "dev", *, memory_mib: int = 2048, **options: Option) -> VirtualBox:

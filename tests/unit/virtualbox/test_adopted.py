@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +15,6 @@ from machine.paths import Home
 from machine.run import Completed
 from machine.spec import Machine, Option
 
-Make = Callable[..., Adopted]
 VBOX = '<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{%s}" name="old"/></VirtualBox>'
 ADDRESS: dict[str, Option] = {"ip_address": "192.168.99.100", "engine_port": 2376, "ssh_port": 22}
 

@@ -9,8 +9,7 @@ from machine.drivers.virtualbox.options import of
 from machine.driver import Snapshots, State, Suspend
 from machine.errors import DriverFailed, NoSuchImage, WaitTimeout
 from machine.run import Completed
-
-Make = Callable[..., VirtualBox]
+from tests.unit.virtualbox.conftest import Make
 
 RULES = (
     'Forwarding(0)="docker,tcp,127.77.1.2,2375,,2375"',

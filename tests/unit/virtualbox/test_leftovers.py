@@ -1,5 +1,4 @@
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ from machine.errors import DriverFailed, MachineError
 from machine.paths import Home
 from machine.run import Completed
 from machine.spec import Machine
-
-Make = Callable[..., VirtualBox]
+from tests.unit.virtualbox.conftest import Make
 
 OTHER = "99999999-2222-4333-8444-555555555555"
 REGISTERED = Completed([], 0, f'"dev" {{{UUID}}}\n"other" {{{OTHER}}}\n', "")

@@ -1,17 +1,17 @@
 import json
-from collections.abc import Callable
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused, transcript
-from machine.drivers.virtualbox import VirtualBox, network
+from machine.drivers.virtualbox import network
 from machine.drivers.virtualbox.options import Options
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed, VBoxManage
 
 from machine.errors import CheckFailed, DriverFailed, Usage
 from machine.run import Completed
 from machine.seed import Interface
+from tests.unit.virtualbox.conftest import Make
 
 NEW = (7, 2, 22)
 CREATED = Completed([], 0, "Interface 'vboxnet3' was successfully created\n", "0%...100%\n")
@@ -27,8 +27,6 @@ LowerIP:         192.168.59.1
 UpperIP:         192.168.59.199
 VBoxNetworkName: hostonly-machine-192.168.59.0
 """
-
-Make = Callable[..., VirtualBox]
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,17 @@
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, transcript
-from machine.drivers.virtualbox import VirtualBox, ports
+from machine.drivers.virtualbox import ports
 from machine.drivers.virtualbox.ports import Hypervisor, Rules
 from machine.drivers.virtualbox.vboxmanage import VBoxManage
 
 from machine.driver import State
 from machine.ports import bring_in_line, note
 from machine.spec import Address
+from tests.unit.virtualbox.conftest import Make
 
 OURS = 'Forwarding(0)="docker,tcp,127.77.1.2,2375,,2375"'
 RUNNING = info("running", OURS, 'Forwarding(1)="tcp-8080,tcp,127.77.1.2,8080,,8080"')
@@ -49,7 +49,7 @@ def test_the_machine_lives_as_long_as_virtualbox_says_so(call: VBoxManage, run: 
     assert not hypervisor.lives()
 
 
-def test_what_isnt_forwarded_is_shown_by_status(make: Callable[..., VirtualBox]) -> None:
+def test_what_isnt_forwarded_is_shown_by_status(make: Make) -> None:
     driver = make()
     assert driver.warnings() == []
     note(driver.home, ["port 99/tcp isn't forwarded: it rains"])
@@ -58,7 +58,7 @@ def test_what_isnt_forwarded_is_shown_by_status(make: Callable[..., VirtualBox])
 
 @pytest.mark.parametrize(("word", "begun"), [("running", 1), ("paused", 0), ("poweroff", 0)])
 def test_whoever_asks_for_the_state_starts_a_helper_that_was_killed(
-    make: Callable[..., VirtualBox], run: Scripted, ensured: list[Path], word: str, begun: int
+    make: Make, run: Scripted, ensured: list[Path], word: str, begun: int
 ) -> None:
     driver = make()
     run.answer("showvminfo", info(word))

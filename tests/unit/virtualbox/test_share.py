@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from machine.drivers.virtualbox.share import Share, guest_path
 
 from machine.errors import CheckFailed
 from machine.seed import Mount
+from tests.unit.virtualbox.conftest import Make
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_guest_mounts_it_for_its_user() -> None:
     assert Share("/home/ann", "/home/ann").mount == Mount("home", "/home/ann", "vboxsf", "uid=1000,gid=1000")
 
 
-def test_the_calls(make: Callable[[], VirtualBox]) -> None:
+def test_the_calls(make: Make) -> None:
     driver = make()
     assert isinstance(driver, VirtualBox)
     assert driver.mounts() == ()
