@@ -109,7 +109,8 @@ def load(name: str) -> Machine:
 
 def read(home: Home) -> Machine:
     """The machine of a home, also while it is being created."""
-    for path in (home.config, home.creating):
+    # Twice the first: a create that is through meanwhile renames the one to the other.
+    for path in (home.config, home.creating, home.config):
         with contextlib.suppress(FileNotFoundError):
             return _read(path)
     raise NoSuchMachine(home.name)

@@ -487,3 +487,22 @@ def test_a_record_that_an_editor_of_windows_saved_is_read(form: str) -> None:
     config.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StoreDamaged, match="isn't UTF-8"):
         store.load("dev")
+
+
+def test_a_create_that_ends_while_it_is_looked_for_is_seen(undo: Undo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address would be given to another machine."""
+    with store.reserve("dev", lambda others: machine(), undo) as (_, home):
+        read = store._read
+
+        def end_after(path: Path) -> Machine:
+            try:
+                return read(path)
+            except FileNotFoundError:
+                if path == home.config:
+                    files.move(home.creating, home.config)
+                    monkeypatch.setattr(store, "_read", read)
+                raise
+
+        monkeypatch.setattr(store, "_read", end_after)
+        assert [known.name for known in store.all_known()] == ["dev"]
+        files.move(home.config, home.creating)
