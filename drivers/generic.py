@@ -146,7 +146,9 @@ class Generic(Driver):
         for path in candidates:
             if path.is_file():
                 return path
-        raise CheckFailed(f"there is no key {' or '.join(map(str, candidates))}", hint="--generic-ssh-key FILE")
+        raise CheckFailed(
+            f"there is no key {' or '.join(map(str, candidates))}", hint="name one: --generic-ssh-key FILE"
+        )
 
     def _reach(self) -> None:
         place = (self._host, self._number("ssh_port"))

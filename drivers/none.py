@@ -40,7 +40,7 @@ class Nothing(Driver):
         self._address()
         given = {name: path for name in _FILES if (path := str(self.machine.options.get(name, "")))}
         if given and len(given) < len(_FILES):
-            raise CheckFailed("the CA, the client's certificate and its key go together", hint="give all three")
+            raise CheckFailed("--none-ca, --none-cert and --none-key go together", hint="give all three, or none")
         for path in given.values():
             if not paths.expanded(path).is_file():
                 raise CheckFailed(f"there is no file {path}", hint="see --none-ca, --none-cert and --none-key")
@@ -82,4 +82,6 @@ class Nothing(Driver):
                 return Address(parts.hostname, parts.port or PORTS[self.machine.tls])
         except ValueError:  # a port that is no number
             pass
-        raise CheckFailed(f'"{url}" is no URL of a Docker daemon', hint="--driver none --url tcp://HOST:2376")
+        problem = f'invalid URL of a Docker daemon: "{url}"' if url else "--url is required"
+        hint = f"machine create --driver none --url tcp://HOST:2376 {self.machine.name}"
+        raise CheckFailed(problem, hint=hint)

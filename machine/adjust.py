@@ -37,7 +37,7 @@ def adjust(name: str, edits: settings.Edits, progress: Progress, *, force: bool 
             store.save(target)
             return f"The settings are taken at the next start: machine start {name}"
         if state is not State.RUNNING:
-            raise MachineError(f'the machine "{name}" is {state.lower()}', hint=f"start it first: machine start {name}")
+            raise MachineError(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
         outcome = provision.adjust(machine, target, home, backend.address(), progress, force=force)
         store.save(target)
     return " ".join(filter(None, [_guest(machine, target), DONE[outcome]]))

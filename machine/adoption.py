@@ -53,7 +53,7 @@ def pin(home: Home, address: Address, expected: str, progress: Progress) -> None
     if expected and expected not in {key, fingerprint(key)} and expected.split()[:2] != key.split():
         raise SSHFailed(
             f"{address.host} isn't the host that was meant: its key is {fingerprint(key)}",
-            hint="see which key the host has: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            hint="ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         )
     if not expected:
         progress.note(f"trusting the host's key {fingerprint(key)}, as it is shown now")

@@ -65,7 +65,7 @@ def portable(driver: Driver) -> Portable:
     if driver.adopts:
         raise Usage(
             f'"{machine.name}" stands for a host that isn\'t in the store, so there is nothing to export',
-            hint=f"make it known to the other store: machine create --driver {machine.driver} --help",
+            hint=f"machine create --driver {machine.driver} --help",
         )
     if not isinstance(driver, Portable):
         raise Usage(
@@ -83,7 +83,7 @@ def check_stopped(name: str, state: str) -> None:
             hint=f"shut it down: machine start {name} && machine stop {name}; or drop its memory: machine kill {name}",
         )
     if state != "Stopped":
-        raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"stop it first: machine stop {name}")
+        raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"machine stop {name}")
 
 
 def _files(machine: Machine, home: Home, export: Export, *, image: bool) -> Iterator[tuple[str, Path]]:

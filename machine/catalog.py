@@ -63,8 +63,7 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
     try:
         return images.find(text)
     except NoSuchImage as error:
-        names = ", ".join(entry.name for entry in entries())
-        error.hint = f"{error.hint}; there are besides: {names}"
+        error.details = f"the catalog has {', '.join(entry.name for entry in entries())}"
         raise
 
 

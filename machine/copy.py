@@ -103,7 +103,7 @@ def mount(source: Place, mountpoint: Path) -> None:
     """
     assert source.machine
     if not which("sshfs"):
-        raise ToolMissing("sshfs", hint="install it: sudo apt install sshfs")
+        raise ToolMissing("sshfs", hint="sudo apt install sshfs")
     machine, home, address = probe.running(source.machine)
     ssh_config.write(machine, home, address)
     mountpoint.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,9 @@ def check_image(asked: Machine) -> None:
     backend = _driver(asked)
     images.check_architecture(asked.image, backend.architecture())
     if not backend.stock and images.is_stock(asked.image):
-        raise CheckFailed(f"the driver {backend.name} boots machineos only", hint="--image machineos")
+        raise CheckFailed(
+            f"the driver {backend.name} boots machineos only", hint="use the image of this driver: --image machineos"
+        )
 
 
 def _driver(asked: Machine) -> Driver:

@@ -116,7 +116,7 @@ def put(config: dict[str, Value], option: str) -> None:
     """Put the option into config, which becomes daemon.json. Raises Usage for what is no option or is the machine's."""
     match = _OPTION.fullmatch(option.strip())
     if not match:
-        raise Usage(f'"{option}" is no engine option', hint="write KEY=VALUE: --engine-opt log-driver=local")
+        raise Usage(f'invalid engine option "{option}"', hint="write KEY=VALUE: --engine-opt log-driver=local")
     key = _KEYS.get(match[1], match[1])
     _refuse_owned(key, option)
     text = match[2]
@@ -156,7 +156,7 @@ def is_meant(removed: str, option: str) -> bool:
 def _split(option: str) -> tuple[str, str]:
     match = _OPTION.fullmatch(option.strip())
     if not match:
-        raise Usage(f'"{option}" is no engine option', hint="write KEY=VALUE: --engine-opt log-driver=local")
+        raise Usage(f'invalid engine option "{option}"', hint="write KEY=VALUE: --engine-opt log-driver=local")
     return _KEYS.get(match[1], match[1]), match[2] or ""
 
 

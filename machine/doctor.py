@@ -133,7 +133,7 @@ def templates() -> Iterator[Finding]:
                 if one.failed:
                     failed = True
                     text = f"machines boot cold without the template {one.key} ({one.what}): {one.failed}"
-                    yield Finding("templates", Level.WARNING, text, f"try it again: machine template rm {one.key}")
+                    yield Finding("templates", Level.WARNING, text, f"machine template rm {one.key}")
     if not failed:
         yield Finding("templates", Level.OK, "no template has failed")
 
@@ -236,7 +236,7 @@ def one_machine(machine: Machine, home: Home) -> Iterator[Finding]:
         version = docker.version(machine, home, address, timeout=TIMEOUT)
         yield Finding(name, Level.OK, f"Docker {version} answers on {address.url}")
     except MachineError as error:
-        hint = error.hint if "machine status" not in error.hint else f"machine logs {name}, machine restart {name}"
+        hint = error.hint if "machine status" not in error.hint else f"machine logs {name}"
         yield Finding(name, Level.ERROR, error.message, hint)
     for level, text, hint, repair in inside.look(machine, home, address) if driver.over_ssh else ():
         yield Finding(name, Level(level), text, hint, repair)

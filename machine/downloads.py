@@ -47,10 +47,11 @@ def source(text: str) -> Source:
     url, _, fragment = text.partition("#")
     algorithm, _, digest = fragment.partition("=")
     if not re.match(r"(https?|file)://", url):
-        raise Usage(f'"{url}" is no URL that can be fetched', hint="http://, https:// or file://")
+        raise Usage(f'invalid URL "{url}"', hint="use http://, https:// or file://")
     if not re.fullmatch(r"[0-9a-fA-F]+", digest) or _LENGTH.get(algorithm) != len(digest):
         raise Usage(
-            f"what digest has {url}?", hint=f"say it, so that it can be checked: --image '{url}#sha256=…' (or sha512)"
+            f"the URL has no digest: {url}",
+            hint=f"add the digest that its publisher states, sha256 or sha512: --image '{url}#sha256=…'",
         )
     return Source(url, algorithm, digest.lower())
 

@@ -47,7 +47,7 @@ def docker_env(machine: Machine, proxies: Mapping[str, str]) -> str:
     for item in machine.engine.environment:
         match = _VARIABLE.fullmatch(item)
         if not match:
-            raise Usage(f'"{item}" is no variable', hint="write KEY=VALUE: --engine-env HTTP_PROXY=http://proxy:3128")
+            raise Usage(f'invalid variable "{item}"', hint="write KEY=VALUE: --engine-env HTTP_PROXY=http://proxy:3128")
         variables[match[1]] = match[2]
     return environment(variables)
 
@@ -81,7 +81,7 @@ def _check_labels(labels: dockerd_options.Value) -> None:
     assert isinstance(labels, list)
     for label in labels:
         if not isinstance(label, str) or not re.fullmatch(r"[^=\s][^=]*=.*", label) or not label.isprintable():
-            raise Usage(f'"{label}" is no label', hint="write KEY=VALUE: --engine-label stage=test")
+            raise Usage(f'invalid label "{label}"', hint="write KEY=VALUE: --engine-label stage=test")
     # The daemon refuses to start with two values for one label.
     if sum(str(label).startswith("provider=") for label in labels) > 1:
         raise Usage('the label "provider" is the machine\'s own', hint="choose another name for the label")

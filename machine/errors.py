@@ -73,7 +73,7 @@ class MachineExists(MachineError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f'Docker machine "{name}" already exists',
-            hint=f"choose another name, or start it: machine start {name}",
+            hint=f"machine start {name}",
         )
 
 
@@ -81,7 +81,7 @@ class NoSuchMachine(MachineError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f'Docker machine "{name}" does not exist',
-            hint=f"list the machines: machine ls, or make it: machine create {name}",
+            hint="machine ls",
         )
 
 

@@ -103,4 +103,4 @@ def _lacking(where: Path, what: str) -> CheckFailed:
 
 
 def _elsewhere() -> str:
-    return f"keep machines on a disk of this computer: export {paths.STORE_VARIABLE}=/var/tmp/machine"
+    return f"export {paths.STORE_VARIABLE}=/var/tmp/machine"

@@ -58,7 +58,7 @@ class Machineos(Provisioner):
         self._apply(files)
 
     def upgrade(self, steps: Steps) -> None:
-        raise Usage("machineos is upgraded as a whole", hint="build a new one: machine iso build")
+        raise Usage("machineos is upgraded as a whole", hint="machine iso build")
 
     def engine_files(self) -> dict[str, str]:
         """As apply-seed writes them: a later look at the machine must find nothing to change."""

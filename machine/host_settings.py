@@ -27,7 +27,7 @@ def refused(name: str, error: ToolFailed) -> MachineError:
     words = [line for line in error.stderr.splitlines() if line.strip()] or [error.message]
     return MachineError(
         f"the kernel doesn't take the setting: {words[-1].removeprefix('sysctl: ')}",
-        hint=f"see what it has: machine ssh {name} sudo sysctl -a",
+        hint=f"machine ssh {name} sudo sysctl -a",
         details=error.details,
     )
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,10 +106,17 @@ def current(name: str, architecture: str = "") -> Image:
     foreign = next((one for one in others if one.digest == digest and one.architecture != here), None)
     if digest and not foreign:
         return Image(digest)
-    hint = "build it: machine iso build" if name == "machineos" else "see which there are: machine iso ls"
+    hint = _remedy() if name == "machineos" else "machine iso ls"
     wanted = architecture or here
     what = f" for {wanted} processors" if others and all(one.architecture != wanted for one in others) else ""
     raise NoSuchImage(f'there is no image "{name}"{what} in the cache', hint=hint)
+
+
+def _remedy() -> str:
+    """How to get machineos: mmdebstrap, which builds it, runs on Linux only."""
+    if sys.platform == "linux":
+        return "machine iso build"
+    return "build it on Linux (machine iso build), copy it here, and name it: --image FILE"
 
 
 def _named(name: str) -> str:
@@ -127,19 +135,19 @@ def check_architecture(digest: str, architecture: str) -> None:
         what = f"the image {about.name} {digest[:12]}"
         raise CheckFailed(
             f"{what} is for {about.architecture} processors, and the machine's host has {architecture}",
-            hint=f"build one for it: machine iso build --arch {architecture}; see what there is: machine image ls",
+            hint=f"machine iso build --arch {architecture}",
         )
 
 
 def verify(image: Image) -> None:
     """Raise NoSuchImage when it isn't in the cache, ImageCorrupt when it isn't what it was."""
     if not paths.is_there(image.file):
-        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
     for path, wanted in {image.file: image.digest, **_boot_sums(image)}.items():
         if not paths.is_there(path) or digest(path) != wanted:
             raise ImageCorrupt(
                 f"{path} is damaged: it isn't what was taken into the cache",
-                hint=f"remove it and build it again: machine iso rm {image.digest[:12]} && machine iso build",
+                hint=f"machine iso rm {image.digest[:12]} && machine iso build",
             )
 
 
@@ -189,9 +197,9 @@ def find(text: str) -> About:
     begin = current(text).digest if named else text
     matching = [about for about in images if begin and about.digest.startswith(begin)]
     if len(matching) > 1:
-        raise MachineError(f'several images begin with "{text}"', hint="type more of the digest: machine iso ls")
+        raise MachineError(f'several images begin with "{text}"', hint="machine iso ls")
     if not matching:
-        raise NoSuchImage(f'there is no image "{text}" in the cache', hint="see which there are: machine iso ls")
+        raise NoSuchImage(f'there is no image "{text}" in the cache', hint="machine iso ls")
     return matching[0]
 
 

@@ -52,11 +52,10 @@ def _clock(machine: Machine, shell: remote.Remote, clock: float, before: float, 
     """clock is a whole second, read between before and after."""
     skew = clock - after if clock > after else min(0.0, clock + 1 - before)
     if abs(skew) > SKEW:
-        hint = f"machine doctor --repair, or: machine ssh {machine.name} sudo date -s @{after:.0f}"
         yield (
             "error",
             f"its clock is {abs(skew):.0f} s {'fast' if skew > 0 else 'slow'}",
-            hint,
+            "machine doctor --repair",
             lambda: set_clock(shell),
         )
     else:

@@ -96,7 +96,7 @@ def _await_ssh(machine: Machine, home: Home, backend: Driver, progress: Progress
     try:
         wait.until(lets_in, timeout=timeout, what="SSH to let us in", details=lambda: _evidence(home, backend))
     except WaitTimeout as error:
-        error.hint = f"look at the whole console: machine logs {machine.name}, or allow more time: --timeout"
+        _tell_of_timeout(error, machine)
         raise
 
 
@@ -128,7 +128,7 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
         nonlocal well
         if pings():
             return True
-        refusal.check(home.console, hint=f"take the option back: machine set --engine-opt-rm OPTION {machine.name}")
+        refusal.check(home.console, hint=f"machine set --engine-opt-rm OPTION {machine.name}")
         state = backend.state()
         if state is not State.ERROR:
             well = time.monotonic()
@@ -156,8 +156,13 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
         try:
             wait.until(probe, timeout=left, what=what, details=lambda: _evidence(home, backend))
         except WaitTimeout as error:
-            error.hint = f"look at the whole console: machine logs {machine.name}, or allow more time: --timeout"
+            _tell_of_timeout(error, machine)
             raise
+
+
+def _tell_of_timeout(error: WaitTimeout, machine: Machine) -> None:
+    error.details = f"{error.details}\n--timeout allows more time".lstrip("\n")
+    error.hint = f"machine logs {machine.name}"
 
 
 class _Early(threading.Thread):

@@ -48,7 +48,7 @@ def check(home: Path) -> None:
         found = links.lstat()
         # Whoever owned it could lead our commands to a machine of his.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-            raise CheckFailed(f"{links} isn't a folder of yours", hint=f"see whose it is: ls -ld {links}")
+            raise CheckFailed(f"{links} isn't a folder of yours", hint=f"ls -ld {links}")
 
 
 def forget(home: Path) -> None:

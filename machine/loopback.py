@@ -46,7 +46,7 @@ def choose(
     for host in _block(store):
         if host not in hosts and free(host, DOCKER_PORT) and (ssh := _ssh_port(host, free)):
             return Address(host, DOCKER_PORT, ssh)
-    raise CheckFailed("no loopback address is free for another machine", hint="remove one: machine ls, machine rm NAME")
+    raise CheckFailed("no loopback address is free for another machine", hint="machine ls")
 
 
 def _block(store: Path) -> Iterator[str]:
@@ -67,5 +67,5 @@ def _ports_of_localhost(taken: Collection[Address], free: Callable[[str, int], b
     docker = next(found, None)
     ssh = next((port for port in range(SSH[1], 65536) if port not in {*used, docker} and free(host, port)), None)
     if docker is None or ssh is None:
-        raise CheckFailed("no port is free on 127.0.0.1", hint="remove a machine: machine ls, machine rm NAME")
+        raise CheckFailed("no port is free on 127.0.0.1", hint="machine ls")
     return Address(host, docker, ssh)

@@ -107,7 +107,7 @@ def extract(iso: Path, *names: str) -> list[bytes]:
 
 
 def _foreign(iso: Path, error: Exception) -> ImageCorrupt:
-    return ImageCorrupt(f"{iso} is no machineos: {reason(error)}", hint="build one: machine iso build")
+    return ImageCorrupt(f"{iso} is no machineos: {reason(error)}", hint="machine iso build")
 
 
 def _file(reader: object, name: str) -> bytes:

@@ -14,7 +14,7 @@ from machine import paths
 from machine.errors import CheckFailed, MachineError
 from machine.reasons import reason
 
-ELSEWHERE = f"use another folder: export {paths.STORE_VARIABLE}=/var/tmp/machine"
+ELSEWHERE = f"export {paths.STORE_VARIABLE}=/var/tmp/machine"
 
 
 def explained(error: OSError) -> MachineError:

@@ -46,7 +46,7 @@ def _posix_home() -> Path:
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError as error:
-        raise _homeless(f"$HOME is no absolute path, and the system knows no user {os.getuid()}") from error
+        raise _homeless(f"$HOME isn't an absolute path, and the system knows no user {os.getuid()}") from error
 
 
 def has_account() -> bool:
@@ -63,9 +63,7 @@ def has_account() -> bool:
 
 
 def _homeless(why: str) -> MachineError:
-    return MachineError(
-        f"you have no home folder: {why}", hint=f"say where machines lie: export {STORE_VARIABLE}=/var/tmp/machine"
-    )
+    return MachineError(f"you have no home folder: {why}", hint=f"export {STORE_VARIABLE}=/var/tmp/machine")
 
 
 def expanded(text: str) -> Path:

@@ -30,7 +30,7 @@ def resize(
     with store.changing(name) as machine:
         backend = lifecycle.driver(machine, store.home(name))
         if not isinstance(backend, Resize):
-            raise Usage(f"{machine.driver} machines can't be resized", hint=f"make another: machine create {name}-2")
+            raise Usage(f"{machine.driver} machines can't be resized", hint=f"machine create {name}-2")
         target = dataclasses.replace(
             machine,
             memory_mib=memory_mib or machine.memory_mib,
@@ -43,7 +43,7 @@ def resize(
         if backend.state() is State.SAVED:
             raise MachineError(
                 f'the machine "{name}" is suspended, with its memory as it is',
-                hint=f"start it first: machine start {name}",
+                hint=f"machine start {name}",
             )
         progress.phase("resizing")
         later = backend.resize(target)

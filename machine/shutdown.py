@@ -75,7 +75,7 @@ def await_off(backend: Driver, *, timeout: float) -> None:
         what = "the machine to shut down"
         wait.until(is_off, timeout=timeout, what=what, details=backend.diagnosis, pause=backend.pause)
     except WaitTimeout as error:
-        error.hint = f"pull the plug: machine kill {backend.machine.name}"
+        error.hint = f"machine kill {backend.machine.name}"
         raise
 
 

@@ -28,8 +28,8 @@ def take(name: str, snapshot: str, progress: Progress) -> None:
     """Keep the machine as it is now. Raises Usage, and DriverFailed when there is one of that name."""
     if not SNAPSHOT_NAME.fullmatch(snapshot):
         raise Usage(
-            f'"{snapshot}" can\'t be the name of a snapshot',
-            hint="letters, digits, dots, dashes and _, no mere number: machine snapshot create dev before-upgrade",
+            f'invalid name "{snapshot}" of a snapshot: use letters, digits, dots, dashes and _, not digits only',
+            hint="machine snapshot create dev before-upgrade",
         )
     with store.changing(name) as machine:
         able = _able(lifecycle.driver(machine, store.home(name)))
@@ -84,4 +84,4 @@ def _with_host(name: str, machine: Machine) -> Autostart:
 
 
 def _unable(backend: Driver, what: str) -> Usage:
-    return Usage(f"the driver {backend.name} can't {what}", hint="choose another: machine create --driver NAME")
+    return Usage(f"the driver {backend.name} can't {what}", hint="machine create --driver NAME")

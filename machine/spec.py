@@ -90,8 +90,8 @@ def check_name(name: str) -> None:
     """Raise Usage unless name can be a machine's."""
     if not NAME.fullmatch(name):
         raise Usage(
-            f'"{name}" can\'t be the name of a machine',
-            hint="allowed are letters, digits, dots and dashes, a letter or digit first: machine create dev-1",
+            f'invalid name "{name}": use letters, digits, dots and dashes, a letter or digit first',
+            hint="machine create dev-1",
         )
     if len(name) > NAME_LENGTH:
         raise Usage(f"the name has {len(name)} characters, {NAME_LENGTH} are allowed", hint="choose a shorter name")
@@ -117,7 +117,7 @@ def check_new_name(name: str) -> None:
 
 
 def _misleading(name: str, why: str) -> Usage:
-    return Usage(f'"{name}" {why}', hint="choose another name: machine create dev-1")
+    return Usage(f'"{name}" {why}', hint="machine create dev-1")
 
 
 def dumps(machine: Machine) -> str:
@@ -136,7 +136,7 @@ def loads(text: str, source: Path) -> Machine:
     if written > FORMAT:
         raise StoreDamaged(
             f"{source} was written by a newer version of machine (format {written}, this one reads {FORMAT})",
-            hint="upgrade machine: pipx upgrade machine-vm",
+            hint="pipx upgrade machine-vm",
         )
     try:
         machine = _build(Machine, data)

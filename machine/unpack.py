@@ -146,7 +146,7 @@ def _about(entries: Iterator[Member]) -> dict[str, object]:
     if not isinstance(written, int) or not isinstance(about.get("machine"), dict) or not _is_printable(about):
         raise foreign(f"an {ABOUT} that no export writes")
     if written > FORMAT:
-        raise MachineError("a newer machine wrote that file", hint="upgrade machine: pipx upgrade machine-vm")
+        raise MachineError("a newer machine wrote that file", hint="pipx upgrade machine-vm")
     return about
 
 
@@ -181,7 +181,7 @@ def _ours(theirs: Machine, name: str, draft: Callable[..., Machine]) -> Machine:
     try:
         spec.check_new_name(name)
     except Usage as error:  # a machine of an earlier version may have it
-        error.hint = "give it another name: machine import --name NAME FILE"
+        error.hint = "machine import --name NAME FILE"
         raise
     if theirs.image and not _DIGEST.fullmatch(theirs.image):
         raise foreign(f"the digest {theirs.image!r}")

@@ -27,7 +27,7 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
     images.verify(newest)
     state = backend.state()
     if state not in {State.RUNNING, State.STOPPED}:
-        raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"start or stop it first: machine start {name}")
+        raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
     if state is State.RUNNING:
         lifecycle.stop(name, progress)
     _switch(name, newest.digest)

@@ -30,7 +30,7 @@ _DNS_NAME = re.compile(
 _USAGE = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 # Ours are all elliptic; a CA or client of the user's own may be the others.
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-REGENERATE = "make new certificates: machine regenerate-certs"
+REGENERATE = "machine regenerate-certs"
 
 
 @dataclass(frozen=True)

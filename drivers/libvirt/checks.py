@@ -43,7 +43,7 @@ def _check_words(driver: Libvirt) -> None:
     except UnicodeEncodeError as error:
         raise CheckFailed(
             "the path of the store isn't UTF-8, which libvirt's XML can't hold",
-            hint="choose another: export MACHINE_STORAGE_PATH=/var/tmp/machine",
+            hint="export MACHINE_STORAGE_PATH=/var/tmp/machine",
         ) from error
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import libvirt
 
 T = TypeVar("T")
-INSTALL_MODULE = "pip install 'machine-vm[libvirt]' (it needs: sudo apt install libvirt-dev pkg-config gcc python3-dev)"
+INSTALL_MODULE = "sudo apt install libvirt-dev pkg-config gcc python3-dev && pip install 'machine-vm[libvirt]'"
 INSTALL_DAEMON = "sudo apt install libvirt-daemon-system qemu-system-x86 && sudo systemctl start libvirtd"
 JOIN_GROUP = "sudo usermod -aG libvirt $USER, log in again; or without root: --libvirt-uri qemu:///session"
 
@@ -142,7 +142,7 @@ def _hint(error: libvirt.libvirtError) -> str:
     if "End of file while reading" in text or "client socket is closed" in text or "keepalive" in text:
         return "the connection to libvirtd was lost; see that it runs: sudo systemctl status libvirtd"
     if "is not active" in text and "network" in text:
-        return "start the network: virsh net-start NAME"
+        return "virsh net-start NAME"
     if "authentication" in text or "access denied" in text.lower():
         return JOIN_GROUP
     return ""
@@ -157,8 +157,6 @@ def _no_connection(uri: Uri, text: str) -> CheckFailed:
         )
         return CheckFailed(f"no permission to use {uri}", hint=hint, details=text)
     if uri.is_remote:
-        return CheckFailed(
-            f"no connection to {uri}", hint=f"see that this works: virsh -c '{uri}' version", details=text
-        )
+        return CheckFailed(f"no connection to {uri}", hint=f"virsh -c '{uri}' version", details=text)
     hint = INSTALL_DAEMON.replace("sudo systemctl start libvirtd", "libvirtd -d") if uri.is_session else INSTALL_DAEMON
     return CheckFailed(f"no libvirtd answers on {uri}", hint=hint, details=text)

@@ -31,7 +31,7 @@ def define(driver: Libvirt) -> None:
 
     image = Image(driver.machine.image)
     if not image.kernel.exists():
-        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
     parts = _parts(driver, image)
     described = {network: _described(driver, parts, network) for network in _user_networks(driver)}
     written = driver.home / DEFINED

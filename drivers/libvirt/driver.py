@@ -342,7 +342,7 @@ class Libvirt(Driver):
             name = self.machine.name
             raise DriverFailed(
                 f'the domain of the machine "{name}" is no longer defined on {self.connection.uri}',
-                hint=f"clear up what is left of it: machine rm {name}",
+                hint=f"machine rm {name}",
             )
         return there
 

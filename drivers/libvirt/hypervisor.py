@@ -55,9 +55,11 @@ def choose(asked: str, connection: Connection, home: Home, run: Run) -> Choice:
     with explained(f"{connection.uri} doesn't tell what it is"):
         kind, architecture = connection.raw.getType(), connection.raw.getInfo()[0]
     if kind != "QEMU":
-        raise CheckFailed(f"{connection.uri} is {kind}, not QEMU", hint="--libvirt-uri qemu:///system")
+        raise CheckFailed(
+            f"{connection.uri} is {kind}, not QEMU", hint="use the system's: --libvirt-uri qemu:///system"
+        )
     if asked not in {"auto", "kvm", "qemu"}:
-        raise CheckFailed(f'"{asked}" is no type of a domain', hint="--libvirt-domain-type auto, kvm or qemu")
+        raise CheckFailed(f'invalid domain type "{asked}"', hint="use auto, kvm or qemu: --libvirt-domain-type kvm")
     emulator = {kind: _emulator(connection, architecture, kind) for kind in ("kvm", "qemu")}
     notes: list[str] = []
     if asked == "auto":

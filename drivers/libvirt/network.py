@@ -39,7 +39,7 @@ class Network:
         network = self.find()
         if network is None:
             return self._make()
-        with explained(f"the network {self.name} can't be started", hint=f"see why: virsh net-start {self.name}"):
+        with explained(f"the network {self.name} can't be started", hint=f"virsh net-start {self.name}"):
             if not network.isActive():
                 network.create()
         return network

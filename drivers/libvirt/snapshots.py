@@ -52,7 +52,7 @@ def forget(domain: libvirt.virDomain, name: str) -> None:
 
 def _existing(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot:
     if (snapshot := _find(domain, name)) is None:
-        raise DriverFailed(f'there is no snapshot "{name}"', hint="see which there are: machine snapshot ls")
+        raise DriverFailed(f'there is no snapshot "{name}"', hint="machine snapshot ls")
     return snapshot
 
 

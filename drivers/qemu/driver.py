@@ -278,7 +278,7 @@ class Qemu(Driver):
     def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
         image = Image(self.machine.image)
         if not image.file.exists():
-            raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+            raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
         command_line = "" if stock.boots(image) else image.command_line.read_text(encoding="utf-8").strip()
         return argv(
             self.machine,

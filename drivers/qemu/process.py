@@ -112,7 +112,7 @@ class Process:
         deadline = time.monotonic() + timeout
         while any(alive(process) for process in processes):
             if time.monotonic() > deadline:
-                raise DriverFailed(f"QEMU (process {processes[0].pid}) doesn't end", hint="look at it: ps -l")
+                raise DriverFailed(f"QEMU (process {processes[0].pid}) doesn't end", hint="ps -l")
             time.sleep(0.01)
         self.find()  # one that can't be seen lives on: its files mustn't be removed
         self.pidfile.unlink(missing_ok=True)
@@ -195,7 +195,7 @@ def _runs_as(process: psutil.Process) -> DriverFailed:
     folder = (_held(process, written.name) or written).parent
     return DriverFailed(
         f"the machine runs as process {process.pid} from {folder}, and this folder is a copy of that one",
-        hint=f"stop that one first: machine -s {shlex.quote(str(folder.parent.parent))} stop {folder.name}",
+        hint=f"machine -s {shlex.quote(str(folder.parent.parent))} stop {folder.name}",
     )
 
 

@@ -36,12 +36,10 @@ def take(qemu: Qemu, name: str) -> None:
         qemu.run(["qemu-img", "snapshot", "-c", name, qemu.home / DISK])
         return
     if state is State.SAVED:
-        raise DriverFailed(
-            "a suspended machine can't be kept", hint=f"start it first: machine start {qemu.machine.name}"
-        )
+        raise DriverFailed("a suspended machine can't be kept", hint=f"machine start {qemu.machine.name}")
     if state not in {State.RUNNING, State.PAUSED}:  # a killed restore leaves a QEMU with nothing in its memory
         name = qemu.machine.name
-        raise DriverFailed(f'the machine "{name}" is {state.lower()}', hint=f"start it first: machine start {name}")
+        raise DriverFailed(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
     with qemu.monitor() as monitor:
         layouts = _layouts(qemu.home) | {name: sizes.layout(monitor)}
         files.write(qemu.home / LAYOUTS, json.dumps(layouts))

@@ -94,7 +94,7 @@ class VirtualBox(Driver):
             case State.ERROR:
                 raise DriverFailed(
                     f"VirtualBox says {info.word!r} of the machine",
-                    hint=f"pull the plug: machine kill {self.machine.name}",
+                    hint=f"machine kill {self.machine.name}",
                 )
             case State.STOPPED | State.STOPPING:
                 self._prepare(info)
@@ -254,7 +254,7 @@ class VirtualBox(Driver):
         if link.exists():
             return link
         if not image.file.exists():
-            raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="build it: machine iso build")
+            raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
         try:
             os.link(image.file, link)
         except OSError:  # another file system, or one without links

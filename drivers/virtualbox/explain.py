@@ -52,7 +52,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Nonexistent host networking interface|Interface \('vboxnet\d+'\) is not a Host-Only|hostonly adapter",
         "the host-only adapter of the machine is gone",
-        "see which there are: VBoxManage list hostonlyifs",
+        "VBoxManage list hostonlyifs",
     ),
     (
         r"Snapshot .* cannot be deleted, because it (?:is the current snapshot and )?has",

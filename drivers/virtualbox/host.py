@@ -65,7 +65,7 @@ def _check_driver(run: Run, version: tuple[int, int, int], platform: str) -> Non
     if platform == "linux" and not Path("/dev/vboxdrv").exists():
         raise CheckFailed(
             explain.NO_DRIVER,
-            hint="sudo modprobe vboxdrv; else sudo /sbin/vboxconfig, on Debian sudo apt install virtualbox-dkms",
+            hint="try: sudo modprobe vboxdrv || sudo /sbin/vboxconfig, or on Debian: sudo apt install virtualbox-dkms",
         )
     if platform == "darwin" and version < (7, 0, 0) and not Path("/dev/vboxdrv").exists():
         # 7.0 has no kernel extension on macOS any more.

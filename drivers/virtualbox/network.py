@@ -88,7 +88,7 @@ def host_address(options: Options) -> IPv4Interface:
     try:
         host = IPv4Interface(text)
     except ValueError as error:
-        raise Usage(f"{text!r} is no network: {error}", hint=f"--virtualbox-hostonly-cidr {HOSTONLY_CIDR}") from error
+        raise Usage(f'invalid network "{text}": {error}', hint=f"--virtualbox-hostonly-cidr {HOSTONLY_CIDR}") from error
     if host.network.prefixlen > 24 or host.ip == host.network.network_address:
         raise Usage(
             f"{text!r} isn't the host's address on a network of 256 addresses or more",
@@ -190,7 +190,7 @@ def _free(host: IPv4Interface, kind: str, taken: set[str]) -> str:
         address = f"{ip}/{host.network.prefixlen}"
         if address not in taken and ip != host.ip:
             return address
-    raise DriverFailed(f"no address is free on {host.network}", hint="remove a machine: machine ls, machine rm NAME")
+    raise DriverFailed(f"no address is free on {host.network}", hint="machine ls")
 
 
 def _others(home: Home) -> Iterator[HostOnly]:

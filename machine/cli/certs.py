@@ -37,7 +37,7 @@ def regenerate_certs(
         name for name in (names.readable() if ca else names.several(machines)) if renewal.is_ours(store.load(name))
     ]
     question = "Regenerate TLS machine certs?  Warning: this is irreversible."
-    hint = "to do it without a question: machine regenerate-certs -f"
+    hint = "machine regenerate-certs -f"
     if not force and not confirmed(question, hint=hint, out=sys.stderr if quiet or as_json else sys.stdout):
         return
     folder = paths.store() / "certs"

@@ -7,7 +7,7 @@ import json
 import click
 
 from machine.cli import names
-from machine.cli.report import warn
+from machine.cli.report import labelled, warn
 from machine.errors import MachineError
 from machine.reasons import reason
 
@@ -47,7 +47,7 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
         if not as_json and not (quiet and level == "ok"):
             print(f"{'repaired' if repaired else level:<8}  {finding.check}: {clean(text)}")
             if hint:
-                print(f"{'':<8}  Next: {hint}")
+                print(f"{'':<8}  {labelled(hint)}")
     if as_json:
         print(json.dumps(found, indent=4, ensure_ascii=False))
     names.exit_with(1 if failed else 0)

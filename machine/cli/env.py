@@ -128,9 +128,7 @@ def _active(url: str, timeout: float) -> tuple[str, str]:
             f'No active host found: DOCKER_HOST is set to the machine "{machine.name}", which is {found.lower()}',
             hint=f"machine start {machine.name}",
         )
-    raise MachineError(
-        "No active host found", hint='list the machines: machine ls, or choose one: eval "$(machine env NAME)"'
-    )
+    raise MachineError("No active host found", hint="machine ls")
 
 
 def _readable() -> Iterator[Machine]:

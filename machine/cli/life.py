@@ -126,7 +126,7 @@ def rm(machines: tuple[str, ...], force: bool, yes: bool, quiet: bool) -> None:
     from machine import lifecycle
 
     if not machines:
-        raise Usage("Expected to get one or more machine names as arguments", hint="machine ls, then machine rm NAME")
+        raise Usage("Expected to get one or more machine names as arguments", hint="machine ls")
     wanted = [name for name in dict.fromkeys(machines) if _is_there(name, force)]
     as_json = click.get_current_context().meta.get(_JSON, False)
     if not (force or yes) and not _confirmed(wanted, sys.stderr if quiet or as_json else sys.stdout):
@@ -166,5 +166,5 @@ def _confirmed(wanted: list[str], out: TextIO) -> bool:
     print(f"About to remove {', '.join(wanted)}", file=out)
     for line in _warnings(wanted):
         print(f"WARNING: {line}", file=out)
-    hint = f"to remove without a question: machine rm -y {' '.join(wanted)}"
+    hint = f"machine rm -y {' '.join(wanted)}"
     return confirmed("Are you sure?", hint=hint, out=out)

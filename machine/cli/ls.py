@@ -177,7 +177,7 @@ def _check_pattern(pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise Usage(f'"{pattern}" is no regular expression: {error}', hint="machine ls --filter name=^web") from error
+        raise Usage(f'invalid regular expression "{pattern}": {error}', hint="machine ls --filter name=^web") from error
 
 
 def _matches(row: Row, wanted: dict[str, list[str]], *, known: bool) -> bool:

@@ -21,9 +21,7 @@ AT_ONCE = 4
 def one(name: str | None) -> str:
     """The machine that a verb is meant for: the name given, else `default`. Raises Usage, NoSuchMachine."""
     if name is None and not store.exists(DEFAULT):
-        raise Usage(
-            'No machine name(s) specified and no "default" machine exists', hint="machine ls, or machine create default"
-        )
+        raise Usage('No machine name(s) specified and no "default" machine exists', hint="machine create default")
     chosen = DEFAULT if name is None else name
     if not store.exists(chosen):
         raise NoSuchMachine(chosen)

@@ -7,6 +7,14 @@ import sys
 
 from machine.errors import MachineError
 
+# What the commands in our hints begin with.
+PROGRAMS = frozenset(
+    [
+        *("VBoxManage", "apt", "brew", "chmod", "chown", "docker", "docker-machine", "eval", "export", "kill", "ls"),
+        *("lsof", "machine", "modprobe", "mv", "pip", "pipx", "ps", "rm", "ssh-keygen", "sysctl", "systemctl", "virsh"),
+    ]
+)
+
 
 def report(error: MachineError, *, name: str = "", as_json: bool = False) -> None:
     """Print the error to stderr. name: the machine it happened to, where there are several."""
@@ -29,7 +37,7 @@ def report(error: MachineError, *, name: str = "", as_json: bool = False) -> Non
     for line in clean(error.details).splitlines():
         print(f"  {line}", file=sys.stderr)
     if error.hint:
-        print(f"Next: {error.hint}", file=sys.stderr)
+        print(labelled(error.hint), file=sys.stderr)
 
 
 def warn(text: str, hint: str, *, as_json: bool = False) -> None:
@@ -41,7 +49,13 @@ def warn(text: str, hint: str, *, as_json: bool = False) -> None:
         return
     print(f"warning: {text}", file=sys.stderr)
     if hint:
-        print(f"Next: {hint}", file=sys.stderr)
+        print(labelled(hint), file=sys.stderr)
+
+
+def labelled(hint: str) -> str:
+    """`Next: ` and a command that can be typed as it is; `Hint: ` and advice in words."""
+    program = hint.removeprefix("sudo ").partition(" ")[0]
+    return f"{'Next' if program in PROGRAMS else 'Hint'}: {hint}"
 
 
 def explained(error: Exception) -> MachineError:
@@ -52,6 +66,6 @@ def explained(error: Exception) -> MachineError:
         return ownership.explained(error)
     again = " ".join(["machine --debug", *(shlex.quote(word) for word in sys.argv[1:])])
     text = f"this is a fault of machine, please report it: {type(error).__name__}: {error}"
-    known = MachineError(text, hint=f"see where, for the report: {again}")
+    known = MachineError(text, hint=again)
     known.__cause__ = error
     return known

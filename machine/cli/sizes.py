@@ -68,7 +68,9 @@ def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports
     sizes = {name: given[name] for name in ("memory_mib", "cpus", "disk_mib") if given[name] is not None}
     edits = _edits(given)
     if not sizes and not edits and host_network_ports is None:
-        raise Usage("nothing to change", hint="give a size or a setting: machine set --memory 4G default")
+        raise Usage(
+            "nothing to change: give --memory, --cpus, --disk or a setting", hint="machine set --memory 4G default"
+        )
 
     def work(name: str, shown: Progress) -> str:
         done = [

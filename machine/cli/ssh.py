@@ -52,7 +52,7 @@ def _chosen(name: str | None, words: Sequence[str]) -> str:
     except NoSuchMachine as error:
         if name and words and store.exists(names.DEFAULT):
             typed = shlex.join([name, *words])
-            error.hint = f"list the machines: machine ls, or run it on the default: machine ssh {names.DEFAULT} {typed}"
+            error.hint = f"machine ssh {names.DEFAULT} {typed}"
         raise
 
 

@@ -194,7 +194,8 @@ def test_the_stores_own_certificates_where_none_are_given(invoke: Invoke, store:
 @pytest.mark.parametrize("url", ["", "unix:///var/run/docker.sock", "tcp://", "tcp://h:x", "tcp://h/v1.24", "h:2375"])
 def test_what_is_no_url(invoke: Invoke, store: Path, url: str) -> None:
     ended = invoke("create", "-d", "none", "--url", url, "b")
-    assert (ended.code, "is no URL of a Docker daemon" in ended.err) == (3, True)
+    problem = f'invalid URL of a Docker daemon: "{url}"' if url else "--url is required"
+    assert (ended.code, f"Error: {problem}\nNext: machine create --driver none --url " in ended.err) == (3, True)
 
 
 def test_version_of_a_daemon_that_is_silent(invoke: Invoke, add: Add) -> None:

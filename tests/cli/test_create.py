@@ -157,7 +157,7 @@ def test_help_while_the_defaults_are_wrong(shown: Shown, store: Path) -> None:
 def test_a_bad_name_is_a_usage_error_and_touches_nothing(invoke: Invoke, vms: Path, name: str) -> None:
     shown = invoke("create", "--", name)
     assert (shown.code, shown.out) == (2, "")
-    assert "Next: " in shown.err
+    assert re.search("^(Next|Hint): ", shown.err, re.MULTILINE)
     assert "Traceback" not in shown.err
     assert nothing_is_left(vms)
     assert not (vms.parent / "x").exists()
@@ -215,7 +215,7 @@ def test_what_cant_be_here_is_found_before_something_is_written(
     shown = invoke("create", *words, "dev")
     assert (shown.code, shown.out) == (3, "")
     assert message in shown.err
-    assert "Next: " in shown.err
+    assert re.search("^(Next|Hint): ", shown.err, re.MULTILINE)
     assert not store.folder().exists()
 
 
@@ -232,7 +232,7 @@ def test_without_an_image_the_hint_builds_one(invoke: Invoke, vms: Path) -> None
     images.remove(images.find("machineos"))
     shown = invoke("create", "dev")
     assert shown.code == 3
-    assert shown.err == 'Error: there is no image "machineos" in the cache\nNext: build it: machine iso build\n'
+    assert shown.err == 'Error: there is no image "machineos" in the cache\nNext: machine iso build\n'
     assert "machine iso ls" in invoke("create", "--image", "debian", "dev").err
     assert "there is no file" in invoke("create", "--image", "./none.iso", "dev").err
     assert nothing_is_left(vms)
@@ -561,4 +561,4 @@ def test_memory_larger_than_the_hosts_isnt_tried(invoke: Invoke, vms: Path, monk
     monkeypatch.setattr(resources, "host_memory_mib", lambda: (4096, 4096))
     shown = invoke("create", "--memory", "8096", "dev")
     assert shown.code == 3
-    assert shown.err == "Error: 7.9 GiB asked for, but this host has 4 GiB\nNext: ask for less: --memory 2G\n"
+    assert shown.err == "Error: 7.9 GiB asked for, but this host has 4 GiB\nHint: ask for less: --memory 2G\n"

@@ -237,7 +237,7 @@ def test_one_that_does_not_run_or_is_damaged_hides_no_other(invoke: Invoke, old:
     assert "Error: bad: " in ended.err
     assert "Error: off: 127.0.0.1:1 shows no ssh-ed25519 key" in ended.err
     assert "Next: docker-machine start new" in ended.err
-    assert 'Error: a_b: "a_b" can\'t be the name of a machine' in ended.err
+    assert 'Error: a_b: invalid name "a_b"' in ended.err
 
 
 def test_a_path_that_is_given(invoke: Invoke, old: Path, tmp_path: Path) -> None:

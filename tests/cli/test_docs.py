@@ -105,7 +105,7 @@ def test_each_command_line_is_understood(store: Any, page: Path) -> None:
     if page.name == "verbs.md":
         return  # made from the program, and its usages are no command lines
     for line in commands(page):
-        context = click.Context(machine, info_name="machine")
+        context = click.Context(machine, info_name="machine", **machine.context_settings)
         command: click.Command | None = machine
         words = shlex.split(line)
         while isinstance(command, click.Group):

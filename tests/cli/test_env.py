@@ -43,8 +43,7 @@ def test_without_a_machine(invoke: Invoke) -> None:
     ended = invoke("env")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
-        'Error: No machine name(s) specified and no "default" machine exists\n'
-        "Next: machine ls, or machine create default\n"
+        'Error: No machine name(s) specified and no "default" machine exists\nNext: machine create default\n'
     )
     ended = invoke("env", "web")
     assert (ended.code, ended.out) == (1, "")

@@ -82,7 +82,7 @@ def test_each_example_is_understood(store: Any, line: str) -> None:
     found = re.search(r"machine [^|>)\"]*", line)
     assert found
     words = shlex.split(found[0])[1:]
-    root = click.Context(machine, info_name="machine")
+    root = click.Context(machine, info_name="machine", **machine.context_settings)
     command: click.Command = machine
     verb = ""
     while isinstance(command, click.Group):

@@ -93,7 +93,7 @@ def test_a_driver_that_boots_ours_only_says_so(invoke: Invoke, vms: Path, named:
 
 def test_an_unknown_name_tells_which_there_are(invoke: Invoke, vms: Path, named: str) -> None:
     ended = invoke("create", "--image", "plan9", "dev")
-    assert (ended.code, "there are besides: test-1" in ended.err) == (3, True)
+    assert (ended.code, "the catalog has test-1" in ended.err) == (3, True)
 
 
 def test_prune(invoke: Invoke, vms: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_bad_name_is_a_usage_error(invoke: Invoke, add: Add, store: Path, verb
     add("default", state="Running")
     shown = invoke(*verb.split(), "--", name)
     assert (shown.code, shown.out) == (2, "")
-    assert "can't be the name" in shown.err or "63 are allowed" in shown.err
+    assert "invalid name" in shown.err or "63 are allowed" in shown.err
     assert (store / "fake" / "default").read_text() == "Running"
 
 
@@ -73,7 +73,7 @@ def test_a_machine_that_isnt_there_stops_the_verb_before_it_acts(
     shown = invoke(*verb.split(), "a", "ghost")
     assert shown.code == 1
     assert 'Docker machine "ghost" does not exist' in shown.err
-    assert "Next: list the machines: machine ls" in shown.err
+    assert "Next: machine ls" in shown.err
     assert (store / "fake" / "a").read_text() == "Running"
 
 
@@ -92,7 +92,7 @@ def test_one_that_fails_stops_no_other(invoke: Invoke, add: Add, store: Path) ->
     assert shown.code == 1
     assert shown.out == 'Machine "b" was stopped.\n'
     assert "Error: a: timed out after 1 s waiting for the machine to shut down" in shown.err
-    assert "Next: pull the plug: machine kill a" in shown.err
+    assert "Next: machine kill a" in shown.err
     assert (store / "fake" / "a").read_text() == "Running"
 
 

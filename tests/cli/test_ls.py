@@ -198,7 +198,7 @@ def test_filters(invoke: Invoke, add: Add, filters: list[str], found: str) -> No
     [
         (["--filter", "x"], 'Unsupported filter syntax: "x"'),
         (["--filter", "foo=x"], "Unsupported filter key 'foo'"),
-        (["--filter", "name=("], '"(" is no regular expression'),
+        (["--filter", "name=("], 'invalid regular expression "("'),
         (["--format", "{{.Foo}}"], "there is no Foo in .Foo; there are Name, Active"),
         (["--format", "{{call .Name}}x"], "{{call .Name}}, which machine doesn't know"),
         (["--format", "{{if .Name}}x"], "{{if .Name}} without {{end}}"),

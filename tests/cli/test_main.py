@@ -3,6 +3,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fake_fixtures import ended
 
 from machine import __version__, cli, run, store
+from machine.cli.report import labelled
 from tests.fixture_types import Add, Begin, Invoke, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +182,35 @@ def hints() -> list[str]:
     return found
 
 
+def written() -> list[str]:
+    """Every text of the source that an error gives as its hint, with X for what is put in."""
+    found = []
+    for folder in ("machine", "drivers", "isos"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                value = node.value if isinstance(node, ast.keyword) and node.arg == "hint" else None
+                if isinstance(node, ast.Assign) and re.search("hint", ast.unparse(node.targets[0]), re.IGNORECASE):
+                    value = node.value
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    found.append(value.value)
+                if isinstance(value, ast.JoinedStr):
+                    parts = [part.value if isinstance(part, ast.Constant) else "X" for part in value.values]
+                    found.append("".join(map(str, parts)))
+    return found
+
+
+def test_what_follows_next_can_be_typed() -> None:
+    """A command and nothing else: no reason before it, and no second one in words behind it."""
+    labels = [labelled(hint).partition(": ") for hint in written() if hint]
+    commands = [text for label, _, text in labels if label == "Next"]
+    assert len(commands) > 100
+    for command in commands:
+        assert shlex.split(command)
+        assert not re.search(r"[,;:] |\.\.\.|…| or ", command), command
+    for advice in (text for label, _, text in labels if label == "Hint"):
+        assert not re.match(r"(sudo|machine|docker) ", advice), advice
+
+
 # Named by hints, and still to be written.
 COMING = {"export"}
 
@@ -201,6 +232,6 @@ def test_an_error_is_an_object_with_json(invoke: Invoke) -> None:
     shown = invoke("create", "--json", "../x")
     assert (shown.code, shown.out) == (2, "")
     error = json.loads(shown.err)
-    assert error["error"] == '"../x" can\'t be the name of a machine'
+    assert error["error"].startswith('invalid name "../x"')
     assert error["code"] == 2
     assert error["hint"]

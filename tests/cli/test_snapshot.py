@@ -13,7 +13,7 @@ from machine.driver import State
 from machine.paths import Home
 from tests.fixture_types import Add, Invoke, Outcome
 
-UNABLE = "Next: choose another: machine create --driver NAME\n"
+UNABLE = "Next: machine create --driver NAME\n"
 
 
 def test_suspend_and_resume(invoke: Invoke, dev: Home) -> None:
@@ -93,8 +93,8 @@ def test_restore_waits_for_docker(invoke: Invoke, dev: Home, monkeypatch: pytest
     ("words", "code", "message"),
     [
         (("create", "dev", "one"), 1, "there is one of that name"),
-        (("create", "dev", "a b"), 2, '"a b" can\'t be the name of a snapshot'),
-        (("create", "dev", "1"), 2, '"1" can\'t be the name of a snapshot'),
+        (("create", "dev", "a b"), 2, 'invalid name "a b" of a snapshot'),
+        (("create", "dev", "1"), 2, 'invalid name "1" of a snapshot'),
         (("restore", "dev", "two"), 1, "there is none of that name"),
         (("rm", "dev", "two"), 1, "there is none of that name"),
         (("ls", "ghost"), 1, 'Docker machine "ghost" does not exist'),

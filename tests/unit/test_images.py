@@ -121,7 +121,15 @@ def test_an_image_of_an_earlier_version_has_no_sums(tmp_path: Path) -> None:
 def test_an_absent_image_has_a_hint() -> None:
     with pytest.raises(NoSuchImage, match='there is no image "machineos"') as caught:
         images.current("machineos")
-    assert caught.value.hint == "build it: machine iso build"
+    assert caught.value.hint == "machine iso build"
+
+
+def test_the_hint_where_no_image_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(NoSuchImage) as caught:
+        images.current("machineos")
+    assert caught.value.hint.startswith("build it on Linux")
+    assert caught.value.hint.endswith("--image FILE")
     with pytest.raises(NoSuchImage) as caught:
         images.current("debian")
     assert caught.value.hint.endswith("machine iso ls")

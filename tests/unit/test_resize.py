@@ -100,7 +100,7 @@ def test_a_driver_that_cant(add: Add, notes: Notes) -> None:
     add("dev", driver="none", options={"url": "tcp://192.0.2.1:2375"})
     with pytest.raises(Usage, match="none machines can't be resized") as caught:
         resize.resize("dev", notes, cpus=3)
-    assert caught.value.hint == "make another: machine create dev-2"
+    assert caught.value.hint == "machine create dev-2"
 
 
 def test_a_suspended_machine_is_started_first(add: Add, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_suspended_machine_is_started_first(add: Add, notes: Notes, monkeypatc
     monkeypatch.setattr(machine_fake.Fake, "resize", lambda *_: pytest.fail("resized"))
     with pytest.raises(MachineError, match="is suspended") as caught:
         resize.resize("dev", notes, cpus=3)
-    assert caught.value.hint == "start it first: machine start dev"
+    assert caught.value.hint == "machine start dev"
     assert store.load("dev") == made
 
 
