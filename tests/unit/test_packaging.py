@@ -138,7 +138,7 @@ def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> No
     command = tmp_path / "venv" / "bin" / "machine"
     assert "create" in run(command, "--help", cwd=tmp_path, env=environment)
     assert (tmp_path / "venv" / "share" / "man" / "man1" / "machine-create.1").exists()
-    assert "--qemu-accelerator" in run(command, "create", "--help", cwd=tmp_path, env=environment)
+    assert "--qemu-accelerator" in run(command, "create", "--help-all", cwd=tmp_path, env=environment)
     code = (
         "import machine, machine.isos.machineos; from machine import registry, render; "
         "print(machine.__file__); print(*[registry.load(name).name for name in registry.names()]); "
