@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from machine import store, wait
 from machine.cli.report import explained, report
 from machine.errors import MachineError, NoSuchMachine, Usage
-from machine.progress import Display, Progress
+
+if TYPE_CHECKING:  # the verbs in prompts show no progress
+    from machine.progress import Display, Progress
 
 T = TypeVar("T")
 DEFAULT = "default"

@@ -29,11 +29,22 @@ HEAVY = {
 @pytest.mark.parametrize(
     ("verb", "more"),
     [
-        (["env"], {"machine.registry", "machine.driver", "machine.run", "subprocess", "random", "tempfile"}),
+        (
+            ["env"],
+            {
+                "machine.registry",
+                "machine.driver",
+                "machine.progress",
+                "machine.run",
+                "subprocess",
+                "random",
+                "tempfile",
+            },
+        ),
         (["env", "-u"], {"machine.registry", "subprocess"}),
-        (["config"], {"machine.registry", "subprocess"}),
-        (["ip"], {"machine.registry", "subprocess"}),
-        (["url"], {"machine.registry", "subprocess"}),
+        (["config"], {"machine.progress", "machine.registry", "subprocess"}),
+        (["ip"], {"machine.progress", "machine.registry", "subprocess"}),
+        (["url"], {"machine.progress", "machine.registry", "subprocess"}),
         (["inspect", "-f", "{{.Driver.IPAddress}}"], {"machine.registry", "subprocess"}),
         (["version"], {"machine.registry", "subprocess"}),
         (["ls", "-q"], {"machine.registry", "subprocess"}),
