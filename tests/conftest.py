@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from machine import spec
 from machine.spec import Address, Machine
@@ -20,6 +21,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # And nohup ignores this one, which a create then lives through.
 if sys.platform != "win32":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# The same examples each time, and none too slow on a busy host: a red run says that something was changed.
+settings.register_profile("machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("machine")
 
 FAKES = Path(__file__).parent / "fakes"
 _FOREIGN = ("DOCKER_", "MACHINE_", "COMPOSE_")
