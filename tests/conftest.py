@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from machine.drivers.qemu import acceleration
 
-from machine import spec
+from machine import run, spec
 from machine.spec import Address, Machine
 from tests.fixture_types import Add, Invoke, Outcome, Spawn
 
@@ -24,6 +26,15 @@ if sys.platform != "win32":
 # The same examples each time, and none too slow on a busy host: a red run says that something was changed.
 settings.register_profile("machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("machine")
+
+_prove = acceleration.proved
+
+
+@functools.cache
+def _proved_once(binary: str, accelerator: str) -> bool:
+    """The real proof, once for all tests: where it fails it may take seconds, and each store of a test is a new one."""
+    return bool(_prove(binary, accelerator, run.run))
+
 
 FAKES = Path(__file__).parent / "fakes"
 _FOREIGN = ("DOCKER_", "MACHINE_", "COMPOSE_")
@@ -40,6 +51,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(folder))
     monkeypatch.setenv("SHELL", "/bin/bash")
     monkeypatch.syspath_prepend(FAKES)
+    monkeypatch.setattr(acceleration, "proved", lambda binary, accelerator, _: _proved_once(binary, accelerator))
     return folder
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import platform
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -94,16 +95,32 @@ def test_an_accelerator_that_isnt_there_proves_nothing() -> None:
         (WaitTimeout("qemu to end", 5), False),
     ],
 )
-def test_only_the_proofs_own_code_counts(end: int | Exception, works: bool) -> None:
+def test_only_the_proofs_own_code_counts(end: int | Exception, works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Fake(end)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     assert acceleration.proved("/qemu", "kvm", fake) is works
-    (argv,) = fake.ran
+    (ran,) = fake.ran
+    argv = ran[ran.index("/qemu") :]
+    assert sys.platform == "win32" or "ulimit -t" in ran[2]
     firmware = argv[argv.index("-bios") + 1]
     assert not Path(firmware).exists()
     assert argv == [
         *("/qemu", "-accel", "kvm", "-cpu", "host", "-machine", "q35", "-m", "64", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot", "-bios", firmware, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_one_that_spins_is_ended_by_the_processor_it_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy host makes the proof late, and so the time can't tell; some KVMs spin until they are killed."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(acceleration, "PROCESSOR_LIMIT", 1)
+    spinning = tmp_path / "it's a qemu"
+    spinning.write_text("#!/bin/sh\nwhile :; do :; done\n")
+    spinning.chmod(0o755)
+    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    assert not acceleration.proved(str(spinning), "kvm", run)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - started < acceleration.DEADLINE / 2
 
 
 def test_on_other_processors_only_hvf_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
