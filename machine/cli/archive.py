@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from machine import probe, store
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import Number, Size, quiet_option
 from machine.errors import MachineError, Usage
 from machine.progress import Display
@@ -44,7 +44,7 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
     """
     from machine import archive
 
-    names.one(name)
+    targets.one(name)
     to_pipe = str(file) == PIPE
     if not to_pipe and file.exists() and not force:
         raise Usage(f"{file} is there already", hint=f"machine export --force {name} {file}")

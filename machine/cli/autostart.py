@@ -6,7 +6,7 @@ import json
 
 import click
 
-from machine.cli import names
+from machine.cli import targets
 
 
 @click.command()
@@ -17,7 +17,7 @@ def autostart(name: str, switch: str | None, as_json: bool) -> None:
     """Let the machine be started when the host boots (on), or not (off); without either, print which it is."""
     from machine import snapshots
 
-    chosen = names.one(name)
+    chosen = targets.one(name)
     if switch:
         snapshots.set_autostart(chosen, switch == "on")
     if as_json:

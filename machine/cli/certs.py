@@ -8,7 +8,7 @@ import sys
 import click
 
 from machine import certs, paths, probe, store
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.ask import confirmed
 from machine.cli.options import machines_argument, quiet_option
 from machine.errors import MachineError, Usage
@@ -34,7 +34,7 @@ def regenerate_certs(
     if ca and machines:
         raise Usage("a new CA is for all machines", hint="machine regenerate-certs --ca")
     wanted = [
-        name for name in (names.readable() if ca else names.several(machines)) if renewal.is_ours(store.load(name))
+        name for name in (targets.readable() if ca else targets.several(machines)) if renewal.is_ours(store.load(name))
     ]
     question = "Regenerate TLS machine certs?  Warning: this is irreversible."
     hint = "machine regenerate-certs -f"
@@ -44,14 +44,14 @@ def regenerate_certs(
     if ca or client_certs:
         certs.regenerate(folder, ca=ca)
     with Display(quiet=quiet or as_json) as display:
-        _, code = names.each(wanted, renewal.renew, display, as_json=as_json)
+        _, code = targets.each(wanted, renewal.renew, display, as_json=as_json)
     if client_certs:
-        _share_client(set(names.readable()) - set(wanted))
+        _share_client(set(targets.readable()) - set(wanted))
     if as_json:
         print(json.dumps([_object(name) for name in wanted], indent=4))
     elif not quiet and not code:
         print("Regenerated TLS certificates" + (f" of {', '.join(wanted)}" if wanted else ""))
-    names.exit_with(code)
+    targets.exit_with(code)
 
 
 def _share_client(others: set[str]) -> None:

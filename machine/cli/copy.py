@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from machine.cli import names
+from machine.cli import targets
 from machine.errors import Usage
 
 
@@ -21,15 +21,15 @@ def scp(source: str, target: str, recursive: bool, delta: bool, quiet: bool) -> 
 
     A path that doesn't begin with a slash begins in the home folder there. `localhost:` is this host.
     """
-    from machine import copy
+    from machine import transfer
 
-    places = [copy.place(source), copy.place(target)]
+    places = [transfer.place(source), transfer.place(target)]
     if not any(place.machine for place in places):
         raise Usage("neither of the two is on a machine", hint="machine scp notes.txt default:")
     for place in places:
         if place.machine:
-            names.one(place.machine)
-    names.exit_with(copy.copy(*places, recursive=recursive, delta=delta, quiet=quiet))
+            targets.one(place.machine)
+    targets.exit_with(transfer.copy(*places, recursive=recursive, delta=delta, quiet=quiet))
 
 
 @click.command()
@@ -41,11 +41,11 @@ def mount(source: str, mountpoint: Path | None, unmount: bool) -> None:
 
     MOUNTPOINT is PATH when it is left out; it is made if it isn't there.
     """
-    from machine import copy
+    from machine import transfer
 
-    place = copy.place(source)
+    place = transfer.place(source)
     chosen = mountpoint or Path(place.path)
     if unmount:
-        copy.unmount(chosen)
+        transfer.unmount(chosen)
         return
-    copy.mount(copy.Place(place.path, names.one(place.machine), place.user), chosen)
+    transfer.mount(transfer.Place(place.path, targets.one(place.machine), place.user), chosen)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from machine import config, registry, run
-from machine.cli import driver_options, names
+from machine.cli import driver_options, targets
 from machine.cli.options import Number, Seconds, Size
 from machine.cli.sections import InSections, Option
 from machine.errors import ToolMissing, before_anything
@@ -160,7 +160,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
 
     if context and not run.which("docker"):
         raise ToolMissing("docker", hint="install the docker client, or leave out --context")
-    wanted = list(dict.fromkeys(machines)) or [names.DEFAULT]
+    wanted = list(dict.fromkeys(machines)) or [targets.DEFAULT]
     for name in wanted:
         spec.check_new_name(name)
     with before_anything():
@@ -176,13 +176,13 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
             if context:
                 contexts.write(*probe.known(name))
 
-        _, code = names.each(wanted, work, display, as_json=as_json)
+        _, code = targets.each(wanted, work, display, as_json=as_json)
     if as_json:
         print(json.dumps([dataclasses.asdict(made[name]) for name in wanted if name in made], indent=2))
     elif not quiet:
         for name in made:
             print(f'{name} is ready. To point the docker client at it, run: eval "$(machine env {name})"')
-    names.exit_with(code)
+    targets.exit_with(code)
 
 
 def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:

@@ -7,7 +7,7 @@ import json
 import click
 
 from machine import probe
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import machines_argument
 from machine.errors import Usage
 
@@ -24,7 +24,7 @@ def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: 
     """
     from machine import contexts
 
-    wanted = names.several(machines)
+    wanted = targets.several(machines)
     if use and (remove or len(wanted) > 1):
         raise Usage("only one context can be in use", hint=f"machine docker-context --use {wanted[0]}")
     changed = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import quiet_option
 from machine.cli.report import report
 from machine.errors import MachineError
@@ -53,7 +53,7 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
                 print(f"{name} ({told[-1]['was']}): {'would be ' if dry_run else ''}taken over as {told[-1]['driver']}")
     if as_json:
         print(json.dumps(told, indent=4))
-    names.exit_with(1 if failed else 0)
+    targets.exit_with(1 if failed else 0)
 
 
 def _take(found: Found, name: str, display: Display, *, dry_run: bool) -> MachineError | None:

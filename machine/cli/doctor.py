@@ -6,7 +6,7 @@ import json
 
 import click
 
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.report import labelled, warn
 from machine.errors import MachineError
 from machine.reasons import reason
@@ -50,4 +50,4 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
                 print(f"{'':<8}  {labelled(hint)}")
     if as_json:
         print(json.dumps(found, indent=4, ensure_ascii=False))
-    names.exit_with(1 if failed else 0)
+    targets.exit_with(1 if failed else 0)

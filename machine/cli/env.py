@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from machine import probe, shells, store
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import answer_option, name_argument
 from machine.errors import MachineError, Usage, WaitTimeout
 from machine.paths import Home
@@ -46,7 +46,7 @@ def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no
     """
     if unset and name:
         raise Usage("Expected no machine name when the -u flag is present", hint="machine env -u")
-    changes = _undone(no_proxy) if unset else _set_up(names.one(name), no_proxy)
+    changes = _undone(no_proxy) if unset else _set_up(targets.one(name), no_proxy)
     if as_json:
         print(json.dumps(changes, indent=4))
         return
@@ -70,7 +70,7 @@ def config(name: str | None, as_json: bool) -> None:
     \b
     docker $(machine config default) ps
     """
-    machine, home, address = probe.known(names.one(name))
+    machine, home, address = probe.known(targets.one(name))
     chosen = home if as_json or not machine.tls else _unsplit(home)
     files = {"tlscacert": chosen.ca, "tlscert": chosen.cert, "tlskey": chosen.key} if machine.tls else {}
     if as_json:

@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from machine import store
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.ask import confirmed
 from machine.cli.options import Seconds, machines_argument, quiet_option, timeout_option
 from machine.errors import MachineError, NoSuchMachine, Usage
@@ -41,11 +41,11 @@ def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]
         return text
 
     with Display(quiet=quiet or as_json) as display:
-        done, code = names.each(wanted, told, display, as_json=as_json)
+        done, code = targets.each(wanted, told, display, as_json=as_json)
     if as_json:
         found = [{"name": name, "result": text} for name, text in done.items()]
         print(json.dumps(found, indent=4, ensure_ascii=False))
-    names.exit_with(code)
+    targets.exit_with(code)
 
 
 @click.command()
@@ -60,7 +60,7 @@ def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
         started = lifecycle.start(name, shown, timeout=timeout)
         return f'Machine "{name}" was started.' if started else f'Machine "{name}" is already running.'
 
-    on_each(names.several(machines), quiet, work)
+    on_each(targets.several(machines), quiet, work)
 
 
 @click.command()
@@ -83,7 +83,7 @@ def stop(machines: tuple[str, ...], quiet: bool, timeout: float | None) -> None:
         stopped = lifecycle.stop(name, shown, timeout=timeout)
         return f'Machine "{name}" was stopped.' if stopped else f'Machine "{name}" is already stopped.'
 
-    on_each(names.several(machines), quiet, work)
+    on_each(targets.several(machines), quiet, work)
 
 
 @click.command()
@@ -97,7 +97,7 @@ def kill(machines: tuple[str, ...], quiet: bool) -> None:
         killed = lifecycle.kill(name, shown)
         return f'Machine "{name}" was killed.' if killed else f'Machine "{name}" is already stopped.'
 
-    on_each(names.several(machines), quiet, work)
+    on_each(targets.several(machines), quiet, work)
 
 
 @click.command()
@@ -113,7 +113,7 @@ def restart(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
         lifecycle.start(name, shown, timeout=timeout)
         return f'Machine "{name}" was restarted.'
 
-    on_each(names.several(machines), quiet, work)
+    on_each(targets.several(machines), quiet, work)
 
 
 @click.command()

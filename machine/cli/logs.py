@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import click
 
 from machine import console, store
-from machine.cli import INTERRUPTED, names
+from machine.cli import INTERRUPTED, targets
 from machine.cli.options import Number, name_argument
 from machine.errors import MachineError, Usage
 
@@ -24,13 +24,13 @@ def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> N
     """Print a machine's serial console. What would steer your terminal is left out."""
     if follow and previous:
         raise Usage("a run that is over has nothing to follow", hint="machine logs --previous")
-    chosen = names.one(name)
+    chosen = targets.one(name)
     home = store.home(chosen)
     if follow:
         try:
             _print(console.follow(home.console, lines))
         except KeyboardInterrupt:
-            names.exit_with(INTERRUPTED)
+            targets.exit_with(INTERRUPTED)
     path = home.console.with_name(home.console.name + ".1") if previous else home.console
     try:
         _print(console.read(path, lines))

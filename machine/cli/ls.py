@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import certs, compat, console, oom, probe, store
+from machine import certs, console, inspect_json, oom, probe, store
 from machine.cli.options import answer_option
 from machine.cli.report import explained
 from machine.cli.tables import print_columns
@@ -258,7 +258,7 @@ def _fields(row: Row) -> dict[str, Value]:
         "URL": row.url,
         "SwarmOptions": "",
         "Swarm": "",
-        "EngineOptions": compat.engine_options(machine),
+        "EngineOptions": inspect_json.engine_options(machine),
         "Error": " ".join(console.clean(row.error or row.warning).split()),
         "DockerVersion": f"v{row.docker}" if row.docker else "Unknown",
         "ResponseTime": f"{row.seconds * 1000:.1f}ms" if row.seconds < 1 else f"{row.seconds:.3f}s",

@@ -8,7 +8,7 @@ from functools import partial
 import click
 
 from machine import probe, store
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import machines_argument, quiet_option, timeout_option
 from machine.progress import Display, Progress
 
@@ -29,15 +29,15 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
         with store.changing(name):
             return bring_in_line(machine, home, address, shown)
 
-    wanted = names.several(machines)
+    wanted = targets.several(machines)
     with Display(quiet=quiet or as_json) as display:
-        changed, code = names.each(wanted, work, display, as_json=as_json)
+        changed, code = targets.each(wanted, work, display, as_json=as_json)
     if as_json:
         print(json.dumps([{"name": name, "changed": texts} for name, texts in changed.items()], indent=4))
     elif not quiet:
         for name, texts in changed.items():
             print(f"{name}: {'; '.join(texts) or 'there was nothing to change'}")
-    names.exit_with(code)
+    targets.exit_with(code)
 
 
 @click.command()
@@ -53,12 +53,12 @@ def upgrade(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: floa
     """
     from machine.upgrade import upgrade as bring_up
 
-    wanted = names.several(machines)
+    wanted = targets.several(machines)
     with Display(quiet=quiet or as_json) as display:
-        done, code = names.each(wanted, partial(bring_up, timeout=timeout), display, as_json=as_json)
+        done, code = targets.each(wanted, partial(bring_up, timeout=timeout), display, as_json=as_json)
     if as_json:
         print(json.dumps([{"name": name, "upgraded": text} for name, text in done.items()], indent=4))
     elif not quiet:
         for name, text in done.items():
             print(f"{name}: {text or 'it is up to date'}")
-    names.exit_with(code)
+    targets.exit_with(code)

@@ -8,7 +8,7 @@ import sys
 import click
 
 from machine import __version__, console, probe, store
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 
@@ -22,7 +22,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
 
     What is amiss with a running machine goes to stderr.
     """
-    chosen = names.one(name)
+    chosen = targets.one(name)
     state = _state(chosen, timeout)
     warnings = _warnings(chosen) if state == "Running" else []
     if as_json:
@@ -38,7 +38,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
 @machines_argument
 def ip(machines: tuple[str, ...], as_json: bool) -> None:
     """Print the address of each machine, in the order given. It is the same for a stopped one."""
-    found = {name: probe.known(name)[2].host for name in names.several(machines)}
+    found = {name: probe.known(name)[2].host for name in targets.several(machines)}
     if as_json:
         print(json.dumps(found, indent=4))
         return
@@ -51,7 +51,7 @@ def ip(machines: tuple[str, ...], as_json: bool) -> None:
 @name_argument
 def url(name: str | None, as_json: bool) -> None:
     """Print the URL of a machine's Docker daemon. It is the same for a stopped one."""
-    chosen = names.one(name)
+    chosen = targets.one(name)
     address = probe.known(chosen)[2]
     print(json.dumps({"name": chosen, "url": address.url}, indent=4) if as_json else address.url)
 
@@ -78,12 +78,12 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
       State (as `machine status` prints it)
       Machine (machine.json: what was asked for)
     """
-    from machine import compat
+    from machine import inspect_json
     from machine.goformat import Template
 
     if form is not None and as_json:
         raise Usage("choose one of --format and --json", hint="machine inspect --json")
-    chosen = names.one(name)
+    chosen = targets.one(name)
     template = Template(form) if form is not None else None
     machine, home = store.load(chosen), store.home(chosen)
     try:
@@ -92,7 +92,7 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
         address = None
     # The hypervisor is asked only when its answer is printed.
     state = _state_or_error(chosen, timeout) if template is None or template.needs("State") else ""
-    data = compat.describe(machine, home, address, state)
+    data = inspect_json.describe(machine, home, address, state)
     print(template.render(data) if template else json.dumps(data, indent=4, ensure_ascii=False))
 
 
@@ -104,7 +104,7 @@ def version(name: str | None, as_json: bool, timeout: float) -> None:
     """Print the version of machine, or, with NAME, of that machine's Docker."""
     found = {"machine": __version__}
     if name is not None:
-        found |= {"name": names.one(name), "docker": _docker_version(name, timeout)}
+        found |= {"name": targets.one(name), "docker": _docker_version(name, timeout)}
     if as_json:
         print(json.dumps(found, indent=4))
     else:

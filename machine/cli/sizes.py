@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.life import on_each, quiet
 from machine.cli.options import Number, Size, machines_argument
 from machine.errors import Usage
@@ -80,7 +80,7 @@ def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports
         ]
         return f'Machine "{name}": {" ".join(filter(None, done))}' if any(done) else f'Machine "{name}" is so already.'
 
-    on_each(names.several(machines), quiet, work)
+    on_each(targets.several(machines), quiet, work)
 
 
 def _edits(given: dict[str, Any]) -> Edits:

@@ -7,7 +7,7 @@ import json
 
 import click
 
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.life import on_each, quiet
 from machine.cli.options import timeout_option
 from machine.cli.tables import print_columns
@@ -34,7 +34,7 @@ def create(name: str, snapshot: str, quiet: bool) -> None:
         snapshots.take(name, snapshot, shown)
         return f'The snapshot "{snapshot}" of "{name}" was made.'
 
-    on_each([names.one(name)], quiet, work)
+    on_each([targets.one(name)], quiet, work)
 
 
 @snapshot.command("ls")
@@ -45,7 +45,7 @@ def list_(name: str | None, quiet: bool, as_json: bool) -> None:
     """List the machine's snapshots, oldest first."""
     from machine import snapshots
 
-    found = snapshots.list_all(names.one(name))
+    found = snapshots.list_all(targets.one(name))
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=4))
     elif quiet:
@@ -69,7 +69,7 @@ def restore(name: str, snapshot: str, quiet: bool, timeout: float) -> None:
         state = snapshots.restore(name, snapshot, shown, timeout=timeout)
         return f'"{name}" is as it was at the snapshot "{snapshot}": {state}.'
 
-    on_each([names.one(name)], quiet, work)
+    on_each([targets.one(name)], quiet, work)
 
 
 @snapshot.command()
@@ -84,4 +84,4 @@ def rm(name: str, snapshot: str, quiet: bool) -> None:
         snapshots.forget(name, snapshot)
         return f'The snapshot "{snapshot}" of "{name}" was removed.'
 
-    on_each([names.one(name)], quiet, work)
+    on_each([targets.one(name)], quiet, work)

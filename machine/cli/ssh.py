@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine import probe, store
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import name_argument
 from machine.errors import NoSuchMachine, Usage
 
@@ -22,7 +22,7 @@ _WITH_VALUE = set("BbcDEeFIiJLlmOoPpQRSWw")
 class _Raw(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # click would drop this dash-dash, and take the command's first word for NAME.
-        return super().parse_args(ctx, [names.DEFAULT, *args] if args[:1] == ["--"] else args)
+        return super().parse_args(ctx, [targets.DEFAULT, *args] if args[:1] == ["--"] else args)
 
 
 @click.command(cls=_Raw, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -39,20 +39,20 @@ def ssh(name: str | None, words: tuple[str, ...]) -> None:
     from machine import ssh as openssh
 
     if name is not None and name.startswith("-"):
-        raise Usage(f"the machine's name comes before {name}", hint=f"machine ssh {names.DEFAULT} {name}")
+        raise Usage(f"the machine's name comes before {name}", hint=f"machine ssh {targets.DEFAULT} {name}")
     extra, command = split(words)
     machine, home, address = probe.running(_chosen(name, words))
     code = openssh.interactive(home, address, machine.ssh_user, command, extra=extra)
-    names.exit_with(128 - code if code < 0 else code)  # negative: a signal ended ssh
+    targets.exit_with(128 - code if code < 0 else code)  # negative: a signal ended ssh
 
 
 def _chosen(name: str | None, words: Sequence[str]) -> str:
     try:
-        return names.one(name)
+        return targets.one(name)
     except NoSuchMachine as error:
-        if name and words and store.exists(names.DEFAULT):
+        if name and words and store.exists(targets.DEFAULT):
             typed = shlex.join([name, *words])
-            error.hint = f"machine ssh {names.DEFAULT} {typed}"
+            error.hint = f"machine ssh {targets.DEFAULT} {typed}"
         raise
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine import probe
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.options import machines_argument
 from machine.errors import Usage
 
@@ -37,7 +37,7 @@ def ssh_config(machines: tuple[str, ...], install: bool, remove: bool, as_json: 
         done = config.uninstall()
         print(f"{config.user_file()} {'no longer includes' if done else 'does not include'} the machines")
         return
-    found = [probe.known(name) for name in (names.several(machines) if machines else names.readable())]
+    found = [probe.known(name) for name in (targets.several(machines) if machines else targets.readable())]
     if install:
         for each in found:
             config.write(*each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from machine.cli import names
+from machine.cli import targets
 from machine.cli.life import on_each, quiet
 from machine.cli.options import machines_argument, timeout_option
 from machine.progress import Progress
@@ -21,7 +21,7 @@ def suspend(machines: tuple[str, ...], quiet: bool) -> None:
         done = snapshots.suspend(name, shown)
         return f'Machine "{name}" was suspended.' if done else f'Machine "{name}" is already suspended.'
 
-    on_each(names.several(machines), quiet, work)
+    on_each(targets.several(machines), quiet, work)
 
 
 @click.command()
@@ -36,4 +36,4 @@ def resume(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
         started = lifecycle.start(name, shown, timeout=timeout)
         return f'Machine "{name}" was resumed.' if started else f'Machine "{name}" is already running.'
 
-    on_each(names.several(machines), quiet, work)
+    on_each(targets.several(machines), quiet, work)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from machine import copy
-from machine.copy import Place
+from machine import transfer
+from machine.transfer import Place
 from tests.fixture_types import Add, Invoke, Made
 
 rsync = pytest.mark.skipif(not shutil.which("rsync"), reason="needs rsync")
@@ -33,7 +33,7 @@ sshfs = pytest.mark.skipif(
     ],
 )
 def test_place(text: str, platform: str, place: Place) -> None:
-    assert copy.place(text, platform=platform) == place
+    assert transfer.place(text, platform=platform) == place
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from machine import (
     certs,
     config,
     contexts,
-    copy,
     filesystem,
     init_systems,
     resources,
@@ -32,6 +31,7 @@ from machine import (
     spec,
     ssh,
     ssh_config,
+    transfer,
 )
 from machine.config import Kind
 from machine.errors import CheckFailed, MachineError, StoreDamaged, Usage
@@ -306,7 +306,7 @@ def test_a_name_is_refused_or_good_everywhere(name: str) -> None:
         return
     assert Path(name).parts == (name,)
     assert not PureWindowsPath(name).is_reserved()
-    assert copy.place(f"{name}:/x", platform="linux") == copy.Place("/x", name)
+    assert transfer.place(f"{name}:/x", platform="linux") == transfer.Place("/x", name)
     assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+", contexts.name(name))
     assert certs._subject_names(Home(Path("/x") / name), [], [])[0] == name
 
