@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from machine.drivers.qemu import acceleration
-
 from benchmarks import docker_machine
 from benchmarks.measure import Report, run
 from benchmarks.vagrant import Vagrant
-from machine import paths
+from machine import acceleration, paths
 from machine.run import run as machine_run
 from tests.testbed.places import LibvirtPlace, Missing, libvirt_system
 

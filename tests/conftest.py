@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from machine.drivers.qemu import acceleration
 
-from machine import run, spec
+from machine import acceleration, run, spec
 from machine.spec import Address, Machine
 from tests.fixture_types import Add, Invoke, Outcome, Spawn
 

@@ -22,8 +22,8 @@ from machine.paths import Home
 from machine.ports import Forwards, NoForwards
 from machine.run import run
 from machine.spec import Address
+from machine.usernet import Slirp
 
-from ..qemu.usernet import Slirp  # noqa: TID252 - no import of ours names machine.drivers
 from .connection import explained
 from .forwards import CONTROL, Tunnel, monitor
 

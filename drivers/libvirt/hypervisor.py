@@ -88,7 +88,7 @@ def _proved(connection: Connection, emulator: dict[str, str], home: Home, run: R
         return "qemu", [f"no KVM on {connection.uri}: the machine is emulated in software (TCG), which is slow"]
     if connection.uri.is_remote:
         return "kvm", []
-    from ..qemu import acceleration  # noqa: TID252 - no import of ours names machine.drivers
+    from machine import acceleration
 
     chosen = acceleration.choose(emulator["kvm"], home.store / "acceleration.json", run)
     # libvirtd may use /dev/kvm where we may not.

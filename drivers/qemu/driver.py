@@ -94,7 +94,7 @@ class Qemu(Driver):
             raise ToolMissing("qemu-img", hint=INSTALL)
         sockets.check(self.home.folder)
         filesystem.check_sockets(self.home.store)
-        from . import acceleration
+        from machine import acceleration
 
         return [note] if (note := acceleration.why_not(self._accelerator(binary))) else []
 
@@ -292,7 +292,7 @@ class Qemu(Driver):
         )
 
     def host(self) -> Host:
-        from . import acceleration
+        from machine import acceleration
 
         binary = self._binary()
         accelerator = self._accelerator(binary)
@@ -333,7 +333,7 @@ class Qemu(Driver):
         return str(self.machine.options.get("accelerator", "auto"))
 
     def _accelerator(self, binary: str) -> str:
-        from . import acceleration
+        from machine import acceleration
 
         if (chosen := self._chosen()) != "auto":
             return chosen

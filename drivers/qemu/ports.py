@@ -15,12 +15,12 @@ from machine.forwarding import Forwarding
 from machine.helper import alone
 from machine.paths import Home
 from machine.spec import Address
+from machine.usernet import Slirp
 
 from . import clock
 from .argv import PIDFILE, PORTS_MONITOR
 from .process import Process, alive
 from .qmp import Qmp
-from .usernet import Slirp
 
 if TYPE_CHECKING:
     import psutil

@@ -13,6 +13,7 @@ FOLDERS = {"machine": "machine", "drivers": "machine.drivers", "isos": "machine.
 
 FOR_DRIVERS = {
     "machine",  # its version
+    "acceleration",
     "authorities",
     "disks",
     "engine",
@@ -38,9 +39,8 @@ FOR_DRIVERS = {
     "wait",
     "render",
     "seed",
+    "usernet",
 }
-# Whether acceleration works, and how the user-mode network forwards ports, is the same for every driver that runs QEMU.
-SHARED = {"machine.drivers.qemu.acceleration", "machine.drivers.qemu.usernet"}
 # Who may start processes. The rest calls machine.run, which cleans the environment and explains what is missing.
 STARTS_PROCESSES = {"machine.run"}
 
@@ -110,8 +110,7 @@ def test_a_driver_knows_the_contract_and_its_siblings(module: str) -> None:
     family = ".".join(module.split(".")[:3])
     for name in ours(module):
         sibling = name == family or name.startswith(f"{family}.") or name == "machine.drivers.generic"
-        allowed = name.removeprefix("machine.") in FOR_DRIVERS or name in SHARED
-        assert sibling or allowed, f"{module} imports {name}"
+        assert sibling or name.removeprefix("machine.") in FOR_DRIVERS, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", DRIVERS)

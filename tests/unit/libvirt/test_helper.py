@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 from machine.drivers.libvirt import Libvirt, helper
-from machine.drivers.qemu.usernet import Slirp
 
 from machine import helper as processes
 from machine.paths import Home
 from machine.ports import NoForwards
 from machine.spec import Address
+from machine.usernet import Slirp
 
 
 def test_a_running_machine_on_loopback_has_its_helper(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:

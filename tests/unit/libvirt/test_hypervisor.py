@@ -72,7 +72,7 @@ def test_another_hosts_kvm_is_believed() -> None:
 def test_this_hosts_kvm_is_proved(
     monkeypatch: pytest.MonkeyPatch, proved: str, accessible: bool, uri: str, expected: str
 ) -> None:
-    monkeypatch.setattr("machine.drivers.qemu.acceleration.choose", lambda *_: proved)
+    monkeypatch.setattr("machine.acceleration.choose", lambda *_: proved)
     monkeypatch.setattr("os.access", lambda *_: accessible)
     choice = chosen("auto", uri, "kvm", "qemu")
     assert choice.type == expected

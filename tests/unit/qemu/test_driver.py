@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fake_qemu import QEMU, Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
-from machine.drivers.qemu import Qemu, acceleration, driver, saved
+from machine.drivers.qemu import Qemu, driver, saved
 from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
 
+from machine import acceleration, files, ports, resources
 from machine import driver as contract
-from machine import files, ports, resources
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home

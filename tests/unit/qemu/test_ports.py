@@ -13,12 +13,12 @@ import pytest
 from fake_qmp import HANG_UP, monitor
 from machine.drivers.qemu.argv import PIDFILE, PORTS_MONITOR
 from machine.drivers.qemu.qmp import Qmp
-from machine.drivers.qemu.usernet import Slirp
 
 from machine import ports, spec
 from machine.paths import Home
 from machine.ports import bring_in_line
 from machine.spec import Address, Machine
+from machine.usernet import Slirp
 
 ADDRESS = Address("127.77.0.2")
 WEB = [{"Ports": [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]}]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from machine.drivers.qemu import acceleration
 
+from machine import acceleration
 from machine.errors import ToolFailed, ToolMissing, WaitTimeout
 from machine.run import Completed, run
 
