@@ -13,7 +13,7 @@ from pathlib import Path
 from machine import disks, downloads, files, images, paths, resources
 from machine.downloads import Source
 from machine.errors import ImageCorrupt, NoSuchImage
-from machine.images import About
+from machine.images import ImageInfo
 from machine.progress import Progress
 from machine.resources import human
 from machine.switches import is_on
@@ -46,7 +46,7 @@ def entries(architecture: str | None = None) -> list[Entry]:
     ]
 
 
-def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
+def obtain(text: str, progress: Progress, *, offline: bool = False) -> ImageInfo:
     """The image that is meant, which is in the cache then.
 
     Raises Usage for a URL without a digest, NoSuchImage, ImageCorrupt, MachineError when it can't be fetched.
@@ -67,7 +67,9 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> About:
         raise
 
 
-def take(path: Path, name: str = "", *, named: bool = True, say: Callable[[str], None] = lambda text: None) -> About:
+def take(
+    path: Path, name: str = "", *, named: bool = True, say: Callable[[str], None] = lambda text: None
+) -> ImageInfo:
     """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw) that needs no other file.
 
     named: whether the name means this image from now on; say is told when another command is waited for.
@@ -79,7 +81,7 @@ def take(path: Path, name: str = "", *, named: bool = True, say: Callable[[str],
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine image ls")
     kind = _format(path)
-    about = About(
+    about = ImageInfo(
         name=name or _stem(path.name),
         digest=images.digest(path),
         architecture=resources.architecture(),
@@ -95,7 +97,7 @@ def is_offline() -> bool:
     return is_on(OFFLINE_VARIABLE)
 
 
-def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About:
+def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> ImageInfo:
     if offline or is_offline():
         raise NoSuchImage(
             f"the image {name} isn't in the cache, and nothing is to be fetched", hint=f"machine image pull {name}"
@@ -108,7 +110,7 @@ def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> About
     return about
 
 
-def cached(wanted: Source) -> About | None:
+def cached(wanted: Source) -> ImageInfo | None:
     """The image that was fetched from there; its own digest, by which it lies in the cache, need not be the same."""
     try:
         digest = wanted.digest if wanted.algorithm == "sha256" else _note(wanted).read_text(encoding="utf-8").strip()

@@ -135,8 +135,8 @@ def warning(home: Home) -> str:
 def _ensure(folder: Path) -> None:
     from machine import x509
 
-    _adopt("ca", folder / "ca.pem", folder / "ca-key.pem")
-    _adopt("client", folder / "cert.pem", folder / "key.pem")
+    _take_own("ca", folder / "ca.pem", folder / "ca-key.pem")
+    _take_own("client", folder / "cert.pem", folder / "key.pem")
     # The key is written first: with a certificate, there is one.
     if not (folder / "ca.pem").exists():
         # A name of its own for each CA: with equal names, a verifier blames a signature instead of an unknown issuer.
@@ -148,7 +148,7 @@ def _ensure(folder: Path) -> None:
         _save(folder / "cert.pem", folder / "key.pem", x509.issue(ca, "machine client", usage="client"))
 
 
-def _adopt(what: str, cert: Path, key: Path) -> None:
+def _take_own(what: str, cert: Path, key: Path) -> None:
     """Take the user's own certificate into the store; one that is there already is never replaced."""
     from machine import x509
 

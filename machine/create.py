@@ -96,7 +96,7 @@ def check_image(asked: Machine) -> None:
     images.verify(Image(asked.image))
     backend = _driver(asked)
     images.check_architecture(asked.image, backend.architecture())
-    if not backend.stock and images.is_stock(asked.image):
+    if not backend.cloud_images and images.is_cloud_image(asked.image):
         raise CheckFailed(
             f"the driver {backend.name} boots machineos only", hint="use the image of this driver: --image machineos"
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import adoption, paths, registry, spec, ssh_config, store
+from machine import existing_host, paths, registry, spec, ssh_config, store
 from machine.driver import Identify, Machine
 from machine.errors import MachineError, StoreDamaged
 from machine.paths import Home
@@ -25,14 +25,14 @@ from machine.run import run
 from machine.spec import Address, Engine
 
 # The driver for its virtual machines in VirtualBox, and the one for all other hosts.
-ADOPTED, HOST = "virtualbox-adopted", "generic"
+EXISTING_VM, HOST = "virtualbox-adopted", "generic"
 _UI_TYPES = {"headless", "separate", "gui"}
 # Where docker-machine's daemons listen.
 PORT = 2376
 
 
 @dataclass(frozen=True)
-class Found:
+class ImportableMachine:
     """A machine of docker-machine: its folder, its driver there, and what it becomes here.
 
     note: why that is less than it was, "" when it isn't.
@@ -49,7 +49,7 @@ def default() -> Path:
     return paths.user_home() / ".docker" / "machine"
 
 
-def find(path: Path) -> Iterator[tuple[str, Found | MachineError]]:
+def find(path: Path) -> Iterator[tuple[str, ImportableMachine | MachineError]]:
     """Each machine by its name, or why it can't be taken over. Raises MachineError when there is no such store."""
     if not (path / "machines").is_dir():
         raise MachineError(f"there is no store of docker-machine in {path}", hint="machine import-docker-machine PATH")
@@ -60,7 +60,7 @@ def find(path: Path) -> Iterator[tuple[str, Found | MachineError]]:
             yield config.parent.name, error
 
 
-def take(found: Found, progress: Progress) -> None:
+def take(found: ImportableMachine, progress: Progress) -> None:
     """Put the machine into the store, or leave nothing. Raises MachineExists, SSHFailed when it doesn't answer."""
     with store.reserve(found.machine.name, lambda _: found.machine, lambda *_: None) as (machine, home):
         for name, target in _files(found.folder, home).items():
@@ -69,7 +69,7 @@ def take(found: Found, progress: Progress) -> None:
                 target.touch(mode=0o600)
                 shutil.copyfile(source, target)
         if machine.driver != "none":
-            adoption.pin(home, found.address, "", progress)
+            existing_host.pin(home, found.address, "", progress)
             ssh_config.write(machine, home, found.address)
 
 
@@ -78,11 +78,11 @@ def _files(folder: Path, home: Home) -> dict[str, Path]:
     return {**tls, "id_rsa": home.ssh_key}
 
 
-def _certs(found: Found) -> Path:
+def _certs(found: ImportableMachine) -> Path:
     return found.folder.parent.parent / "certs"
 
 
-def _read(config: Path) -> Found:
+def _read(config: Path) -> ImportableMachine:
     try:
         data = json.loads(config.read_text(encoding="utf-8"))
         driver, name = str(data["DriverName"]), str(data["Name"])
@@ -92,11 +92,11 @@ def _read(config: Path) -> Found:
         raise StoreDamaged(f"{config} can't be understood: {reason(error)}") from error
 
 
-def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host: dict[str, Any]) -> Found:
+def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host: dict[str, Any]) -> ImportableMachine:
     if driver == "none":
         url = str(settings["URL"])
         machine = _machine(name, "none", {"url": url}, "root", host)
-        return Found(folder, driver, machine, Address(""))
+        return ImportableMachine(folder, driver, machine, Address(""))
     address = str(settings.get("IPAddress") or "")
     if not address:
         raise MachineError(f"docker-machine doesn't know the address of {name}", hint=f"docker-machine start {name}")
@@ -105,21 +105,23 @@ def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host:
     engine = int(settings.get("EnginePort") or PORT)
     options: dict[str, spec.Option] = {"ip_address": address, "ssh_port": port, "engine_port": engine}
     machine = _machine(name, HOST, options, str(settings.get("SSHUser") or "root"), host)
-    found = Found(folder, driver, machine, Address(address, engine, port))
-    return _adopted(found, str(settings.get("UIType") or "headless")) if driver == "virtualbox" else found
+    found = ImportableMachine(folder, driver, machine, Address(address, engine, port))
+    return _with_its_vm(found, str(settings.get("UIType") or "headless")) if driver == "virtualbox" else found
 
 
-def _adopted(found: Found, ui_type: str) -> Found:
+def _with_its_vm(found: ImportableMachine, ui_type: str) -> ImportableMachine:
     """With its virtual machine; as a host that we can't switch on and off where there is none any more."""
     machine = found.machine
     try:
-        driver = registry.load(ADOPTED)
+        driver = registry.load(EXISTING_VM)
         assert isinstance(driver, Identify)
         uuid = driver.identify(found.folder, machine.name, paths.store(), run)
     except MachineError as error:
         return dataclasses.replace(found, note=f"{error.message}: it can't be started or stopped from here")
     options = {**machine.options, "ui_type": ui_type if ui_type in _UI_TYPES else "headless"}
-    return dataclasses.replace(found, machine=dataclasses.replace(machine, driver=ADOPTED, uuid=uuid, options=options))
+    return dataclasses.replace(
+        found, machine=dataclasses.replace(machine, driver=EXISTING_VM, uuid=uuid, options=options)
+    )
 
 
 def _machine(name: str, driver: str, options: dict[str, spec.Option], user: str, host: dict[str, Any]) -> Machine:

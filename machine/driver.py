@@ -107,7 +107,7 @@ class Driver(ABC):
     (another spelling of the option).
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
-    stock: whether it boots stock cloud images (disks), and not machineos only.
+    cloud_images: whether it boots cloud images (disks), and not machineos only.
     adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to remove.
     over_ssh: whether SSH reaches it. provisions: whether we set Docker up on it and make its certificates.
     user: who logs in, unless the machine says otherwise.
@@ -118,7 +118,7 @@ class Driver(ABC):
     name: ClassVar[str]
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
-    stock: ClassVar[bool] = False
+    cloud_images: ClassVar[bool] = False
     adopts: ClassVar[bool] = False
     over_ssh: ClassVar[bool] = True
     provisions: ClassVar[bool] = True
@@ -194,7 +194,7 @@ class Driver(ABC):
         return self.machine.address
 
     def host_key(self) -> str:
-        """The SSH key of an adopted host, or its fingerprint; "" when the user hasn't said which it is."""
+        """The SSH key of an existing host, or its fingerprint; "" when the user hasn't said which it is."""
         return ""
 
     def mounts(self) -> tuple[Mount, ...]:

@@ -27,7 +27,7 @@ _NEW = ".new-"
 
 
 @dataclass(frozen=True)
-class About:
+class ImageInfo:
     """What image.json says. size in bytes; created in ISO 8601; recipe: a digest of what a machineos was made by."""
 
     name: str
@@ -42,7 +42,7 @@ class About:
 
 def add(
     path: Path,
-    about: About,
+    about: ImageInfo,
     *,
     boot: dict[str, bytes] | None = None,
     named: bool = True,
@@ -65,7 +65,7 @@ def add(
     return image
 
 
-def _add(path: Path, about: About, boot: dict[str, bytes], new: Path) -> None:
+def _add(path: Path, about: ImageInfo, boot: dict[str, bytes], new: Path) -> None:
     for left_over in paths.images().glob(f"{_NEW}*"):
         shutil.rmtree(left_over, ignore_errors=True)
     files.make_folder(new)
@@ -162,13 +162,13 @@ def _boot_sums(image: Image) -> dict[Path, str]:
         return {image.folder / SUMS: ""}
 
 
-def is_stock(digest: str) -> bool:
+def is_cloud_image(digest: str) -> bool:
     """Whether it is a disk that boots by itself (a publisher's cloud image), and not a machineos ISO."""
     about = find_digest(digest)
     return about is not None and about.format != "iso"
 
 
-def cached() -> Iterator[About]:
+def cached() -> Iterator[ImageInfo]:
     """Every image of the cache, in the order of its age, oldest first."""
     found = []
     with contextlib.suppress(FileNotFoundError):
@@ -178,16 +178,16 @@ def cached() -> Iterator[About]:
     return iter(sorted(found, key=lambda about: about.created))
 
 
-def find_digest(digest: str) -> About | None:
+def find_digest(digest: str) -> ImageInfo | None:
     """The image of that digest; None when it isn't in the cache, or its image.json is damaged."""
     try:
-        about = About(**json.loads(Image(digest).about.read_text(encoding="utf-8")))
+        about = ImageInfo(**json.loads(Image(digest).about.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
     return about if isinstance(about.created, str) and isinstance(about.size, int) else None
 
 
-def find(text: str) -> About:
+def find(text: str) -> ImageInfo:
     """The newest image of that name, else the one whose digest begins so.
 
     Raises NoSuchImage, or MachineError when several digests do.
@@ -203,7 +203,7 @@ def find(text: str) -> About:
     return matching[0]
 
 
-def remove(about: About) -> None:
+def remove(about: ImageInfo) -> None:
     shutil.rmtree(Image(about.digest).folder)
     image_users.forget_all(about.digest)
     name = paths.images() / about.name

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from machine import (
-    adoption,
     contexts,
     docker,
+    existing_host,
     identity,
     image_users,
     images,
@@ -66,7 +66,7 @@ def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, t
     if backend.adopts:
         backend.start()
         if backend.provisions:
-            adoption.set_up(machine, home, backend, progress)
+            existing_host.set_up(machine, home, backend, progress)
         else:
             wait_ready(machine, home, backend, progress, timeout=timeout)
         return
@@ -76,7 +76,7 @@ def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, t
         contexts.refresh(machine, home, backend.address())
     progress.phase("starting the virtual machine")
     backend.start()
-    if machine.image and images.is_stock(machine.image):
+    if machine.image and images.is_cloud_image(machine.image):
         _await_ssh(machine, home, backend, progress, timeout=timeout)
         for change in provision.provision(machine, home, backend.address(), progress):
             progress.note(change)

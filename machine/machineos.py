@@ -12,7 +12,7 @@ from pathlib import Path
 
 from machine import files, images
 from machine.errors import ImageCorrupt, NoSuchImage
-from machine.images import About
+from machine.images import ImageInfo
 from machine.paths import Image
 from machine.reasons import reason
 
@@ -33,7 +33,7 @@ def is_cached(architecture: str = "") -> bool:
         return False
 
 
-def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> About:
+def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> ImageInfo:
     """Build the ISO and take it into the cache; a copy with its manifest goes to output.
 
     Raises CheckFailed where it can't be built, ToolFailed when a tool of the build fails.
@@ -69,7 +69,7 @@ def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda t
     kernel, initrd, raw = boot
     try:
         facts = json.loads(raw)
-        about = About(
+        about = ImageInfo(
             name=NAME,
             digest=images.digest(path),
             architecture=facts["architecture"],

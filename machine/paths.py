@@ -122,7 +122,7 @@ class Image:
         self.digest = digest
         self.folder = images() / digest
 
-    # The image itself: machineos is an ISO, a stock image a qcow2 or raw disk.
+    # The image itself: machineos is an ISO, a cloud image a qcow2 or raw disk.
     @property
     def file(self) -> Path:
         return self.folder / "image"

@@ -1,6 +1,6 @@
 """The seed: a small ISO that tells a fresh guest who it is.
 
-Two readers: cloud-init in a stock image (the NoCloud data source: meta-data, user-data, network-config) and machineos
+Two readers: cloud-init in a cloud image (the NoCloud data source: meta-data, user-data, network-config) and machineos
 (the folder machineos/, plain files that busybox reads line by line). It holds private keys: the file is 0600.
 """
 

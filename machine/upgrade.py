@@ -17,7 +17,7 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
     A machine whose new image doesn't come up gets its old one back. Raises Usage, NotRunning, WaitTimeout and others.
     """
     machine = store.load(name)
-    if not machine.image or images.is_stock(machine.image):
+    if not machine.image or images.is_cloud_image(machine.image):
         return _upgrade_packages(name, progress)
     kind = _name(machine.image)
     backend = lifecycle.driver(machine, store.home(name))

@@ -25,7 +25,7 @@ from machine.reasons import reason
 from . import failures, saved, sizes, sockets, template
 from .argv import AGENT, BASE_DISK, CLONE_OF, DISK, MONITOR, RESUME, Memory
 from .qmp import GuestAgent, Qmp
-from .template import About, Recipe, Template
+from .template import Recipe, Template, TemplateInfo
 
 if TYPE_CHECKING:
     from .driver import Qemu
@@ -80,7 +80,7 @@ def start(qemu: Qemu) -> None:
     failures.forget(origin.folder.parent, origin.folder.name)
 
 
-def _start(qemu: Qemu, origin: Template, about: About) -> None:
+def _start(qemu: Qemu, origin: Template, about: TemplateInfo) -> None:
     memory = Memory(
         base_mib=int(about.recipe["base_mib"]),
         file=origin.memory,
@@ -118,7 +118,7 @@ def _has_ended(qemu: Qemu) -> bool:
     return False
 
 
-def _judge(qemu: Qemu, origin: Template, about: About, error: Exception) -> None:
+def _judge(qemu: Qemu, origin: Template, about: TemplateInfo, error: Exception) -> None:
     """Find out whether the template is to blame for a clone that didn't start."""
     remembered = (origin.folder.parent, origin.folder.name, about.recipe)
     try:

@@ -18,7 +18,7 @@ from machine.reasons import reason
 from machine.resources import architecture
 from machine.run import which
 
-from . import sockets, stock
+from . import cloud_image, sockets
 from .argv import (
     AGENT,
     BASE_DISK,
@@ -70,7 +70,7 @@ class Options:
 
 class Qemu(Driver):
     name: ClassVar[str] = "qemu"
-    stock: ClassVar[bool] = True
+    cloud_images: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = PARTS
     Options: ClassVar[type] = Options
 
@@ -116,8 +116,8 @@ class Qemu(Driver):
 
     def make_disk(self) -> None:
         (self.home / DISK).unlink(missing_ok=True)
-        if stock.boots(Image(self.machine.image)):
-            return stock.lay_disk(self)
+        if cloud_image.boots(Image(self.machine.image)):
+            return cloud_image.lay_disk(self)
         self.run(["qemu-img", "create", "-q", "-f", "qcow2", self.home / DISK, f"{self.machine.disk_mib}M"])
         return None
 
@@ -279,7 +279,7 @@ class Qemu(Driver):
         image = Image(self.machine.image)
         if not image.file.exists():
             raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
-        command_line = "" if stock.boots(image) else image.command_line.read_text(encoding="utf-8").strip()
+        command_line = "" if cloud_image.boots(image) else image.command_line.read_text(encoding="utf-8").strip()
         return argv(
             self.machine,
             self.home,

@@ -70,7 +70,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class About:
+class TemplateInfo:
     """What about.json says. read_only: see argv.Memory.
 
     files: name -> a mark that changes with the file's content. digests: name -> SHA-256 of the whole file; none in a
@@ -102,10 +102,10 @@ class Template:
     def disk(self) -> Path:
         return self.folder / DISK
 
-    def about(self) -> About:
+    def about(self) -> TemplateInfo:
         """Raises Damaged, also when the template is absent, and DriverFailed when it can't be read."""
         try:
-            about = About(**json.loads((self.folder / ABOUT).read_text(encoding="utf-8")))
+            about = TemplateInfo(**json.loads((self.folder / ABOUT).read_text(encoding="utf-8")))
             changed = [name for name, mark in about.files.items() if _mark(self.folder / name) != mark]
         except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
             raise Damaged(f"the template {self.folder.name} is damaged: {reason(error)}") from error
@@ -254,7 +254,7 @@ def _make(template: Template, recipe: Recipe, make: Callable[[Path], bool]) -> N
         digests = {name: _digest(new / name, sync=True) for name in names}
         marks = {name: _mark(new / name) for name in names}
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        about = About(asdict(recipe), created, read_only, marks, digests)
+        about = TemplateInfo(asdict(recipe), created, read_only, marks, digests)
         files.write(new / ABOUT, json.dumps(asdict(about), indent=2) + "\n")
         files.move(new, template.folder)
     finally:

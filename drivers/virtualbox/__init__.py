@@ -1,6 +1,6 @@
 """VirtualBox, through VBoxManage."""
 
-from .adopted import Adopted
 from .driver import VirtualBox
+from .existing import Adopted
 
 __all__ = ["Adopted", "VirtualBox"]

@@ -15,7 +15,7 @@ from machine.errors import MachineError
 from machine.progress import Display
 
 if TYPE_CHECKING:
-    from machine.docker_machine import Found
+    from machine.docker_machine import ImportableMachine
 
 
 @click.command()
@@ -56,7 +56,7 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
     targets.exit_with(1 if failed else 0)
 
 
-def _take(found: Found, name: str, display: Display, *, dry_run: bool) -> MachineError | None:
+def _take(found: ImportableMachine, name: str, display: Display, *, dry_run: bool) -> MachineError | None:
     from machine import docker_machine
 
     try:
@@ -70,7 +70,7 @@ def _take(found: Found, name: str, display: Display, *, dry_run: bool) -> Machin
     return None
 
 
-def _object(name: str, found: Found | MachineError, error: MachineError | None) -> dict[str, object]:
+def _object(name: str, found: ImportableMachine | MachineError, error: MachineError | None) -> dict[str, object]:
     if isinstance(found, MachineError):
         known = dict.fromkeys(("was", "driver", "note"))
     else:

@@ -15,7 +15,7 @@ from machine.cli.tables import print_columns
 from machine.progress import Display
 
 if TYPE_CHECKING:
-    from machine.images import About
+    from machine.images import ImageInfo
 
 
 @click.group()
@@ -69,8 +69,8 @@ def pull(source: str, quiet: bool, as_json: bool) -> None:
 class _Prunable:
     """unused and kept are images, the kept ones with the stores that aren't there now and used them."""
 
-    unused: list[About]
-    kept: dict[About, list[str]]
+    unused: list[ImageInfo]
+    kept: dict[ImageInfo, list[str]]
     downloads: list[Path]
 
 
@@ -124,7 +124,7 @@ def _prunable(*, gone: bool) -> _Prunable:
     return _Prunable(unused, kept, [Path(half) for half in downloads.left_over(paths.images())])
 
 
-def _is_newest(about: About) -> bool:
+def _is_newest(about: ImageInfo) -> bool:
     from machine import images
     from machine.errors import NoSuchImage
 

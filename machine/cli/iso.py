@@ -16,7 +16,7 @@ from machine.cli.tables import print_columns
 from machine.errors import Usage
 
 if TYPE_CHECKING:
-    from machine.images import About
+    from machine.images import ImageInfo
 
 
 @click.group()
@@ -78,7 +78,7 @@ def list_(quiet: bool, as_json: bool) -> None:
     print_columns([["NAME", "DIGEST", "ARCH", "SIZE", "CREATED", "USED BY"], *rows])
 
 
-def _users(about: About) -> str:
+def _users(about: ImageInfo) -> str:
     from machine import image_users
 
     return "; ".join(map(str, image_users.users(about.digest)))

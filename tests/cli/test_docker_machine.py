@@ -13,11 +13,11 @@ from fake_vboxmanage import UUID, Scripted, info, refused
 from real_sshd import USER, Server
 
 from machine import (
-    adoption,
     certs,
     docker,
     docker_machine,
     doctor,
+    existing_host,
     inside,
     keys,
     lifecycle,
@@ -117,7 +117,7 @@ def test_a_second_time_takes_what_is_new(invoke: Invoke, old: Path) -> None:
 def test_one_of_virtualbox_is_reached_by_its_own_address(invoke: Invoke, old: Path, vboxmanage: Scripted) -> None:
     put(old, "vm", "virtualbox", {"IPAddress": "192.168.99.100", "SSHUser": "docker", "SSHPort": 40123})
     found = dict(docker_machine.find(old))["vm"]
-    assert isinstance(found, docker_machine.Found)
+    assert isinstance(found, docker_machine.ImportableMachine)
     assert (found.address.url, found.address.ssh_port) == ("tcp://192.168.99.100:2376", 22)
     assert "vm (virtualbox): would be taken over as generic" in invoke("import-docker-machine", "--dry-run").lines
     assert store.names() == []
@@ -144,7 +144,7 @@ def vm(old: Path, vboxmanage: Scripted, monkeypatch: pytest.MonkeyPatch) -> Path
     settings.parent.mkdir()
     settings.write_text(f'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{UUID}}}"/></VirtualBox>')
     vboxmanage.answer("showvminfo", info("running", config=str(settings)))
-    monkeypatch.setattr(adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
     for module, name in ((docker, "ping"), (ssh, "ready")):
         monkeypatch.setattr(module, name, lambda *_, **__: True)
     return settings.parent

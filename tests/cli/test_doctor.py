@@ -69,7 +69,7 @@ def guest(monkeypatch: pytest.MonkeyPatch) -> Guest:
     return inner
 
 
-class Found(Protocol):
+class Findings(Protocol):
     """The findings that aren't fine, by their text, and with all=True the others too."""
 
     def __call__(self, *words: str, all: bool = False) -> dict[str, dict[str, Any]]: ...
@@ -82,7 +82,7 @@ class Lose(Protocol):
 
 
 @pytest.fixture
-def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
+def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Findings:
     def look(*words: str, all: bool = False) -> dict[str, dict[str, Any]]:
         ended = invoke("doctor", "--json", *words)
         return {one["text"]: one for one in json.loads(ended.out) if all or one["level"] != "ok"}
@@ -104,7 +104,7 @@ def made(add: Add) -> Made:
     return make
 
 
-def test_nothing_is_wrong(found: Found, made: Made, guest: Guest, invoke: Invoke) -> None:
+def test_nothing_is_wrong(found: Findings, made: Made, guest: Guest, invoke: Invoke) -> None:
     made()
     made("web", state="Running")
     said = found(all=True)
@@ -120,7 +120,7 @@ def test_nothing_is_wrong(found: Found, made: Made, guest: Guest, invoke: Invoke
     assert (ended.code, ended.lines) == (0, ["warning   drivers: fake: a note of the fake"])
 
 
-def test_a_clock_that_is_off_is_set(found: Found, made: Made, guest: Guest) -> None:
+def test_a_clock_that_is_off_is_set(found: Findings, made: Made, guest: Guest) -> None:
     made(state="Running")
     guest.skew = -3600
     assert "its clock is 3" in next(text for text in found() if "clock" in text)
@@ -129,7 +129,7 @@ def test_a_clock_that_is_off_is_set(found: Found, made: Made, guest: Guest) -> N
     assert abs(float(guest.set[0].removeprefix("@")) - time.time()) < 5
 
 
-def test_inside_a_machine(found: Found, made: Made, guest: Guest) -> None:
+def test_inside_a_machine(found: Findings, made: Made, guest: Guest) -> None:
     made(state="Running")
     guest.used, guest.names = 97, "dead"
     said = found()
@@ -138,7 +138,7 @@ def test_inside_a_machine(found: Found, made: Made, guest: Guest) -> None:
 
 
 def test_a_machine_that_doesnt_let_us_in(
-    found: Found, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    found: Findings, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(state="Running")
 
@@ -149,7 +149,7 @@ def test_a_machine_that_doesnt_let_us_in(
     assert found()["no SSH connection"]["level"] == "error"
 
 
-def test_what_others_can_read_is_closed(found: Found, made: Made) -> None:
+def test_what_others_can_read_is_closed(found: Findings, made: Made) -> None:
     home = made()
     home.key.chmod(0o640)
     text = f"others can read {home.key}"
@@ -159,7 +159,7 @@ def test_what_others_can_read_is_closed(found: Found, made: Made) -> None:
     assert text not in found()
 
 
-def test_certificates(found: Found, made: Made, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+def test_certificates(found: Findings, made: Made, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     home = made()
     shutil.copy(home.cert, home.server_cert)
     text = "default: its certificate is damaged, of another CA, or for other names"
@@ -170,7 +170,7 @@ def test_certificates(found: Found, made: Made, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_running_machine_gets_the_repaired_certificate(
-    found: Found, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    found: Findings, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = made(state="Running")
     host = FakeHost("machineos")
@@ -180,7 +180,7 @@ def test_a_running_machine_gets_the_repaired_certificate(
     assert host.applied["tls/server-key.pem"] == home.server_key.read_text() != ""
 
 
-def test_a_client_certificate_that_ends(found: Found, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_certificate_that_ends(found: Findings, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     home = made()
     soon = datetime.now(UTC) + timedelta(days=9, hours=1)
     monkeypatch.setattr(certs, "ends", lambda path: soon if path == home.cert else None)
@@ -203,7 +203,7 @@ def orphan(store: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield one
 
 
-def test_an_orphan_is_ended(found: Found, orphan: subprocess.Popen[bytes], store: Path) -> None:
+def test_an_orphan_is_ended(found: Findings, orphan: subprocess.Popen[bytes], store: Path) -> None:
     text = f"processes of a machine gone that isn't there: {orphan.pid}"
     assert found()[text]["hint"] == f"kill {orphan.pid}"
     (store / "machines" / "gone").mkdir(parents=True)
@@ -268,7 +268,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> Lose:
 LOST = "fake: the VM gone, and no machine in the store is that"
 
 
-def test_a_virtual_machine_that_is_left(found: Found, lost: Lose, store: Path) -> None:
+def test_a_virtual_machine_that_is_left(found: Findings, lost: Lose, store: Path) -> None:
     removed = lost()
     assert (found()[LOST]["level"], found()[LOST]["hint"]) == ("error", "machine doctor --repair")
     # Only the record is gone: the rest of the folder would keep the name from being used again.
@@ -282,7 +282,7 @@ def test_a_virtual_machine_that_is_left(found: Found, lost: Lose, store: Path) -
 
 
 @pytest.mark.parametrize("file", ["machine.json", "creating.json"])
-def test_a_virtual_machine_that_a_machine_has(found: Found, lost: Lose, made: Made, file: str) -> None:
+def test_a_virtual_machine_that_a_machine_has(found: Findings, lost: Lose, made: Made, file: str) -> None:
     home = made("gone")
     removed = lost(uuid="gone")
     home.config.rename(home / file)
@@ -292,27 +292,27 @@ def test_a_virtual_machine_that_a_machine_has(found: Found, lost: Lose, made: Ma
     assert removed == []
 
 
-def test_a_virtual_machine_of_one_that_cant_be_read(found: Found, lost: Lose, made: Made) -> None:
+def test_a_virtual_machine_of_one_that_cant_be_read(found: Findings, lost: Lose, made: Made) -> None:
     removed = lost(uuid="u-1")
     made("gone").config.write_text("{")
     assert LOST not in found("--repair"), "its UUID may be just that"
     assert removed == []
 
 
-def test_a_new_machine_of_the_same_name_stays(found: Found, lost: Lose, made: Made) -> None:
+def test_a_new_machine_of_the_same_name_stays(found: Findings, lost: Lose, made: Made) -> None:
     home = made("gone")
     removed = lost(uuid="u-1")
     assert found("--repair")[LOST]["repaired"]
     assert (removed, home.config.exists()) == (["u-1"], True)
 
 
-def test_what_isnt_sure_to_be_ours_is_only_told(found: Found, lost: Lose) -> None:
+def test_what_isnt_sure_to_be_ours_is_only_told(found: Findings, lost: Lose) -> None:
     lost(name="", sure=False)
     told = found("--repair")["fake: the VM , and no machine in the store is that"]
     assert (told["level"], told["hint"], told["repaired"]) == ("warning", "fakectl rm", False)
 
 
-def test_a_hypervisor_that_doesnt_answer_or_fails(found: Found, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hypervisor_that_doesnt_answer_or_fails(found: Findings, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = registry.load("fake")
     monkeypatch.setattr(doctor, "ORPHANS_TIMEOUT", 0.2)
     monkeypatch.setattr(fake, "orphans", lambda *_: time.sleep(3) or [])
@@ -334,7 +334,7 @@ def test_a_record_that_came_back_meanwhile(lost: Lose, made: Made, vms: Path) ->
     assert removed == []
 
 
-def test_images(found: Found, add: Add, vms: Path) -> None:
+def test_images(found: Findings, add: Add, vms: Path) -> None:
     digest = images.current("machineos").digest
     add(image=digest)
     Image(digest).file.write_bytes(b"changed")
@@ -345,7 +345,7 @@ def test_images(found: Found, add: Add, vms: Path) -> None:
     assert any("isn't in the cache" in text for text in found())
 
 
-def test_a_template_that_failed(found: Found, store: Path) -> None:
+def test_a_template_that_failed(found: Findings, store: Path) -> None:
     folder = store / "templates"
     folder.mkdir()
     recipe = {"image": "d" * 64, "cpus": 2, "base_mib": 512, "accelerator": "tcg"}
@@ -356,7 +356,7 @@ def test_a_template_that_failed(found: Found, store: Path) -> None:
     assert "no template has failed" in found(all=True)
 
 
-def test_a_machine_that_cannot_be_read_hides_no_other(found: Found, made: Made, guest: Guest) -> None:
+def test_a_machine_that_cannot_be_read_hides_no_other(found: Findings, made: Made, guest: Guest) -> None:
     made("good", state="Running")
     made("bad").config.write_text("{")
     said = found(all=True)
@@ -364,7 +364,7 @@ def test_a_machine_that_cannot_be_read_hides_no_other(found: Found, made: Made, 
     assert "Docker 28.5.1 answers on tcp://127.77.0.2:2375" in said
 
 
-def test_a_driver_that_fails(found: Found, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_fails(found: Findings, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     made()
 
     def fail(_: object) -> None:
@@ -374,7 +374,9 @@ def test_a_driver_that_fails(found: Found, made: Made, monkeypatch: pytest.Monke
     assert found()["the hypervisor is on strike"]["hint"] == "pay it"
 
 
-def test_a_shell_that_is_set_to_a_machine_of_the_past(found: Found, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shell_that_is_set_to_a_machine_of_the_past(
+    found: Findings, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add()
     monkeypatch.setenv("DOCKER_MACHINE_NAME", "default")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.77.0.2:2375")
@@ -384,7 +386,7 @@ def test_a_shell_that_is_set_to_a_machine_of_the_past(found: Found, add: Add, mo
 
 
 def test_a_repair_that_fails_is_told_and_stays_wrong(
-    invoke: Invoke, found: Found, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, found: Findings, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(state="Running")
     guest.skew = 60
@@ -409,8 +411,8 @@ def test_the_real_look(reachable: Made, monkeypatch: pytest.MonkeyPatch) -> None
     assert any("full" in text for text in said)
 
 
-def test_a_host_that_is_adopted_needs_no_tool(
-    found: Found, add: Add, guest: Guest, monkeypatch: pytest.MonkeyPatch
+def test_an_existing_host_needs_no_tool(
+    found: Findings, add: Add, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add("there", driver="none", tls=False, address=None, options={"url": "tcp://192.0.2.1:2375"})
     said = found(all=True)

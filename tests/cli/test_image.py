@@ -75,7 +75,7 @@ def test_a_file_that_is_no_image(invoke: Invoke, store: Path, tmp_path: Path) ->
 
 
 def test_offline_fetches_nothing(invoke: Invoke, vms: Path, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_fake.Fake, "stock", True)
+    monkeypatch.setattr(machine_fake.Fake, "cloud_images", True)
     monkeypatch.setattr(provision, "provision", lambda *_: [])
     ended = invoke("create", "-q", "--offline", "--image", named, "dev")
     assert (ended.code, f"machine image pull {named}" in ended.err) == (3, True)

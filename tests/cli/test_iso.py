@@ -9,7 +9,7 @@ from machine.isos.machineos import recipe
 
 from machine import images, machineos
 from machine.errors import CheckFailed
-from machine.images import About
+from machine.images import ImageInfo
 from machine.paths import Image
 from tests.fixture_types import Add, Invoke, Outcome
 
@@ -19,7 +19,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> list
     """What would have been built: architecture and output."""
     asked: list[tuple[str, Path | None]] = []
 
-    def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> About:
+    def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> ImageInfo:
         asked.append((architecture, output))
         say("making it")
         return add_image(tmp_path, "machineos", b"x" * 3_000_000, recipe=recipe.digest())
@@ -62,7 +62,7 @@ def test_an_image_of_another_recipe_is_as_good_as_none(
 
 
 def test_a_build_that_cant_be(invoke: Invoke, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(*_: object, **__: object) -> About:
+    def build(*_: object, **__: object) -> ImageInfo:
         raise CheckFailed("mmdebstrap was not found", hint="sudo apt install mmdebstrap")
 
     monkeypatch.setattr(machineos, "build", build)

@@ -13,7 +13,7 @@ import pytest
 
 from machine import docker, images, ssh
 from machine import store as stores
-from machine.images import About
+from machine.images import ImageInfo
 from machine.paths import Home
 from machine.spec import Machine
 from tests.fixture_types import Begin, Invoke, Pipes
@@ -55,10 +55,10 @@ def host_of(machine: Machine) -> str:
     return machine.address.host
 
 
-def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01", recipe: str = "") -> About:
+def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01", recipe: str = "") -> ImageInfo:
     file = folder / "image"
     file.write_bytes(content)
-    about = About(name, images.digest(file), "x86_64", "iso", len(content), created, recipe=recipe)
+    about = ImageInfo(name, images.digest(file), "x86_64", "iso", len(content), created, recipe=recipe)
     images.add(file, about, boot={"kernel": b"k", "initrd": b"i", "cmdline": b"quiet\n"})
     return about
 

@@ -8,7 +8,7 @@ from fake_fixtures import add_image
 
 from machine import images, paths
 from machine.errors import ImageCorrupt, MachineError, NoSuchImage
-from machine.images import About
+from machine.images import ImageInfo
 from machine.paths import Image
 
 
@@ -179,6 +179,6 @@ def test_removing_takes_the_name_only_from_the_newest(tmp_path: Path, cache: Pat
 
 def test_image_json_holds_what_is_known(tmp_path: Path) -> None:
     about = add_image(tmp_path, "machineos", b"one")
-    assert About(**json.loads(Image(about.digest).about.read_text())) == about
+    assert ImageInfo(**json.loads(Image(about.digest).about.read_text())) == about
     assert about.size == 3
     assert paths.images().stat().st_mode & 0o077 == 0

@@ -23,7 +23,7 @@ from machine import images, paths, shutdown, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import DriverFailed
-from machine.images import About
+from machine.images import ImageInfo
 from machine.ports import bring_in_line, why_not
 from machine.run import run
 from machine.spec import Address, Machine
@@ -57,7 +57,7 @@ def driver(rig: Rig) -> Iterator[VirtualBox]:
         patch.setenv(paths.STORE_VARIABLE, str(rig.share / "store"))
         patch.setenv(paths.IMAGES_VARIABLE, str(rig.share / "images"))
         iso = rig.guest / "tiny.iso"
-        about = About("tiny", images.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01")
+        about = ImageInfo("tiny", images.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01")
         image = images.add(iso, about)
         key = rig.share / "id"
         shutil.copy(rig.guest / "id", key)

@@ -15,7 +15,7 @@ from machine.drivers.virtualbox import VirtualBox, parse
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed
 from virtualbox_rig import Rig, rig
 
-from machine import adoption, docker_machine, lifecycle, paths, spec, store
+from machine import docker_machine, existing_host, lifecycle, paths, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed
@@ -405,16 +405,16 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
     settings = (theirs / "old" / "old.vbox").read_bytes()
 
     (found,) = [found for _, found in docker_machine.find(folder)]
-    assert isinstance(found, docker_machine.Found)
+    assert isinstance(found, docker_machine.ImportableMachine)
     assert (found.machine.driver, found.note) == ("virtualbox-adopted", "")
     # Nothing listens at its address.
-    monkeypatch.setattr(adoption, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
     docker_machine.take(found, Silent())
     machine, home = store.load("old"), store.home("old")
-    adopted = lifecycle.driver(machine, home)
-    assert adopted.state() is State.STOPPED
-    assert adopted.address() == Address("192.168.99.100", 2376, 22)
-    assert adopted.warnings() == []
+    existing = lifecycle.driver(machine, home)
+    assert existing.state() is State.STOPPED
+    assert existing.address() == Address("192.168.99.100", 2376, 22)
+    assert existing.warnings() == []
     progress = Noting()
     lifecycle.remove("old", progress)
     assert "stays in VirtualBox as it is" in progress.notes[0]
@@ -424,7 +424,7 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
 
     rig("unregistervm", machine.uuid, "--delete")
     (found,) = [found for _, found in docker_machine.find(folder)]
-    assert isinstance(found, docker_machine.Found)
+    assert isinstance(found, docker_machine.ImportableMachine)
     assert found.machine.driver == "generic"
     assert "its virtual machine isn't there" in found.note
     rig("unregistervm", "old", "--delete")

@@ -22,7 +22,7 @@ from virtualbox_rig import Rig, rig
 
 from machine import images, keys, paths, spec, store
 from machine.create import draft
-from machine.images import About
+from machine.images import ImageInfo
 from machine.run import Completed, run
 from machine.spec import Address, Machine
 from tests.vm.full import DATA_MIB
@@ -54,7 +54,9 @@ def snapshotted(rig: Rig, data: Path) -> Iterator[VirtualBox]:
         patch.setenv(paths.STORE_VARIABLE, str(rig.share / "store"))
         patch.setenv(paths.IMAGES_VARIABLE, str(rig.share / "images"))
         iso = rig.guest / "tiny.iso"
-        image = images.add(iso, About("tiny", images.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01"))
+        image = images.add(
+            iso, ImageInfo("tiny", images.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01")
+        )
         asked = draft("dev", "virtualbox", image.digest, memory_mib=256, cpus=1, disk_mib=DISK_MIB)
         options = {"no_vtx_check": True, "no_share": True}
         machine = Machine(**{**vars(asked), "address": Address("127.77.255.4"), "options": options})

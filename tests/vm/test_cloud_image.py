@@ -56,21 +56,21 @@ def test_a_wrong_digest_is_refused(store: Store, url: str) -> None:
 def test_it_becomes_a_docker_host(store: Store, url: str) -> None:
     options = ["--image", url, "--memory", "1G", "--disk", "6G", "--timeout", "900"]
     testbed.say("machine create --image http://…")
-    done = store.machine("create", *options, "stock", timeout=READY)
+    done = store.machine("create", *options, "cloud", timeout=READY)
     testbed.say(f"it was ready after {done.seconds:.0f} s")
     assert "note: installed Docker" in done.err
-    store.note("stock")
-    info = json.loads(execute(["docker", "info", "--format", "{{json .}}"], env=store.docker_env("stock")).out)
-    assert info["Name"] == "stock"
+    store.note("cloud")
+    info = json.loads(execute(["docker", "info", "--format", "{{json .}}"], env=store.docker_env("cloud")).out)
+    assert info["Name"] == "cloud"
     assert info["OperatingSystem"].startswith("Debian")
     # cloud-init has grown the root to the disk that was asked for.
-    size = int(store.machine("ssh", "stock", "df", "-Pm", "/", "|", "tail", "-n1").out.split()[1])
+    size = int(store.machine("ssh", "cloud", "df", "-Pm", "/", "|", "tail", "-n1").out.split()[1])
     assert size > 5000
-    assert store.machine("provision", "stock").out == "stock: there was nothing to change\n"
+    assert store.machine("provision", "cloud").out == "cloud: there was nothing to change\n"
 
 
 def test_its_disk_is_its_own(store: Store) -> None:
-    home = store.home("stock")
+    home = store.home("cloud")
     found = json.loads(execute(["qemu-img", "info", "-U", "--output=json", home / "disk.qcow2"], env=store.env).out)
     assert found["backing-filename"] == "base.img"
     assert Path(home / "base.img").exists()

@@ -12,13 +12,13 @@ from pathlib import Path
 import machine_fake
 import pytest
 from fake_host import FakeHost
-from machine.drivers.qemu import Qemu, stock
+from machine.drivers.qemu import Qemu, cloud_image
 from machine.drivers.qemu.argv import DISK
 
 from machine import create, docker, images, lifecycle, provision, run, ssh, store, upgrade
 from machine.driver import State
 from machine.errors import DriverFailed, ImageCorrupt
-from machine.images import About
+from machine.images import ImageInfo
 from machine.paths import Home, Image
 from machine.progress import Silent
 from machine.spec import Address, Machine
@@ -35,7 +35,7 @@ def cloud(store: Path, tmp_path: Path) -> Image:
 
 
 def add(disk: Path) -> Image:
-    about = About("test", images.digest(disk), "x86_64", "qcow2", disk.stat().st_size, "2024-01-01")
+    about = ImageInfo("test", images.digest(disk), "x86_64", "qcow2", disk.stat().st_size, "2024-01-01")
     images.add(disk, about)
     return Image(about.digest)
 
@@ -57,8 +57,8 @@ def test_the_disk_lies_over_the_image(cloud: Image, home: Home) -> None:
     Qemu(machine(cloud), home, run.run).create()
     found = json.loads(run.run(["qemu-img", "info", "--output=json", home / DISK]).stdout)
     assert found["virtual-size"] == 2 << 30
-    assert found["backing-filename"] == stock.BASE_IMAGE
-    assert (home / stock.BASE_IMAGE).samefile(cloud.file)
+    assert found["backing-filename"] == cloud_image.BASE_IMAGE
+    assert (home / cloud_image.BASE_IMAGE).samefile(cloud.file)
     shutil.rmtree(cloud.folder)
     run.run(["qemu-img", "check", "-q", home / DISK])
 
@@ -81,7 +81,7 @@ def test_a_part_of_an_image_names_files_of_this_host(cloud: Image, home: Home, t
 def test_its_own_boot_loader_boots(cloud: Image, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Qemu, "_binary", lambda _: "qemu")
     monkeypatch.setattr(Qemu, "_accelerator", lambda *_: "tcg")
-    words = Qemu(machine(cloud), home, run.run).argv(stock_memory())
+    words = Qemu(machine(cloud), home, run.run).argv(memory())
     assert "-kernel" not in words
     assert [word for word in words if "bootindex=0" in word] == [
         "virtio-blk-pci,drive=data,serial=data,discard=on,bootindex=0"
@@ -89,7 +89,7 @@ def test_its_own_boot_loader_boots(cloud: Image, home: Home, monkeypatch: pytest
     assert not [word for word in words if "node-name=root" in word]
 
 
-def stock_memory() -> object:
+def memory() -> object:
     from machine.drivers.qemu.argv import Memory
 
     return Memory(512)
@@ -100,7 +100,7 @@ def test_the_core_sets_docker_up_over_ssh(
 ) -> None:
     host = FakeHost("debian")
     host.answers.insert(0, ("id -nG docker", 0, "docker docker"))
-    monkeypatch.setattr(machine_fake.Fake, "stock", True)
+    monkeypatch.setattr(machine_fake.Fake, "cloud_images", True)
     monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
     order: list[str] = []
     monkeypatch.setattr(ssh, "ready", lambda *_, **__: order.append("ssh") or True)
@@ -136,7 +136,7 @@ def make_disk(tmp_path: Path) -> Callable[[], Image]:
 def test_one_that_ends_while_it_boots_is_removed(
     vms: Path, monkeypatch: pytest.MonkeyPatch, make_disk: Callable[[], Image]
 ) -> None:
-    monkeypatch.setattr(machine_fake.Fake, "stock", True)
+    monkeypatch.setattr(machine_fake.Fake, "cloud_images", True)
     monkeypatch.setattr(machine_fake.Fake, "start", lambda self: None)
     asked = create.draft("dev", "fake", make_disk().digest, memory_mib=512, cpus=1, disk_mib=1024)
     with pytest.raises(DriverFailed, match="stopped while it was booting"):

@@ -14,7 +14,7 @@ from fake_host import FakeHost
 from real_sshd import USER, Server
 from web_server import docker_engine
 
-from machine import adoption, docker, keys, probe, provision, store, x509
+from machine import docker, existing_host, keys, probe, provision, store, x509
 from machine.errors import SSHFailed
 from machine.paths import Home
 from machine.progress import Silent
@@ -51,7 +51,7 @@ def test_a_host_is_taken(invoke: Invoke, words: list[str], host: FakeHost, sshd:
     ended = invoke("create", *words, "--engine-label", "stage=test", "far")
     assert ended.code == 0, ended.err
     public = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8")
-    assert f"trusting the host's key {adoption.fingerprint(public)}" in ended.err
+    assert f"trusting the host's key {existing_host.fingerprint(public)}" in ended.err
     assert "far: note: installed Docker\n" in ended.err
     made = store.load("far")
     assert (made.driver, made.image, made.memory_mib, made.ssh_user) == ("generic", "", 0, USER)
@@ -88,7 +88,7 @@ def test_a_failure_leaves_no_machine_and_says_what_was_done(invoke: Invoke, word
 
 def test_the_host_key_is_pinned(invoke: Invoke, words: list[str], host: FakeHost, sshd: Server) -> None:
     public = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8").strip()
-    for expected in (public, adoption.fingerprint(public)):
+    for expected in (public, existing_host.fingerprint(public)):
         ended = invoke("create", *words, "--generic-host-key", expected, "far")
         assert (ended.code, "trusting" in ended.err) == (0, False)
         invoke("rm", "-y", "far")
@@ -125,7 +125,7 @@ def test_a_server_without_such_a_key(tmp_path: Path) -> None:
         closer = threading.Thread(target=lambda: listener.accept()[0].close())
         closer.start()
         with pytest.raises(SSHFailed, match="shows no ssh-ed25519 key"):
-            adoption.pin(Home(tmp_path), Address("127.0.0.1", ssh_port=listener.getsockname()[1]), "", Silent())
+            existing_host.pin(Home(tmp_path), Address("127.0.0.1", ssh_port=listener.getsockname()[1]), "", Silent())
         closer.join(5)
 
 

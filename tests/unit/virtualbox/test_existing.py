@@ -20,7 +20,7 @@ ADDRESS: dict[str, Option] = {"ip_address": "192.168.99.100", "engine_port": 237
 
 
 @pytest.fixture
-def adopted(run: Scripted, tmp_path: Path) -> Adopted:
+def existing(run: Scripted, tmp_path: Path) -> Adopted:
     home = Home(tmp_path / "store" / "machines" / "old")
     home.folder.mkdir(parents=True)
     machine = Machine("old", "virtualbox-adopted", UUID, "", "", 0, 0, 0, options={**ADDRESS, "ui_type": "gui"})
@@ -80,56 +80,56 @@ def test_without_vboxmanage(theirs: Path, run: Scripted, monkeypatch: pytest.Mon
         ("running", []),
     ],
 )
-def test_start_switches_it_on_and_changes_nothing(adopted: Adopted, run: Scripted, word: str, call: list[str]) -> None:
+def test_start_switches_it_on_and_changes_nothing(existing: Adopted, run: Scripted, word: str, call: list[str]) -> None:
     run.answer("showvminfo", info(word, 'Forwarding(0)="ssh,tcp,127.0.0.1,40123,,22"'))
-    adopted.start()
+    existing.start()
     assert [said for said in run.calls if said[0] != "showvminfo"] == ([call] if call else [])
 
 
-def test_a_start_that_fails_names_docker_machine(adopted: Adopted, run: Scripted) -> None:
+def test_a_start_that_fails_names_docker_machine(existing: Adopted, run: Scripted) -> None:
     run.answer("showvminfo", info())
     run.answer("startvm", refused("something that isn't known"))
     with pytest.raises(DriverFailed) as caught:
-        adopted.start()
+        existing.start()
     assert caught.value.hint == "docker-machine start old"
 
 
-def test_the_rest_of_its_life(adopted: Adopted, run: Scripted) -> None:
+def test_the_rest_of_its_life(existing: Adopted, run: Scripted) -> None:
     run.answer("showvminfo", info("running"))
-    assert (adopted.state(), adopted.address()) == (State.RUNNING, Address("192.168.99.100", 2376, 22))
-    adopted.stop()
+    assert (existing.state(), existing.address()) == (State.RUNNING, Address("192.168.99.100", 2376, 22))
+    existing.stop()
     assert run.said("controlvm") == [["controlvm", UUID, "acpipowerbutton"]]
-    assert isinstance(cast(object, adopted), Suspend)
+    assert isinstance(cast(object, existing), Suspend)
     run.answer("showvminfo", info("running"), info("poweroff"))
-    adopted.kill()
+    existing.kill()
     assert run.said("controlvm")[-1] == ["controlvm", UUID, "poweroff"]
-    assert (adopted.mounts(), adopted.interfaces()) == ((), ())
+    assert (existing.mounts(), existing.interfaces()) == ((), ())
 
 
-def test_rm_touches_nothing_and_says_so(adopted: Adopted, run: Scripted) -> None:
+def test_rm_touches_nothing_and_says_so(existing: Adopted, run: Scripted) -> None:
     said: list[str] = []
-    adopted.say = said.append
-    adopted.remove()
-    Adopted(Machine("old", "", "", "", "", 0, 0, 0), adopted.home, run).remove()
+    existing.say = said.append
+    existing.remove()
+    Adopted(Machine("old", "", "", "", "", 0, 0, 0), existing.home, run).remove()
     assert run.calls == []
     assert said == ["its virtual machine isn't ours and stays in VirtualBox as it is"]
-    assert Adopted.orphans(adopted.home.store, [], run) == []
+    assert Adopted.orphans(existing.home.store, [], run) == []
 
 
-def test_another_address_is_told(adopted: Adopted, run: Scripted) -> None:
+def test_another_address_is_told(existing: Adopted, run: Scripted) -> None:
     run.answer("showvminfo", info("running"))
     for told in ("No value set!\n", "Value: 192.168.99.100\n"):
         run.answer("guestproperty", Completed([], 0, told, ""))
-        assert adopted.warnings() == []
+        assert existing.warnings() == []
     run.answer("guestproperty", Completed([], 0, "Value: 192.168.99.101\n", ""))
-    assert "its address is 192.168.99.101 now" in adopted.warnings()[0]
-    assert adopted.diagnosis().startswith("VirtualBox says: running\nits address is")
+    assert "its address is 192.168.99.101 now" in existing.warnings()[0]
+    assert existing.diagnosis().startswith("VirtualBox says: running\nits address is")
     run.answer("guestproperty", refused("no"))
-    assert adopted.warnings() == []
+    assert existing.warnings() == []
 
 
-def test_it_isnt_made(adopted: Adopted) -> None:
-    for step in (adopted.check, adopted.create):
+def test_it_isnt_made(existing: Adopted) -> None:
+    for step in (existing.check, existing.create):
         with pytest.raises(CheckFailed) as caught:
             step()
         assert caught.value.hint == "machine import-docker-machine"
