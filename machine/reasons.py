@@ -5,7 +5,6 @@ operation timed out", "[Errno 111] Connection refused") is for those who wrote i
 from __future__ import annotations
 
 import errno
-import sys
 
 # What an error number means to somebody who waits for an answer; of the others the system's own words are good.
 _NUMBERS = {
@@ -54,10 +53,10 @@ def reason(error: BaseException) -> str:
 
 
 def _of_system(error: OSError) -> str:
-    ssl, socket = sys.modules.get("ssl"), sys.modules.get("socket")  # an error of theirs: they are imported
-    if ssl and isinstance(error, ssl.SSLError):
+    kinds = _kinds(error)
+    if "SSLError" in kinds:
         return _of_tls(error)
-    if socket and isinstance(error, socket.gaierror):
+    if "gaierror" in kinds:
         return "there is no such host, or no name server answers"
     if code := getattr(error, "code", None):  # urllib's HTTPError
         return f"the server answers {code} ({getattr(error, 'msg', '')})"
@@ -89,10 +88,15 @@ def _of_data(error: BaseException) -> str:
 
 
 def _of_http(error: BaseException) -> str:
-    kinds = {kind.__name__ for kind in type(error).__mro__}
+    kinds = _kinds(error)
     if kinds & {"RemoteDisconnected", "IncompleteRead", "EOFError"}:
         return "the connection was closed"
     return "it doesn't speak HTTP as it should" if "HTTPException" in kinds else ""
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """The names of its classes: ssl, socket and http.client take long to import, and another thread may be at it."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _name(error: BaseException) -> str:

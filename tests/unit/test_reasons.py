@@ -9,10 +9,12 @@ import http.client
 import json
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
+from types import ModuleType
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -190,3 +192,10 @@ def test_low_level_errors_are_put_into_plain_words(source: Path) -> None:
     handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and _names(node) & LOW]
     spoken = [f"{name}:{line}" for handler in handlers for line in _spoken(handler)]
     assert not spoken, "use machine.reasons.reason(error)"
+
+
+def test_another_thread_may_be_importing_what_errors_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ls` asks several drivers at once: the first to speak TLS imports ssl while another explains a refused port."""
+    for name in ("ssl", "socket"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert reason(ConnectionRefusedError(errno.ECONNREFUSED, "refused")) == "nothing listens there"
