@@ -98,11 +98,12 @@ class Generic(Driver):
             if public.exists():
                 shutil.copyfile(public, target.with_name(f"{target.name}.pub"))
 
-    def start(self) -> None:
+    def start(self) -> bool:
         try:
             self._reach()
         except CheckFailed as error:
             raise DriverFailed(f"{error.message}: the host isn't ours to switch on") from error
+        return False
 
     def stop(self) -> None:
         raise DriverFailed(

@@ -53,8 +53,8 @@ class Nothing(Driver):
             if path := str(self.machine.options.get(name, "")):
                 files.write(target, paths.expanded(path).read_bytes(), 0o600 if name == "key" else 0o644)
 
-    def start(self) -> None:
-        return None
+    def start(self) -> bool:
+        return False
 
     def stop(self) -> None:
         raise DriverFailed("hosts without a driver cannot be stopped")

@@ -25,7 +25,7 @@ from machine.errors import Usage
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.resources import human
-from machine.spec import Machine
+from machine.spec import Machine, State
 
 # 1 had more files in home/ and image/, and no room and architecture in about.json.
 FORMAT = 2
@@ -75,14 +75,14 @@ def portable(driver: Driver) -> Portable:
     return driver
 
 
-def check_stopped(name: str, state: str) -> None:
+def check_stopped(name: str, state: State) -> None:
     """Raise Usage unless the machine is off: the disk of a running one changes while it is read."""
-    if state == "Saved":
+    if state is State.SAVED:
         raise Usage(
             f'the machine "{name}" is suspended, and its memory can\'t be moved',
             hint=f"shut it down: machine start {name} && machine stop {name}; or drop its memory: machine kill {name}",
         )
-    if state != "Stopped":
+    if state is not State.STOPPED:
         raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"machine stop {name}")
 
 

@@ -13,14 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from machine import resources
 from machine.errors import DriverFailed
 from machine.paths import Home
-from machine.spec import Address, Machine
+from machine.spec import Address, Machine, State
 
 if TYPE_CHECKING:
     from machine.run import Run
@@ -50,16 +49,6 @@ __all__ = [
 # A snapshot's name stands in file formats and command lines of several hypervisors. QEMU takes a number for the place
 # of a snapshot in its list, and goes back to another than the one of that name.
 SNAPSHOT_NAME = re.compile(r"(?!\d+\Z)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-
-
-class State(StrEnum):
-    RUNNING = "Running"
-    PAUSED = "Paused"
-    SAVED = "Saved"
-    STOPPED = "Stopped"
-    STOPPING = "Stopping"
-    STARTING = "Starting"
-    ERROR = "Error"
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,6 @@ class Driver(ABC):
     over_ssh: whether SSH reaches it. provisions: whether we set Docker up on it and make its certificates.
     user: who logs in, unless the machine says otherwise.
     say: told what the user should know, in a few words. advance: told how far a long step is, as often as one likes.
-    warm: set by start when the guest went on from a saved state and didn't boot, so that its services answer at once.
     """
 
     name: ClassVar[str]
@@ -130,7 +118,6 @@ class Driver(ABC):
         self.run = run
         self.say: Callable[[str], None] = lambda text: None
         self.advance: Callable[[str], None] = lambda text: None
-        self.warm = False
 
     def on_loopback(self) -> bool:
         """Whether the core gives this machine an address; for a driver where that depends on the options."""
@@ -165,8 +152,11 @@ class Driver(ABC):
         """Make the virtual machine, switched off. Succeeds, changing nothing, when it is there already."""
 
     @abstractmethod
-    def start(self) -> None:
-        """Switch on, or go on where suspend or pause stopped. Returns when the hypervisor has taken it."""
+    def start(self) -> bool:
+        """Switch on, or go on where suspend or pause stopped. Returns when the hypervisor has taken it.
+
+        True: the guest goes on from a saved state and doesn't boot, so that its services answer at once.
+        """
 
     @abstractmethod
     def stop(self) -> None:

@@ -64,24 +64,24 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
 def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
     """Bring a machine up that is off, or paused: the common end of create and start. Its image has been verified."""
     if backend.adopts:
-        backend.start()
+        warm = backend.start()
         if backend.provisions:
             existing_host.set_up(machine, home, backend, progress)
         else:
-            wait_ready(machine, home, backend, progress, timeout=timeout)
+            wait_ready(machine, home, backend, progress, timeout=timeout, warm=warm)
         return
     progress.phase("preparing its keys and seed")
     identity.prepare(machine, home, backend)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
         contexts.refresh(machine, home, backend.address())
     progress.phase("starting the virtual machine")
-    backend.start()
+    warm = backend.start()
     if machine.image and images.is_cloud_image(machine.image):
         _await_ssh(machine, home, backend, progress, timeout=timeout)
         for change in provision.provision(machine, home, backend.address(), progress):
             progress.note(change)
         return
-    wait_ready(machine, home, backend, progress, timeout=timeout)
+    wait_ready(machine, home, backend, progress, timeout=timeout, warm=warm)
 
 
 def _await_ssh(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
@@ -100,8 +100,10 @@ def _await_ssh(machine: Machine, home: Home, backend: Driver, progress: Progress
         raise
 
 
-def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
-    """Wait until Docker answers and SSH lets us in. timeout in seconds, for both.
+def wait_ready(
+    machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float, warm: bool
+) -> None:
+    """Wait until Docker answers and SSH lets us in. timeout in seconds, for both. warm: the guest didn't boot.
 
     Raises WaitTimeout, or DriverFailed when the machine ended, each with the hypervisor's view and the console's end;
     EngineRefused as soon as dockerd has said that it won't start.
@@ -145,7 +147,7 @@ def wait_ready(machine: Machine, home: Home, backend: Driver, progress: Progress
 
     # A login costs an emulated processor a second: it goes on beside Docker's first answer where both are up already,
     # and a guest that boots isn't bothered with it before its Docker is up.
-    login = _Early(lets_in) if backend.warm else None
+    login = _Early(lets_in) if warm else None
 
     for what, probe in (
         (f"Docker to answer on {address.url}", answers),

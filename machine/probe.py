@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from machine import store
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 from machine.reasons import reason
+from machine.spec import State
 
 if TYPE_CHECKING:
-    from machine.driver import Driver, State
+    from machine.driver import Driver
     from machine.paths import Home
     from machine.spec import Address, Machine
 
@@ -52,7 +53,7 @@ def running(name: str, *, timeout: float = 10) -> tuple[Machine, Home, Address]:
     found = state(machine, home, timeout=timeout)
     if found is None:
         raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="machine ls")
-    if found != "Running":
+    if found is not State.RUNNING:
         raise NotRunning(name)
     return machine, home, place
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machine import certs, contexts, paths, probe, provision, registry, store
 from machine.progress import Progress
-from machine.spec import Machine
+from machine.spec import Machine, State
 
 
 def is_ours(machine: Machine) -> bool:
@@ -23,5 +23,5 @@ def renew(name: str, progress: Progress) -> None:
             paths.store() / "certs", home, names=[machine.name, *machine.tls_sans], addresses=[address.host]
         )
         contexts.refresh(machine, home, address)
-        if driver.state() == "Running":
+        if driver.state() is State.RUNNING:
             provision.send_certificates(name, progress)

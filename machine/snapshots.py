@@ -52,7 +52,7 @@ def restore(name: str, snapshot: str, progress: Progress, *, timeout: float = li
         _able(backend).restore(snapshot)
         state = backend.state()
         if state is State.RUNNING:
-            lifecycle.wait_ready(machine, home, backend, progress, timeout=timeout)
+            lifecycle.wait_ready(machine, home, backend, progress, timeout=timeout, warm=True)
     return state
 
 

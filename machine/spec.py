@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from machine.errors import StoreDamaged, Usage
@@ -29,6 +30,16 @@ NAME_LENGTH = 63
 DOCKER_PORT = 2375
 
 Option = str | int | bool | tuple[str, ...] | None
+
+
+class State(StrEnum):
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    SAVED = "Saved"
+    STOPPED = "Stopped"
+    STOPPING = "Stopping"
+    STARTING = "Starting"
+    ERROR = "Error"
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ class Libvirt(Driver):
                 files.write(self.home / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
             definition.define(self)
 
-    def start(self) -> None:
+    def start(self) -> bool:
         import libvirt
 
         from . import definition
@@ -144,8 +144,8 @@ class Libvirt(Driver):
         with explained(f'the machine "{self.machine.name}" can\'t be started'):
             if there.isActive():
                 self._go_on(there)
-                return
-            saved = there.hasManagedSaveImage()
+                return False
+            saved = bool(there.hasManagedSaveImage())
             with self._alone():
                 self._make_ready()
                 if not saved:
@@ -158,8 +158,8 @@ class Libvirt(Driver):
                 # libvirt removes the state after the guest began to run, and only warns where it can't.
                 there.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
                 self._go_on(there)
-                self.warm = True
         self._begin_helper()
+        return saved
 
     def stop(self) -> None:
         there = self._own()

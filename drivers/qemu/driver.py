@@ -121,22 +121,24 @@ class Qemu(Driver):
         self.run(["qemu-img", "create", "-q", "-f", "qcow2", self.home / DISK, f"{self.machine.disk_mib}M"])
         return None
 
-    def start(self) -> None:
+    def start(self) -> bool:
         from . import suspended
 
         suspended.settle(self)
         if self.process.find():
             with self.monitor() as monitor:
                 suspended.go_on(monitor, self.home)
-            return None
+            return False
+        warm = True
         if (self.home / SUSPENDED).exists():
             suspended.wake(self)
-            self.warm = True
         elif (self.home / CLONE_OF).exists():
-            self._start_clone()
+            warm = self._start_clone()
         else:
             self.launch(Memory(self.machine.memory_mib))
-        return self._begin_helper()
+            warm = False
+        self._begin_helper()
+        return warm
 
     def launch(self, memory: Memory, *, incoming: bool = False, paused: bool = False) -> None:
         """Start QEMU; it is there when this returns. Raises DriverFailed."""
@@ -305,13 +307,13 @@ class Qemu(Driver):
     def agent(self) -> GuestAgent:
         return GuestAgent(self.home / AGENT)
 
-    def _start_clone(self) -> None:
+    def _start_clone(self) -> bool:
+        """Whether the clone goes on from its template; when that fails, it boots."""
         from . import clone
 
         try:
             clone.start(self)
-            self.warm = True
-            return
+            return True
         except (MachineError, OSError) as error:
             self.say(f"cloning failed ({reason(error)}): booting cold")
         self.end()
@@ -320,6 +322,7 @@ class Qemu(Driver):
         for name in (CLONE_OF, BASE_DISK):
             (self.home / name).unlink(missing_ok=True)
         self.launch(Memory(self.machine.memory_mib))
+        return False
 
     def monitor(self) -> Qmp:
         return Qmp(self.home / MONITOR)

@@ -81,8 +81,9 @@ class VirtualBox(Driver):
         # The last call makes it whole.
         call(*settings.attach_disk(self.uuid, disk))
 
-    def start(self) -> None:
+    def start(self) -> bool:
         info = self._own()
+        saved = info.state is State.SAVED
         match info.state:
             case State.RUNNING | State.STARTING:
                 pass
@@ -90,7 +91,6 @@ class VirtualBox(Driver):
                 self.vboxmanage("controlvm", self.uuid, "resume")
             case State.SAVED:
                 self._switch_on()
-                self.warm = True
             case State.ERROR:
                 raise DriverFailed(
                     f"VirtualBox says {info.word!r} of the machine",
@@ -100,6 +100,7 @@ class VirtualBox(Driver):
                 self._prepare(info)
                 self._switch_on()
         self._begin_helper()
+        return saved
 
     def stop(self) -> None:
         with contextlib.suppress(DriverFailed):  # it is off, or just going off

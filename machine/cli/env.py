@@ -21,7 +21,7 @@ from machine.cli import targets
 from machine.cli.options import answer_option, name_argument
 from machine.errors import MachineError, Usage, WaitTimeout
 from machine.paths import Home
-from machine.spec import Address, Machine
+from machine.spec import Address, Machine, State
 
 # What a shell doesn't leave as it is in what a command printed, or `shells.sh` puts a backslash before.
 _SPLIT = re.compile(r'[\s*?\[\]"$`\\]')
@@ -122,7 +122,7 @@ def _active(url: str, timeout: float) -> tuple[str, str]:
             raise WaitTimeout(
                 f'the state of the machine "{machine.name}"', timeout, hint=f"machine status {machine.name}"
             )
-        if found == "Running":
+        if found is State.RUNNING:
             return machine.name, url
         raise MachineError(
             f'No active host found: DOCKER_HOST is set to the machine "{machine.name}", which is {found.lower()}',

@@ -22,6 +22,7 @@ from machine.cli.tables import print_columns
 from machine.errors import MachineError, Usage
 from machine.reasons import reason
 from machine.resources import human
+from machine.spec import State
 
 if TYPE_CHECKING:
     from machine.goformat import Value
@@ -103,7 +104,7 @@ def _row(name: str) -> Row:
     try:
         return Row(name, store.load(name))
     except MachineError as error:
-        return Row(name, state="Error", error=error.message)
+        return Row(name, state=State.ERROR, error=error.message)
 
 
 def _probed(rows: list[Row], timeout: float, *, docker: bool) -> list[Row]:
@@ -139,11 +140,11 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
             row.url = row.machine.address.url
         driver = probe.driver(row.machine, home)
         row.state = driver.state()
-        if row.state == "Running":
+        if row.state is State.RUNNING:
             row.warning = row.warning or oom.warning(home)
         with contextlib.suppress(MachineError):
             row.url = driver.address().url
-        if docker and row.state == "Running":
+        if docker and row.state is State.RUNNING:
             from machine.docker import version
 
             left = max(0.1, (deadline - time.monotonic()) * MARGIN)
@@ -154,7 +155,7 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
         row.error = explained(error).message
     except Exception as error:  # a driver of somebody else: its fault must not hide the other machines
         row.error = f"the driver {row.machine.driver} has a fault: {reason(error)}"
-    row.state = row.state or "Error"
+    row.state = row.state or State.ERROR
     row.seconds = time.monotonic() - began
 
 

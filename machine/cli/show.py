@@ -11,6 +11,7 @@ from machine import __version__, console, probe, store
 from machine.cli import targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
+from machine.spec import State
 
 
 @click.command()
@@ -24,7 +25,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
     """
     chosen = targets.one(name)
     state = _state(chosen, timeout)
-    warnings = _warnings(chosen) if state == "Running" else []
+    warnings = _warnings(chosen) if state is State.RUNNING else []
     if as_json:
         print(json.dumps({"name": chosen, "state": state, "warnings": warnings}, indent=4, ensure_ascii=False))
         return
@@ -117,7 +118,7 @@ def _warnings(name: str) -> list[str]:
 
 
 def _docker_version(name: str, timeout: float) -> str:
-    if _state(name, timeout) != "Running":
+    if _state(name, timeout) is not State.RUNNING:
         raise NotRunning(name)
     from machine import docker
 
@@ -125,7 +126,7 @@ def _docker_version(name: str, timeout: float) -> str:
     return docker.version(machine, home, address, timeout=timeout)
 
 
-def _state(name: str, timeout: float) -> str:
+def _state(name: str, timeout: float) -> State:
     state = probe.state(store.load(name), store.home(name), timeout=timeout)
     if state is None:
         raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="allow more time: --timeout")
@@ -138,4 +139,4 @@ def _state_or_error(name: str, timeout: float) -> str:
     except WaitTimeout:
         return "Timeout"
     except MachineError:
-        return "Error"
+        return State.ERROR

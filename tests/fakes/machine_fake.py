@@ -52,9 +52,10 @@ class Fake(Driver):
         time.sleep(int(str(self.machine.options.get("slow", 0))))
         self._maybe_fail("create")
 
-    def start(self) -> None:
+    def start(self) -> bool:
         self._maybe_fail("start")
         self._switch(State.RUNNING)
+        return False
 
     def stop(self) -> None:
         if self.machine.options.get("fails") != "stop":

@@ -168,9 +168,9 @@ def test_a_guest_that_went_on_is_logged_into_while_docker_is_awaited(
     order: list[str] = []
     start = machine_fake.Fake.start
 
-    def go_on(self: machine_fake.Fake) -> None:
+    def go_on(self: machine_fake.Fake) -> bool:
         start(self)
-        self.warm = True
+        return True
 
     def ping(*_: object, **__: object) -> bool:
         # Docker doesn't answer before the login has begun.

@@ -184,10 +184,10 @@ def keeps_state(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_no_state_is_left_when_the_guest_goes_on(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(driver).start()
+    assert not made(driver).start()
     driver.suspend()
     done = keeps_state(driver, monkeypatch)
-    driver.start()
+    assert driver.start()
     assert done == ["state removed", "guest runs"]
     assert driver.state() is State.RUNNING
 

@@ -415,7 +415,7 @@ def cloned(home: Home, recorder: Recorder) -> Iterator[Clone]:
 def test_a_clone_is_started_from_the_templates_memory(
     laid: Qemu, home: Home, origin: Template, cloned: Clone, recorder: Recorder, detached: list[list[str]]
 ) -> None:
-    laid.start()
+    assert laid.start()
     (words,) = recorder.launches
     backend = f"memory-backend-file,id=ram,size=512M,mem-path={origin.memory},share=off,readonly=on,rom=off"
     assert backend in words
@@ -518,7 +518,7 @@ def test_a_template_that_is_damaged_meanwhile(
     damage: Callable[[Template], None],
 ) -> None:
     damage(origin)
-    laid.start()
+    assert not laid.start()
     assert len(recorder.launches) == 1
     assert boots_cold(laid, home, recorder)
     assert "is damaged" in said[0]

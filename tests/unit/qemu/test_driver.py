@@ -104,7 +104,7 @@ def test_create_makes_a_disk_once(qemu: Qemu, home: Home, recorder: Recorder) ->
 
 def test_start_runs_qemu_and_its_helper(qemu: Qemu, home: Home, recorder: Recorder, detached: list[list[str]]) -> None:
     home.console.write_text("of the last boot")
-    qemu.start()
+    assert not qemu.start()
     (command,) = recorder.ran
     assert command[0] == QEMU
     assert command[command.index("-append") + 1].startswith("quiet ")

@@ -244,7 +244,7 @@ def test_nothing_is_left_of_a_whole_life(make: Make) -> None:
     dev.suspend()
     assert names(dev.home) == {SUSPENDED, SUSPENDED_LAYOUT}
     assert dev.state() is State.SAVED
-    dev.start()
+    assert dev.start()
     assert names(dev.home) == set()
     assert (dev.model.boots, dev.said) == (0, [])
 

@@ -157,7 +157,7 @@ def test_start_of_a_machine_that_is_in_line(make: Make, run: Scripted, image: Pa
     made.home.seed.write_bytes(b"seed")
     media = (f'"SATA-0-0"="{made.home / ".iso"}"', f'"SATA-2-0"="{made.home.seed}"')
     run.answer("showvminfo", info("aborted", *RULES, *media))
-    made.start()
+    assert not made.start()
     assert [call[0] for call in run.calls] == ["showvminfo", "startvm", "(helper)"]
 
 
@@ -192,7 +192,7 @@ def test_start_without_its_image(make: Make, run: Scripted, image: Path) -> None
 )
 def test_start_goes_on(make: Make, run: Scripted, state: str, calls: list[list[str]]) -> None:
     run.answer("showvminfo", info(state))
-    make().start()
+    assert make().start() is (state == "saved")
     assert run.calls[1:] == calls
 
 
