@@ -10,24 +10,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import copies, helper, wait
+from machine import copies, helper
 from machine.driver import Driver, Export, Machine, Orphan, Reach, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image, same
 from machine.ports import blocked as blocked_ports
 
-from . import host, leftovers, network, parse, portable, ports, settings, share
+from . import host, leftovers, network, portable, ports, settings, share
 from .options import Options as VirtualBoxOptions
-from .options import of
+from .options import options_of
 from .parse import Info
-from .portable import DISK
 from .vboxmanage import LONG, VBoxManage, find
 
 if TYPE_CHECKING:
     from machine.run import Run
     from machine.seed import Interface, Mount
 
-_OFF = {State.STOPPED, State.SAVED}
 _FAULT = re.compile(r"VERR_|rc=-\d+|[Gg]uru|[Ff]atal|panic")
 
 
@@ -42,7 +40,7 @@ class VirtualBox(Driver):
 
     @property
     def options(self) -> VirtualBoxOptions:
-        return of(self.machine)
+        return options_of(self.machine)
 
     @property
     def vboxmanage(self) -> VBoxManage:
@@ -66,7 +64,7 @@ class VirtualBox(Driver):
             self.remove()  # what an interrupted create has left
         call = self.vboxmanage
         version = call.version() or host.OLDEST
-        disk = self.home / DISK
+        disk = self.home / settings.DISK_FILE
         call(*settings.create(self.machine, self.home))
         call(*settings.modify(self.machine, self.home, self.options, version))
         call(*settings.controller(self.uuid))
@@ -110,12 +108,10 @@ class VirtualBox(Driver):
     def kill(self) -> None:
         if info := self.vboxmanage.info(self.uuid):
             copies.refuse(self.machine, self.home, Path(info.config))
-            self._kill(self.uuid, info)
+            self.vboxmanage.power_off(self.uuid, info)
 
     def remove(self) -> None:
-        leftovers.remove(self.machine, self.home, self.vboxmanage, self._kill)
-        network.detach(self.home, self.vboxmanage)
-        (self.home / DISK).unlink(missing_ok=True)  # one that VirtualBox has forgotten
+        leftovers.remove(self.machine, self.home, self.vboxmanage)
 
     @classmethod
     def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:
@@ -162,23 +158,23 @@ class VirtualBox(Driver):
     # Portable
 
     def export(self) -> AbstractContextManager[Export]:
-        return portable.export(self)
+        return portable.export(self.machine, self.home, self.vboxmanage)
 
     def reaches(self) -> list[Reach]:
         return portable.reaches(self.options)
 
     def accept(self) -> Machine:
-        return portable.accept(self)
+        return portable.accept(self.machine, self.home, self.vboxmanage)
 
     # Snapshots
 
     def snapshot(self, name: str) -> None:
-        if any(name == there.name for _, there in self._snapshots(self._own())):
+        if any(name == snapshot.name for _, snapshot in self.vboxmanage.snapshots(self._own())):
             raise DriverFailed(f'there is a snapshot "{name}" already', hint="choose another name")
         self.vboxmanage("snapshot", self.uuid, "take", name, timeout=LONG)
 
     def snapshots(self) -> list[Snapshot]:
-        return [there for _, there in self._snapshots(self.info())]
+        return [snapshot for _, snapshot in self.vboxmanage.snapshots(self.info())]
 
     def restore(self, name: str) -> None:
         uuid, wanted = self._snapshot(name)
@@ -191,24 +187,15 @@ class VirtualBox(Driver):
         uuid, _ = self._snapshot(name)
         self.vboxmanage("snapshot", self.uuid, "delete", uuid, timeout=LONG)
 
-    def _snapshots(self, info: Info) -> list[tuple[str, Snapshot]]:
-        return parse.snapshots(Path(info.config).read_text(encoding="utf-8"))
-
     def _snapshot(self, name: str) -> tuple[str, Snapshot]:
         """One that is to be restored or removed."""
-        for uuid, there in self._snapshots(self._own()):
-            if there.name == name:
-                return uuid, there
+        for uuid, snapshot in self.vboxmanage.snapshots(self._own()):
+            if snapshot.name == name:
+                return uuid, snapshot
         raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {self.machine.name}")
 
     def info(self) -> Info:
-        info = self.vboxmanage.info(self.uuid)
-        if info is None:
-            raise DriverFailed(
-                "VirtualBox doesn't know the machine any more",
-                hint=f"it was removed there; here: machine rm {self.machine.name}",
-            )
-        return info
+        return self.vboxmanage.existing(self.machine)
 
     def _own(self) -> Info:
         """For a verb that changes the virtual machine. Raises MachineError when that is another folder's."""
@@ -267,24 +254,6 @@ class VirtualBox(Driver):
         if blocked := blocked_ports(self.address()):
             raise blocked
         self.vboxmanage("startvm", self.uuid, "--type", self.options.ui_type, timeout=LONG)
-
-    def _kill(self, uuid: str, info: Info) -> None:
-        if info.state is State.STOPPED or info.word == "inaccessible":
-            return
-        if info.state is State.SAVED:
-            self.vboxmanage("discardstate", uuid)
-            return
-        try:
-            self.vboxmanage("controlvm", uuid, "poweroff")
-        except DriverFailed:
-            if not self._is_off(uuid):
-                # Its process doesn't listen: VirtualBox ends it.
-                self.vboxmanage("startvm", uuid, "--type", "emergencystop")
-        wait.until(lambda: self._is_off(uuid), timeout=30, what="VirtualBox to switch the machine off")
-
-    def _is_off(self, uuid: str) -> bool:
-        info = self.vboxmanage.info(uuid)
-        return info is None or info.state in _OFF
 
 
 def _is_whole(info: Info) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from machine import copies, paths
@@ -16,12 +16,21 @@ from machine.driver import Machine
 from machine.errors import DriverFailed
 from machine.paths import Home
 
+from . import network, settings
 from .parse import Info
 from .vboxmanage import LONG, VBoxFailed, VBoxManage
 
 
-def remove(machine: Machine, home: Home, vboxmanage: VBoxManage, kill: Callable[[str, Info], None]) -> None:
-    """kill is called with UUID and Info of each that isn't off. Raises DriverFailed when another machine needs ours."""
+def remove(machine: Machine, home: Home, vboxmanage: VBoxManage) -> None:
+    """Succeeds when there is nothing. Raises DriverFailed when another machine needs ours."""
+    _remove_machines(machine, home, vboxmanage)
+    for kind, word in (("hdds", "disk"), ("dvds", "dvd")):
+        _close(home, kind, word, vboxmanage)
+    network.detach(home, vboxmanage)
+    (home / settings.DISK_FILE).unlink(missing_ok=True)  # one that VirtualBox has forgotten
+
+
+def _remove_machines(machine: Machine, home: Home, vboxmanage: VBoxManage) -> None:
     for uuid in _ours(machine, home, vboxmanage):
         info = vboxmanage.info(uuid)
         if info is None:
@@ -32,11 +41,9 @@ def remove(machine: Machine, home: Home, vboxmanage: VBoxManage, kill: Callable[
             continue
         copies.refuse(machine, home, Path(info.config))
         _refuse_with_clones(info, home, vboxmanage)
-        kill(uuid, info)
+        vboxmanage.power_off(uuid, info)
         _detach_foreign(uuid, info, home, vboxmanage)
         vboxmanage("unregistervm", uuid, "--delete", timeout=LONG)
-    for kind, word in (("hdds", "disk"), ("dvds", "dvd")):
-        _close(home, kind, word, vboxmanage)
 
 
 def _ours(machine: Machine, home: Home, vboxmanage: VBoxManage) -> list[str]:

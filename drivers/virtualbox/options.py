@@ -126,7 +126,7 @@ class Options:
         return self.hostonly or bool(self.hostonly_cidr)
 
 
-def of(machine: Machine) -> Options:
+def options_of(machine: Machine) -> Options:
     """The machine's options; one that a newer version wrote is left out."""
     known = {one.name for one in fields(Options)}
     return Options(**{name: value for name, value in machine.options.items() if name in known})  # type: ignore[arg-type]

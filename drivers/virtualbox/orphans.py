@@ -9,22 +9,19 @@ is enough that it lay there: all that is left of it is its name in VirtualBox's 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from machine import paths
 from machine.driver import Machine, Orphan
 from machine.paths import Home
 from machine.run import Run
 
-from . import settings
+from . import leftovers, settings
 from .leftovers import is_below
 from .vboxmanage import VBoxManage
 from .vboxmanage import find as find_vboxmanage
-
-if TYPE_CHECKING:
-    from .driver import VirtualBox
 
 
 def find(store: Path, known: list[Machine], run: Run) -> list[Orphan]:
@@ -49,14 +46,14 @@ def _found(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
                 hint = f"if you don't want it back: VBoxManage unregistervm {uuid}"
                 yield Orphan(home.name, uuid, f"{what}, whose settings can't be read", hint=hint)
             else:
-                yield Orphan(home.name, uuid, f"{what}, whose files are gone", _driver(home, uuid, run).remove)
+                yield Orphan(home.name, uuid, f"{what}, whose files are gone", _remover(home, uuid, vboxmanage))
         elif settings.is_marked(info.fields.get("description", ""), home):
             if home.config.exists():
                 # A clone, which VirtualBox gives the description of its original, may lie beside that.
                 hint = f"if you don't need it: VBoxManage unregistervm {uuid} --delete"
                 yield Orphan(home.name, uuid, f"{what}, beside that of the machine", hint=hint)
             else:
-                yield Orphan(home.name, uuid, what, _driver(home, uuid, run).remove)
+                yield Orphan(home.name, uuid, what, _remover(home, uuid, vboxmanage))
 
 
 def _home(store: Path, config: str) -> Home:
@@ -66,8 +63,6 @@ def _home(store: Path, config: str) -> Home:
     return Home(store / "machines" / found.parts[0])
 
 
-def _driver(home: Home, uuid: str, run: Run) -> VirtualBox:
-    from .driver import VirtualBox
-
-    machine = Machine(home.name, VirtualBox.name, uuid, mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
-    return VirtualBox(machine, home, run)
+def _remover(home: Home, uuid: str, vboxmanage: VBoxManage) -> Callable[[], None]:
+    machine = Machine(home.name, "virtualbox", uuid, mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
+    return partial(leftovers.remove, machine, home, vboxmanage)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from machine import disks
 from machine.driver import Export, Machine, Reach
@@ -21,47 +20,45 @@ from machine.spec import Option
 from . import settings, share
 from .leftovers import is_below
 from .options import Options
+from .parse import Info
+from .settings import DISK_FILE
 from .vboxmanage import LONG, VBoxFailed, VBoxManage
 
-if TYPE_CHECKING:
-    from .driver import VirtualBox
-
-DISK = "disk.vdi"
-PARTS = frozenset({DISK})
+PARTS = frozenset({DISK_FILE})
 # A folder of the machine's, in which a disk is put together.
 _SCRATCH = ".export-"
 
 
 @contextmanager
-def export(virtualbox: VirtualBox) -> Iterator[Export]:
+def export(machine: Machine, home: Home, vboxmanage: VBoxManage) -> Iterator[Export]:
     """After a snapshot, what is written goes to another file: then a copy is made of all that the guest sees now."""
-    home, call = virtualbox.home, virtualbox.vboxmanage
-    current = _attached(virtualbox)
-    if current.samefile(home / DISK):
-        yield Export({DISK: current})
+    info = vboxmanage.existing(machine)
+    current = _attached(info, machine)
+    if current.samefile(home / DISK_FILE):
+        yield Export({DISK_FILE: current})
         return
-    _clear(home, call)  # of an export that was killed
+    _clear(home, vboxmanage)  # of an export that was killed
     folder = Path(tempfile.mkdtemp(dir=home.folder, prefix=_SCRATCH))
     try:
-        virtualbox.say("putting its disk together")
-        call("clonemedium", "disk", current, folder / DISK, "--format", "VDI", timeout=LONG)
-        names = ", ".join(one.name for one in virtualbox.snapshots())
+        vboxmanage.say("putting its disk together")
+        vboxmanage("clonemedium", "disk", current, folder / DISK_FILE, "--format", "VDI", timeout=LONG)
+        names = ", ".join(snapshot.name for _, snapshot in vboxmanage.snapshots(info))
         left = f"the snapshots {names} aren't moved: the file holds the machine as it is now"
-        yield Export({DISK: folder / DISK}, (left,) if names else ())
+        yield Export({DISK_FILE: folder / DISK_FILE}, (left,) if names else ())
     finally:
-        _clear(home, call)
+        _clear(home, vboxmanage)
 
 
-def accept(virtualbox: VirtualBox) -> Machine:
+def accept(machine: Machine, home: Home, vboxmanage: VBoxManage) -> Machine:
     """See driver.Portable. The disk gets a UUID of its own: VirtualBox takes no two with the same."""
-    path = virtualbox.home / DISK
+    path = home / DISK_FILE
     disk = disks.look(path) if path.exists() else None
     if disk is None or disk.format != "vdi" or disk.needs:
         needs = f": it needs {disk.needs}" if disk and disk.needs else ""
         hint = "ask whoever made that file for another: machine export"
-        raise ImageCorrupt(f"there is no whole {DISK} in that file{needs}", hint=hint)
-    virtualbox.vboxmanage("internalcommands", "sethduuid", path)
-    return dataclasses.replace(virtualbox.machine, disk_mib=-(-disk.size >> 20))
+        raise ImageCorrupt(f"there is no whole {DISK_FILE} in that file{needs}", hint=hint)
+    vboxmanage("internalcommands", "sethduuid", path)
+    return dataclasses.replace(machine, disk_mib=-(-disk.size >> 20))
 
 
 def reaches(options: Options) -> list[Reach]:
@@ -81,13 +78,11 @@ def reaches(options: Options) -> list[Reach]:
     return found
 
 
-def _attached(virtualbox: VirtualBox) -> Path:
+def _attached(info: Info, machine: Machine) -> Path:
     """The file in the machine's disk drive."""
-    info = virtualbox.info()
     if path := info.media.get(f"{settings.CONTROLLER}-{settings.DISK}-0"):
         return Path(path)
-    name = virtualbox.machine.name
-    raise DriverFailed(f'the machine "{name}" has no disk any more in VirtualBox', hint="machine doctor")
+    raise DriverFailed(f'the machine "{machine.name}" has no disk any more in VirtualBox', hint="machine doctor")
 
 
 def _reach(what: str, **without: Option) -> Reach:
@@ -98,11 +93,11 @@ def _with_options(options: dict[str, Option], machine: Machine) -> Machine:
     return dataclasses.replace(machine, options=machine.options | options)
 
 
-def _clear(home: Home, call: VBoxManage) -> None:
+def _clear(home: Home, vboxmanage: VBoxManage) -> None:
     """Remove the copies of the disk, and what VirtualBox knows of them: also of one whose file is gone."""
-    for medium in call.media("hdds"):
+    for medium in vboxmanage.media("hdds"):
         if _SCRATCH in medium["Location"] and is_below(medium["Location"], [str(home.folder)]):
             with contextlib.suppress(VBoxFailed):
-                call("closemedium", "disk", medium["UUID"], "--delete")
+                vboxmanage("closemedium", "disk", medium["UUID"], "--delete")
     for folder in home.folder.glob(f"{_SCRATCH}*"):
         shutil.rmtree(folder, ignore_errors=True)

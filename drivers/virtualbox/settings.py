@@ -14,6 +14,8 @@ from .parse import Forward
 
 CONTROLLER = "SATA"
 _MARK = "Made by machine; it lies in "
+# The data disk, in the machine's folder.
+DISK_FILE = "disk.vdi"
 # Ports of the controller.
 SYSTEM, DISK, SEED = 0, 1, 2
 

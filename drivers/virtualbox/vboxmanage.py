@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import files, locks
+from machine import files, locks, wait
+from machine.driver import Machine, Snapshot, State
 from machine.errors import DriverFailed, ToolMissing, WaitTimeout
 from machine.run import Completed, Run
 
@@ -35,6 +36,8 @@ LONG = 1800.0
 PATIENCE = 20.0
 # A call that only reads goes ahead after so many seconds beside one that changes something.
 READ_PATIENCE = 2.0
+# A machine that is powered off is off within a second, as a rule.
+POWER_OFF = 30.0
 PAUSE = 0.2
 
 _READS = {"showvminfo", "list", "--version", "getextradata", "guestproperty"}
@@ -116,6 +119,40 @@ class VBoxManage:
             if error.code == "E_ACCESSDENIED":
                 return Info({"VMState": "inaccessible"})
             raise
+
+    def existing(self, machine: Machine) -> Info:
+        """Raises DriverFailed when there is no such virtual machine."""
+        info = self.info(machine.uuid)
+        if info is None:
+            raise DriverFailed(
+                "VirtualBox doesn't know the machine any more",
+                hint=f"it was removed there; here: machine rm {machine.name}",
+            )
+        return info
+
+    def snapshots(self, info: Info) -> list[tuple[str, Snapshot]]:
+        """UUID and snapshot, oldest first; of the settings file, because VBoxManage doesn't tell their times."""
+        return parse.snapshots(Path(info.config).read_text(encoding="utf-8"))
+
+    def power_off(self, uuid: str, info: Info) -> None:
+        """Pull the plug, or drop the saved memory; info is the virtual machine's. It is off when this returns."""
+        if info.state is State.STOPPED or info.word == "inaccessible":
+            return
+        if info.state is State.SAVED:
+            self("discardstate", uuid)
+            return
+        try:
+            self("controlvm", uuid, "poweroff")
+        except DriverFailed:
+            if not self.is_off(uuid):
+                # Its process doesn't listen: VirtualBox ends it.
+                self("startvm", uuid, "--type", "emergencystop")
+        wait.until(lambda: self.is_off(uuid), timeout=POWER_OFF, what="VirtualBox to switch the machine off")
+
+    def is_off(self, uuid: str) -> bool:
+        """Whether it is stopped or saved, or isn't there."""
+        info = self.info(uuid)
+        return info is None or info.state in {State.STOPPED, State.SAVED}
 
     def version(self) -> tuple[int, int, int] | None:
         return parse.version(self("--version"))

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused, transcript
-from machine.drivers.virtualbox import VirtualBox, driver
-from machine.drivers.virtualbox.options import of
+from machine.drivers.virtualbox import VirtualBox, driver, vboxmanage
+from machine.drivers.virtualbox.options import options_of
 
 from machine.driver import Snapshots, State, Suspend
 from machine.errors import DriverFailed, NoSuchImage, WaitTimeout
@@ -125,7 +125,7 @@ def test_create_of_a_machine_that_is_half_there(make: Make, run: Scripted) -> No
 
 
 def test_options_of_a_newer_version_are_passed_over(make: Make) -> None:
-    assert of(make(of_tomorrow="x", ui_type="gui").machine).ui_type == "gui"
+    assert options_of(make(of_tomorrow="x", ui_type="gui").machine).ui_type == "gui"
 
 
 def test_start_brings_the_machine_in_line(make: Make, run: Scripted, image: Path) -> None:
@@ -272,8 +272,7 @@ def test_kill_of_a_machine_that_has_just_gone_off(make: Make, run: Scripted) -> 
 
 
 def test_kill_has_a_deadline(make: Make, run: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    until = driver.wait.until
-    monkeypatch.setattr(driver.wait, "until", lambda probe, **how: until(probe, **{**how, "timeout": 0.05}))
+    monkeypatch.setattr(vboxmanage, "POWER_OFF", 0.05)
     run.answer("showvminfo", info("running"))
     with pytest.raises(WaitTimeout, match="to switch the machine off"):
         make().kill()
