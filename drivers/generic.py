@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from machine import paths
-from machine.driver import Driver, State
+from machine.driver import Driver, Kind, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.reasons import reason
 from machine.spec import DOCKER_PORT, Address
@@ -75,7 +75,7 @@ class Generic(Driver):
     name: ClassVar[str] = "generic"
     Options: ClassVar[type] = Options
     loopback: ClassVar[bool] = False
-    adopts: ClassVar[bool] = True
+    kind: ClassVar[Kind] = Kind.HOST
     user: ClassVar[str] = "root"
 
     def check(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from machine import files, paths
-from machine.driver import Driver, State
+from machine.driver import Driver, Kind, State
 from machine.errors import CheckFailed, DriverFailed
 from machine.spec import Address
 
@@ -33,8 +33,7 @@ class Nothing(Driver):
     name: ClassVar[str] = "none"
     Options: ClassVar[type] = Options
     loopback: ClassVar[bool] = False
-    adopts: ClassVar[bool] = True
-    over_ssh: ClassVar[bool] = False
+    kind: ClassVar[Kind] = Kind.URL
 
     def check(self) -> list[str]:
         self._address()

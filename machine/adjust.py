@@ -30,10 +30,10 @@ def adjust(name: str, edits: settings.Edits, progress: Progress, *, force: bool 
             return ""
         home = store.home(name)
         backend = probe.driver(machine, home)
-        if not backend.over_ssh or not backend.provisions:
+        if not backend.kind.is_provisioned:
             raise Usage(f'the machine "{name}" is only known by its URL', hint="change its settings on the host itself")
         state = backend.state()
-        if state is State.STOPPED and not backend.adopts:
+        if state is State.STOPPED and backend.kind.is_ours:
             store.save(target)
             return f"The settings are taken at the next start: machine start {name}"
         if state is not State.RUNNING:

@@ -62,7 +62,7 @@ def write(
 def portable(driver: Driver) -> Portable:
     """The driver as one whose machines can be moved. Raises Usage when they can't."""
     machine = driver.machine
-    if driver.adopts:
+    if not driver.kind.is_ours:
         raise Usage(
             f'"{machine.name}" stands for a host that isn\'t in the store, so there is nothing to export',
             hint=f"machine create --driver {machine.driver} --help",

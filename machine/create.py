@@ -51,7 +51,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
         try:
             backend.create()
             lifecycle.boot(machine, home, backend, progress, timeout=timeout)
-            if backend.over_ssh and backend.provisions:
+            if backend.kind.is_provisioned:
                 provision.check(machine, home, backend.address(), progress)
         except EngineRefused as error:
             error.hint = "correct the engine option, or leave it out; nothing was made"

@@ -96,7 +96,7 @@ def drivers(default: str, used: set[str]) -> Iterator[Finding]:
         needed = name == default or name in used
         try:
             driver = _driver(_nobody(name))
-            if driver.adopts:
+            if not driver.kind.is_ours:
                 continue  # it needs nothing on this host
             notes = driver.check()
         except MachineError as error:
@@ -238,7 +238,7 @@ def one_machine(machine: Machine, home: Home) -> Iterator[Finding]:
     except MachineError as error:
         hint = error.hint if "machine status" not in error.hint else f"machine logs {name}"
         yield Finding(name, Level.ERROR, error.message, hint)
-    for level, text, hint, repair in inside.look(machine, home, address) if driver.over_ssh else ():
+    for level, text, hint, repair in inside.look(machine, home, address) if driver.kind.has_ssh else ():
         yield Finding(name, Level(level), text, hint, repair)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from machine import resources
 from machine.errors import DriverFailed
+from machine.kinds import Kind
 from machine.paths import Home
 from machine.spec import Address, Machine, State
 
@@ -32,6 +33,7 @@ __all__ = [
     "Driver",
     "Export",
     "Identify",
+    "Kind",
     "Machine",
     "NoOptions",
     "Orphan",
@@ -97,8 +99,7 @@ class Driver(ABC):
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
     cloud_images: whether it boots cloud images (disks), and not machineos only.
-    adopts: whether it takes a host that is there already: that boots no image, reads no seed, and isn't ours to remove.
-    over_ssh: whether SSH reaches it. provisions: whether we set Docker up on it and make its certificates.
+    kind: what its machines are to us.
     user: who logs in, unless the machine says otherwise.
     say: told what the user should know, in a few words. advance: told how far a long step is, as often as one likes.
     """
@@ -107,9 +108,7 @@ class Driver(ABC):
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
     cloud_images: ClassVar[bool] = False
-    adopts: ClassVar[bool] = False
-    over_ssh: ClassVar[bool] = True
-    provisions: ClassVar[bool] = True
+    kind: ClassVar[Kind] = Kind.VM
     user: ClassVar[str] = "docker"
 
     def __init__(self, machine: Machine, home: Home, run: Run) -> None:
@@ -129,7 +128,7 @@ class Driver(ABC):
 
     def is_local(self) -> bool:
         """Whether the machine takes its memory and disk from this host, which is then checked for them."""
-        return not self.adopts
+        return self.kind.is_ours
 
     def architecture(self) -> str:
         """The processor of the host that the machine runs on: "x86_64", "aarch64". Raises MachineError."""

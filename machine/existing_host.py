@@ -21,7 +21,7 @@ def set_up(machine: Machine, home: Home, driver: Driver, progress: Progress) -> 
     A daemon of which only the URL is known is left as it is, and need not answer now.
     """
     address = driver.address()
-    if driver.over_ssh:
+    if driver.kind.has_ssh:
         if not home.known_hosts.exists():
             progress.phase("looking at the host's key")
             pin(home, address, driver.host_key(), progress)

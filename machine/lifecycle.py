@@ -24,7 +24,7 @@ from machine import (
     store,
     wait,
 )
-from machine.driver import Driver, Machine, State
+from machine.driver import Driver, Kind, Machine, State
 from machine.errors import DockerFailed, DriverFailed, MachineError, ToolMissing, WaitTimeout
 from machine.paths import Home, Image
 from machine.progress import Progress
@@ -63,13 +63,17 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
 
 def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
     """Bring a machine up that is off, or paused: the common end of create and start. Its image has been verified."""
-    if backend.adopts:
-        warm = backend.start()
-        if backend.provisions:
+    match backend.kind:
+        case Kind.VM:
+            _boot_ours(machine, home, backend, progress, timeout=timeout)
+        case Kind.EXISTING_VM:
+            wait_ready(machine, home, backend, progress, timeout=timeout, warm=backend.start())
+        case Kind.HOST | Kind.URL:
+            backend.start()
             existing_host.set_up(machine, home, backend, progress)
-        else:
-            wait_ready(machine, home, backend, progress, timeout=timeout, warm=warm)
-        return
+
+
+def _boot_ours(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
     progress.phase("preparing its keys and seed")
     identity.prepare(machine, home, backend)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME

@@ -45,7 +45,7 @@ def running(name: str, *, timeout: float = 10) -> tuple[Machine, Home, Address]:
     Raises NotRunning, Usage when it is only the URL of a daemon, WaitTimeout when the hypervisor doesn't tell.
     """
     machine, home, place = known(name)
-    if not driver(machine, home).over_ssh:
+    if not driver(machine, home).kind.has_ssh:
         raise Usage(
             f'of the machine "{name}" only the URL of its Docker is known: there is no way in',
             hint="machine url " + name,

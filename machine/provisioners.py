@@ -32,7 +32,7 @@ class Provisioner(ABC):
         self.machine = machine
         self.home = home
         self.address = address
-        self.adopted = probe.driver(machine, home).adopts
+        self.is_ours = probe.driver(machine, home).kind.is_ours
         self.remote = remote
 
     @abstractmethod
@@ -179,12 +179,12 @@ class Distribution(Provisioner):
 
     def environment(self) -> str:
         # The proxies of this computer need not be right for a host elsewhere.
-        return engine.docker_env(self.machine, {} if self.adopted else engine.proxies(os.environ))
+        return engine.docker_env(self.machine, engine.proxies(os.environ) if self.is_ours else {})
 
     @property
     def port(self) -> int:
         """Where the daemon listens: what is forwarded to a virtual machine may have another number outside."""
-        return self.address.docker_port if self.adopted else DOCKER_PORT
+        return DOCKER_PORT if self.is_ours else self.address.docker_port
 
     def _install(self) -> None:
         if url := str(self.machine.options.get("install_url", "")):

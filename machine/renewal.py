@@ -9,8 +9,7 @@ from machine.spec import Machine, State
 
 def is_ours(machine: Machine) -> bool:
     """Whether the machine's daemon has a certificate that we make."""
-    kind = registry.load(machine.driver)
-    return machine.tls and kind.over_ssh and kind.provisions
+    return machine.tls and registry.load(machine.driver).kind.is_provisioned
 
 
 def renew(name: str, progress: Progress) -> None:

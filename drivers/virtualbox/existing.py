@@ -10,7 +10,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine.driver import Address, Machine, NoOptions, Orphan
+from machine.driver import Address, Kind, Machine, NoOptions, Orphan
 from machine.errors import CheckFailed, DriverFailed, MachineError
 from machine.paths import same
 from machine.reasons import reason
@@ -32,8 +32,7 @@ class Adopted(VirtualBox):
     name: ClassVar[str] = "virtualbox-adopted"
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = False
-    adopts: ClassVar[bool] = True
-    provisions: ClassVar[bool] = False
+    kind: ClassVar[Kind] = Kind.EXISTING_VM
 
     @classmethod
     def identify(cls, folder: Path, name: str, store: Path, run: Run) -> str:

@@ -164,11 +164,11 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     for name in wanted:
         spec.check_new_name(name)
     with before_anything():
-        adopts = registry.load(asked["driver"] or driver_options.default_driver()).adopts
+        boots = registry.load(asked["driver"] or driver_options.default_driver()).kind.is_ours
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
         with before_anything():
-            image = "" if adopts else _image(asked["image"], display, offline=asked["offline"])
+            image = _image(asked["image"], display, offline=asked["offline"]) if boots else ""
 
         def work(name: str, shown: Progress) -> None:
             # Noted at once: the machine stays, also when its context can't be written.
@@ -189,8 +189,8 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
     from machine.create import draft
 
     driver = asked["driver"] or driver_options.default_driver()
-    kind = registry.load(driver)
-    memory, cpus, disk = (0, 0, 0) if kind.adopts else (asked["memory"], asked["cpus"], asked["disk"])
+    chosen = registry.load(driver)
+    memory, cpus, disk = (asked["memory"], asked["cpus"], asked["disk"]) if chosen.kind.is_ours else (0, 0, 0)
     return dataclasses.replace(
         draft(name, driver, image, memory_mib=memory, cpus=cpus, disk_mib=disk),
         tls=not asked["no_tls"],
@@ -206,7 +206,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
             insecure_registries=asked["engine_insecure_registry"],
         ),
         options=driver_options.own(driver, asked),
-        **{"ssh_user": kind.user, **driver_options.common(driver, asked)},
+        **{"ssh_user": chosen.user, **driver_options.common(driver, asked)},
     )
 
 

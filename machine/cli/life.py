@@ -148,16 +148,18 @@ def _is_there(name: str, force: bool) -> bool:
 
 
 def _warnings(wanted: list[str]) -> list[str]:
-    adopted = [name for name in wanted if _is_adopted(name)]
-    lines = ["This deletes the virtual machines with all that is on their disks."] if len(adopted) < len(wanted) else []
-    return lines + [f"{name} is only forgotten here: what it stands for stays as it is." for name in adopted]
+    existing = [name for name in wanted if _is_existing(name)]
+    lines = (
+        ["This deletes the virtual machines with all that is on their disks."] if len(existing) < len(wanted) else []
+    )
+    return lines + [f"{name} is only forgotten here: what it stands for stays as it is." for name in existing]
 
 
-def _is_adopted(name: str) -> bool:
+def _is_existing(name: str) -> bool:
     from machine import registry
 
     try:
-        return registry.load(store.load(name).driver).adopts
+        return not registry.load(store.load(name).driver).kind.is_ours
     except MachineError:
         return False
 
