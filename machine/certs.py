@@ -14,6 +14,7 @@ import re
 import secrets
 import typing
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -118,18 +119,33 @@ def ends(path: Path) -> datetime | None:
         return None
 
 
-def warning(home: Home) -> str:
-    """What to say of a machine whose certificates end within WARN_DAYS, and what mends it; "" for the others."""
+@dataclass(frozen=True)
+class Expiry:
+    """The certificate of a machine that ends first. days: until then, negative when it has ended.
+
+    only_machine: whether no other machine uses it. command: renews it.
+    """
+
+    file: str
+    days: int
+    only_machine: bool
+    command: str
+
+    def __str__(self) -> str:
+        return f"the certificate {self.file} {f'ends in {self.days} days' if self.days >= 0 else 'has ended'}"
+
+
+def expires_soon(home: Home) -> Expiry | None:
+    """The first certificate that ends within WARN_DAYS, None when all last longer."""
     found = [(end, path) for path in (home.server_cert, home.cert, home.ca) if (end := ends(path))]
     if not found:
-        return ""
+        return None
     end, path = min(found)
     days = (end - datetime.now(UTC)).days
     if days >= WARN_DAYS:
-        return ""
+        return None
     words = {home.server_cert: home.name, home.cert: f"--client-certs {home.name}", home.ca: "--ca"}[path]
-    when = f"ends in {days} days" if days >= 0 else "has ended"
-    return f"the certificate {path.name} {when}: machine regenerate-certs {words}"
+    return Expiry(path.name, days, path == home.server_cert, f"machine regenerate-certs {words}")
 
 
 def _ensure(folder: Path) -> None:

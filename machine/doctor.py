@@ -14,8 +14,8 @@ from machine import (
     certs,
     contexts,
     docker,
+    guest_checks,
     images,
-    inside,
     orphans,
     ownership,
     paths,
@@ -91,7 +91,7 @@ def tools() -> Iterator[Finding]:
 
 
 def drivers(default: str, used: set[str]) -> Iterator[Finding]:
-    """A driver that nobody uses, and that can't be used, is nothing to mend."""
+    """Unused drivers that don't work here are not reported."""
     for name in registry.names():
         needed = name == default or name in used
         try:
@@ -154,13 +154,11 @@ def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
 
     from machine import x509
 
-    if warning := certs.warning(home):
-        text, _, command = warning.partition(": ")
-        ours = command == f"machine regenerate-certs {machine.name}"  # the others concern all machines
-        repair = _renewing(machine.name) if ours else None
+    if expiry := certs.expires_soon(home):
+        hint, repair = expiry.command, _renewing(machine.name) if expiry.only_machine else None
         if not _is_certified(machine):
-            command, repair = "renew it where it was made, and take the machine over again", None
-        yield Finding("certificates", Level.WARNING, f"{machine.name}: {text}", command, repair)
+            hint, repair = "renew it where it was made, and take the machine over again", None
+        yield Finding("certificates", Level.WARNING, f"{machine.name}: {expiry}", hint, repair)
         return
     if not _is_certified(machine):
         return
@@ -188,22 +186,14 @@ def _is_certified(machine: Machine) -> bool:
 
 
 def left_over() -> Iterator[Finding]:
-    """What was left of machines that the store doesn't know any more: one whose folder was removed by hand."""
-    found = False
-    for level, one in (
-        *((Level.ERROR, one) for one in orphans.processes()),
-        *((Level.ERROR if one.repair else Level.WARNING, one) for one in orphans.in_hypervisors(ORPHANS_TIMEOUT)),
-    ):
-        found = True
-        yield Finding("orphans", level, one.text, one.hint, one.repair)
-    if not found:
-        yield Finding("orphans", Level.OK, "nothing is left of a machine that isn't there")
+    """What is left of machines that aren't in the store any more, for example when a folder was removed by hand."""
+    found = [*orphans.processes(), *orphans.in_hypervisors(ORPHANS_TIMEOUT)]
+    yield from found or [Finding(orphans.CHECK, Level.OK, "nothing is left of removed machines")]
 
 
 def client() -> Iterator[Finding]:
     """The docker clients' settings in this shell."""
-    for text, hint in trust.findings(paths.store() / "certs" / "ca.pem"):
-        yield Finding("client", Level.WARNING, text, hint)
+    yield from trust.findings(paths.store() / "certs" / "ca.pem")
     host = os.environ.get("DOCKER_HOST", "")
     name = os.environ.get("DOCKER_MACHINE_NAME", "")
     if not name:
@@ -236,10 +226,11 @@ def one_machine(machine: Machine, home: Home) -> Iterator[Finding]:
         version = docker.version(machine, home, address, timeout=TIMEOUT)
         yield Finding(name, Level.OK, f"Docker {version} answers on {address.url}")
     except MachineError as error:
-        hint = error.hint if "machine status" not in error.hint else f"machine logs {name}"
+        # doctor has shown the state, which the error's own hint would show.
+        hint = f"machine logs {name}" if isinstance(error, docker.Unreachable) else error.hint
         yield Finding(name, Level.ERROR, error.message, hint)
-    for level, text, hint, repair in inside.look(machine, home, address) if driver.kind.has_ssh else ():
-        yield Finding(name, Level(level), text, hint, repair)
+    if driver.kind.has_ssh:
+        yield from guest_checks.look(machine, home, address)
 
 
 def _stale(machine: Machine, home: Home, address: Address) -> Iterator[Finding]:

@@ -12,6 +12,7 @@
     ├── ImageCorrupt
     ├── NoSuchImage
     ├── SSHFailed
+    │   ├── HostKeyChanged
     │   └── SSHTimeout              also a WaitTimeout
     ├── DockerFailed
     │   └── EngineRefused           dockerd doesn't start with its settings
@@ -104,6 +105,10 @@ class NoSuchImage(MachineError):
 
 class SSHFailed(MachineError):
     pass
+
+
+class HostKeyChanged(SSHFailed):
+    """The server has another key than the pinned one. Waiting doesn't help."""
 
 
 class DockerFailed(MachineError):

@@ -1,4 +1,4 @@
-"""What `machine doctor` says: one finding for each thing that was looked at."""
+"""What the checks of `machine doctor` find."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """check: what was looked at, or a machine's name. hint: what mends it, as a rule a command."""
+    """The result of one check.
+
+    check: the check's name, or a machine's. hint: what helps, as a rule a command. repair: does it, if that is safe.
+    """
 
     check: str
     level: Level

@@ -25,7 +25,7 @@ from machine.reasons import reason
 from machine.run import Completed
 from machine.spec import Address
 from machine.ssh import ALIVE_INTERVAL, ALIVE_TIMEOUT, CONNECT_TIMEOUT, NO_CONNECTION
-from machine.ssh_errors import broken, failed, timed_out
+from machine.ssh_errors import broken, failed, key_changed, timed_out
 
 _CHUNK = 32768
 # Seconds. The window's size is looked at so often, which needs no signal and so works on Windows too.
@@ -140,7 +140,7 @@ def _explained(home: Home, address: Address) -> Iterator[None]:
     try:
         yield
     except paramiko.BadHostKeyException as error:
-        raise failed(home, address, f"Host key verification failed: {error}") from error
+        raise key_changed(home, address, _words(error)) from error
     except Exception as error:
         raise failed(home, address, _words(error)) from error
 

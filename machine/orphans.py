@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,26 +17,19 @@ from typing import TYPE_CHECKING
 from machine import paths, probe, registry, spec, store
 from machine.driver import Driver, Machine, Orphan
 from machine.errors import MachineError
+from machine.findings import Finding, Level
 from machine.paths import Home
 from machine.run import run
 
 if TYPE_CHECKING:
     import psutil
 
-# Takes what is left away, for good; `doctor` without it only tells.
+CHECK = "orphans"
+# Removes the orphans for good; without --repair, `doctor` only lists them.
 REPAIR = "machine doctor --repair"
 
 
-@dataclass(frozen=True)
-class Left:
-    """text: what is left. hint: the command that clears it. repair: does that; None where it isn't sure to be ours."""
-
-    text: str
-    hint: str
-    repair: Callable[[], None] | None = None
-
-
-def processes() -> Iterator[Left]:
+def processes() -> Iterator[Finding]:
     """Hypervisors and helpers of this store that work for a machine without a record."""
     import psutil
 
@@ -51,11 +43,14 @@ def processes() -> Iterator[Left]:
         numbers = " ".join(str(process.pid) for process in found)
         text = f"processes of a machine {name} that isn't there: {numbers}"
         hint = f"machine rm -f {name}" if _has_folder(name) else f"kill {numbers}"
-        yield Left(text, hint, _ending(found))
+        yield Finding(CHECK, Level.ERROR, text, hint, _ending(found))
 
 
-def in_hypervisors(timeout: float) -> Iterator[Left]:
-    """What the drivers find; each has so many seconds. One that can't be asked has nothing that we could see."""
+def in_hypervisors(timeout: float) -> Iterator[Finding]:
+    """The orphans that the drivers find. timeout in seconds, for each driver. Drivers that don't load are skipped.
+
+    An orphan that may belong to somebody else is a warning without a repair.
+    """
     known = store.all_known()
     for name in registry.names():
         try:
@@ -64,9 +59,9 @@ def in_hypervisors(timeout: float) -> Iterator[Left]:
             continue
         found = _found(driver, known, timeout)
         if found is None:
-            text = f"{name} doesn't tell within {timeout:g} s whether it has machines of the past"
-            yield Left(text, "look again later: machine doctor")
-        yield from (_told(name, one) for one in found or () if not _may_be_owned(one))
+            text = f"{name} didn't list its virtual machines within {timeout:g} s"
+            yield Finding(CHECK, Level.WARNING, text, "try again later: machine doctor")
+        yield from (_finding(name, orphan) for orphan in found or () if not _may_be_owned(orphan))
 
 
 def _found(driver: type[Driver], known: list[Machine], timeout: float) -> list[Orphan] | None:
@@ -79,11 +74,11 @@ def _found(driver: type[Driver], known: list[Machine], timeout: float) -> list[O
     return found if probe.together([look], timeout=timeout)[0] else None
 
 
-def _told(driver: str, orphan: Orphan) -> Left:
-    text = f"{driver}: {orphan.what}, and no machine in the store is that"
+def _finding(driver: str, orphan: Orphan) -> Finding:
+    text = f"{driver}: {orphan.what}: no machine in the store uses it"
     if orphan.remove is None:
-        return Left(text, orphan.hint)
-    return Left(text, REPAIR, _clearing(orphan.name, _unless_owned(orphan, orphan.remove)))
+        return Finding(CHECK, Level.WARNING, text, orphan.hint)
+    return Finding(CHECK, Level.ERROR, text, REPAIR, _clearing(orphan.name, _unless_owned(orphan, orphan.remove)))
 
 
 def _unless_owned(orphan: Orphan, remove: Callable[[], None]) -> Callable[[], None]:

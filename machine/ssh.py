@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from machine import openssh_log, paths
-from machine.errors import SSHFailed, ToolFailed, Usage, WaitTimeout
+from machine.errors import HostKeyChanged, SSHFailed, ToolFailed, Usage, WaitTimeout
 from machine.paths import Home
 from machine.run import Completed, stream, which
 from machine.run import run as run_tool
 from machine.spec import Address
-from machine.ssh_errors import broken, ended_by_signal, failed, is_final, timed_out
+from machine.ssh_errors import broken, ended_by_signal, failed, key_changed, says_key_changed, timed_out
 from machine.switches import is_on
 
 NATIVE_VARIABLE = "MACHINE_NATIVE_SSH"
@@ -130,8 +130,9 @@ def _why(home: Home, address: Address, command: Sequence[str], log: openssh_log.
         return ended_by_signal(home, address, command)
     if log.let_in and not log.is_refused:
         return broken(home, address, command, log.errors or printed or "no exit status came")
-    # An option that ssh doesn't know is told on stderr: it isn't logging yet.
-    return failed(home, address, log.errors or printed)
+    # ssh complains about an unknown option on stderr, because it has no log yet.
+    said = log.errors or printed
+    return key_changed(home, address, said) if says_key_changed(said) else failed(home, address, said)
 
 
 def interactive(
@@ -166,9 +167,9 @@ def ready(home: Home, address: Address, user: str, timeout: float = CONNECT_TIME
         return False
     try:
         return run(home, address, user, ["true"], timeout=timeout + CONNECT_TIMEOUT, check=False).code == 0
-    except SSHFailed as error:
-        if is_final(error):
-            raise
+    except HostKeyChanged:
+        raise
+    except SSHFailed:
         return False
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from machine.errors import SSHFailed, SSHTimeout
+from machine.errors import HostKeyChanged, SSHFailed, SSHTimeout
 from machine.paths import Home
 from machine.spec import Address
 
+# What OpenSSH says when the server has another key than the pinned one.
 _CHANGED = ("REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known for")
 # Each cause with the words that tell it; the first that fits counts, so what is more particular stands above.
 _CAUSES = (
@@ -26,15 +27,24 @@ _CAUSES = (
 )
 
 
-def failed(home: Home, address: Address, reason: str) -> SSHFailed:
-    """The error for a connection that didn't come about; reason is what ssh or paramiko said."""
+def says_key_changed(log: str) -> bool:
+    """Whether OpenSSH refused the server's key; log is what it wrote."""
+    return any(sign in log for sign in _CHANGED)
+
+
+def key_changed(home: Home, address: Address, reason: str) -> HostKeyChanged:
+    """The error for a server with another key than the pinned one; reason is what ssh or paramiko said."""
     place = _place(address)
-    if _is_changed(reason):
-        return SSHFailed(
-            f"what answers on {place} isn't the machine {home.name}: it has another host key",
-            hint=f"see what else listens on {place}; if the machine itself was changed: machine rm {home.name}",
-            details=reason,
-        )
+    return HostKeyChanged(
+        f"what answers on {place} isn't the machine {home.name}: it has another host key",
+        hint=f"see what else listens on {place}; if the machine itself was changed: machine rm {home.name}",
+        details=reason,
+    )
+
+
+def failed(home: Home, address: Address, reason: str) -> SSHFailed:
+    """The error for a connection that wasn't made; reason is what ssh or paramiko said."""
+    place = _place(address)
     cause = _cause(reason)
     return SSHFailed(
         f"no SSH connection to {place}" + (f": {cause}" if cause else ""),
@@ -59,15 +69,6 @@ def ended_by_signal(home: Home, address: Address, command: Sequence[str]) -> SSH
 
 def timed_out(home: Home, address: Address, command: Sequence[str], timeout: float) -> SSHTimeout:
     return SSHTimeout(f'"{_short(command)}" on {_place(address)} to end', timeout, hint=f"machine status {home.name}")
-
-
-def is_final(error: SSHFailed) -> bool:
-    """Whether waiting won't mend it: another host answers."""
-    return _is_changed(error.details)
-
-
-def _is_changed(reason: str) -> bool:
-    return any(sign in reason for sign in _CHANGED)
 
 
 def _cause(reason: str) -> str:

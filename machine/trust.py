@@ -12,11 +12,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from machine.findings import Finding, Level
+
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
-def findings(ca: Path) -> Iterator[tuple[str, str]]:
-    """(what is wrong, what mends it) of each variable that names a file without the certificate in ca."""
+def findings(ca: Path) -> Iterator[Finding]:
+    """A warning for each variable that names a file without the certificate in ca."""
     for variable in VARIABLES:
         bundle = os.environ.get(variable, "")
         if not bundle or not ca.exists() or _holds(Path(bundle), ca):
@@ -24,7 +26,7 @@ def findings(ca: Path) -> Iterator[tuple[str, str]]:
         text = f"{variable} is set: clients in Python (docker-py) trust what is in {bundle}, and not the machines"
         both = shlex.quote(str(ca.with_name("bundle.pem")))
         merge = f"cat {shlex.quote(bundle)} {shlex.quote(str(ca))} > {both} && export {variable}={both}"
-        yield text, f"unset {variable}, or: {merge}"
+        yield Finding("client", Level.WARNING, text, f"unset {variable}, or: {merge}")
 
 
 def _holds(bundle: Path, ca: Path) -> bool:

@@ -135,7 +135,8 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
     began = time.monotonic()
     try:
         home = store.home(row.name)
-        row.warning = certs.warning(home) if row.machine.tls else ""
+        if row.machine.tls and (expiry := certs.expires_soon(home)):
+            row.warning = f"{expiry}: {expiry.command}"
         if row.machine.address:
             row.url = row.machine.address.url
         driver = probe.driver(row.machine, home)

@@ -18,7 +18,7 @@ from machine import (
     docker_machine,
     doctor,
     existing_host,
-    inside,
+    guest_checks,
     keys,
     lifecycle,
     orphans,
@@ -191,7 +191,7 @@ def test_rm_leaves_the_original_and_says_so(invoke: Invoke, vm: Path, vboxmanage
 def test_its_certificates_are_not_ours(invoke: Invoke, vm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     invoke("import-docker-machine", "-q", "-m", "vm")
     monkeypatch.setattr(docker, "version", lambda *_, **__: "19.03")
-    monkeypatch.setattr(inside, "look", lambda *_: iter(()))
+    monkeypatch.setattr(guest_checks, "look", lambda *_: iter(()))
     said = json.loads(invoke("doctor", "--repair", "--json").out)
     assert [one["text"] for one in said if one["check"] == "vm"] == [
         "Docker 19.03 answers on tcp://192.168.99.100:2376"

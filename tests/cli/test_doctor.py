@@ -24,9 +24,9 @@ from machine import (
     certs,
     docker,
     doctor,
+    guest_checks,
     identity,
     images,
-    inside,
     lifecycle,
     orphans,
     provision,
@@ -265,7 +265,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> Lose:
     return lose
 
 
-LOST = "fake: the VM gone, and no machine in the store is that"
+LOST = "fake: the VM gone: no machine in the store uses it"
 
 
 def test_a_virtual_machine_that_is_left(found: Findings, lost: Lose, store: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_new_machine_of_the_same_name_stays(found: Findings, lost: Lose, made:
 
 def test_what_isnt_sure_to_be_ours_is_only_told(found: Findings, lost: Lose) -> None:
     lost(name="", sure=False)
-    told = found("--repair")["fake: the VM , and no machine in the store is that"]
+    told = found("--repair")["fake: the VM : no machine in the store uses it"]
     assert (told["level"], told["hint"], told["repaired"]) == ("warning", "fakectl rm", False)
 
 
@@ -316,7 +316,7 @@ def test_a_hypervisor_that_doesnt_answer_or_fails(found: Findings, vms: Path, mo
     fake = registry.load("fake")
     monkeypatch.setattr(doctor, "ORPHANS_TIMEOUT", 0.2)
     monkeypatch.setattr(fake, "orphans", lambda *_: time.sleep(3) or [])
-    assert "fake doesn't tell within 0.2 s whether it has machines of the past" in found()
+    assert "fake didn't list its virtual machines within 0.2 s" in found()
 
     def fail(*_: object) -> list[Orphan]:
         raise DriverFailed("it is on strike")
@@ -394,7 +394,7 @@ def test_a_repair_that_fails_is_told_and_stays_wrong(
     def fail(_: object) -> None:
         raise ToolFailed(["date"], 1, "not permitted")
 
-    monkeypatch.setattr(inside, "set_clock", fail)
+    monkeypatch.setattr(guest_checks, "set_clock", fail)
     ended = invoke("doctor", "--repair")
     assert (ended.code, "that can't be repaired: date failed: not permitted" in ended.err) == (1, True)
 
@@ -402,12 +402,12 @@ def test_a_repair_that_fails_is_told_and_stays_wrong(
 def test_the_real_look(reachable: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this host, through a real SSH server, without a question to a name server."""
     home = reachable()
-    monkeypatch.setattr(inside, "_LOOK", inside._LOOK.replace("command -v nslookup", "false"))
+    monkeypatch.setattr(guest_checks, "_SCRIPT", guest_checks._SCRIPT.replace("command -v nslookup", "false"))
     machine = store.load("default")
     assert machine.address
-    said = {text: level for level, text, _, _ in inside.look(machine, home, machine.address)}
+    said = {finding.text: finding.level for finding in guest_checks.look(machine, home, machine.address)}
     assert said["its clock is right"] == "ok"
-    assert said["its name server wasn't asked"] == "ok"
+    assert said["its name server wasn't tested: it has no nslookup"] == "ok"
     assert any("full" in text for text in said)
 
 

@@ -23,7 +23,7 @@ import paramiko
 import pytest
 
 from machine import keys, native_ssh, ssh
-from machine.errors import SSHFailed, ToolFailed, Usage, WaitTimeout
+from machine.errors import HostKeyChanged, SSHFailed, ToolFailed, Usage, WaitTimeout
 from machine.paths import Home
 from machine.spec import Address
 
@@ -148,7 +148,7 @@ def test_another_host_key_is_refused_at_once(server: tuple[Home, Address], other
     keys.generate(other.host_key, "intruder")
     pin(other, server[1])
     for attempt in (ssh.run, ssh.ready):
-        with pytest.raises(SSHFailed, match="another host key") as caught:
+        with pytest.raises(HostKeyChanged, match="another host key") as caught:
             attempt(other, server[1], USER, ["true"]) if attempt is ssh.run else ssh.ready(other, server[1], USER)
         assert caught.value.hint
 

@@ -104,10 +104,10 @@ def test_ourselves_and_docker_they_dont_touch(
 def test_findings(home: Home, company: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(trust.findings(home.ca)) == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(company))
-    ((text, hint),) = trust.findings(home.ca)
-    assert "REQUESTS_CA_BUNDLE" in text
-    assert "docker-py" in text
-    merge = hint.removeprefix("unset REQUESTS_CA_BUNDLE, or: ")
+    (finding,) = trust.findings(home.ca)
+    assert "REQUESTS_CA_BUNDLE" in finding.text
+    assert "docker-py" in finding.text
+    merge = finding.hint.removeprefix("unset REQUESTS_CA_BUNDLE, or: ")
     script = f"{merge} && printenv REQUESTS_CA_BUNDLE"
     done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", done.stdout.strip())

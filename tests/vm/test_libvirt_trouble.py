@@ -110,7 +110,7 @@ def test_doctor_finds_and_clears_a_domain_without_a_machine(
     else:
         shutil.rmtree(place.home("dev"))
     (found,) = orphans(place)
-    text = f"libvirt: the domain {domain} on qemu:///system, and no machine in the store is that"
+    text = f"libvirt: the domain {domain} on qemu:///system: no machine in the store uses it"
     assert (found["text"], found["hint"]) == (text, "machine doctor --repair")
     (found,) = orphans(place, "--repair", store=link)
     assert found["repaired"]

@@ -354,7 +354,7 @@ def test_doctor_finds_and_clears_one_without_a_record(rig: Rig, make: Make) -> N
     # Another program's, in the same folder.
     rig("createvm", "--name", "theirs", "--basefolder", store.folder() / "theirs", "--register")
     (found,) = orphans()
-    assert found["text"] == f"virtualbox: the virtual machine dev ({driver.uuid}), and no machine in the store is that"
+    assert found["text"] == f"virtualbox: the virtual machine dev ({driver.uuid}): no machine in the store uses it"
     assert (found["level"], found["hint"]) == ("error", "machine doctor --repair")
     assert driver.state() is State.STOPPED
     (found,) = orphans("--repair")
