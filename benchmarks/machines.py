@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from machine.drivers.qemu import Qemu, clone, saved, template
+from machine.drivers.qemu import Qemu, clone, disk, saved, template
 from machine.drivers.qemu.argv import AGENT, MONITOR, Memory
 from machine.drivers.qemu.qmp import GuestAgent, Qmp
 
@@ -96,8 +96,8 @@ def _bare(name: str) -> Iterator[Qemu]:
 def _bare_boot() -> float:
     with _bare("bare") as qemu:
         began = time.perf_counter()
-        qemu.make_disk()
-        qemu.launch(Memory(qemu.machine.memory_mib))
+        disk.make(qemu.vm)
+        qemu.vm.launch(Memory(qemu.machine.memory_mib))
         while not docker.ping(qemu.machine, qemu.home, qemu.address()):
             time.sleep(0.05)
         return time.perf_counter() - began
@@ -115,7 +115,7 @@ def _raw_clone() -> float:
         memory = Memory(
             int(about.recipe["base_mib"]), origin.memory, read_only=about.read_only, reporting=about.read_only
         )
-        qemu.launch(memory, incoming=True)
+        qemu.vm.launch(memory, incoming=True)
         with clone.resume_channel(qemu.home), Qmp(qemu.home / MONITOR) as monitor:
             saved.load(monitor, origin.state, without_memory=True)
         while True:

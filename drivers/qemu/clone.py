@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from machine import authorities, engine, files, identity, refusal, store, wait
 from machine.driver import Machine
@@ -22,13 +21,11 @@ from machine.errors import DriverFailed, MachineError, WaitTimeout
 from machine.paths import Home
 from machine.reasons import reason
 
-from . import failures, saved, sizes, sockets, template
+from . import disk, failures, saved, sizes, sockets, template
 from .argv import AGENT, BASE_DISK, CLONE_OF, DISK, MONITOR, RESUME, Memory
 from .qmp import GuestAgent, Qmp
 from .template import Recipe, Template, TemplateInfo
-
-if TYPE_CHECKING:
-    from .driver import Qemu
+from .vm import Vm
 
 # A template has this much memory, and its clones get the rest plugged in. Docker needs some 120 MiB to come up.
 BASE_MIB = 512
@@ -48,60 +45,69 @@ END = 2.0
 READ_ONLY_SINCE = (8, 2)
 
 
-def lay_disk(qemu: Qemu) -> None:
+def lay_disk(vm: Vm) -> None:
     """Make the disk of a new machine over its template's, which is made when it isn't there. Raises MachineError."""
-    if "@" in engine.docker_env(qemu.machine, engine.proxies(os.environ)):
+    if "@" in engine.docker_env(vm.machine, engine.proxies(os.environ)):
         raise DriverFailed("its proxy needs a password, which must not be in a template")
-    wanted = recipe(qemu)
-    found = template.obtain(qemu.home.store, wanted, lambda folder: _make(qemu, wanted, folder), qemu.say)
-    (qemu.home / BASE_DISK).unlink(missing_ok=True)
+    wanted = recipe(vm)
+    found = template.obtain(vm.home.store, wanted, lambda folder: _make(vm, wanted, folder), vm.say)
+    (vm.home / BASE_DISK).unlink(missing_ok=True)
     try:
-        os.link(found.disk, qemu.home / BASE_DISK)
+        os.link(found.disk, vm.home / BASE_DISK)
     except OSError:  # a file system without links
-        shutil.copyfile(found.disk, qemu.home / BASE_DISK)
+        shutil.copyfile(found.disk, vm.home / BASE_DISK)
     backing = ["-b", BASE_DISK, "-F", "qcow2"]
-    qemu.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, qemu.home / DISK, f"{wanted.disk_mib}M"])
-    files.write(qemu.home / CLONE_OF, os.fsencode(found.folder))
+    vm.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, vm.home / DISK, f"{wanted.disk_mib}M"])
+    files.write(vm.home / CLONE_OF, os.fsencode(found.folder))
 
 
-def start(qemu: Qemu) -> None:
+def start(vm: Vm) -> None:
     """Start a machine whose disk was laid over a template's, with the template's memory. Raises MachineError.
 
     Where that fails, the template goes if it is damaged. It stays when QEMU or its guest was merely too slow; that QEMU
     couldn't load it, or that its guest refused, is remembered.
     """
-    origin = Template(Path(os.fsdecode((qemu.home / CLONE_OF).read_bytes())))
+    origin = Template(Path(os.fsdecode((vm.home / CLONE_OF).read_bytes())))
     about = origin.about()
     try:
-        _start(qemu, origin, about)
+        _start(vm, origin, about)
     except (MachineError, OSError) as error:
-        _judge(qemu, origin, about, error)
+        _judge(vm, origin, about, error)
         raise
     failures.forget(origin.folder.parent, origin.folder.name)
 
 
-def _start(qemu: Qemu, origin: Template, about: TemplateInfo) -> None:
+def _start(vm: Vm, origin: Template, about: TemplateInfo) -> None:
     memory = Memory(
         base_mib=int(about.recipe["base_mib"]),
         file=origin.memory,
         read_only=about.read_only,
         reporting=about.read_only,
     )
-    qemu.launch(memory, incoming=True)
-    with resume_channel(qemu.home) as channel, Qmp(qemu.home / MONITOR) as monitor:
+    vm.launch(memory, incoming=True)
+    with resume_channel(vm.home) as channel, Qmp(vm.home / MONITOR) as monitor:
         try:
             saved.load(monitor, origin.state, without_memory=True)
         except DriverFailed as error:
             # A QEMU that can't load a state ends; those since 9.1 can say why.
-            if isinstance(error, saved.Refused) or _has_ended(qemu):
+            if isinstance(error, saved.Refused) or _has_ended(vm):
                 raise _NotLoaded(error.message) from error
             raise
         # The disk is the guest's own from here on, and no template's memory fits it any more.
-        (qemu.home / CLONE_OF).unlink()
+        (vm.home / CLONE_OF).unlink()
         monitor.execute("cont")
         disk_mib = int(about.recipe["disk_mib"])
-        more_mib = _grow(monitor, qemu.machine, memory, disk_mib)
-        _introduce(qemu, channel, more_mib, disk_mib)
+        more_mib = _grow(monitor, vm.machine, memory, disk_mib)
+        _introduce(vm, channel, more_mib, disk_mib)
+
+
+def abandon(vm: Vm) -> None:
+    """What `start` couldn't start is a machine that boots from then on, with an empty disk."""
+    vm.end()
+    # The template's disk has an identity that others have, too.
+    disk.make(vm)
+    for name in (CLONE_OF, BASE_DISK):
+        (vm.home / name).unlink(missing_ok=True)
 
 
 class _NotLoaded(DriverFailed):
@@ -112,19 +118,19 @@ class _NotTaken(DriverFailed):
     """The guest answered, and said why it can't become a machine of its own."""
 
 
-def _has_ended(qemu: Qemu) -> bool:
+def _has_ended(vm: Vm) -> bool:
     with contextlib.suppress(WaitTimeout):
-        return wait.until(lambda: not qemu.process.find(), timeout=END, what="QEMU to end")
+        return wait.until(lambda: not vm.process.find(), timeout=END, what="QEMU to end")
     return False
 
 
-def _judge(qemu: Qemu, origin: Template, about: TemplateInfo, error: Exception) -> None:
+def _judge(vm: Vm, origin: Template, about: TemplateInfo, error: Exception) -> None:
     """Find out whether the template is to blame for a clone that didn't start."""
     remembered = (origin.folder.parent, origin.folder.name, about.recipe)
     try:
         origin.verify()
     except template.Damaged as damage:
-        qemu.say(f"{damage.message}: the next create makes it anew")
+        vm.say(f"{damage.message}: the next create makes it anew")
         origin.remove()
     except DriverFailed:
         return
@@ -135,8 +141,8 @@ def _judge(qemu: Qemu, origin: Template, about: TemplateInfo, error: Exception) 
             failures.count_load(*remembered, error.message)
 
 
-def recipe(qemu: Qemu) -> Recipe:
-    machine, host = qemu.machine, qemu.host()
+def recipe(vm: Vm) -> Recipe:
+    machine, host = vm.machine, vm.host()
     return Recipe(
         image=machine.image,
         qemu=f"{host.binary} {template.qemu_mark(Path(host.binary))}",
@@ -166,17 +172,19 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
 
 
-def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
+def _make(vm: Vm, wanted: Recipe, folder: Path) -> bool:
     """Boot a machine without an identity and put its memory, state and disk into folder."""
     machine = dataclasses.replace(
-        qemu.machine, name="template", memory_mib=wanted.base_mib, disk_mib=wanted.disk_mib, address=None
+        vm.machine, name="template", memory_mib=wanted.base_mib, disk_mib=wanted.disk_mib, address=None
     )
-    with store.scratch(wanted.key, machine, lambda machine, home: qemu.another(machine, home).remove()) as home:
-        maker = qemu.another(machine, home)
+    with store.scratch(
+        wanted.key, machine, lambda machine, home: dataclasses.replace(vm, machine=machine, home=home).remove()
+    ) as home:
+        maker = dataclasses.replace(vm, machine=machine, home=home)
         read_only = _version(maker) >= READ_ONLY_SINCE
-        qemu.say("making the template that machines are cloned from (once)")
+        vm.say("making the template that machines are cloned from (once)")
         identity.anonymous(machine, home.seed)
-        maker.make_disk()
+        disk.make(maker)
         memory = Memory(wanted.base_mib, file=home / template.MEMORY, shared=True, reporting=read_only)
         maker.launch(memory)
         wait.until(lambda: _is_up(maker), timeout=BOOT, what="the template to boot", details=maker.diagnosis)
@@ -187,7 +195,7 @@ def _make(qemu: Qemu, wanted: Recipe, folder: Path) -> bool:
     return read_only
 
 
-def _is_up(maker: Qemu) -> bool:
+def _is_up(maker: Vm) -> bool:
     if not maker.process.find():
         raise DriverFailed("the template ended while it booted", details=maker.diagnosis())
     refusal.check(maker.home.console)
@@ -242,18 +250,18 @@ def resume_channel(home: Home) -> socket.socket:
     return channel
 
 
-def _introduce(qemu: Qemu, channel: socket.socket, more_mib: int, disk_mib: int) -> None:
+def _introduce(vm: Vm, channel: socket.socket, more_mib: int, disk_mib: int) -> None:
     """Tell the guest that it is a machine of its own now; it takes its identity from the seed, and answers.
 
     more_mib: the memory that is being plugged in, for which the guest sets its limits; older images take no notice.
     """
-    larger = "yes" if qemu.machine.disk_mib > disk_mib else "no"
+    larger = "yes" if vm.machine.disk_mib > disk_mib else "no"
     with channel.makefile("rb") as lines:
         try:
-            channel.sendall(f"resume {time.time():.0f} {qemu.machine.mac} {larger} {more_mib}\n".encode())
+            channel.sendall(f"resume {time.time():.0f} {vm.machine.mac} {larger} {more_mib}\n".encode())
             # Its clock is right to the second; a moment earlier, and the exact time would be overwritten.
             if (answer := lines.readline()) == b"dated\n":
-                clock = threading.Thread(target=_set_clock, args=(qemu.home,))
+                clock = threading.Thread(target=_set_clock, args=(vm.home,))
                 clock.start()
                 try:
                     answer = lines.readline()
@@ -275,7 +283,7 @@ def _set_clock(home: Home) -> None:
         return  # it is right to the second
 
 
-def _version(qemu: Qemu) -> tuple[int, ...]:
-    text = qemu.run([qemu.host().binary, "--version"], timeout=10).stdout
+def _version(vm: Vm) -> tuple[int, ...]:
+    text = vm.run([vm.host().binary, "--version"], timeout=10).stdout
     found = re.search(r"version (\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2])) if found else (0, 0)

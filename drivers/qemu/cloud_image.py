@@ -8,28 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from typing import TYPE_CHECKING
 
 from machine import disks
 from machine.errors import DriverFailed
 from machine.paths import Image
 
 from .argv import BASE_IMAGE, DISK
-
-if TYPE_CHECKING:
-    from .driver import Qemu
+from .vm import Vm
 
 
-def boots(image: Image) -> bool:
-    """Whether it boots by its own boot loader: our own image brings its kernel."""
-    return image.file.exists() and not image.kernel.exists()
-
-
-def lay_disk(qemu: Qemu) -> None:
+def lay_disk(vm: Vm) -> None:
     """Make the disk, as large as was asked for. Raises DriverFailed when the image is larger."""
-    image, base = Image(qemu.machine.image), qemu.home / BASE_IMAGE
+    image, base = Image(vm.machine.image), vm.home / BASE_IMAGE
     disk = disks.check_whole(image.file)
-    if disk.size > qemu.machine.disk_mib << 20:
+    if disk.size > vm.machine.disk_mib << 20:
         needed = -(-disk.size >> 20)
         raise DriverFailed(f"the image needs a disk of {needed} MiB", hint=f"ask for more: --disk {needed}")
     base.unlink(missing_ok=True)
@@ -38,4 +30,4 @@ def lay_disk(qemu: Qemu) -> None:
     if not base.exists():
         shutil.copyfile(image.file, base)
     backing = ["-b", BASE_IMAGE, "-F", disk.format]
-    qemu.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, qemu.home / DISK, f"{qemu.machine.disk_mib}M"])
+    vm.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, vm.home / DISK, f"{vm.machine.disk_mib}M"])

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from machine import wait
 from machine.errors import DriverFailed
@@ -18,9 +18,7 @@ from machine.reasons import reason
 
 from .argv import Memory
 from .qmp import Qmp
-
-if TYPE_CHECKING:
-    from .driver import Qemu
+from .vm import Vm
 
 # Bytes per second: a file, not a network, is at the other end.
 BANDWIDTH = 100 << 30
@@ -67,27 +65,27 @@ def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     _leave_shared_out(monitor, False)
 
 
-def alike(qemu: Qemu, layout: dict[str, Any]) -> Qemu:
-    """The driver of the same machine with the processors and the image that it had at that time."""
-    then = dataclasses.replace(qemu.machine, cpus=layout["cpus"], image=str(layout.get("image") or qemu.machine.image))
-    return qemu.another(then, qemu.home)
+def alike(vm: Vm, layout: dict[str, Any]) -> Vm:
+    """The same virtual machine with the processors and the image that it had at that time."""
+    then = dataclasses.replace(vm.machine, cpus=layout["cpus"], image=str(layout.get("image") or vm.machine.image))
+    return dataclasses.replace(vm, machine=then)
 
 
 @contextlib.contextmanager
-def laid_out(qemu: Qemu, layout: dict[str, Any], **how: bool) -> Iterator[Qmp]:
+def laid_out(vm: Vm, layout: dict[str, Any], **how: bool) -> Iterator[Qmp]:
     """A QEMU that a state can be loaded into, and its monitor. It is ended when the block fails."""
-    alike(qemu, layout).launch(Memory(layout["base_mib"], reporting=layout["reporting"]), **how)
+    alike(vm, layout).launch(Memory(layout["base_mib"], reporting=layout["reporting"]), **how)
     try:
-        with qemu.monitor() as monitor:
+        with vm.monitor() as monitor:
             yield monitor
     except BaseException:
-        qemu.end()
+        vm.end()
         raise
 
 
-def has_woken(qemu: Qemu) -> None:
+def has_woken(vm: Vm) -> None:
     """The guest goes on where it was, and has missed what time it is."""
-    with contextlib.suppress(DriverFailed), qemu.agent() as agent:
+    with contextlib.suppress(DriverFailed), vm.agent() as agent:
         agent.set_time()
 
 

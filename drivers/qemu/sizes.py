@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from machine import wait
 from machine.driver import Machine
@@ -12,9 +11,7 @@ from machine.errors import DriverFailed, WaitTimeout
 
 from .argv import DISK, ROOM_MIB
 from .qmp import Qmp
-
-if TYPE_CHECKING:
-    from .driver import Qemu
+from .vm import Vm
 
 # Seconds: a guest gives memory back as it can free it.
 PATIENCE = 10.0
@@ -24,29 +21,29 @@ LIMITS = 30.0
 BLOCK_MIB = 2
 
 
-def resize(qemu: Qemu, wanted: Machine) -> list[str]:
+def resize(vm: Vm, wanted: Machine) -> list[str]:
     """See driver.Resize. Processors wait for the next start, and less memory than the machine started with."""
-    if not qemu.process.find():
-        if wanted.disk_mib > qemu.machine.disk_mib:
-            qemu.run(["qemu-img", "resize", "-q", "-f", "qcow2", qemu.home / DISK, f"{wanted.disk_mib}M"])
+    if not vm.process.find():
+        if wanted.disk_mib > vm.machine.disk_mib:
+            vm.run(["qemu-img", "resize", "-q", "-f", "qcow2", vm.home / DISK, f"{wanted.disk_mib}M"])
         return []
     later = []
-    with qemu.monitor() as monitor:
-        if wanted.memory_mib != qemu.machine.memory_mib and not _give_memory(qemu, monitor, wanted.memory_mib):
+    with vm.monitor() as monitor:
+        if wanted.memory_mib != vm.machine.memory_mib and not _give_memory(vm, monitor, wanted.memory_mib):
             later.append("memory_mib")
-        if wanted.disk_mib > qemu.machine.disk_mib:
+        if wanted.disk_mib > vm.machine.disk_mib:
             enlarge(monitor, wanted.disk_mib)
-            if not _has_grown(qemu):
+            if not _has_grown(vm):
                 later.append("disk_mib")
-    if wanted.cpus != qemu.machine.cpus:
+    if wanted.cpus != vm.machine.cpus:
         later.append("cpus")
     return later
 
 
-def _has_grown(qemu: Qemu) -> bool:
+def _has_grown(vm: Vm) -> bool:
     """Have the guest fill its larger disk; False where only a boot does that: without our program, say."""
     try:
-        with qemu.agent() as agent:
+        with vm.agent() as agent:
             agent.run("/usr/sbin/machineos-grow", timeout=GROW)
     except DriverFailed:
         return False
@@ -95,14 +92,14 @@ def enlarge(monitor: Qmp, disk_mib: int) -> None:
     monitor.execute("block_resize", **{"node-name": "data", "size": disk_mib << 20})
 
 
-def _give_memory(qemu: Qemu, monitor: Qmp, memory_mib: int) -> bool:
+def _give_memory(vm: Vm, monitor: Qmp, memory_mib: int) -> bool:
     """Plug or unplug; False where that takes a restart."""
     more = memory_mib - int(layout(monitor)["base_mib"])
     if not 0 <= more <= ROOM_MIB or not _has_room(monitor):
         return False
     plugged_mib = plug(monitor, more)
     followed = _follows(monitor, plugged_mib)
-    _set_limits(qemu, plugged_mib)
+    _set_limits(vm, plugged_mib)
     return followed
 
 
@@ -119,7 +116,7 @@ def _follows(monitor: Qmp, plugged_mib: int) -> bool:
         return False  # it needs its memory; the rest follows as it is freed, or at the next start
 
 
-def _set_limits(qemu: Qemu, more_mib: int) -> None:
+def _set_limits(vm: Vm, more_mib: int) -> None:
     """Have the guest set what it derived from its memory at boot; one without our program keeps what it has."""
-    with contextlib.suppress(DriverFailed), qemu.agent() as agent:
+    with contextlib.suppress(DriverFailed), vm.agent() as agent:
         agent.run("/usr/lib/machineos/limits", str(more_mib), timeout=LIMITS)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from machine import files, wait
 from machine.driver import Snapshot, State
@@ -19,36 +19,34 @@ from machine.paths import Home
 from . import saved, sizes, suspended
 from .argv import DISK, Memory
 from .qmp import Qmp
-
-if TYPE_CHECKING:
-    from .driver import Qemu
+from .vm import Vm
 
 LAYOUTS = "snapshots.json"
 # Seconds: the memory of a large machine goes to a slow disk.
 DEADLINE = 600.0
 
 
-def take(qemu: Qemu, name: str) -> None:
-    if any(one.name == name for one in found(qemu)):
-        raise DriverFailed(f'there is a snapshot "{name}" already', hint=f"machine snapshot ls {qemu.machine.name}")
-    state = qemu.state()
+def take(vm: Vm, name: str) -> None:
+    if any(one.name == name for one in found(vm)):
+        raise DriverFailed(f'there is a snapshot "{name}" already', hint=f"machine snapshot ls {vm.machine.name}")
+    state = vm.state()
     if state is State.STOPPED:
-        qemu.run(["qemu-img", "snapshot", "-c", name, qemu.home / DISK])
+        vm.run(["qemu-img", "snapshot", "-c", name, vm.home / DISK])
         return
     if state is State.SAVED:
-        raise DriverFailed("a suspended machine can't be kept", hint=f"machine start {qemu.machine.name}")
+        raise DriverFailed("a suspended machine can't be kept", hint=f"machine start {vm.machine.name}")
     if state not in {State.RUNNING, State.PAUSED}:  # a killed restore leaves a QEMU with nothing in its memory
-        name = qemu.machine.name
+        name = vm.machine.name
         raise DriverFailed(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
-    with qemu.monitor() as monitor:
-        layouts = _layouts(qemu.home) | {name: sizes.layout(monitor)}
-        files.write(qemu.home / LAYOUTS, json.dumps(layouts))
+    with vm.monitor() as monitor:
+        layouts = _layouts(vm.home) | {name: sizes.layout(monitor)}
+        files.write(vm.home / LAYOUTS, json.dumps(layouts))
         _job(monitor, "snapshot-save", tag=name, vmstate="data", devices=["data"])
 
 
-def found(qemu: Qemu) -> list[Snapshot]:
+def found(vm: Vm) -> list[Snapshot]:
     # -U: the disk of a running machine is locked.
-    told = qemu.run(["qemu-img", "info", "-U", "--output=json", qemu.home / DISK]).stdout
+    told = vm.run(["qemu-img", "info", "-U", "--output=json", vm.home / DISK]).stdout
     kept = sorted(json.loads(told).get("snapshots", []), key=lambda one: (one["date-sec"], one["date-nsec"]))
     return [
         Snapshot(
@@ -60,43 +58,44 @@ def found(qemu: Qemu) -> list[Snapshot]:
     ]
 
 
-def restore(qemu: Qemu, name: str) -> None:
+def restore(vm: Vm, name: str) -> None:
     """The machine is as it was, its QEMU a new one. What it was since then, also a suspended state, is gone."""
-    wanted = _named(qemu, name)
-    layout = _layouts(qemu.home).get(name)
+    wanted = _named(vm, name)
+    layout = _layouts(vm.home).get(name)
     if wanted.running and layout is None:
         raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known')
     if wanted.running and layout:
-        saved.alike(qemu, layout).argv(Memory(layout["base_mib"]))  # before anything is lost: is its image there?
-    qemu.kill()
+        saved.alike(vm, layout).argv(Memory(layout["base_mib"]))  # before anything is lost: is its image there?
+    vm.end()
+    suspended.forget(vm.home)
     if layout is None or not wanted.running:
-        qemu.run(["qemu-img", "snapshot", "-a", name, qemu.home / DISK])
+        vm.run(["qemu-img", "snapshot", "-a", name, vm.home / DISK])
         return
-    with saved.laid_out(qemu, layout, paused=True) as monitor:
+    with saved.laid_out(vm, layout, paused=True) as monitor:
         sizes.plug(monitor, layout["more_mib"])
         _job(monitor, "snapshot-load", tag=name, vmstate="data", devices=["data"])
         monitor.execute("cont")
-    saved.has_woken(qemu)
+    saved.has_woken(vm)
 
 
-def forget(qemu: Qemu, name: str) -> None:
-    _named(qemu, name)
-    if qemu.process.find():
-        with qemu.monitor() as monitor:
+def forget(vm: Vm, name: str) -> None:
+    _named(vm, name)
+    if vm.process.find():
+        with vm.monitor() as monitor:
             _job(monitor, "snapshot-delete", tag=name, devices=["data"])
     else:
-        with suspended.unchanged(qemu.home):
-            qemu.run(["qemu-img", "snapshot", "-d", name, qemu.home / DISK])
-    layouts = _layouts(qemu.home)
+        with suspended.unchanged(vm.home):
+            vm.run(["qemu-img", "snapshot", "-d", name, vm.home / DISK])
+    layouts = _layouts(vm.home)
     if layouts.pop(name, None):
-        files.write(qemu.home / LAYOUTS, json.dumps(layouts))
+        files.write(vm.home / LAYOUTS, json.dumps(layouts))
 
 
-def _named(qemu: Qemu, name: str) -> Snapshot:
-    for one in found(qemu):
+def _named(vm: Vm, name: str) -> Snapshot:
+    for one in found(vm):
         if one.name == name:
             return one
-    raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {qemu.machine.name}")
+    raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {vm.machine.name}")
 
 
 def _layouts(home: Home) -> dict[str, Any]:

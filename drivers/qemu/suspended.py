@@ -17,7 +17,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from machine import files
 from machine.errors import DriverFailed
@@ -27,9 +27,7 @@ from machine.reasons import reason
 from . import saved, sizes
 from .argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
 from .qmp import Qmp
-
-if TYPE_CHECKING:
-    from .driver import Qemu
+from .vm import Vm
 
 PARTIAL = ".suspended"
 WOKEN = ".woken"
@@ -39,10 +37,10 @@ TOLERANCE = 2_000_000_000
 NEVER_RAN = {"inmigrate", "prelaunch"}
 
 
-def suspend(qemu: Qemu) -> None:
+def suspend(vm: Vm) -> None:
     """See driver.Suspend. Where it fails, the machine goes on as if nothing had been."""
-    home = qemu.home
-    with qemu.monitor() as monitor:
+    home = vm.home
+    with vm.monitor() as monitor:
         if any((home / name).exists() for name in (PARTIAL, SUSPENDED, WOKEN)):
             # An earlier suspend or start was killed. QEMU saves no guest twice that hasn't run in between.
             go_on(monitor, home)
@@ -58,24 +56,24 @@ def suspend(qemu: Qemu) -> None:
                 monitor.execute("migrate_cancel")
                 monitor.execute("cont")
             raise
-    qemu.end()
+    vm.end()
     _date(home)
 
 
-def wake(qemu: Qemu) -> None:
+def wake(vm: Vm) -> None:
     """Go on with a suspended machine; its state stays where it can't be loaded. Raises DriverFailed."""
-    home, layout = qemu.home, _layout(qemu)
+    home, layout = vm.home, _layout(vm)
     try:
-        with saved.laid_out(qemu, layout, incoming=True) as monitor:
+        with saved.laid_out(vm, layout, incoming=True) as monitor:
             sizes.plug(monitor, layout["more_mib"])
             saved.load(monitor, home / SUSPENDED)
     except BaseException:
         _date(home)  # that QEMU has ended before its guest ran, though it may have touched the disk's file
         raise
     # From here on an error doesn't end QEMU: the only copy of the memory is in it. The next start lets it go on.
-    with qemu.monitor() as monitor:
+    with vm.monitor() as monitor:
         go_on(monitor, home)
-    saved.has_woken(qemu)
+    saved.has_woken(vm)
 
 
 def go_on(monitor: Qmp, home: Home) -> None:
@@ -88,24 +86,24 @@ def go_on(monitor: Qmp, home: Home) -> None:
     forget(home)
 
 
-def settle(qemu: Qemu) -> None:
+def settle(vm: Vm) -> None:
     """Bring in order what a killed suspend, start or restore has left, before a start. The machine's lock is held.
 
     There is no QEMU then, or one that may go on; and there is a state only where it fits the disk.
     """
-    home = qemu.home
-    if qemu.process.find():
-        if qemu.run_state() not in NEVER_RAN:
+    home = vm.home
+    if vm.process.find():
+        if vm.run_state() not in NEVER_RAN:
             return
-        qemu.say("an earlier start or restore was interrupted: its QEMU is ended")
+        vm.say("an earlier start or restore was interrupted: its QEMU is ended")
         with unchanged(home):
-            qemu.end()
+            vm.end()
     if (home / SUSPENDED).exists() and _is_older_than_disk(home):
-        _drop(qemu, "the memory that it was suspended with is older than its disk")
+        _drop(vm, "the memory that it was suspended with is older than its disk")
     elif (home / WOKEN).exists() and not (home / SUSPENDED).exists():
-        _drop(qemu, "the memory that it was suspended with was used already, and its QEMU has ended since")
+        _drop(vm, "the memory that it was suspended with was used already, and its QEMU has ended since")
     elif (home / PARTIAL).exists() and not (home / SUSPENDED).exists():
-        _drop(qemu, "its memory was not written to the end when it was suspended")
+        _drop(vm, "its memory was not written to the end when it was suspended")
     files.remove(home / WOKEN, home / PARTIAL)
 
 
@@ -130,9 +128,9 @@ def _date(home: Home) -> None:
         os.utime(home / SUSPENDED, ns=(written, written))
 
 
-def _drop(qemu: Qemu, why: str) -> None:
-    qemu.say(f"{why}: it is dropped, and the machine boots from its disk")
-    forget(qemu.home)
+def _drop(vm: Vm, why: str) -> None:
+    vm.say(f"{why}: it is dropped, and the machine boots from its disk")
+    forget(vm.home)
 
 
 def _is_older_than_disk(home: Home) -> bool:
@@ -143,12 +141,12 @@ def _is_older_than_disk(home: Home) -> bool:
     return disk - state > TOLERANCE
 
 
-def _layout(qemu: Qemu) -> dict[str, Any]:
+def _layout(vm: Vm) -> dict[str, Any]:
     try:
-        found = json.loads((qemu.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8"))
+        found = json.loads((vm.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8"))
         return {**found, **{name: found[name] for name in ("base_mib", "more_mib", "reporting", "cpus")}}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DriverFailed(
             f"how the machine was laid out when it was suspended can't be read: {reason(error)}",
-            hint=f"give up what was in its memory: machine kill {qemu.machine.name}",
+            hint=f"give up what was in its memory: machine kill {vm.machine.name}",
         ) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from fake_fixtures import add_image
-from machine.drivers.qemu import Qemu, driver
+from machine.drivers.qemu import Qemu, driver, vm
 from machine.drivers.qemu.process import Process
 
 from machine import helper, run, wait
@@ -81,10 +81,11 @@ def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
         address=Address("127.77.0.2"),
         options={"accelerator": "tcg", "cold": True},
     )
-    monkeypatch.setattr(driver, "which", lambda tool: f"/usr/bin/{tool}")
+    for module in (driver, vm):
+        monkeypatch.setattr(module, "which", lambda tool: f"/usr/bin/{tool}")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     # It would be kept by the process that runs the tests.
-    monkeypatch.setattr(driver, "use_small_pages", lambda: None)
+    monkeypatch.setattr(vm, "use_small_pages", lambda: None)
     return Qemu(machine, home, recorder)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machine.drivers.qemu import Qemu
+from machine.drivers.qemu import Qemu, driver
 
 from machine import create, filesystem, run, store
 from machine.errors import CheckFailed
@@ -73,7 +73,7 @@ def test_a_network_folder_has_no_sockets(network_folder: Path) -> None:
 def test_qemu_says_so_before_anything_is_made(network_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(network_folder / "store"))
     qemu = Qemu(MACHINE, Home(store.folder() / "x"), run.run)
-    monkeypatch.setattr(qemu, "_binary", lambda: "qemu-system-x86_64")
+    monkeypatch.setattr(driver, "find_binary", lambda: "qemu-system-x86_64")
     with pytest.raises(CheckFailed, match="has no Unix sockets"):
         qemu.check()
     assert list(network_folder.iterdir()) == []

@@ -22,6 +22,7 @@ from machine.drivers.qemu.argv import CLONE_OF, DISK
 from machine.drivers.qemu.process import Process
 from machine.drivers.qemu.qmp import Qmp
 from machine.drivers.qemu.template import Template
+from machine.drivers.qemu.vm import Vm
 
 from machine import contexts, identity, lifecycle, run, seed, spec
 from machine import store as stores
@@ -61,7 +62,7 @@ def make(folder: Path) -> bool:
 @pytest.fixture
 def origin(larger: Qemu, store: Path) -> Template:
     """The template that `dev` is cloned from."""
-    return template.obtain(store, clone.recipe(larger), make, pytest.fail)
+    return template.obtain(store, clone.recipe(larger.vm), make, pytest.fail)
 
 
 def about_disk(home: Home) -> dict[str, Any]:
@@ -75,17 +76,17 @@ def about_disk(home: Home) -> dict[str, Any]:
 
 def test_a_recipe_names_what_the_template_has(larger: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "qemu_mark", lambda path: f"mark of {path}")
-    made = clone.recipe(larger)
+    made = clone.recipe(larger.vm)
     assert (made.base_mib, made.disk_mib) == (clone.BASE_MIB, clone.DISK_MIB)
     assert (made.qemu, made.accelerator, made.cpu, made.cpus) == (f"{QEMU} mark of {QEMU}", "tcg", "max", 1)
-    small = clone.recipe(driver(larger, [], memory_mib=256, disk_mib=1024))
+    small = clone.recipe(driver(larger, [], memory_mib=256, disk_mib=1024).vm)
     assert (small.base_mib, small.disk_mib) == (256, 1024)
 
 
 def test_where_memory_cant_be_plugged_a_template_has_all_of_it(larger: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = replace(larger.host(), system="darwin")
-    monkeypatch.setattr(Qemu, "host", lambda self: host)
-    assert clone.recipe(driver(larger, [], memory_mib=3072)).base_mib == 3072
+    host = replace(larger.vm.host(), system="darwin")
+    monkeypatch.setattr(Vm, "host", lambda self: host)
+    assert clone.recipe(driver(larger, [], memory_mib=3072).vm).base_mib == 3072
 
 
 @pytest.mark.parametrize(
@@ -103,27 +104,27 @@ def test_where_memory_cant_be_plugged_a_template_has_all_of_it(larger: Qemu, mon
     ],
 )
 def test_another_machine_needs_another_template(larger: Qemu, change: dict[str, Any]) -> None:
-    assert clone.recipe(driver(larger, [], **change)).key != clone.recipe(larger).key
+    assert clone.recipe(driver(larger, [], **change).vm).key != clone.recipe(larger.vm).key
 
 
 @pytest.mark.parametrize(
     "change", [{"name": "other"}, {"mac": "52:54:00:00:00:02"}, {"memory_mib": 2048}, {"disk_mib": 40 * 1024}]
 )
 def test_what_a_clone_gets_later_needs_no_other_template(larger: Qemu, change: dict[str, Any]) -> None:
-    assert clone.recipe(driver(larger, [], **change)).key == clone.recipe(larger).key
+    assert clone.recipe(driver(larger, [], **change).vm).key == clone.recipe(larger.vm).key
 
 
 def test_proxies_and_authorities_of_the_host_need_another_template(
     larger: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [clone.recipe(larger).key]
+    keys = [clone.recipe(larger.vm).key]
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
-    keys.append(clone.recipe(larger).key)
+    keys.append(clone.recipe(larger.vm).key)
     # The guest's dockerd has read whom it trusts before it is cloned.
     (store / "ca").mkdir()
     body = base64.b64encode(b"a certificate").decode()
     (store / "ca" / "company.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-    keys.append(clone.recipe(larger).key)
+    keys.append(clone.recipe(larger.vm).key)
     assert len(set(keys)) == 3
 
 
@@ -135,7 +136,7 @@ def test_an_upgraded_qemu_or_another_processor_needs_another_template(
     for mark, processor in (("1", "A"), ("2", "A"), ("2", "B")):
         monkeypatch.setattr(template, "qemu_mark", lambda _, mark=mark: mark)
         monkeypatch.setattr(clone, "_processor", lambda processor=processor: processor)
-        keys.append((clone.recipe(fast).key, clone.recipe(larger).key))
+        keys.append((clone.recipe(fast.vm).key, clone.recipe(larger.vm).key))
     assert len({key for key, _ in keys}) == 3
     # What is emulated is the same on any processor.
     assert keys[1][1] == keys[2][1]
@@ -172,7 +173,7 @@ def test_a_file_system_without_links(
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", link)
-    clone.lay_disk(larger)
+    clone.lay_disk(larger.vm)
     assert not (home / clone.BASE_DISK).samefile(origin.disk)
     run.run(["qemu-img", "check", "-q", home / DISK])
 
@@ -261,11 +262,11 @@ def test_a_template_is_made_from_a_machine_without_identity(
     larger.create()
     (kept,) = template.all_of(store)
     about = kept.about()
-    assert about.recipe == vars(clone.recipe(larger))
+    assert about.recipe == vars(clone.recipe(larger.vm))
     assert (about.read_only, kept.memory.read_bytes(), kept.state.read_text()) == (True, b"memory", "512")
     assert (home / clone.BASE_DISK).samefile(kept.disk)
     (place,) = maker
-    assert place.folder.name == f".scratch-{clone.recipe(larger).key}"
+    assert place.folder.name == f".scratch-{clone.recipe(larger.vm).key}"
     assert left_over(store) == []
     (words,) = recorder.launches
     assert f"memory-backend-file,id=ram,size=512M,mem-path={place / 'memory'},share=on" in words
@@ -315,14 +316,14 @@ def test_a_template_that_doesnt_boot(
 
 def test_whether_a_template_is_up(larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DriverFailed, match="ended while it booted") as caught:
-        clone._is_up(larger)
+        clone._is_up(larger.vm)
     assert caught.value.details
     monkeypatch.setattr(Process, "find", lambda self: self)
-    assert not clone._is_up(larger)
+    assert not clone._is_up(larger.vm)
     home.console.write_bytes(b"\xff booting")
-    assert not clone._is_up(larger)
+    assert not clone._is_up(larger.vm)
     home.console.write_bytes(b"\xff machineos: docker is ready\r\n")
-    assert clone._is_up(larger)
+    assert clone._is_up(larger.vm)
 
 
 def test_saving_a_template(home: Home) -> None:
@@ -441,7 +442,7 @@ def test_a_clone_as_large_as_its_template_is_given_nothing(
     larger: Qemu, store: Path, cloned: Clone, detached: list[list[str]]
 ) -> None:
     small = driver(larger, [], memory_mib=512, disk_mib=clone.DISK_MIB)
-    template.obtain(store, clone.recipe(small), lambda folder: not make(folder), pytest.fail)
+    template.obtain(store, clone.recipe(small.vm), lambda folder: not make(folder), pytest.fail)
     small.create()
     cloned.inside = False  # its agent may be late: the clock is right to the second
     small.start()
@@ -452,7 +453,7 @@ def test_a_clone_as_large_as_its_template_is_given_nothing(
 def test_memory_that_cant_be_opened_read_only_is_never_given_back(
     larger: Qemu, store: Path, cloned: Clone, recorder: Recorder, detached: list[list[str]]
 ) -> None:
-    template.obtain(store, clone.recipe(larger), lambda folder: not make(folder), pytest.fail)
+    template.obtain(store, clone.recipe(larger.vm), lambda folder: not make(folder), pytest.fail)
     larger.create()
     larger.start()
     (words,) = recorder.launches
@@ -616,7 +617,7 @@ def test_a_qemu_that_is_slow_costs_no_template(
     monkeypatch.setattr(Process, "find", lambda self: "it is at work")
     cloned.answers[command] = []
     with pytest.raises(DriverFailed, match=r"no answer on qmp\.sock"):
-        clone.start(laid)
+        clone.start(laid.vm)
     assert origin.about()
     assert list(failures.all_of(origin.folder.parent)) == []
 
@@ -674,9 +675,9 @@ def test_a_cold_boot_that_fails_too_is_an_error(laid: Qemu, recorder: Recorder, 
 
 def test_the_version_of_a_qemu_that_tells_none(larger: Qemu, recorder: Recorder) -> None:
     recorder.version = "?"
-    assert clone._version(larger) == (0, 0)
+    assert clone._version(larger.vm) == (0, 0)
     recorder.version = "QEMU emulator version 10.0.2"
-    assert clone._version(larger) == (10, 0)
+    assert clone._version(larger.vm) == (10, 0)
 
 
 # What lies in the store meanwhile.
@@ -705,7 +706,7 @@ def test_a_scratch_home_of_a_killed_process_is_swept_though_it_has_no_address(
 def test_what_dockerd_refuses_in_a_template_is_not_tried_again(
     larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(qemu: Qemu) -> None:
+    def refuse(vm: Vm) -> None:
         raise EngineRefused("failed to start daemon: driver not supported: btrfs")
 
     monkeypatch.setattr(clone, "lay_disk", refuse)
@@ -720,4 +721,4 @@ def test_a_template_whose_dockerd_refuses_is_not_awaited(larger: Qemu, home: Hom
     )
     home.console.write_text(last * 2)
     with pytest.raises(EngineRefused, match="failed to start daemon: x"):
-        clone._is_up(larger)
+        clone._is_up(larger.vm)

@@ -13,7 +13,8 @@ import machine_fake
 import pytest
 from fake_host import FakeHost
 from machine.drivers.qemu import Qemu, cloud_image
-from machine.drivers.qemu.argv import DISK
+from machine.drivers.qemu.argv import DISK, Host, Memory
+from machine.drivers.qemu.vm import Vm
 
 from machine import create, docker, images, lifecycle, provision, run, ssh, store, upgrade
 from machine.driver import State
@@ -79,20 +80,13 @@ def test_a_part_of_an_image_names_files_of_this_host(cloud: Image, home: Home, t
 
 @qemu_img
 def test_its_own_boot_loader_boots(cloud: Image, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Qemu, "_binary", lambda _: "qemu")
-    monkeypatch.setattr(Qemu, "_accelerator", lambda *_: "tcg")
-    words = Qemu(machine(cloud), home, run.run).argv(memory())
+    monkeypatch.setattr(Vm, "host", lambda _: Host("qemu", "x86_64", "tcg", "max"))
+    words = Qemu(machine(cloud), home, run.run).vm.argv(Memory(512))
     assert "-kernel" not in words
     assert [word for word in words if "bootindex=0" in word] == [
         "virtio-blk-pci,drive=data,serial=data,discard=on,bootindex=0"
     ]
     assert not [word for word in words if "node-name=root" in word]
-
-
-def memory() -> object:
-    from machine.drivers.qemu.argv import Memory
-
-    return Memory(512)
 
 
 def test_the_core_sets_docker_up_over_ssh(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fake_qemu import QEMU, Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
-from machine.drivers.qemu import Qemu, driver, saved
+from machine.drivers.qemu import Qemu, driver, saved, vm
 from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
 
 from machine import acceleration, files, ports, resources
@@ -46,7 +46,10 @@ def test_check_asks_which_accelerator_works(qemu: Qemu, store: Path, monkeypatch
 
 def test_check_names_what_is_missing(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
     for missing in ("qemu-system-x86_64", "qemu-img"):
-        monkeypatch.setattr(driver, "which", lambda tool, missing=missing: None if tool == missing else f"/bin/{tool}")
+        for module in (driver, vm):
+            monkeypatch.setattr(
+                module, "which", lambda tool, missing=missing: None if tool == missing else f"/bin/{tool}"
+            )
         with pytest.raises(ToolMissing, match=f"{missing} was not found") as caught:
             qemu.check()
         assert "apt install qemu-system-x86" in caught.value.hint
@@ -120,7 +123,7 @@ def test_only_emulated_machines_do_without_huge_pages(
     qemu: Qemu, detached: list[list[str]], monkeypatch: pytest.MonkeyPatch, accelerator: str, small: int
 ) -> None:
     called: list[int] = []
-    monkeypatch.setattr(driver, "use_small_pages", lambda: called.append(1))
+    monkeypatch.setattr(vm, "use_small_pages", lambda: called.append(1))
     with_options(qemu, accelerator=accelerator).start()
     assert len(called) == small
 
@@ -381,7 +384,7 @@ def test_kill_drops_what_was_suspended(qemu: Qemu, suspended: Home) -> None:
 
 
 def test_a_guest_without_an_agent_wakes_too(qemu: Qemu) -> None:
-    saved.has_woken(qemu)
+    saved.has_woken(qemu.vm)
 
 
 def test_warnings_name_the_ports_that_arent_forwarded(qemu: Qemu, home: Home) -> None:
@@ -413,4 +416,4 @@ def test_other_names_of_processors(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(platform, "machine", lambda name=name: name)
         assert resources.architecture() == ours
     with contextlib.suppress(ToolMissing):
-        assert qemu._binary() == "/usr/bin/qemu-system-riscv64"
+        assert vm.find_binary() == "/usr/bin/qemu-system-riscv64"

@@ -115,7 +115,7 @@ def test_where_memory_cant_be_plugged_it_waits(qemu: Qemu, home: Home, running: 
     answers = Memory().answers() | {"qom-list": [{"return": children}]}
     with monitor(home / "qmp.sock", answers) as server:
         assert qemu.resize(wanted(qemu, memory_mib=1024)) == ["memory_mib"]
-        with qemu.monitor() as asked:
+        with qemu.vm.monitor() as asked:
             layout = sizes.layout(asked)
             sizes.plug(asked, int(layout["more_mib"]))
     assert layout["more_mib"] == 0

@@ -222,7 +222,7 @@ def with_memory(made: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu
     monkeypatch.setattr(
         snapshots,
         "found",
-        lambda qemu: [snapshots.Snapshot(one.name, one.created, running=True) for one in found(qemu)],
+        lambda vm: [snapshots.Snapshot(one.name, one.created, running=True) for one in found(vm)],
     )
     (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "cpus": 3, "reporting": False}}))
     return made

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 from machine.drivers.qemu import Qemu, saved, suspended
 from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT, Memory
+from machine.drivers.qemu.vm import Vm
 
 from machine import files, helper
 from machine.driver import State
@@ -126,16 +127,13 @@ class Model:
         self.write()
 
 
-class Modelled(Qemu):  # type: ignore[misc]  # to mypy Qemu is Any: it sees no machine.drivers
+@dataclass(frozen=True)
+class ModelledVm(Vm):  # type: ignore[misc]  # to mypy Vm is Any: it sees no machine.drivers
     model: Model
-    said: list[str]
 
     @property
     def process(self) -> Any:
         return SimpleNamespace(find=lambda: self.model.alive)
-
-    def another(self, machine: Any, home: Home) -> Qemu:
-        return self
 
     def launch(self, memory: Memory, *, incoming: bool = False, paused: bool = False) -> None:
         self.model.step()
@@ -161,8 +159,14 @@ class Modelled(Qemu):  # type: ignore[misc]  # to mypy Qemu is Any: it sees no m
     def agent(self) -> Any:
         raise DriverFailed("no agent")
 
-    def _forward_published_ports(self) -> None:
-        pass
+
+class Modelled(Qemu):  # type: ignore[misc]  # to mypy Qemu is Any: it sees no machine.drivers
+    model: Model
+    said: list[str]
+
+    @property
+    def vm(self) -> ModelledVm:
+        return ModelledVm(self.machine, self.home, self.run, self.say, self.model)
 
 
 class Make(Protocol):
@@ -388,4 +392,4 @@ def test_the_layout_names_the_image_that_runs(make: Make, monkeypatch: pytest.Mo
     layout = json.loads((dev.home / SUSPENDED_LAYOUT).read_text())
     assert layout["image"] == "digest"
     monkeypatch.undo()
-    assert saved.alike(Qemu(dev.machine, dev.home, dev.run), layout).machine.image == "digest"
+    assert saved.alike(dev.vm, layout).machine.image == "digest"
