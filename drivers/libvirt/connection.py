@@ -57,12 +57,9 @@ class Connection:
     Whoever has one may import libvirt: without libvirt-python none can be had. Raises ToolMissing then.
     """
 
-    def __init__(self, uri: str) -> None:
-        try:
-            import libvirt  # noqa: F401
-        except ImportError as error:
-            raise ToolMissing("libvirt-python", hint=INSTALL_MODULE) from error
-        self.uri = Uri(uri)
+    def __init__(self, uri: Uri) -> None:
+        require_module()
+        self.uri = uri
         self._opened: libvirt.virConnect | None = None
 
     @property
@@ -99,9 +96,18 @@ class Connection:
         return find(f"{self.uri} doesn't tell of its domains", lambda: self.raw.lookupByUUIDString(uuid), "NO_DOMAIN")
 
 
+def require_module() -> None:
+    """Raise ToolMissing without libvirt-python."""
+    try:
+        import libvirt  # noqa: F401
+    except ImportError as error:
+        raise ToolMissing("libvirt-python", hint=INSTALL_MODULE) from error
+
+
 @contextlib.contextmanager
 def explained(what: str, *, hint: str = "") -> Iterator[None]:
-    """Every error of libvirt as a DriverFailed that begins with what wasn't possible."""
+    """Every error of libvirt as a DriverFailed that begins with what wasn't possible. Raises ToolMissing without it."""
+    require_module()
     import libvirt
 
     try:

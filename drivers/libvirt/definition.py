@@ -7,40 +7,41 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from machine import files
 from machine.errors import NoSuchImage
 from machine.paths import Image
 from machine.run import which
 
-from . import domain, hypervisor
+from . import domains, hypervisor
 from .connection import explained
-from .domain import Parts
-
-if TYPE_CHECKING:
-    from .driver import Libvirt
+from .domains import Parts
+from .place import Place
 
 # What was defined last.
 DEFINED = "domain.xml"
 
 
-def define(driver: Libvirt) -> None:
-    """Upload what isn't there yet, make the machine's volumes, and define the domain unless it is as it should be."""
+def define(place: Place, advance: Callable[[str], None]) -> None:
+    """Upload what isn't there yet, make the machine's volumes, and define the domain unless it is as it should be.
+
+    advance: told how far the upload is.
+    """
     import libvirt
 
-    image = Image(driver.machine.image)
+    image = Image(place.machine.image)
     if not image.kernel.exists():
         raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
-    parts = _parts(driver, image)
-    described = {network: _described(driver, parts, network) for network in _user_networks(driver)}
-    written = driver.home / DEFINED
+    parts = _parts(place, image, advance)
+    described = {network: _described(place, parts, network) for network in _user_networks(place)}
+    written = place.home / DEFINED
     if written.exists() and written.read_text(encoding="utf-8") in described.values():
         return
     with explained(f"the domain {parts.name} can't be defined"):
         for network, xml in described.items():
             try:
-                driver.connection.raw.defineXML(xml)
+                place.connection.raw.defineXML(xml)
             except libvirt.libvirtError as error:
                 # It came with libvirt 9.0, and some builds, Debian 12's among them, leave it out.
                 if network == list(described)[-1] or not hypervisor.lacks_passt(error):
@@ -50,54 +51,54 @@ def define(driver: Libvirt) -> None:
                 return
 
 
-def _described(driver: Libvirt, parts: Parts, network: str) -> str:
-    return domain.describe(driver.machine, driver.home, dataclasses.replace(parts, user_network=network))
+def _described(place: Place, parts: Parts, network: str) -> str:
+    return domains.describe(place.machine, place.home, dataclasses.replace(parts, user_network=network))
 
 
-def _user_networks(driver: Libvirt) -> list[str]:
+def _user_networks(place: Place) -> list[str]:
     """Those to be tried, the best one first; "" where libvirt's network is used."""
-    if not driver.connection.uri.is_session:
+    if not place.uri.is_session:
         return [""]
-    if (asked := driver.option("user_network")) != "auto":
+    if (asked := place.options.user_network) != "auto":
         return [asked]
     return ["passt", "slirp"] if which("passt") else ["slirp"]
 
 
-def _parts(driver: Libvirt, image: Image) -> Parts:
-    chosen = hypervisor.choose(driver.option("domain_type"), driver.connection, driver.home, driver.run)
-    driver.pool.ready()
+def _parts(place: Place, image: Image, advance: Callable[[str], None]) -> Parts:
+    chosen = hypervisor.choose(place.options.domain_type, place.connection, place.home, place.run)
+    place.pool.ready()
     shared = {
-        what: driver.pool.shared(f"machineos-{image.digest}-{what}", path, driver.advance).path()
+        what: place.pool.shared(f"machineos-{image.digest}-{what}", path, advance).path()
         for what, path in (("image", image.file), ("kernel", image.kernel), ("initrd", image.initrd))
     }
-    size = driver.machine.disk_mib << 20
+    size = place.machine.disk_mib << 20
     return Parts(
-        name=_name(driver),
+        name=_name(place),
         type=chosen.type,
         architecture=chosen.architecture,
         emulator=chosen.emulator,
         command_line=image.command_line.read_text(encoding="utf-8").strip(),
-        disk=driver.pool.make(driver.volume("disk.qcow2"), size=size, format="qcow2").path(),
-        seed=driver.pool.make(driver.volume("seed.iso"), size=0).path(),
-        console=_console(driver),
-        network="" if driver.connection.uri.is_session else driver.network.name,
+        disk=place.pool.make(place.volume("disk.qcow2"), size=size, format="qcow2").path(),
+        seed=place.pool.make(place.volume("seed.iso"), size=0).path(),
+        console=_console(place),
+        network="" if place.uri.is_session else place.network.name,
         user_network="",
         **shared,
     )
 
 
-def _name(driver: Libvirt) -> str:
+def _name(place: Place) -> str:
     """machine-NAME, as virt-manager shows it; another store may have a machine of the same name."""
-    if (there := driver.find()) is not None:
-        return str(there.name())
-    name = f"machine-{driver.machine.name}"
-    with explained(f"{driver.connection.uri} doesn't tell of its domains"):
-        names = {there.name() for there in driver.connection.raw.listAllDomains()}
-    return f"{name}-{driver.machine.uuid[:8]}" if name in names else name
+    if (domain := place.find()) is not None:
+        return str(domain.name())
+    name = f"machine-{place.machine.name}"
+    with explained(f"{place.uri} doesn't tell of its domains"):
+        names = {domain.name() for domain in place.connection.raw.listAllDomains()}
+    return f"{name}-{place.machine.uuid[:8]}" if name in names else name
 
 
-def _console(driver: Libvirt) -> str:
+def _console(place: Place) -> str:
     """Where the console's log lies, on the hypervisor's host: there it is a volume, which the helper fetches."""
-    if driver.connection.uri.is_remote:
-        return str(driver.pool.make(driver.volume("console.log"), size=0).path())
-    return os.path.realpath(driver.home.console)
+    if place.uri.is_remote:
+        return str(place.pool.make(place.volume("console.log"), size=0).path())
+    return os.path.realpath(place.home.console)

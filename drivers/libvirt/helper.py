@@ -26,11 +26,10 @@ from machine.usernet import Slirp
 
 from .connection import explained
 from .forwards import CONTROL, Tunnel, monitor
+from .place import Place
 
 if TYPE_CHECKING:
     import libvirt
-
-    from .driver import Libvirt
 
 # The id of the card's -netdev.
 NETWORK = "machine"
@@ -41,12 +40,10 @@ LONG_TICK = 5.0
 
 
 def main(folder: str) -> None:
-    from .driver import Libvirt
-
     home = Home(Path(folder))
     with helper.alone(home) as held:
         if held:
-            process = Helper(Libvirt(store.read(home), home, run))
+            process = Helper(Place(store.read(home), home, run))
             try:
                 process.watch()
             finally:
@@ -55,31 +52,31 @@ def main(folder: str) -> None:
 
 
 class Helper:
-    def __init__(self, driver: Libvirt) -> None:
+    def __init__(self, place: Place) -> None:
         import libvirt
 
         libvirt.virEventRegisterDefaultImpl()
-        self.driver = driver
+        self.place = place
         self.ended = threading.Event()
         self.changed = threading.Event()
         self.tunnel: Tunnel | None = None
-        self.console = Console(driver) if driver.connection.uri.is_remote else None
+        self.console = Console(place) if place.uri.is_remote else None
         self._watched: libvirt.virConnect | None = None
-        if driver.on_loopback():
-            if driver.connection.uri.over_ssh:
+        if place.on_loopback:
+            if place.uri.over_ssh:
                 self._open_tunnel()
-            threading.Thread(target=Forwarding(driver.home, self).run, daemon=True).start()
+            threading.Thread(target=Forwarding(place.home, self).run, daemon=True).start()
 
     def lives(self) -> bool:
         return not self.ended.is_set()
 
     @contextlib.contextmanager
     def forwards(self, address: Address) -> Iterator[Forwards]:
-        there = self.driver.find()
+        domain = self.place.find()
         if self.tunnel:
             yield self.tunnel
-        elif there is not None and f"user,id={NETWORK}," in _xml(there):
-            yield Slirp(monitor(self.driver.find), NETWORK, address)
+        elif domain is not None and f"user,id={NETWORK}," in _xml(domain):
+            yield Slirp(monitor(self.place.find), NETWORK, address)
         else:
             yield NoForwards()
 
@@ -89,12 +86,12 @@ class Helper:
 
         # In a thread of its own: a call of this one would make it return at once, and the loop spin.
         threading.Thread(target=self._take_events, daemon=True).start()
-        while self.driver.home.folder.exists():
+        while self.place.home.folder.exists():
             try:
-                there = self.driver.find()
-                if there is None or not (there.isActive() or self._is_active_again(there)):
+                domain = self.place.find()
+                if domain is None or not (domain.isActive() or self._is_active_again(domain)):
                     break
-                self._subscribe(there)
+                self._subscribe(domain)
                 if self.console:
                     self.console.fetch()
                 self.changed.wait(TICK if self.console else LONG_TICK)
@@ -110,10 +107,10 @@ class Helper:
         if self.tunnel:
             self.tunnel.close()
 
-    def _is_active_again(self, there: libvirt.virDomain) -> bool:
+    def _is_active_again(self, domain: libvirt.virDomain) -> bool:
         """A machine that goes back to a snapshot is off for a moment."""
         time.sleep(TICK)
-        return bool(there.isActive())
+        return bool(domain.isActive())
 
     def _take_events(self) -> None:
         import libvirt
@@ -124,28 +121,27 @@ class Helper:
             except libvirt.libvirtError:
                 time.sleep(TICK)
 
-    def _subscribe(self, there: libvirt.virDomain) -> None:
+    def _subscribe(self, domain: libvirt.virDomain) -> None:
         """An event of the machine, or the end of the connection, ends the wait at once."""
         import libvirt
 
-        connection = self.driver.connection.raw
+        connection = self.place.connection.raw
         if connection is not self._watched:
             kind = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-            connection.domainEventRegisterAny(there, kind, lambda *_: self.changed.set(), None)
+            connection.domainEventRegisterAny(domain, kind, lambda *_: self.changed.set(), None)
             with contextlib.suppress(libvirt.libvirtError):  # not every kind of connection can tell
                 connection.registerCloseCallback(lambda *_: self.changed.set(), None)
             self._watched = connection
 
     def _open_tunnel(self) -> None:
-        driver = self.driver
-        control = driver.home / CONTROL
-        self.tunnel = Tunnel(driver.connection.uri, control, driver.address(), driver.reserved(), driver.run)
+        place = self.place
+        self.tunnel = Tunnel(place.uri, place.home / CONTROL, place.address(), place.reserved(), place.run)
         threading.Thread(target=self._keep_open, args=(self.tunnel,), daemon=True).start()
 
     def _keep_open(self, tunnel: Tunnel) -> None:
         while not self.ended.is_set():
             try:
-                tunnel.hold(self.driver.home / helper.LOG)
+                tunnel.hold(self.place.home / helper.LOG)
             except (MachineError, OSError) as error:
                 print(error, file=sys.stderr)
             time.sleep(PAUSE)
@@ -154,17 +150,17 @@ class Helper:
 class Console:
     """The console's log on another host, which is a volume there; what is added to it is added to the one here."""
 
-    def __init__(self, driver: Libvirt) -> None:
-        self.driver = driver
-        self.offset = driver.home.console.stat().st_size if driver.home.console.exists() else 0
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.offset = place.home.console.stat().st_size if place.home.console.exists() else 0
 
     def fetch(self) -> None:
-        volume = self.driver.pool.volume(self.driver.volume("console.log"))
+        volume = self.place.pool.volume(self.place.volume("console.log"))
         if volume is None:
             return
-        stream = self.driver.connection.raw.newStream()
+        stream = self.place.connection.raw.newStream()
         volume.download(stream, self.offset, 0)
-        with self.driver.home.console.open("ab") as console:
+        with self.place.home.console.open("ab") as console:
             while block := stream.recv(1 << 16):
                 console.write(block)
                 self.offset += len(block)

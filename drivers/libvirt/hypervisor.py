@@ -13,7 +13,7 @@ from machine.paths import Home
 from machine.run import Run
 
 from .connection import Connection, explained, is_error
-from .domain import board
+from .domains import board
 
 if TYPE_CHECKING:
     import libvirt

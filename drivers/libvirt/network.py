@@ -49,8 +49,8 @@ class Network:
         import libvirt
 
         network = self.ready()
-        if there := reserved(_xml(network)).get(mac):
-            return there
+        if address := reserved(_xml(network)).get(mac):
+            return address
         for address in free(_xml(network), leased(network)):
             host = render("libvirt/host.xml.j2", mac=mac, address=address)
             with explained(f"the network {self.name} doesn't take a DHCP reservation"):

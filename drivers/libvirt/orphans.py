@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ from machine.errors import MachineError
 from machine.paths import Home
 from machine.run import Run
 
-from . import domain
-from .connection import Connection, explained
+from . import domains, removal
+from .connection import Connection, Uri, explained
+from .options import Options
+from .place import DRIVER, Place
 
 if TYPE_CHECKING:
     import libvirt
@@ -37,14 +40,12 @@ def find(store: Path, known: list[Machine], run: Run) -> list[Orphan]:
     for uri in _uris(known):
         # One that doesn't answer is told with the machines that need it.
         with contextlib.suppress(MachineError):
-            found += _on(Connection(uri), store, {machine.uuid for machine in known}, run)
+            found += _on(Connection(Uri(uri)), store, {machine.uuid for machine in known}, run)
     return found
 
 
 def _uris(known: list[Machine]) -> list[str]:
-    from .driver import Libvirt, Options
-
-    used = [str(one.options.get("uri") or Options.uri) for one in known if one.driver == Libvirt.name]
+    used = [str(one.options.get("uri") or Options.uri) for one in known if one.driver == DRIVER]
     if any(os.access(socket, os.W_OK) for socket in SOCKETS):
         used.append(SYSTEM)
     if _session_has_ours():
@@ -56,19 +57,19 @@ def _session_has_ours() -> bool:
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or paths.user_home() / ".config") / "libvirt" / "qemu"
     with contextlib.suppress(OSError):
         return any(
-            domain.NAMESPACE in path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.xml")
+            domains.NAMESPACE in path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.xml")
         )
     return False
 
 
 def _on(connection: Connection, store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
     with explained(f"{connection.uri} doesn't tell of its domains"):
-        defined = {there.UUIDString() for there in connection.raw.listAllDomains()}
+        defined = {domain.UUIDString() for domain in connection.raw.listAllDomains()}
     volumes = _volumes(connection)
-    for name, there in domain.of_store(connection, store):
-        if (uuid := there.UUIDString()) not in known:
+    for name, domain in domains.of_store(connection, store):
+        if (uuid := domain.UUIDString()) not in known:
             pool = volumes[uuid][0] if uuid in volumes else ""
-            yield _domain(connection, name, there, pool, Home(store / "machines" / name), run)
+            yield _orphan(connection, name, domain, pool, Home(store / "machines" / name), run)
     for uuid, (pool, names) in volumes.items():
         if uuid not in known and uuid not in defined:
             # Their names don't say of which store they are: another one may just be making the domain for them.
@@ -77,15 +78,15 @@ def _on(connection: Connection, store: Path, known: set[str], run: Run) -> Itera
             yield Orphan("", uuid, what, hint=f"if no other store has that machine: {lines}")
 
 
-def _domain(connection: Connection, name: str, there: libvirt.virDomain, pool: str, home: Home, run: Run) -> Orphan:
-    from .driver import Libvirt
-
-    uuid, title = there.UUIDString(), there.name()
-    options = {"uri": str(connection.uri), "network": domain.network(there), "pool": pool}
+def _orphan(connection: Connection, name: str, domain: libvirt.virDomain, pool: str, home: Home, run: Run) -> Orphan:
+    uuid, title = domain.UUIDString(), domain.name()
+    options = {"uri": str(connection.uri), "network": domains.network(domain), "pool": pool}
     machine = Machine(
-        name, Libvirt.name, uuid, domain.mac(there), image="", memory_mib=0, cpus=0, disk_mib=0, options={**options}
+        name, DRIVER, uuid, domains.mac(domain), image="", memory_mib=0, cpus=0, disk_mib=0, options={**options}
     )
-    return Orphan(name, uuid, f"the domain {title} on {connection.uri}", Libvirt(machine, home, run).remove)
+    return Orphan(
+        name, uuid, f"the domain {title} on {connection.uri}", partial(removal.remove, Place(machine, home, run))
+    )
 
 
 def _volumes(connection: Connection) -> dict[str, tuple[str, list[str]]]:

@@ -7,35 +7,34 @@ from typing import TYPE_CHECKING
 
 from machine.errors import CheckFailed
 
-from . import domain
+from . import domains
 from .connection import explained
+from .place import Place
 
 if TYPE_CHECKING:
     import libvirt
 
-    from .driver import Libvirt
 
-
-def remove(driver: Libvirt) -> None:
+def remove(place: Place) -> None:
     """Succeeds when there is nothing. A machine whose machine.json can't be read is found by its domain's mark."""
-    if driver.machine.uuid:
-        _remove(driver, driver.find(), driver.machine.uuid, driver.machine.mac)
+    if place.machine.uuid:
+        _remove(place, place.find(), place.machine.uuid, place.machine.mac)
         return
     with contextlib.suppress(CheckFailed):  # where there is no libvirtd it has made nothing
-        for there in list(domain.ours(driver.connection, driver.home)):
-            _remove(driver, there, there.UUIDString(), domain.mac(there))
+        for domain in list(domains.ours(place.connection, place.home)):
+            _remove(place, domain, domain.UUIDString(), domains.mac(domain))
 
 
-def _remove(driver: Libvirt, there: libvirt.virDomain | None, uuid: str, mac: str) -> None:
-    if there is not None:
-        domain.refuse_copy(there, driver.machine, driver.home)
-        _undefine(there)
-    _remove_volumes(driver, uuid)
-    if not driver.connection.uri.is_session:
-        driver.network.release(mac)
+def _remove(place: Place, domain: libvirt.virDomain | None, uuid: str, mac: str) -> None:
+    if domain is not None:
+        domains.refuse_copy(domain, place.machine, place.home)
+        _undefine(domain)
+    _remove_volumes(place, uuid)
+    if not place.uri.is_session:
+        place.network.release(mac)
 
 
-def _undefine(there: libvirt.virDomain) -> None:
+def _undefine(domain: libvirt.virDomain) -> None:
     import libvirt
 
     flags = (
@@ -44,15 +43,15 @@ def _undefine(there: libvirt.virDomain) -> None:
         | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
         | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
     )
-    with explained(f"the domain {there.name()} can't be removed"):
-        if there.isActive():
-            there.destroy()
-        there.undefineFlags(flags)
+    with explained(f"the domain {domain.name()} can't be removed"):
+        if domain.isActive():
+            domain.destroy()
+        domain.undefineFlags(flags)
 
 
-def _remove_volumes(driver: Libvirt, uuid: str) -> None:
-    if (pool := driver.pool.active()) is None:
+def _remove_volumes(place: Place, uuid: str) -> None:
+    if (pool := place.pool.active()) is None:
         return
-    with explained(f"the storage pool {driver.pool.name} doesn't tell of its volumes"):
+    with explained(f"the storage pool {place.pool.name} doesn't tell of its volumes"):
         names = [volume.name() for volume in pool.listAllVolumes()]
-    driver.pool.delete(*(name for name in names if name.startswith(f"machine-{uuid}-")))
+    place.pool.delete(*(name for name in names if name.startswith(f"machine-{uuid}-")))

@@ -18,14 +18,17 @@ GROW = {"execute": "guest-exec", "arguments": {"path": "/usr/sbin/machineos-grow
 AGENT_TIMEOUT = 5
 
 
-def grow_disk(domain: libvirt.virDomain, pool: Pool, volume: str, size: int) -> None:
-    """Make the disk that large (bytes); a running guest's file system grows as well, another's when it starts."""
+def grow_disk(domain: libvirt.virDomain, pool: Pool, name: str, size: int) -> None:
+    """Make the disk size bytes large; a running guest's file system grows as well, another's when it starts.
+
+    name: the volume's.
+    """
     import libvirt
 
     with explained("the machine's disk can't be made larger"):
         if not domain.isActive():
-            if (there := pool.volume(volume)) is not None:
-                there.resize(size)
+            if (volume := pool.volume(name)) is not None:
+                volume.resize(size)
             return
         domain.blockResize(DATA, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
     import libvirt_qemu

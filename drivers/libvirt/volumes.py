@@ -80,8 +80,8 @@ class Pool:
 
     def make(self, name: str, *, size: int, format: str = "raw") -> libvirt.virStorageVol:
         """A new volume of size bytes; one that is there already stays as it is."""
-        if (there := self.volume(name)) is not None:
-            return there
+        if (volume := self.volume(name)) is not None:
+            return volume
         xml = render("libvirt/volume.xml.j2", name=name, size=size, format=format)
         with explained(f"the volume {name} can't be made in the storage pool {self.name}"):
             return self.ready().createXML(xml)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,17 @@ def driver(store: Path, tmp_path: Path, uri: str, uploads: list[str], monkeypatc
     home.seed.write_bytes(b"a seed")
     options = {"uri": uri, "network": "lan", "pool": "disks"}
     return Libvirt(machine(image=about.digest, options=options), home, run)
+
+
+def changed(driver: Libvirt, home: Home | None = None, **fields: Any) -> Libvirt:
+    """A driver of the same machine with other fields, or of a copy in another home.
+
+    With the same URI it has the same connection: the hypervisor `test` is another one on each.
+    """
+    other = Libvirt(dataclasses.replace(driver.machine, **fields), home or driver.home, driver.run)
+    if other.place.uri.text == driver.place.uri.text:
+        vars(other.place).update(uri=driver.place.uri, connection=driver.place.connection)
+    return other
 
 
 def refusal(text: str, code: int = 1) -> Exception:

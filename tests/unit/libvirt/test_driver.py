@@ -11,10 +11,13 @@ from typing import Any, cast
 
 import pytest
 from machine.drivers.libvirt import Libvirt, hypervisor
+from machine.drivers.libvirt.place import Place
 
 from machine.driver import Address, Autostart, Resize, Snapshots, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
-from tests.unit.libvirt.conftest import MAC, UUID, refusal
+from machine.paths import Home
+from machine.run import run
+from tests.unit.libvirt.conftest import MAC, UUID, changed, machine, refusal
 
 
 def made(driver: Libvirt) -> Libvirt:
@@ -23,7 +26,7 @@ def made(driver: Libvirt) -> Libvirt:
 
 
 def volumes(driver: Libvirt) -> set[str]:
-    pool = driver.pool.find()
+    pool = driver.place.pool.find()
     return {volume.name() for volume in pool.listAllVolumes()}
 
 
@@ -39,7 +42,7 @@ def test_create(driver: Libvirt, uploads: list[str]) -> None:
     digest = driver.machine.image
     assert uploads == [f"machineos-{digest}-{what}" for what in ("image", "kernel", "initrd")]
     assert {f"{name}.complete" for name in uploads} <= volumes(driver)
-    domain = driver.find()
+    domain = driver.place.find()
     assert domain.name() == "machine-dev"
     xml = domain.XMLDesc()
     assert f"<mac address='{MAC}'/>" in xml
@@ -49,23 +52,18 @@ def test_create(driver: Libvirt, uploads: list[str]) -> None:
 def test_create_twice_changes_nothing(driver: Libvirt, uploads: list[str]) -> None:
     made(driver).create()
     assert len(uploads) == 3
-    assert len(driver.connection.raw.listAllDomains()) == 2  # and theirs
+    assert len(driver.place.connection.raw.listAllDomains()) == 2  # and theirs
 
 
 def test_a_machine_of_the_same_name_in_another_store(driver: Libvirt) -> None:
-    other = Libvirt(
-        dataclasses.replace(driver.machine, uuid=UUID.replace("8", "7"), mac="52:54:00:00:00:01"),
-        driver.home,
-        driver.run,
-    )
-    other.connection = driver.connection
+    other = changed(driver, uuid=UUID.replace("8", "7"), mac="52:54:00:00:00:01")
     made(other)
     made(driver)
-    assert {other.find().name(), driver.find().name()} == {"machine-dev", f"machine-dev-{UUID[:8]}"}
+    assert {other.place.find().name(), driver.place.find().name()} == {"machine-dev", f"machine-dev-{UUID[:8]}"}
 
 
 def test_an_image_that_is_not_in_the_cache(driver: Libvirt) -> None:
-    driver.machine = dataclasses.replace(driver.machine, image="beef")
+    driver = changed(driver, image="beef")
     with pytest.raises(NoSuchImage):
         driver.create()
     driver.remove()
@@ -74,13 +72,13 @@ def test_an_image_that_is_not_in_the_cache(driver: Libvirt) -> None:
 
 def test_life(driver: Libvirt, uploads: list[str]) -> None:
     made(driver).start()
-    assert uploads[-1] == driver.volume("seed.iso")
+    assert uploads[-1] == driver.place.volume("seed.iso")
     assert driver.state() is State.RUNNING
-    driver.find().suspend()
+    driver.place.find().suspend()
     assert driver.state() is State.PAUSED
     driver.start()
     assert driver.state() is State.RUNNING
-    driver.find().suspend()
+    driver.place.find().suspend()
     driver.stop()
     assert driver.state() is State.STOPPED
     driver.start()
@@ -100,15 +98,15 @@ def test_a_start_keeps_the_console_of_the_run_before(driver: Libvirt) -> None:
 
 def test_a_start_brings_the_domain_in_line(driver: Libvirt) -> None:
     made(driver)
-    theirs = driver.find().XMLDesc().replace("<title>dev", "<title>my dev")
-    driver.connection.raw.defineXML(theirs)
+    theirs = driver.place.find().XMLDesc().replace("<title>dev", "<title>my dev")
+    driver.place.connection.raw.defineXML(theirs)
     driver.start()
-    assert "<title>my dev" in driver.find().XMLDesc(), "what the user changed stays"
+    assert "<title>my dev" in driver.place.find().XMLDesc(), "what the user changed stays"
     driver.kill()
-    driver.machine = dataclasses.replace(driver.machine, memory_mib=2048)
+    driver = changed(driver, memory_mib=2048)
     driver.start()
-    assert driver.find().maxMemory() == 2048 << 10
-    assert driver.find().name() == "machine-dev"
+    assert driver.place.find().maxMemory() == 2048 << 10
+    assert driver.place.find().name() == "machine-dev"
 
 
 def test_other_sizes(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +121,7 @@ def test_other_sizes(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     made(driver)
     larger = dataclasses.replace(driver.machine, memory_mib=2048, cpus=4, disk_mib=8192)
     assert driver.resize(larger) == []
-    assert done == [(driver.volume("disk.qcow2"), 8192 << 20)]
+    assert done == [(driver.place.volume("disk.qcow2"), 8192 << 20)]
     driver.start()
     assert driver.resize(larger) == ["memory_mib", "cpus"]
     assert done[1] == ("vdb", 8192 << 20, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
@@ -134,7 +132,7 @@ def test_a_change_ends_a_pause(driver: Libvirt, monkeypatch: pytest.MonkeyPatch)
     import libvirt
 
     made(driver).start()
-    shared = driver.connection.raw  # each connection to the test hypervisor has machines of its own
+    shared = driver.place.connection.raw  # each connection to the test hypervisor has machines of its own
     monkeypatch.setattr(libvirt, "open", lambda uri: shared)
     threading.Timer(0.1, driver.kill).start()
     began = time.monotonic()
@@ -194,7 +192,7 @@ def test_no_state_is_left_when_the_guest_goes_on(driver: Libvirt, monkeypatch: p
 
 def test_a_start_that_was_killed_before_the_guest_went_on(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     made(driver).start()
-    driver.find().suspend()
+    driver.place.find().suspend()
     done = keeps_state(driver, monkeypatch)
     driver.start()
     assert done == ["state removed", "guest runs"]
@@ -252,13 +250,13 @@ def test_snapshots(driver: Libvirt) -> None:
 
 def test_a_start_after_going_back_brings_the_domain_in_line(driver: Libvirt) -> None:
     made(driver).snapshot("small")
-    driver.machine = dataclasses.replace(driver.machine, memory_mib=2048)
+    driver = changed(driver, memory_mib=2048)
     driver.start()
     driver.kill()
     driver.restore("small")
-    assert driver.find().maxMemory() == 1024 << 10
+    assert driver.place.find().maxMemory() == 1024 << 10
     driver.start()
-    assert driver.find().maxMemory() == 2048 << 10
+    assert driver.place.find().maxMemory() == 2048 << 10
 
 
 def test_autostart(driver: Libvirt) -> None:
@@ -278,17 +276,17 @@ def test_remove_leaves_nothing(driver: Libvirt, state: str) -> None:
     if state == "with snapshots":
         driver.snapshot("one")
     if state.startswith("undefined"):
-        driver.find().destroy()
-        driver.find().undefine()
+        driver.place.find().destroy()
+        driver.place.find().undefine()
     driver.remove()
-    assert driver.find() is None
+    assert driver.place.find() is None
     assert own(driver) == set()
-    assert MAC not in driver.network.find().XMLDesc()
+    assert MAC not in driver.place.network.find().XMLDesc()
     driver.remove()
 
 
 def test_a_domain_that_was_undefined_behind_our_back(driver: Libvirt) -> None:
-    made(driver).find().undefine()
+    made(driver).place.find().undefine()
     for call in (driver.state, driver.start, driver.stop, driver.kill, driver.snapshots):
         with pytest.raises(DriverFailed, match="is no longer defined on test:") as refused:
             call()
@@ -297,40 +295,38 @@ def test_a_domain_that_was_undefined_behind_our_back(driver: Libvirt) -> None:
 
 
 def test_a_domain_that_was_renamed(driver: Libvirt) -> None:
-    made(driver).find().rename("other")
+    made(driver).place.find().rename("other")
     assert driver.state() is State.STOPPED
     driver.remove()
-    assert driver.find() is None
+    assert driver.place.find() is None
 
 
 def test_a_damaged_machine_is_removed_by_its_mark(driver: Libvirt) -> None:
     made(driver).start()
-    unknown = Libvirt(dataclasses.replace(driver.machine, uuid="", mac=""), driver.home, driver.run)
-    unknown.connection = driver.connection
-    unknown.remove()
-    assert driver.find() is None
+    changed(driver, uuid="", mac="").remove()
+    assert driver.place.find() is None
     assert own(driver) == set()
-    assert MAC not in driver.network.find().XMLDesc()
-    assert [domain.name() for domain in driver.connection.raw.listAllDomains()] == ["theirs"]
+    assert MAC not in driver.place.network.find().XMLDesc()
+    assert [domain.name() for domain in driver.place.connection.raw.listAllDomains()] == ["theirs"]
 
 
 def test_a_damaged_machine_where_there_is_no_libvirtd(driver: Libvirt) -> None:
     options = {"uri": "qemu+unix:///system?socket=/nonexistent"}
-    Libvirt(dataclasses.replace(driver.machine, uuid="", mac="", options=options), driver.home, driver.run).remove()
+    changed(driver, uuid="", mac="", options=options).remove()
 
 
 def test_an_inactive_network_and_pool_are_started(driver: Libvirt) -> None:
     made(driver)
-    driver.network.find().destroy()
-    driver.pool.find().destroy()
+    driver.place.network.find().destroy()
+    driver.place.pool.find().destroy()
     driver.start()
-    assert driver.network.find().isActive()
-    assert driver.pool.find().isActive()
+    assert driver.place.network.find().isActive()
+    assert driver.place.pool.find().isActive()
 
 
 def test_check(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.check() == ["a note"]
-    monkeypatch.setattr(type(driver.pool), "free_mib", lambda pool: 3)
+    monkeypatch.setattr(type(driver.place.pool), "free_mib", lambda pool: 3)
     with pytest.raises(CheckFailed, match="only 3 MiB are free in the storage pool disks") as refused:
         driver.check()
     assert "--libvirt-pool" in refused.value.hint
@@ -338,9 +334,9 @@ def test_check(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_hosts_memory_is_asked_there(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.is_local()
-    monkeypatch.setattr(driver.connection.uri, "host", "server")
+    monkeypatch.setattr(driver.place.uri, "host", "server")
     assert not driver.is_local()
-    driver.machine = dataclasses.replace(driver.machine, memory_mib=1 << 20)
+    driver = changed(driver, memory_mib=1 << 20)
     with pytest.raises(CheckFailed, match=r"1024 GiB asked for, but server has"):
         driver.check()
 
@@ -358,7 +354,7 @@ def test_warnings_and_diagnosis(driver: Libvirt, monkeypatch: pytest.MonkeyPatch
     containers = [{"Ports": [{"IP": "127.0.0.1", "PublicPort": 80, "Type": "tcp"}]}]
     monkeypatch.setattr("machine.docker.Client.containers", lambda client: containers)
     assert driver.warnings() == ["port 80/tcp is published inside of the machine only, on 127.0.0.1", warning]
-    monkeypatch.setattr(Libvirt, "on_loopback", lambda self: True)
+    monkeypatch.setattr(Place, "on_loopback", True)
     (driver.home / "ports.json").write_text('["80/tcp"]')
     assert "port 80/tcp isn't forwarded" in driver.warnings()[0]
 
@@ -377,9 +373,11 @@ def test_no_address_yet(driver: Libvirt) -> None:
         ("qemu+tls://host/system", False),
     ],
 )
-def test_which_machines_are_reached_on_loopback(driver: Libvirt, uri: str, expected: bool) -> None:
-    driver.machine = dataclasses.replace(driver.machine, options={"uri": uri})
+def test_which_machines_are_reached_on_loopback(uri: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "libvirt", None)  # to tell that takes no libvirt-python
+    driver = Libvirt(machine(options={"uri": uri}), Home(Path("/store/machines/dev")), run)
     assert driver.on_loopback() is expected
+    assert driver.is_local() is ("host" not in uri)
 
 
 @pytest.mark.parametrize(
@@ -392,11 +390,11 @@ def test_which_machines_are_reached_on_loopback(driver: Libvirt, uri: str, expec
     ],
 )
 def test_ports_are_chosen_for_the_user_that_runs_qemu(
-    driver: Libvirt, monkeypatch: pytest.MonkeyPatch, uri: str, uid: int, lowest: int
+    monkeypatch: pytest.MonkeyPatch, uri: str, uid: int, lowest: int
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: uid)
     monkeypatch.setattr("machine.ports.first_unprivileged", lambda: 1024)
-    driver.machine = dataclasses.replace(driver.machine, options={"uri": uri})
+    driver = Libvirt(machine(options={"uri": uri}), Home(Path("/store/machines/dev")), run)
     assert driver.lowest_port() == lowest
 
 
@@ -411,8 +409,8 @@ def test_a_port_that_qemu_cant_open_is_named(driver: Libvirt, monkeypatch: pytes
     monkeypatch.setattr("machine.ports.why_not", lambda *_: "")
     with pytest.raises(DriverFailed, match="can't be started: process exited"):
         driver.start()
-    monkeypatch.setattr(Libvirt, "on_loopback", lambda self: True)
-    driver.machine = dataclasses.replace(driver.machine, address=Address("127.77.0.2"))
+    monkeypatch.setattr(Place, "on_loopback", True)
+    driver = changed(driver, address=Address("127.77.0.2"))
     with pytest.raises(
         DriverFailed, match="port 22, for SSH, can't be opened: the user that runs QEMU may not open it"
     ):
@@ -420,13 +418,13 @@ def test_a_port_that_qemu_cant_open_is_named(driver: Libvirt, monkeypatch: pytes
 
 
 def test_a_session_on_another_host(driver: Libvirt) -> None:
-    driver.machine = dataclasses.replace(driver.machine, options={"uri": "qemu+ssh://host/session"})
+    driver = changed(driver, options={"uri": "qemu+ssh://host/session"})
     with pytest.raises(CheckFailed, match="can't be reached"):
         driver.check()
 
 
 def test_a_path_that_is_too_long_for_a_tunnel(driver: Libvirt, tmp_path: Path) -> None:
-    driver.machine = dataclasses.replace(driver.machine, options={"uri": "qemu+ssh://host/system"})
+    driver = changed(driver, options={"uri": "qemu+ssh://host/system"})
     driver.home.folder = tmp_path / ("x" * 100)
     with pytest.raises(CheckFailed, match="too long for a socket"):
         driver.check()
@@ -441,7 +439,7 @@ def test_a_path_that_is_too_long_for_a_tunnel(driver: Libvirt, tmp_path: Path) -
     ],
 )
 def test_no_libvirtd(driver: Libvirt, uri: str, hint: str) -> None:
-    driver.machine = dataclasses.replace(driver.machine, options={"uri": uri})
+    driver = changed(driver, options={"uri": uri})
     with pytest.raises(CheckFailed) as refused:
         driver.check()
     assert hint in refused.value.hint
@@ -450,7 +448,10 @@ def test_no_libvirtd(driver: Libvirt, uri: str, hint: str) -> None:
 
 def test_without_libvirt_python(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)
-    for call in (driver.check, driver.is_local, driver.state, driver.remove):
+    for call in (
+        *(driver.check, driver.architecture, driver.create, driver.remove, driver.state),
+        *(driver.start, driver.stop, driver.kill, driver.suspend, driver.snapshots, driver.autostart),
+    ):
         with pytest.raises(ToolMissing, match="libvirt-python was not found") as refused:
             call()
         assert "pip install 'machine-vm[libvirt]'" in refused.value.hint
@@ -461,7 +462,7 @@ def test_a_connection_that_was_lost_is_made_again(driver: Libvirt, monkeypatch: 
     import libvirt
 
     made(driver)
-    first, opened = driver.connection.raw, []
+    first, opened = driver.place.connection.raw, []
     monkeypatch.setattr(libvirt, "open", lambda uri: opened.append(uri) or first)
     monkeypatch.setattr(libvirt.virConnect, "isAlive", lambda connection: 0)
     assert driver.state() is State.STOPPED
@@ -471,7 +472,7 @@ def test_a_connection_that_was_lost_is_made_again(driver: Libvirt, monkeypatch: 
 def test_the_hypervisor_must_be_qemu(uri: str, driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(CheckFailed, match="is TEST, not QEMU"):
-        hypervisor.choose("auto", driver.connection, driver.home, driver.run)
+        hypervisor.choose("auto", driver.place.connection, driver.home, driver.run)
 
 
 def test_a_libvirt_without_passt_gets_qemus_own_network(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,13 +486,13 @@ def test_a_libvirt_without_passt_gets_qemus_own_network(driver: Libvirt, monkeyp
         defined.append(xml)
 
     monkeypatch.setattr(libvirt.virConnect, "defineXML", define)
-    monkeypatch.setattr(driver.connection.uri, "is_session", True)
+    monkeypatch.setattr(driver.place.uri, "is_session", True)
     monkeypatch.setattr("machine.drivers.libvirt.definition.which", lambda tool: f"/usr/bin/{tool}")
-    driver.machine = dataclasses.replace(driver.machine, address=Address("127.77.0.2", 2375, 2222))
+    driver = changed(driver, address=Address("127.77.0.2", 2375, 2222))
     driver.create()
     [xml] = defined
     assert "hostfwd=tcp:127.77.0.2:2375-:2375,hostfwd=tcp:127.77.0.2:2222-:22" in xml
     options = {**driver.machine.options, "user_network": "passt"}
-    driver.machine = dataclasses.replace(driver.machine, options=options)
+    driver = changed(driver, options=options)
     with pytest.raises(DriverFailed, match="passt"):
         driver.create()

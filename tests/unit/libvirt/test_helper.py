@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable
 
 import pytest
-from machine.drivers.libvirt import Libvirt, helper
+from machine.drivers.libvirt import Libvirt, helper, power
 
 from machine import helper as processes
 from machine.paths import Home
 from machine.ports import NoForwards
 from machine.spec import Address
 from machine.usernet import Slirp
+from tests.unit.libvirt.conftest import changed
 
 
 def test_a_running_machine_on_loopback_has_its_helper(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,12 +25,12 @@ def test_a_running_machine_on_loopback_has_its_helper(driver: Libvirt, monkeypat
     driver.start()
     driver.state()
     assert (begun, ensured) == ([], [])
-    monkeypatch.setattr(driver.connection.uri, "is_session", True)
+    monkeypatch.setattr(driver.place.uri, "is_session", True)
     driver.state()
     assert (begun, ensured) == ([], [driver.home])
     driver.kill()
     driver.state()
-    driver._begin_helper()
+    power.begin_helper(driver.place)
     assert (begun, ensured) == ([driver.home], [driver.home])
 
 
@@ -40,7 +40,7 @@ def test_a_running_machine_on_loopback_has_its_helper(driver: Libvirt, monkeypat
 def test_the_way_to_the_forwards(driver: Libvirt, monkeypatch: pytest.MonkeyPatch, xml: str, kind: type) -> None:
     driver.create()
     monkeypatch.setattr(helper, "_xml", lambda domain: xml)
-    with helper.Helper(driver).forwards(Address("127.77.0.2")) as forwards:
+    with helper.Helper(driver.place).forwards(Address("127.77.0.2")) as forwards:
         assert isinstance(forwards, kind)
 
 
@@ -49,14 +49,14 @@ def test_a_disk_that_is_full_for_a_while_doesnt_end_it(driver: Libvirt, monkeypa
     monkeypatch.setattr(helper, "TICK", 0.01)
     driver.create()
     driver.start()
-    process = helper.Helper(driver)
+    process = helper.Helper(driver.place)
     full = [OSError(28, "No space left on device")] * 3
 
     class Console:
         def fetch(self) -> None:
             if full:
                 raise full.pop()
-            driver.find().destroy()
+            driver.place.find().destroy()
 
     process.console = Console()
     process.watch()
@@ -67,7 +67,7 @@ def test_a_disk_that_is_full_for_a_while_doesnt_end_it(driver: Libvirt, monkeypa
 
 def test_a_tunnel_is_opened_again_whatever_ended_it(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helper, "PAUSE", 0.0)
-    process = helper.Helper(driver)
+    process = helper.Helper(driver.place)
     faults: list[Callable[[], None]] = [lambda: None, lambda: _raise(OSError(28, "No space left on device"))]
 
     class Tunnel:
@@ -91,18 +91,18 @@ def test_it_ends_with_the_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPat
     driver.create()
     driver.start()
     driver.snapshot("on")
-    driver.machine = dataclasses.replace(driver.machine, address=Address("127.77.0.2"))
-    process = helper.Helper(driver)
+    driver = changed(driver, address=Address("127.77.0.2"))
+    process = helper.Helper(driver.place)
     watching = threading.Thread(target=process.watch)
     watching.start()
     watching.join(0.2)
     assert watching.is_alive()
     driver.restore("on")  # the test hypervisor starts another machine for it
-    driver.find().suspend()
-    driver.find().resume()
+    driver.place.find().suspend()
+    driver.place.find().resume()
     watching.join(0.5)
     assert watching.is_alive()
-    driver.find().destroy()
+    driver.place.find().destroy()
     watching.join(5)
     assert not watching.is_alive()
     process.close()
@@ -125,12 +125,12 @@ def test_a_console_on_another_host(driver: Libvirt, monkeypatch: pytest.MonkeyPa
     given: list[bytes] = []
     monkeypatch.setattr(libvirt.virStorageVol, "download", download)
     monkeypatch.setattr(libvirt.virStream, "recv", receive)
-    console = helper.Console(driver)
+    console = helper.Console(driver.place)
     console.fetch()
     assert not driver.home.console.exists(), "there is no such volume yet"
-    driver.pool.make(driver.volume("console.log"), size=0)
+    driver.place.pool.make(driver.place.volume("console.log"), size=0)
     console.fetch()
     console.fetch()
     assert asked == [0, 6]
     assert driver.home.console.read_bytes() == b"first\nsecond\n"
-    assert helper.Console(driver).offset == 13
+    assert helper.Console(driver.place).offset == 13

@@ -39,7 +39,7 @@ class Raw:
 
 
 def connected(uri: str, *kinds: str) -> Connection:
-    connection = Connection(uri)
+    connection = Connection(Uri(uri))
     connection._opened = Raw(*kinds)
     return connection
 

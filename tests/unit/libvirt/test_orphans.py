@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import spellings
-from machine.drivers.libvirt import Libvirt, domain, orphans
+from machine.drivers.libvirt import Libvirt, domains, orphans
 from machine.drivers.libvirt.connection import Connection
 
 from machine import spec
@@ -18,7 +18,7 @@ from machine.driver import Orphan
 from machine.errors import MachineError
 from machine.paths import Home
 from machine.run import run
-from tests.unit.libvirt.conftest import MAC, UUID, machine
+from tests.unit.libvirt.conftest import MAC, UUID, changed, machine
 
 OTHER = UUID.replace("8", "7")
 
@@ -27,7 +27,7 @@ OTHER = UUID.replace("8", "7")
 def made(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> Libvirt:
     """A machine that is made; each connection is this one, because another would have a hypervisor of its own."""
     driver.create()
-    raw = driver.connection.raw
+    raw = driver.place.connection.raw
     monkeypatch.setattr(Connection, "raw", raw)
     monkeypatch.setattr(orphans, "SOCKETS", ())
     return driver
@@ -41,21 +41,21 @@ def find(made: Libvirt, *uuids: str) -> list[Orphan]:
 
 
 def left(made: Libvirt) -> list[str]:
-    pool = made.pool.find()
+    pool = made.place.pool.find()
     volumes = [volume.name() for volume in pool.listAllVolumes() if volume.name().startswith("machine-")]
-    return [*(there.name() for there in made.connection.raw.listAllDomains()), *volumes]
+    return [*(there.name() for there in made.place.connection.raw.listAllDomains()), *volumes]
 
 
 def test_a_domain_with_our_mark(made: Libvirt) -> None:
     assert find(made, UUID) == []
     (one,) = find(made)
-    uri = made.connection.uri
+    uri = made.place.uri
     assert (one.name, one.uuid, one.what) == ("dev", UUID, f"the domain machine-dev on {uri}")
     assert one.remove
-    assert MAC in made.network.find().XMLDesc()
+    assert MAC in made.place.network.find().XMLDesc()
     one.remove()
     assert left(made) == ["theirs"]
-    assert MAC not in made.network.find().XMLDesc()
+    assert MAC not in made.place.network.find().XMLDesc()
     assert find(made) == []
 
 
@@ -69,19 +69,19 @@ def test_another_stores_domain_stays(made: Libvirt, tmp_path: Path, monkeypatch:
 def test_a_clone_of_the_users_stays(made: Libvirt) -> None:
     """As virt-clone makes it: another name, UUID, MAC and disk, and the metadata of its original."""
     uuid = OTHER.replace("c", "d")
-    xml = made.find().XMLDesc().replace("machine-dev<", "clone<").replace(f"{UUID}</uuid>", f"{uuid}</uuid>")
-    made.connection.raw.defineXML(xml.replace("disk.qcow2", "disk-clone.qcow2").replace(MAC, "52:54:00:00:00:09"))
-    assert len(made.connection.raw.listAllDomains()) == 3
+    xml = made.place.find().XMLDesc().replace("machine-dev<", "clone<").replace(f"{UUID}</uuid>", f"{uuid}</uuid>")
+    made.place.connection.raw.defineXML(xml.replace("disk.qcow2", "disk-clone.qcow2").replace(MAC, "52:54:00:00:00:09"))
+    assert len(made.place.connection.raw.listAllDomains()) == 3
     assert [one.uuid for one in find(made)] == [UUID]
-    assert [there.UUIDString() for there in domain.ours(made.connection, made.home)] == [UUID]
+    assert [domain.UUIDString() for domain in domains.ours(made.place.connection, made.home)] == [UUID]
 
 
 def test_volumes_without_a_domain_are_only_told(made: Libvirt) -> None:
-    made.find().undefine()
+    made.place.find().undefine()
     (one,) = find(made)
-    names = sorted([made.volume("disk.qcow2"), made.volume("seed.iso")])
+    names = sorted([made.place.volume("disk.qcow2"), made.place.volume("seed.iso")])
     assert (one.uuid, one.remove) == (UUID, None)
-    delete = f"virsh -c {made.connection.uri} vol-delete --pool disks"
+    delete = f"virsh -c {made.place.uri} vol-delete --pool disks"
     assert one.hint == "if no other store has that machine: " + " && ".join(f"{delete} {name}" for name in names)
     assert find(made, UUID) == [], "rm clears them"
 
@@ -97,14 +97,14 @@ def test_where_is_looked(store: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     definitions.mkdir(parents=True)
     (definitions / "theirs.xml").write_text("<domain/>")
     assert orphans._uris([]) == ["qemu:///system"]
-    (definitions / "machine-dev.xml").write_text(f"<domain xmlns:m='{domain.NAMESPACE}'/>")
+    (definitions / "machine-dev.xml").write_text(f"<domain xmlns:m='{domains.NAMESPACE}'/>")
     used = [machine(options={"uri": "qemu+ssh://a@b/system"}), machine(), dataclasses.replace(machine(), driver="qemu")]
     assert orphans._uris(used) == ["qemu+ssh://a@b/system", "qemu:///system", "qemu:///session"]
 
 
 def test_a_libvirtd_that_doesnt_answer_hides_no_other(made: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    uris = ["test:///no/such/file.xml", str(made.connection.uri)]
-    raw = made.connection.raw
+    uris = ["test:///no/such/file.xml", str(made.place.uri)]
+    raw = made.place.connection.raw
     monkeypatch.setattr(Connection, "raw", property(lambda self: self._open() if "no/such" in str(self.uri) else raw))
     known = [machine(uuid=OTHER, options={"uri": uri}) for uri in uris]
     assert [one.name for one in Libvirt.orphans(made.home.store, known, made.run)] == ["dev"]
@@ -121,10 +121,9 @@ def test_the_store_by_another_way(made: Libvirt, spelling: spellings.Spell) -> N
     known = [machine(uuid=OTHER, options=made.machine.options)]
     assert [one.name for one in Libvirt.orphans(store, known, made.run)] == ["dev"]
     other = Home(store / "machines" / "dev")
-    assert [there.UUIDString() for there in domain.ours(made.connection, other)] == [UUID]
+    assert [domain.UUIDString() for domain in domains.ours(made.place.connection, other)] == [UUID]
     definition = (made.home / "domain.xml").read_text()
-    by_another_way = Libvirt(made.machine, other, made.run)
-    by_another_way.connection = made.connection
+    by_another_way = changed(made, other)
     by_another_way.start()
     assert (made.home / "domain.xml").read_text() == definition, "what the user changed would be lost"
     by_another_way.remove()
@@ -136,8 +135,7 @@ def test_a_copy_of_the_store_doesnt_remove_or_change_it(made: Libvirt, tmp_path:
     made.home.config.write_text(spec.dumps(made.machine))
     copy = Home(tmp_path / "copy" / "machines" / "dev")
     shutil.copytree(made.home.folder, copy.folder)
-    theirs = Libvirt(made.machine, copy, made.run)
-    theirs.connection = made.connection
+    theirs = changed(made, copy)
     for act in (
         *(theirs.remove, theirs.start, theirs.stop, theirs.kill, theirs.suspend),
         *(lambda: theirs.snapshot("s"), lambda: theirs.restore("s"), lambda: theirs.forget("s")),

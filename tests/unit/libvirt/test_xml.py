@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from machine.drivers.libvirt import network
-from machine.drivers.libvirt.domain import Parts, describe
+from machine.drivers.libvirt.domains import Parts, describe
 
 from machine.paths import Home
 from machine.render import render
