@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from machine import __version__
-from machine.cli.verbs import GROUPS
+from machine.cli.verbs import COMPLETING, GROUPS
 from machine.cli.verbs import VERBS as VERBS
 from machine.errors import MachineError
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 # These are instant and read one machine, or none: shells' profiles and prompts call them, and nothing is removed there.
 UNSWEPT = {"active", "completion", "config", "env", "help", "ip", "url", "version"}
 INTERRUPTED = 130
-# Set by the script of `machine completion` when it wants to know what may come next.
-COMPLETING = "_MACHINE_COMPLETE"
 
 
 class Verbs(click.Group):

@@ -10,6 +10,8 @@ import os
 import click
 from click.shell_completion import CompletionItem, ShellComplete, add_completion_class, get_completion_class
 
+from machine.cli.verbs import COMPLETING
+
 SHELLS = ("bash", "zsh", "fish", "powershell")
 # What an argument holds is told by its name, which all verbs spell alike.
 _MACHINES = {"name", "machines"}
@@ -98,7 +100,8 @@ add_completion_class(PowerShell)
 
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
     """Print the script that completes verbs, options and machines' names in a shell.
 
     \b
@@ -107,8 +110,6 @@ def completion(shell: str) -> None:
     fish        machine completion fish | source
     powershell  machine completion powershell | Out-String | Invoke-Expression
     """
-    from machine.cli import COMPLETING, machine
-
     kind = get_completion_class(shell)
     assert kind is not None
-    print(kind(machine, {}, "machine", COMPLETING).source())
+    print(kind(ctx.find_root().command, {}, "machine", COMPLETING).source())

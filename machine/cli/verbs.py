@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Set by the script of `machine completion` when it wants to know what may come next.
+COMPLETING = "_MACHINE_COMPLETE"
+
 # Group -> verb -> its module in machine.cli and its line. The function has the verb's name, with an underscore for each
 # dash, and one more where it is a word of Python.
 GROUPS = {

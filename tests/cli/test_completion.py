@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from machine.cli import COMPLETING, machine
+from machine.cli import machine
 from machine.cli.completion import PowerShell
+from machine.cli.verbs import COMPLETING
 from tests.fixture_types import Add, Invoke, Spawn
 
 # zsh completes only where somebody types: these take the place of what shows the words.
