@@ -59,8 +59,8 @@ def _user_networks(place: Place) -> list[str]:
     """Those to be tried, the best one first; "" where libvirt's network is used."""
     if not place.uri.is_session:
         return [""]
-    if (asked := place.options.user_network) != "auto":
-        return [asked]
+    if (name := place.options.user_network) != "auto":
+        return [name]
     return ["passt", "slirp"] if which("passt") else ["slirp"]
 
 

@@ -118,19 +118,19 @@ def _mark(domain: libvirt.virDomain) -> Mark | None:
             return None
         raise
     # libvirt may leave the name space out of what it returns.
-    found = {element.tag.rpartition("}")[2]: element.text or "" for element in ElementTree.fromstring(text)}
-    return Mark(found.get("name", ""), Path(found.get("store", "")), found.get("host", ""))
+    texts = {element.tag.rpartition("}")[2]: element.text or "" for element in ElementTree.fromstring(text)}
+    return Mark(texts.get("name", ""), Path(texts.get("store", "")), texts.get("host", ""))
 
 
 def network(domain: libvirt.virDomain) -> str:
     """The name of the network that a domain's first interface is on, "" when it is on none of libvirt's."""
     with explained(f"libvirt doesn't tell how {domain.name()} is made"):
-        found = ElementTree.fromstring(domain.XMLDesc()).find("devices/interface/source")
-    return found.get("network", "") if found is not None else ""
+        source = ElementTree.fromstring(domain.XMLDesc()).find("devices/interface/source")
+    return source.get("network", "") if source is not None else ""
 
 
 def mac(domain: libvirt.virDomain) -> str:
     """The MAC of a domain's first interface, "" when it has none."""
     with explained(f"libvirt doesn't tell how {domain.name()} is made"):
-        found = ElementTree.fromstring(domain.XMLDesc()).find("devices/interface/mac")
-    return found.attrib["address"] if found is not None else ""
+        element = ElementTree.fromstring(domain.XMLDesc()).find("devices/interface/mac")
+    return element.attrib["address"] if element is not None else ""

@@ -50,26 +50,28 @@ class Choice:
     notes: list[str]
 
 
-def choose(asked: str, connection: Connection, home: Home, run: Run) -> Choice:
-    """How a domain runs here. asked: "auto", "kvm" or "qemu". Raises CheckFailed."""
+def choose(domain_type: str, connection: Connection, home: Home, run: Run) -> Choice:
+    """How a domain runs here. domain_type: "auto", "kvm" or "qemu". Raises CheckFailed."""
     with explained(f"{connection.uri} doesn't tell what it is"):
-        kind, architecture = connection.raw.getType(), connection.raw.getInfo()[0]
-    if kind != "QEMU":
+        name, architecture = connection.raw.getType(), connection.raw.getInfo()[0]
+    if name != "QEMU":
         raise CheckFailed(
-            f"{connection.uri} is {kind}, not QEMU", hint="use the system's: --libvirt-uri qemu:///system"
+            f"{connection.uri} is {name}, not QEMU", hint="use the system's: --libvirt-uri qemu:///system"
         )
-    if asked not in {"auto", "kvm", "qemu"}:
-        raise CheckFailed(f'invalid domain type "{asked}"', hint="use auto, kvm or qemu: --libvirt-domain-type kvm")
+    if domain_type not in {"auto", "kvm", "qemu"}:
+        raise CheckFailed(
+            f'invalid domain type "{domain_type}"', hint="use auto, kvm or qemu: --libvirt-domain-type kvm"
+        )
     emulator = {kind: _emulator(connection, architecture, kind) for kind in ("kvm", "qemu")}
     notes: list[str] = []
-    if asked == "auto":
-        asked, notes = _proved(connection, emulator, home, run)
-    if not (path := emulator[asked]):
+    if domain_type == "auto":
+        domain_type, notes = _proved(connection, emulator, home, run)
+    if not (path := emulator[domain_type]):
         raise CheckFailed(
-            f"{connection.uri} can't run domains of the type {asked}",
-            hint="sudo apt install qemu-system-x86" if asked == "qemu" else "--libvirt-domain-type qemu",
+            f"{connection.uri} can't run domains of the type {domain_type}",
+            hint="sudo apt install qemu-system-x86" if domain_type == "qemu" else "--libvirt-domain-type qemu",
         )
-    return Choice(asked, architecture, path, notes)
+    return Choice(domain_type, architecture, path, notes)
 
 
 def _emulator(connection: Connection, architecture: str, kind: str) -> str:

@@ -83,8 +83,8 @@ class Network:
         with explained(f"the network {self.name} doesn't tell its leases"):
             if network is None or not network.isActive():
                 return ""
-            found = sorted(network.DHCPLeases(mac), key=lambda lease: float(lease["expirytime"]))
-            return str(found[-1]["ipaddr"]) if found else ""
+            leases = sorted(network.DHCPLeases(mac), key=lambda lease: float(lease["expirytime"]))
+            return str(leases[-1]["ipaddr"]) if leases else ""
 
     def _make(self) -> libvirt.virNetwork:
         import libvirt
@@ -117,14 +117,14 @@ class Network:
 
 def routes(table: str) -> list[IPv4Network]:
     """The networks of /proc/net/route, whose numbers are hexadecimal and begin with the last byte."""
-    found = []
+    networks = []
     for line in table.splitlines()[1:]:
         fields = line.split()
         address, mask = (IPv4Address(int.from_bytes(bytes.fromhex(fields[at]), "little")) for at in (1, 7))
         network = IPv4Network(f"{address}/{mask}", strict=False)
         if network.prefixlen >= WIDEST:
-            found.append(network)
-    return found
+            networks.append(network)
+    return networks
 
 
 def subnet_of(xml: str) -> IPv4Network | None:
@@ -144,8 +144,8 @@ def reserved(xml: str) -> dict[str, str]:
 def free(xml: str, leases: Iterable[str]) -> Iterator[str]:
     """The addresses of the DHCP ranges that are neither reserved nor leased."""
     taken = {*reserved(xml).values(), *leases}
-    for found in ElementTree.fromstring(xml).findall("ip/dhcp/range"):
-        first, last = IPv4Address(found.attrib["start"]), IPv4Address(found.attrib["end"])
+    for element in ElementTree.fromstring(xml).findall("ip/dhcp/range"):
+        first, last = IPv4Address(element.attrib["start"]), IPv4Address(element.attrib["end"])
         for number in range(int(first), int(last) + 1):
             if (address := str(IPv4Address(number))) not in taken:
                 yield address

@@ -1,4 +1,4 @@
-"""What can be asked of this driver."""
+"""The driver's own settings."""
 
 from __future__ import annotations
 

@@ -36,12 +36,12 @@ _VOLUME = re.compile(r"machine-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?:
 
 
 def find(store: Path, known: list[Machine], run: Run) -> list[Orphan]:
-    found: list[Orphan] = []
+    orphans: list[Orphan] = []
     for uri in _uris(known):
         # One that doesn't answer is told with the machines that need it.
         with contextlib.suppress(MachineError):
-            found += _on(Connection(Uri(uri)), store, {machine.uuid for machine in known}, run)
-    return found
+            orphans += _on(Connection(Uri(uri)), store, {machine.uuid for machine in known}, run)
+    return orphans
 
 
 def _uris(known: list[Machine]) -> list[str]:
@@ -91,10 +91,10 @@ def _orphan(connection: Connection, name: str, domain: libvirt.virDomain, pool: 
 
 def _volumes(connection: Connection) -> dict[str, tuple[str, list[str]]]:
     """The machines' own volumes in the pools that are active: UUID -> pool and names."""
-    found: dict[str, tuple[str, list[str]]] = {}
+    volumes: dict[str, tuple[str, list[str]]] = {}
     with explained(f"{connection.uri} doesn't tell of its storage pools"):
         for pool in connection.raw.listAllStoragePools():
             for volume in pool.listAllVolumes() if pool.isActive() else ():
                 if match := _VOLUME.fullmatch(volume.name()):
-                    found.setdefault(match[1], (pool.name(), []))[1].append(volume.name())
-    return found
+                    volumes.setdefault(match[1], (pool.name(), []))[1].append(volume.name())
+    return volumes

@@ -30,8 +30,8 @@ def list_all(domain: libvirt.virDomain) -> list[Snapshot]:
     with explained("libvirt doesn't tell of the machine's snapshots"):
         # Parents first: their times have whole seconds only.
         listed = domain.listAllSnapshots(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)
-        found = [_described(snapshot.getXMLDesc()) for snapshot in listed]
-    return sorted(found, key=lambda snapshot: snapshot.created)
+        snapshots = [_described(snapshot.getXMLDesc()) for snapshot in listed]
+    return sorted(snapshots, key=lambda snapshot: snapshot.created)
 
 
 def restore(domain: libvirt.virDomain, name: str) -> None:

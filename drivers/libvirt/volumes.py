@@ -112,11 +112,11 @@ class Pool:
             volume = self.make(name, size=content.stat().st_size)
             self._upload(volume, content, lambda percent: advance(f"uploading the image: {percent} %"))
             self.make(complete, size=0)
-        found = self.volume(name)
-        if found is None:
+        volume = self.volume(name)
+        if volume is None:
             self.delete(complete)
             raise DriverFailed(f"the volume {name} was removed from the storage pool {self.name}", hint="try it again")
-        return found
+        return volume
 
     def _upload(self, volume: libvirt.virStorageVol, content: Path, progress: Callable[[int], None]) -> None:
         size, sent, shown = content.stat().st_size, 0, -1

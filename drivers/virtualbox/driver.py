@@ -70,7 +70,7 @@ class VirtualBox(Driver):
         call(*settings.controller(self.uuid))
         if not disk.exists():  # import has put it there
             call(*settings.medium(disk, self.machine.disk_mib))
-        if shared := share.asked(self.options):
+        if shared := share.share_of(self.options):
             for words in share.words(self.machine, shared):
                 call(*words)
         network.attach(self.machine, self.home, self.options, call)
@@ -126,7 +126,7 @@ class VirtualBox(Driver):
         return state
 
     def mounts(self) -> tuple[Mount, ...]:
-        shared = share.asked(self.options)
+        shared = share.share_of(self.options)
         return (shared.mount,) if shared else ()
 
     def interfaces(self) -> tuple[Interface, ...]:
@@ -177,10 +177,10 @@ class VirtualBox(Driver):
         return [snapshot for _, snapshot in self.vboxmanage.snapshots(self.info())]
 
     def restore(self, name: str) -> None:
-        uuid, wanted = self._snapshot(name)
+        uuid, snapshot = self._snapshot(name)
         self.kill()
         self.vboxmanage("snapshot", self.uuid, "restore", uuid, timeout=LONG)
-        if wanted.running:
+        if snapshot.running:
             self.start()
 
     def forget(self, name: str) -> None:
@@ -222,15 +222,15 @@ class VirtualBox(Driver):
 
     def _changes(self, info: Info) -> list[str]:
         changes = []
-        for field, asked in (("memory", self.machine.memory_mib), ("cpus", self.machine.cpus)):
-            if info.fields.get(field) != str(asked):
-                changes += [f"--{field}", str(asked)]
-        wanted = settings.forwards(self.machine)
+        for field, size in (("memory", self.machine.memory_mib), ("cpus", self.machine.cpus)):
+            if info.fields.get(field) != str(size):
+                changes += [f"--{field}", str(size)]
+        own = settings.forwards(self.machine)
         for rule in info.forwards:
             # A rule of the user's own stays.
-            if ports.is_published(rule) or (rule not in wanted and rule.name in {rule.name for rule in wanted}):
+            if ports.is_published(rule) or (rule not in own and rule.name in {rule.name for rule in own}):
                 changes += ["--natpf1", "delete", rule.name]
-        for rule in wanted:
+        for rule in own:
             if rule not in info.forwards:
                 changes += ["--natpf1", str(rule)]
         return changes

@@ -20,19 +20,20 @@ _RUNNING = re.compile(r":\s*4\b")
 def check_version(vboxmanage: VBoxManage) -> tuple[int, int, int]:
     """Raises CheckFailed when it is older than 6.1, or doesn't work at all."""
     try:
-        found = vboxmanage.version()
+        version = vboxmanage.version()
     except CheckFailed:
         raise
     except MachineError as error:
         raise CheckFailed(
             f"VBoxManage doesn't work: {error.message}", hint=error.hint or INSTALL, details=error.details
         ) from error
-    if found is None:
+    if version is None:
         raise CheckFailed("VBoxManage doesn't tell its version", hint=INSTALL)
-    if found < OLDEST:
-        version = ".".join(map(str, found))
-        raise CheckFailed(f"VirtualBox {version} is too old: 6.1 is needed", hint="install a newer VirtualBox")
-    return found
+    if version < OLDEST:
+        raise CheckFailed(
+            f"VirtualBox {'.'.join(map(str, version))} is too old: 6.1 is needed", hint="install a newer VirtualBox"
+        )
+    return version
 
 
 def check(vboxmanage: VBoxManage, run: Run, version: tuple[int, int, int], platform: str = sys.platform) -> list[str]:

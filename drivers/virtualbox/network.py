@@ -75,7 +75,7 @@ def check(
     if options.wants_hostonly:
         host = host_address(options)
         _check_allowed(host, version, platform)
-        if _found(vboxmanage, host, _kind(platform)) is None and (other := collision(host.network, _interfaces())):
+        if _existing(vboxmanage, host, _kind(platform)) is None and (other := collision(host.network, _interfaces())):
             raise CheckFailed(
                 f"the network {host.network} is in use on this computer, by {other}",
                 hint="choose another: --virtualbox-hostonly-cidr 192.168.60.1/24",
@@ -141,7 +141,7 @@ def detach(home: Home, vboxmanage: VBoxManage) -> None:
 def _join(home: Home, host: IPv4Interface, vboxmanage: VBoxManage, kind: str) -> HostOnly:
     others = list(_others(home))
     address = _free(host, kind, {other.address for other in others})
-    name = _found(vboxmanage, host, kind)
+    name = _existing(vboxmanage, host, kind)
     if name is not None:
         made = any(other.made and other.name == name for other in others)
         network = HostOnly(kind, name, address, made)
@@ -174,7 +174,7 @@ def _make_net(host: IPv4Interface, vboxmanage: VBoxManage) -> str:
     return name
 
 
-def _found(vboxmanage: VBoxManage, host: IPv4Interface, kind: str) -> str | None:
+def _existing(vboxmanage: VBoxManage, host: IPv4Interface, kind: str) -> str | None:
     """The adapter or network with that address that is there already."""
     for block in parse.blocks(vboxmanage("list", f"{kind}s")):
         address = block.get("IPAddress") or block.get("LowerIP") or ""

@@ -1,4 +1,4 @@
-"""What can be asked of this driver; the names are docker-machine's."""
+"""The driver's own settings; the names are docker-machine's."""
 
 from __future__ import annotations
 

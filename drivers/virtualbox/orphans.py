@@ -28,10 +28,10 @@ def find(store: Path, known: list[Machine], run: Run) -> list[Orphan]:
     # A store whose disk isn't mounted now isn't one whose machines are gone.
     if find_vboxmanage() is None or not (store / "machines").is_dir():
         return []
-    return list(_found(store, {machine.uuid for machine in known}, run))
+    return list(_orphans(store, {machine.uuid for machine in known}, run))
 
 
-def _found(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
+def _orphans(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
     vboxmanage = VBoxManage(run, store)
     for uuid, config in vboxmanage.settings_files().items():
         if uuid in known or not is_below(config, [str(store / "machines")]):
@@ -58,9 +58,9 @@ def _found(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
 
 def _home(store: Path, config: str) -> Home:
     """The machine's folder that a settings file lies in, whichever way its path is spelled."""
-    found = paths.below(Path(os.path.realpath(config)), store / "machines")
-    assert found is not None
-    return Home(store / "machines" / found.parts[0])
+    relative = paths.below(Path(os.path.realpath(config)), store / "machines")
+    assert relative is not None
+    return Home(store / "machines" / relative.parts[0])
 
 
 def _remover(home: Home, uuid: str, vboxmanage: VBoxManage) -> Callable[[], None]:

@@ -104,23 +104,23 @@ class Info:
 
 def machinereadable(text: str) -> dict[str, str]:
     """The pairs of a --machinereadable output, quotes and escapes taken off."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for match in _PAIR.finditer(text):
         value = match["bare"]
         if value is None:
             value = re.sub(r'\\([\\"])', r"\1", match["text"] + match["slashes"])
-        found[match["quoted"] or match["key"]] = value
-    return found
+        pairs[match["quoted"] or match["key"]] = value
+    return pairs
 
 
 def blocks(text: str) -> list[dict[str, str]]:
     """The paragraphs of a `list` output: lines `Key:   value`."""
-    found: list[dict[str, str]] = []
+    paragraphs: list[dict[str, str]] = []
     for paragraph in re.split(r"\n\s*\n", text):
         pairs = (line.partition(":") for line in paragraph.splitlines() if ":" in line)
         if block := {key.strip(): value.strip() for key, _, value in pairs}:
-            found.append(block)
-    return found
+            paragraphs.append(block)
+    return paragraphs
 
 
 def registered(text: str) -> list[str]:
@@ -130,15 +130,15 @@ def registered(text: str) -> list[str]:
 
 def settings_files(text: str) -> dict[str, str]:
     """UUID -> path of `list --long vms`: the two lines follow each other, with others between in newer versions."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     uuid = ""
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key == "UUID":
             uuid = value.strip()
         elif key == "Config file" and uuid:
-            found.setdefault(uuid, value.strip())
-    return found
+            files.setdefault(uuid, value.strip())
+    return files
 
 
 def uuid(settings: str) -> str:
@@ -149,9 +149,9 @@ def uuid(settings: str) -> str:
         machine = ElementTree.fromstring(settings).find(f"{_NAMESPACE}Machine")
     except ElementTree.ParseError as error:
         raise ValueError(f"its settings are damaged: {error}") from error
-    if machine is None or not (found := machine.get("uuid", "").strip("{}")):
+    if machine is None or not (text := machine.get("uuid", "").strip("{}")):
         raise ValueError("its settings hold no UUID")
-    return found
+    return text
 
 
 def version(text: str) -> tuple[int, int, int] | None:
@@ -164,14 +164,14 @@ def snapshots(settings: str) -> list[tuple[str, Snapshot]]:
     """UUID and snapshot, oldest first, of a .vbox file: VBoxManage tells no times."""
     from xml.etree import ElementTree  # each look at a machine's state would pay for it
 
-    found = [
+    listed = [
         (
             node.get("uuid", "").strip("{}"),
             Snapshot(node.get("name", ""), node.get("timeStamp", ""), running=bool(node.get("stateFile"))),
         )
         for node in ElementTree.fromstring(settings).iter(f"{_NAMESPACE}Snapshot")
     ]
-    return sorted(found, key=lambda pair: pair[1].created)
+    return sorted(listed, key=lambda pair: pair[1].created)
 
 
 def _is_absolute(path: str) -> bool:

@@ -62,20 +62,20 @@ def accept(machine: Machine, home: Home, vboxmanage: VBoxManage) -> Machine:
 
 
 def reaches(options: Options) -> list[Reach]:
-    found = []
-    if shared := share.asked(options):
+    reaches = []
+    if shared := share.share_of(options):
         what = f"the folder {shared.folder} of this host, to read and to write, as {shared.path}"
-        found.append(_reach(what, no_share=True, share_folder=""))
+        reaches.append(_reach(what, no_share=True, share_folder=""))
     if options.bridged:
-        found.append(_reach(f"a card on this host's network, through {options.bridged}", bridged=""))
+        reaches.append(_reach(f"a card on this host's network, through {options.bridged}", bridged=""))
     if options.wants_hostonly:
         what = f"a host-only network with this host ({options.hostonly_cidr or 'the default addresses'})"
-        found.append(_reach(what, hostonly=False, hostonly_cidr=""))
+        reaches.append(_reach(what, hostonly=False, hostonly_cidr=""))
     if options.host_dns_resolver:
-        found.append(_reach("all names that this host can look up, a VPN's too", host_dns_resolver=False))
+        reaches.append(_reach("all names that this host can look up, a VPN's too", host_dns_resolver=False))
     if options.ui_type != "headless":
-        found.append(_reach(f"a window on this desktop ({options.ui_type})", ui_type="headless"))
-    return found
+        reaches.append(_reach(f"a window on this desktop ({options.ui_type})", ui_type="headless"))
+    return reaches
 
 
 def _attached(info: Info, machine: Machine) -> Path:

@@ -54,7 +54,7 @@ class Share:
         return Mount(NAME, self.path, "vboxsf", _OWNER)
 
 
-def asked(options: Options, home: Path | None = None) -> Share | None:
+def share_of(options: Options, home: Path | None = None) -> Share | None:
     """What is to be shared; None for nothing."""
     if options.no_share:
         return None
@@ -69,7 +69,7 @@ def asked(options: Options, home: Path | None = None) -> Share | None:
 
 def check(options: Options) -> list[str]:
     """Raise CheckFailed for a folder that can't be shared; return a note when the home folder isn't."""
-    share = asked(options)
+    share = share_of(options)
     if share is None:
         return [] if options.no_share else ["your home folder isn't shared: the machine has a folder of its own there"]
     if not Path(share.folder).is_dir():

@@ -65,8 +65,8 @@ class VBoxFailed(DriverFailed):
 def find(platform: str = sys.platform, environ: Mapping[str, str] = os.environ) -> str | None:
     """The path of VBoxManage: on PATH, where the installer says, where it is put by default. None: there is none."""
     program = "VBoxManage.exe" if platform == "win32" else "VBoxManage"
-    if found := shutil.which(program, path=environ.get("PATH")):
-        return found
+    if on_path := shutil.which(program, path=environ.get("PATH")):
+        return on_path
     folders = [environ.get("VBOX_INSTALL_PATH", ""), environ.get("VBOX_MSI_INSTALL_PATH", "")]
     if platform == "win32":
         folders += [

@@ -26,19 +26,19 @@ def test_the_same_path_in_the_guest(folder: str, path: str) -> None:
 
 
 def test_the_home_folder_is_shared() -> None:
-    assert share.asked(Options(), Path("/home/ann")) == Share("/home/ann", "/home/ann")
-    assert share.asked(Options(no_share=True), Path("/home/ann")) is None
+    assert share.share_of(Options(), Path("/home/ann")) == Share("/home/ann", "/home/ann")
+    assert share.share_of(Options(no_share=True), Path("/home/ann")) is None
 
 
 @pytest.mark.parametrize("home", ["/root", "/home/docker", "/"])
 def test_what_is_the_guests_own_isnt_hidden(home: str) -> None:
-    assert share.asked(Options(), Path(home)) is None
+    assert share.share_of(Options(), Path(home)) is None
 
 
 def test_another_folder(tmp_path: Path) -> None:
-    assert share.asked(Options(share_folder=str(tmp_path))) == Share(str(tmp_path), str(tmp_path))
-    assert share.asked(Options(share_folder=f"{tmp_path}:hosthome")) == Share(str(tmp_path), "/hosthome")
-    assert share.asked(Options(share_folder=f"{tmp_path}:/mnt/host")) == Share(str(tmp_path), "/mnt/host")
+    assert share.share_of(Options(share_folder=str(tmp_path))) == Share(str(tmp_path), str(tmp_path))
+    assert share.share_of(Options(share_folder=f"{tmp_path}:hosthome")) == Share(str(tmp_path), "/hosthome")
+    assert share.share_of(Options(share_folder=f"{tmp_path}:/mnt/host")) == Share(str(tmp_path), "/mnt/host")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_drive_isnt_taken_for_a_path_in_the_machine(
     monkeypatch: pytest.MonkeyPatch, typed: str, folder: str, path: str
 ) -> None:
     monkeypatch.setattr(Path, "is_dir", lambda self: True)
-    assert share.asked(Options(share_folder=typed)) == Share(folder, path)
+    assert share.share_of(Options(share_folder=typed)) == Share(folder, path)
 
 
 def test_a_folder_that_cant_be_shared(tmp_path: Path) -> None:
