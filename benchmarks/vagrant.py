@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import DEADLINE, run
-from machine import certs, create, files, identity, images, keys, seed
+from machine import certs, create, files, identity, images, seed
 from machine.paths import Home, Image
+from machine.ssh import keys
 
 BOX = "machineos"
 # So Vagrantfile has it.

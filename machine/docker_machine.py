@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import existing_host, paths, registry, spec, ssh_config, store
+from machine import existing_host, paths, registry, spec, store
 from machine.driver import Identify, Machine
 from machine.errors import MachineError, StoreDamaged
 from machine.paths import Home
@@ -23,6 +23,7 @@ from machine.progress import Progress
 from machine.reasons import reason
 from machine.run import run
 from machine.spec import Address, Engine
+from machine.ssh import client_config
 
 # The driver for its virtual machines in VirtualBox, and the one for all other hosts.
 EXISTING_VM, HOST = "virtualbox-adopted", "generic"
@@ -70,7 +71,7 @@ def take(found: ImportableMachine, progress: Progress) -> None:
                 shutil.copyfile(source, target)
         if machine.driver != "none":
             existing_host.pin(home, found.address, "", progress)
-            ssh_config.write(machine, home, found.address)
+            client_config.write(machine, home, found.address)
 
 
 def _files(folder: Path, home: Home) -> dict[str, Path]:

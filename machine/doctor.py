@@ -22,7 +22,6 @@ from machine import (
     probe,
     registry,
     renewal,
-    ssh_config,
     storage,
     store,
     trust,
@@ -34,6 +33,7 @@ from machine.paths import Home, Image
 from machine.progress import Silent
 from machine.run import run, which
 from machine.spec import Address
+from machine.ssh import client_config
 
 # Seconds for a hypervisor, or an engine, to answer.
 TIMEOUT = 10.0
@@ -238,9 +238,9 @@ def _stale(machine: Machine, home: Home, address: Address) -> Iterator[Finding]:
         hint = f"machine docker-context {machine.name}"
         text = f"its docker context {contexts.name(machine.name)} has old certificates"
         yield Finding(machine.name, Level.WARNING, text, hint, lambda: contexts.refresh(machine, home, address))
-    if ssh_config.installed() and not home.ssh_config.exists():
+    if client_config.installed() and not home.ssh_config.exists():
         text, hint = "ssh doesn't know it yet", "machine ssh-config --install"
-        yield Finding(machine.name, Level.WARNING, text, hint, lambda: ssh_config.write(machine, home, address))
+        yield Finding(machine.name, Level.WARNING, text, hint, lambda: client_config.write(machine, home, address))
 
 
 def _renewing(name: str) -> Callable[[], None]:

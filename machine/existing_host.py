@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from machine import certs, docker, files, identity, keys, paths, provision, ssh_config
+from machine import certs, docker, files, identity, paths, provision
 from machine.driver import Address, Driver, Machine
 from machine.errors import DockerFailed, SSHFailed
 from machine.paths import Home
 from machine.progress import Progress
+from machine.ssh import client_config, keys
 
 TIMEOUT = 10.0
 KIND = "ssh-ed25519"
@@ -25,7 +26,7 @@ def set_up(machine: Machine, home: Home, driver: Driver, progress: Progress) -> 
         if not home.known_hosts.exists():
             progress.phase("looking at the host's key")
             pin(home, address, driver.host_key(), progress)
-        ssh_config.write(machine, home, address)
+        client_config.write(machine, home, address)
         if machine.tls:
             identity.certify(machine, home, address)
         for change in provision.provision(machine, home, address, progress):
@@ -47,9 +48,9 @@ def pin(home: Home, address: Address, expected: str, progress: Progress) -> None
 
     Raises SSHFailed when there is no such key, or it isn't the one expected.
     """
-    from machine import native_ssh  # it brings paramiko: 98 ms
+    from machine.ssh import native  # it brings paramiko: 98 ms
 
-    key = native_ssh.host_key(address, KIND, TIMEOUT)
+    key = native.host_key(address, KIND, TIMEOUT)
     if expected and expected not in {key, fingerprint(key)} and expected.split()[:2] != key.split():
         raise SSHFailed(
             f"{address.host} isn't the host that was meant: its key is {fingerprint(key)}",

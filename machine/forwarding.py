@@ -17,8 +17,8 @@ from machine import docker, listeners, ports, store
 from machine.errors import MachineError
 from machine.paths import Home
 from machine.ports import Bound
-from machine.relay import Connection, Reader, Relay
 from machine.spec import Address
+from machine.ssh.relay import Connection, Reader, Relay
 
 # Seconds.
 # Docker isn't there while the machine boots, or while dockerd restarts.

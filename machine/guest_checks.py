@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from machine import remote
 from machine.errors import MachineError
 from machine.findings import Finding, Level
 from machine.paths import Home
 from machine.spec import Address, Machine
+from machine.ssh import remote
 
 # Seconds by which a machine's clock may differ. Smaller differences are harmless to TLS and builds.
 SKEW = 3.0

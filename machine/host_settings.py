@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from machine import settings
 from machine.errors import MachineError, ToolFailed
-from machine.remote import Remote
 from machine.spec import Machine
+from machine.ssh.remote import Remote
 from machine.steps import Steps
 
 HOSTS = "/etc/hosts"

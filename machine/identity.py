@@ -12,9 +12,10 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from machine import authorities, certs, engine, files, keys, paths, seed, settings, ssh_config
+from machine import authorities, certs, engine, files, paths, seed, settings
 from machine.driver import Address, Driver, Machine
 from machine.paths import Home
+from machine.ssh import client_config, keys
 
 NOBODY = str(uuid.UUID(int=0))
 
@@ -28,7 +29,7 @@ def prepare(machine: Machine, home: Home, driver: Driver) -> None:
     files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, public(home.host_key)) + "\n")
     if machine.tls:
         certify(machine, home, address)
-    ssh_config.write(machine, home, address)
+    client_config.write(machine, home, address)
     seed.write(home.seed, describe(machine, home, driver))
 
 

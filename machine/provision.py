@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from machine import docker, engine, probe, reconfigure, wait
 from machine.errors import DockerFailed, MachineError
 from machine.paths import Home
-from machine.remote import OverSsh, Remote
 from machine.spec import Address, Machine
+from machine.ssh.remote import OverSsh, Remote
 from machine.steps import Steps
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from machine import daemon, engine, host_settings, probe, refusal
 from machine.errors import EngineRefused, MachineError, ToolFailed
 from machine.paths import Home
 from machine.reasons import reason
-from machine.remote import Remote
 from machine.spec import DOCKER_PORT, Address, Machine
+from machine.ssh.remote import Remote
 
 if TYPE_CHECKING:
     from machine.steps import Steps

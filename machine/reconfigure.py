@@ -17,7 +17,7 @@ from machine import docker, refusal, wait
 from machine.daemon import CONFIG, RELOAD, Service
 from machine.errors import CheckFailed, DockerFailed, EngineRefused, MachineError, ToolFailed
 from machine.progress import Progress
-from machine.remote import Remote
+from machine.ssh.remote import Remote
 
 # What dockerd takes by SIGHUP (its manual, "configuration reload behavior"), and the value of a setting that is taken
 # away: without one the old would stay.

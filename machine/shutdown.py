@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from machine import docker, remote, wait
+from machine import docker, wait
 from machine.driver import Driver, State
 from machine.errors import DockerFailed, MachineError, WaitTimeout
 from machine.progress import Progress
+from machine.ssh import remote
 
 # Seconds, for a guest whose containers end at once, or take Docker's usual time.
 TIMEOUT = 60.0

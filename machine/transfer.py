@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import probe, ssh_config
+from machine import probe
 from machine.errors import MachineError, ToolMissing, Usage
 from machine.run import run, stream, which
+from machine.ssh import client_config
 
 LOCAL = "localhost"
 # rsync's exit code when the other side isn't rsync (rsync(1)).
@@ -39,7 +40,7 @@ class Place:
     @property
     def _host(self) -> str:
         assert self.machine is not None
-        return f"{ssh_config.alias(self.machine)}:{self.path}"
+        return f"{client_config.alias(self.machine)}:{self.path}"
 
 
 def place(text: str, *, platform: str = sys.platform) -> Place:
@@ -89,7 +90,7 @@ def _rsync(config: Path, source: Place, target: Place, *, recursive: bool, quiet
 
 @contextlib.contextmanager
 def _configuration(machines: Sequence[str]) -> Iterator[Path]:
-    entries = [ssh_config.entry(*probe.running(name)) for name in dict.fromkeys(machines)]
+    entries = [client_config.entry(*probe.running(name)) for name in dict.fromkeys(machines)]
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
         config = Path(folder) / "ssh_config"
         config.write_text("".join(entries), encoding="utf-8")
@@ -105,7 +106,7 @@ def mount(source: Place, mountpoint: Path) -> None:
     if not which("sshfs"):
         raise ToolMissing("sshfs", hint="sudo apt install sshfs")
     machine, home, address = probe.running(source.machine)
-    ssh_config.write(machine, home, address)
+    client_config.write(machine, home, address)
     mountpoint.mkdir(parents=True, exist_ok=True)
     # sshfs leaves this folder: its paths must be absolute. It connects again by itself after the host slept.
     options: list[str | Path] = ["-F", home.ssh_config, "-o", "reconnect", "-o", f"fsname=machine-{machine.name}"]

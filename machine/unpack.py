@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from machine import archive, catalog, files, image_users, images, keys, machineos, registry, resources, spec, store
+from machine import archive, catalog, files, image_users, images, machineos, registry, resources, spec, store
 from machine.archive import ABOUT, FORMAT, HOME, IMAGE, SUMS
 from machine.driver import Driver, Portable, Reach
 from machine.errors import CheckFailed, ImageCorrupt, MachineError, StoreDamaged, Usage
@@ -27,6 +27,7 @@ from machine.reasons import reason
 from machine.resources import human
 from machine.run import run
 from machine.spec import Machine
+from machine.ssh import keys
 from machine.tarstream import Member, foreign, members
 
 # Bytes of a file that is read into memory.

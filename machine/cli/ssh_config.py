@@ -29,7 +29,7 @@ def ssh_config(machines: tuple[str, ...], install: bool, remove: bool, as_json: 
 
     A machine is the host machine-NAME there, for ssh, scp, rsync, git, and editors that work over SSH.
     """
-    from machine import ssh_config as config
+    from machine.ssh import client_config as config
 
     if (install or remove) and (machines or as_json or install == remove):
         raise Usage("--install and --remove go alone", hint="machine ssh-config --install")
@@ -50,7 +50,7 @@ def ssh_config(machines: tuple[str, ...], install: bool, remove: bool, as_json: 
 
 
 def _object(machine: Machine, home: Home, address: Address) -> dict[str, object]:
-    from machine import ssh_config as config
+    from machine.ssh import client_config as config
 
     return {
         "name": machine.name,

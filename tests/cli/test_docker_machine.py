@@ -19,7 +19,6 @@ from machine import (
     doctor,
     existing_host,
     guest_checks,
-    keys,
     lifecycle,
     orphans,
     run,
@@ -27,6 +26,7 @@ from machine import (
     store,
     x509,
 )
+from machine.ssh import keys
 from tests.fixture_types import Invoke
 
 

@@ -36,7 +36,7 @@ def test_native_ssh(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(os, "environ", dict(os.environ))
     add(state="Running")
     seen = []
-    monkeypatch.setattr(ssh, "interactive", lambda *_, **__: seen.append(ssh.native()) or 0)
+    monkeypatch.setattr(ssh, "interactive", lambda *_, **__: seen.append(ssh.is_native()) or 0)
     invoke("ssh", "default", "true")
     invoke("--native-ssh", "ssh", "default", "true")
     assert seen == [False, True]

@@ -31,7 +31,6 @@ from machine import (
     orphans,
     provision,
     registry,
-    remote,
     store,
     wait,
 )
@@ -39,6 +38,7 @@ from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
 from machine.paths import Home, Image
 from machine.run import Completed
+from machine.ssh import remote
 from tests.fixture_types import Add, Invoke, Made
 
 DISK = "/dev/vda 10 5 5 {used}% /var/lib/docker"

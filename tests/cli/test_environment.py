@@ -62,13 +62,13 @@ def test_a_user_without_an_account_goes_without_openssh(monkeypatch: pytest.Monk
     """OpenSSH says "No user exists for uid 54321", and ends."""
     pwd = pytest.importorskip("pwd")
     monkeypatch.delenv("MACHINE_NATIVE_SSH", raising=False)
-    assert not ssh.native()
+    assert not ssh.is_native()
 
     def unknown(uid: int) -> None:
         raise KeyError(uid)
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    assert ssh.native()
+    assert ssh.is_native()
 
 
 def test_a_folder_that_was_removed_under_us(spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,12 @@ from fake_host import FakeHost
 from real_sshd import USER, Server
 from web_server import docker_engine
 
-from machine import docker, existing_host, keys, probe, provision, store, x509
+from machine import docker, existing_host, probe, provision, store, x509
 from machine.errors import SSHFailed
 from machine.paths import Home
 from machine.progress import Silent
 from machine.spec import Address
+from machine.ssh import keys
 from tests.fixture_types import Add, Invoke
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import spellings
 
-from machine import ssh_config
 from machine.paths import Home
+from machine.ssh import client_config
 from tests.fixture_types import Add, Invoke
 
 openssh = pytest.mark.skipif(not shutil.which("ssh"), reason="needs OpenSSH")
@@ -55,7 +55,7 @@ def test_an_include_is_right_for_machines_of_later(invoke: Invoke, add: Add, sto
     assert ssh_reads(user, "machine-default")["hostname"] == "127.77.0.2"
     web, other = add("web"), add("other")
     assert other.address
-    ssh_config.write(web, Home(store / "machines/web"), other.address)
+    client_config.write(web, Home(store / "machines/web"), other.address)
     assert ssh_reads(user, "machine-web")["hostname"] == "127.77.0.4"
     shutil.rmtree(store / "machines/web")
     assert ssh_reads(user, "machine-web")["hostname"] == "machine-web"
@@ -67,7 +67,7 @@ def test_install_and_remove_do_nothing_twice(invoke: Invoke, user: Path) -> None
     assert user.stat().st_mode & 0o777 == 0o600
     assert "already" in invoke("ssh-config", "--install").out
     assert user.read_text(encoding="utf-8") == once
-    assert ssh_config.installed()
+    assert client_config.installed()
     invoke("ssh-config", "--remove")
     assert user.read_text(encoding="utf-8") == ""
     assert "does not include" in invoke("ssh-config", "--remove").out
@@ -110,5 +110,5 @@ def test_the_store_by_another_way(invoke: Invoke, store: Path, user: Path, spell
     os.environ["MACHINE_STORAGE_PATH"] = str(store)
     assert invoke("ssh-config", "--install").code == 0
     assert user.read_text(encoding="utf-8") == once
-    assert ssh_config.uninstall()
+    assert client_config.uninstall()
     assert "Include" not in user.read_text(encoding="utf-8")

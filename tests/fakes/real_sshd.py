@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from machine import keys, ssh
+from machine import ssh
 from machine.paths import Home
 from machine.spec import Address
+from machine.ssh import keys
 from tests.fixture_types import Add, Made
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from bad_sshd import FAULTS, STEPS, BadServer, bad_server
 
-from machine import keys, native_ssh, ssh
+from machine import ssh
 from machine.errors import SSHFailed, SSHTimeout
 from machine.paths import Home
 from machine.spec import Address
+from machine.ssh import keys
+from machine.ssh import native as native_ssh
 
 pytestmark = pytest.mark.timeout(60)
 both = pytest.mark.parametrize("native", ["false", "true"], ids=["openssh", "paramiko"])
@@ -101,7 +103,7 @@ def test_ready(home: Home, begin: Begin, step: str, fault: str, native: str, mon
 
 
 def test_a_command_that_takes_too_long_is_both_errors() -> None:
-    from machine.ssh_errors import timed_out
+    from machine.ssh.failure import timed_out
 
     error = timed_out(Home(Path("/dev")), Address("127.0.0.1"), ["sh", "-c", "x" * 500], 5)
     assert isinstance(error, SSHTimeout)

@@ -173,15 +173,11 @@ def test_the_life_of_a_machine_is_known_to_the_command_line_and_create() -> None
     assert all(name in above or name.startswith("machine.cli") for name in importers("machine.lifecycle"))
 
 
-# Two halves of one thing: `ssh` turns to `native_ssh` inside of functions, where there is no OpenSSH.
-HALVES = {("machine.native_ssh", "machine.ssh")}
-
-
 def test_no_two_modules_import_each_other() -> None:
     graph = {module: ours(module) - {module} for module in CORE}
     for first, second in itertools.combinations(CORE, 2):
         package = first == second.rpartition(".")[0] or second == first.rpartition(".")[0]
-        assert package or (first, second) in HALVES or not (second in graph[first] and first in graph[second]), (
+        assert package or not (second in graph[first] and first in graph[second]), (
             first,
             second,
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import keys
+from machine.ssh import keys
 
 
 def ssh_keygen(*words: str | Path) -> str:

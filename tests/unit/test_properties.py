@@ -19,25 +19,13 @@ from hypothesis import strategies as st
 from machine.drivers.qemu import argv
 from machine.drivers.virtualbox import parse
 
-from machine import (
-    certs,
-    config,
-    contexts,
-    filesystem,
-    init_systems,
-    resources,
-    seed,
-    shells,
-    spec,
-    ssh,
-    ssh_config,
-    transfer,
-)
+from machine import certs, config, contexts, filesystem, init_systems, resources, seed, shells, spec, transfer
 from machine.config import Kind
 from machine.errors import CheckFailed, MachineError, StoreDamaged, Usage
 from machine.paths import Home
 from machine.render import render
 from machine.spec import Address, Engine, Machine
+from machine.ssh import client_config, openssh
 
 # The same examples in each run, so that a failure is always somebody's change.
 quick = settings(
@@ -117,7 +105,7 @@ def test_emacs_reads_values_back(values: list[str]) -> None:
 
 # OpenSSH.
 
-openssh = pytest.mark.skipif(not shutil.which("ssh"), reason="OpenSSH isn't installed")
+with_openssh = pytest.mark.skipif(not shutil.which("ssh"), reason="OpenSSH isn't installed")
 
 
 def ssh_reads(*options: str | Path) -> dict[str, list[str]]:
@@ -128,12 +116,12 @@ def ssh_reads(*options: str | Path) -> dict[str, list[str]]:
     return found
 
 
-@openssh
+@with_openssh
 @few
 @example(batch=EVERY_PATH)
 @given(batch=batches)
 def test_ssh_reads_paths_in_a_file_and_in_options(batch: list[Path]) -> None:
-    quoted = [ssh._path(path) for path in batch]
+    quoted = [openssh._path(path) for path in batch]
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
         file.write("Host machine-x\n" + "".join(f"  IdentityFile {path}\n" for path in quoted))
         file.flush()
@@ -146,7 +134,7 @@ def test_ssh_reads_paths_in_a_file_and_in_options(batch: list[Path]) -> None:
         ]
 
 
-@openssh
+@with_openssh
 @settings(quick, max_examples=15)
 @example(name=ALL.replace("${", ""))
 @given(name=parts)
@@ -157,9 +145,9 @@ def test_ssh_finds_the_machines_of_a_store_of_any_name(name: str, tmp_path: Path
         patch.setenv("MACHINE_STORAGE_PATH", str(store))
         home = Home(store / "machines" / "x")
         home.folder.mkdir(parents=True)
-        ssh_config.write(MACHINE, home, Address("127.77.0.9", ssh_port=2222))
+        client_config.write(MACHINE, home, Address("127.77.0.9", ssh_port=2222))
         user = Path(folder) / "config"
-        user.write_text(f"{ssh_config._include()}\n", encoding="utf-8")
+        user.write_text(f"{client_config._include()}\n", encoding="utf-8")
         found = ssh_reads("-F", user)
         assert found["hostname"] == ["127.77.0.9"]
         for key, path in (("identityfile", home.ssh_key), ("userknownhostsfile", home.known_hosts)):
@@ -177,10 +165,10 @@ def test_a_users_ssh_config_comes_back_as_it_was(before: str, raw: bytes, tmp_pa
         user.parent.mkdir(exist_ok=True)
         content = before.encode() + raw
         user.write_bytes(content)
-        assert ssh_config.install()
-        assert ssh_config.installed()
-        assert not ssh_config.install()
-        assert ssh_config.uninstall()
+        assert client_config.install()
+        assert client_config.installed()
+        assert not client_config.install()
+        assert client_config.uninstall()
         ends = content if not content or content.endswith(b"\n") else content + b"\n"
         assert user.read_bytes() == ends
 

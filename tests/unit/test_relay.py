@@ -14,7 +14,7 @@ import pytest
 from real_sshd import USER, reachable, sshd
 
 from machine.errors import SSHFailed
-from machine.relay import Connection, Reader, Relay
+from machine.ssh.relay import Connection, Reader, Relay
 from tests.fixture_types import Made
 
 __all__ = ["reachable", "sshd"]

@@ -8,10 +8,11 @@ from typing import Any
 import machine_fake
 import pytest
 
-from machine import create, docker, images, lifecycle, remote, shutdown
+from machine import create, docker, images, lifecycle, shutdown
 from machine.errors import DockerFailed, SSHFailed
 from machine.progress import Silent
 from machine.spec import Machine
+from machine.ssh import remote
 
 
 class Record(Silent):

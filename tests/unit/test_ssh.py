@@ -22,10 +22,12 @@ from typing import cast
 import paramiko
 import pytest
 
-from machine import keys, native_ssh, ssh
+from machine import ssh
 from machine.errors import HostKeyChanged, SSHFailed, ToolFailed, Usage, WaitTimeout
 from machine.paths import Home
 from machine.spec import Address
+from machine.ssh import keys, openssh
+from machine.ssh import native as native_ssh
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 USER = getpass.getuser()
@@ -92,20 +94,21 @@ def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_argv() -> None:
-    words = ssh.argv(Home(Path("/a b")), Address("127.77.0.2", ssh_port=2222), "docker", ["-v", "x y"], extra=["-A"])
+    address = Address("127.77.0.2", ssh_port=2222)
+    words = openssh.argv(Home(Path("/a b")), address, "docker", ["-v", "x y"], extra=["-A"])
     assert Path(words[0]).name.startswith("ssh")
     assert words[1:3] == ["-F", "none"]
     assert words[-9:] == ["-A", "-p", "2222", "-l", "docker", "--", "127.77.0.2", "-v", "x y"]
     given = set(words)
     assert {"StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "BatchMode=yes", "ControlPath=none"} <= given
     assert 'UserKnownHostsFile="/a b/known_hosts"' in given
-    assert ("-t" in ssh.argv(Home(Path("/")), Address("h"), "u", tty=True), "-t" in given) == (True, False)
-    assert "-T" in ssh.argv(Home(Path("/")), Address("h"), "u", tty=False)
+    assert ("-t" in openssh.argv(Home(Path("/")), Address("h"), "u", tty=True), "-t" in given) == (True, False)
+    assert "-T" in openssh.argv(Home(Path("/")), Address("h"), "u", tty=False)
 
 
 @real_server
 def test_openssh_takes_the_options_as_they_are_meant(server: tuple[Home, Address]) -> None:
-    words = ssh.argv(*server, USER, extra=["-G"])
+    words = openssh.argv(*server, USER, extra=["-G"])
     shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
     folder = server[0].folder
     assert f"port {server[1].ssh_port}" in shown
@@ -234,9 +237,9 @@ def test_a_connection_that_breaks_while_we_send_is_seen_by_who_reads(error: Exce
 
 
 def test_paramiko_when_there_is_no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not ssh.native()
+    assert not ssh.is_native()
     monkeypatch.setenv("PATH", "/nowhere")
-    assert ssh.native()
+    assert ssh.is_native()
 
 
 def test_options_of_ssh_need_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,5 +333,5 @@ def test_a_terminal(server: tuple[Home, Address], native: str) -> None:
 
 def test_a_shown_command_is_a_shell_command(tmp_path: Path) -> None:
     """What --debug prints can be pasted."""
-    words = ssh.argv(Home(tmp_path / 'a "b"'), Address("127.0.0.1"), "docker")
+    words = openssh.argv(Home(tmp_path / 'a "b"'), Address("127.0.0.1"), "docker")
     assert shlex.split(shlex.join(words)) == words

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import keys
+from machine.ssh import keys
 from tests.testbed import environment, execute, free_port
 
 USER = "admin"

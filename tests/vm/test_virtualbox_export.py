@@ -20,11 +20,12 @@ import pytest
 from machine.drivers.virtualbox import VirtualBox
 from virtualbox_rig import Rig, rig
 
-from machine import images, keys, paths, spec, store
+from machine import images, paths, spec, store
 from machine.create import draft
 from machine.images import ImageInfo
 from machine.run import Completed, run
 from machine.spec import Address, Machine
+from machine.ssh import keys
 from tests.vm.full import DATA_MIB
 
 __all__ = ["rig"]

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from machine import files, paths, ssh
+from machine import files, paths
 from machine.paths import Home, same
 from machine.spec import Address, Machine
+from machine.ssh import openssh
 
 _ODD = re.compile(r"[\[\]\"'\\%$*?~`]")
 _MARK = "# Machines: ssh machine-NAME (written by: machine ssh-config --install)"
@@ -25,7 +26,7 @@ def alias(name: str) -> str:
 
 def entry(machine: Machine, home: Home, address: Address) -> str:
     lines = [f"HostName {address.host}", f"Port {address.ssh_port}", f"User {machine.ssh_user}"]
-    lines += [f"{key} {value}" for key, value in ssh.settings(home).items()]
+    lines += [f"{key} {value}" for key, value in openssh.settings(home).items()]
     return "".join([f"Host {alias(machine.name)}\n", *(f"  {line}\n" for line in lines)])
 
 

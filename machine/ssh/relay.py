@@ -84,14 +84,14 @@ class Connection:
             raise SSHFailed(f"the SSH connection broke: {reason(error)}") from error
 
     def _transport(self) -> paramiko.Transport:
-        from machine import native_ssh
+        from machine.ssh import native
 
         with self._lock:
             transport = self._client.get_transport() if self._client else None
             if transport is None or not transport.is_active():
                 self._drop()
                 try:
-                    self._client = native_ssh.connect(self.home, self.address, self.user, _PATIENCE)
+                    self._client = native.connect(self.home, self.address, self.user, _PATIENCE)
                 except SSHFailed as error:
                     self.trouble = error.message
                     raise

@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import paramiko
 
-from machine import terminal
 from machine.errors import SSHFailed
 from machine.paths import Home
 from machine.reasons import reason
 from machine.run import Completed
 from machine.spec import Address
-from machine.ssh import ALIVE_INTERVAL, ALIVE_TIMEOUT, CONNECT_TIMEOUT, NO_CONNECTION
-from machine.ssh_errors import broken, failed, key_changed, timed_out
+from machine.ssh import terminal
+from machine.ssh.failure import broken, failed, key_changed, timed_out
+from machine.ssh.limits import ALIVE_INTERVAL, ALIVE_TIMEOUT, CONNECT_TIMEOUT, NO_CONNECTION
 
 _CHUNK = 32768
 # Seconds. The window's size is looked at so often, which needs no signal and so works on Windows too.
