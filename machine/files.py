@@ -7,7 +7,13 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+# Seconds that a file on Windows may be busy.
+PATIENCE = 2.0
 
 
 def write(path: Path, data: bytes | str, mode: int = 0o600) -> None:
@@ -23,7 +29,7 @@ def write(path: Path, data: bytes | str, mode: int = 0o600) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         _write_through(temporary, raw, mode)
-        _replace(temporary, path)
+        patiently(lambda: temporary.replace(path))
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -36,7 +42,7 @@ def read_text(path: Path) -> str:
 
     Raises OSError, UnicodeDecodeError.
     """
-    raw = path.read_bytes()
+    raw = patiently(path.read_bytes)
     marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return raw.decode("utf-16" if marked else "utf-8-sig")
 
@@ -62,7 +68,41 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
         return
     make_folder(path.parent, mode)
     # Somebody else may make it at this moment.
-    path.mkdir(mode=mode, exist_ok=True)
+    if sys.platform != "win32":
+        path.mkdir(mode=mode, exist_ok=True)
+        return
+    from machine import acl
+    from machine.errors import MachineError
+
+    path.mkdir(exist_ok=True)
+    if not mode & 0o077:
+        with contextlib.suppress(MachineError):  # a file system without access control lists can be used, too
+            acl.make_private(path)
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do it; on Windows again and again while that fails because somebody has the file open, or renames it.
+
+    Virus scanners do so, and other commands. Raises what action raises, PermissionError after PATIENCE seconds.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while sys.platform == "win32" and time.monotonic() < deadline:
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(0.02)
+    return action()
+
+
+def set_aside(path: Path, name: str) -> None:
+    """Rename a file of the same folder, if it is there. On Windows one that somebody reads (logs -f) keeps its name."""
+    try:
+        patiently(lambda: path.replace(path.with_name(name)))
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
 
 
 def _write_through(path: Path, raw: bytes, mode: int) -> None:
@@ -74,18 +114,6 @@ def _write_through(path: Path, raw: bytes, mode: int) -> None:
         os.fsync(file.fileno())
     # The umask has cut the mode that was asked for.
     path.chmod(mode)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Rename; on Windows that fails while somebody (a virus scanner, another machine) has the target open."""
-    for _ in range(50 if sys.platform == "win32" else 0):
-        try:
-            source.replace(target)
-        except PermissionError:
-            time.sleep(0.02)
-        else:
-            return
-    source.replace(target)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -100,7 +128,7 @@ def _sync_folder(folder: Path) -> None:
 
 def move(source: Path, target: Path) -> None:
     """Rename inside one folder, atomically and for good: after a power cut the file has one name or the other."""
-    _replace(source, target)
+    patiently(lambda: source.replace(target))
     _sync_folder(target.parent)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import paths
+from machine import files, paths
 from machine.paths import Home
 
 if TYPE_CHECKING:
@@ -107,8 +107,17 @@ def discard(place: Home, lock: FileLock) -> None:
     trash = place.folder.with_name(f"{TRASH}{place.name}-{uuid.uuid4().hex[:8]}")
     if sys.platform == "win32":
         lock.release()  # an open file can't be moved there
-    with contextlib.suppress(FileNotFoundError):
-        place.folder.rename(trash)
+    try:
+        files.patiently(lambda: place.folder.rename(trash))
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+        # Some shell's current folder: it stays, empty, until a later command sweeps it.
+        for path in (place.config, place.creating):
+            files.remove(path)
+        shutil.rmtree(place.folder, ignore_errors=True)
     lock.release()
     shutil.rmtree(trash, ignore_errors=True)
 
@@ -140,7 +149,7 @@ def _attempt(lock: FileLock) -> bool:
 @contextlib.contextmanager
 def store_lock(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Held for moments only, while a folder is made or locked: never while a hypervisor is asked for something."""
-    from machine import files, locks
+    from machine import locks
 
     files.make_folder(folder())
     with locks.held(folder() / ".lock", what="another command to finish with the store", timeout=PATIENCE, say=say):

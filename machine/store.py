@@ -126,7 +126,10 @@ def _read(path: Path) -> Machine:
     except OSError as error:
         from machine import ownership
 
-        hint = ownership.remedy(path) or f"mend it, or remove the machine: machine rm -f {path.parent.name}"
+        # What is only busy, or on a disk that fails to answer, is no reason to remove the machine.
+        mend = f"mend it, or remove the machine: machine rm -f {path.parent.name}"
+        wait = f"try again: machine status {path.parent.name}"
+        hint = ownership.remedy(path) or (mend if isinstance(error, IsADirectoryError) else wait)
         raise StoreDamaged(f"{path} can't be read: {reason(error)}", hint=hint) from error
     except UnicodeDecodeError as error:
         hint = f"mend it, or remove the machine: machine rm -f {path.parent.name}"

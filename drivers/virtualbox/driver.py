@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import copies, helper
+from machine import copies, files, helper
 from machine.driver import Driver, Export, Machine, Orphan, Reach, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image, same
@@ -217,8 +217,7 @@ class VirtualBox(Driver):
                 self.vboxmanage(*settings.attach_cd(self.uuid, port, path))
         if changes := self._changes(info):
             self.vboxmanage("modifyvm", self.uuid, *changes)
-        if self.home.console.exists():
-            self.home.console.replace(self.home.console.with_suffix(".log.1"))
+        files.set_aside(self.home.console, "console.log.1")
 
     def _changes(self, info: Info) -> list[str]:
         changes = []

@@ -1,11 +1,14 @@
 import errno
 import os
 import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from machine import files
+from machine import acl, files
+from machine.errors import ToolFailed
 
 
 def mode(path: Path) -> int:
@@ -95,3 +98,96 @@ def test_removed_files_stay_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert synced == [tmp_path]
     files.remove(tmp_path / "absent")
     assert synced == [tmp_path]
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+
+
+def busy(times: int, action: Callable[[], object]) -> Callable[..., object]:
+    """Refuses so often, as Windows does while somebody has the file open."""
+    left = [times]
+
+    def act(*_: object) -> object:
+        if left[0]:
+            left[0] -= 1
+            raise PermissionError(errno.EACCES, "it is being used by another process")
+        return action()
+
+    return act
+
+
+def test_on_windows_a_busy_file_is_tried_again(tmp_path: Path, windows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "machine.json"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(Path, "read_bytes", busy(3, lambda: b"text"))
+    assert files.read_text(path) == "text"
+    replaced: list[str] = []
+    monkeypatch.setattr(Path, "replace", busy(3, lambda: replaced.append("once")))
+    files.write(path, "new")
+    assert replaced == ["once"]
+
+
+def test_on_windows_a_file_that_stays_busy_is_an_error(
+    tmp_path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    monkeypatch.setattr(Path, "replace", busy(1000, lambda: None))
+    with pytest.raises(PermissionError):
+        files.write(tmp_path / "machine.json", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_elsewhere_a_file_that_may_not_be_read_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(Path, "read_bytes", busy(1, lambda: b"text"))
+    with pytest.raises(PermissionError):
+        files.read_text(tmp_path / "machine.json")
+
+
+def test_a_file_is_set_aside(tmp_path: Path) -> None:
+    files.set_aside(tmp_path / "console.log", "console.log.1")
+    for content in ("first", "second"):
+        (tmp_path / "console.log").write_text(content, encoding="utf-8")
+        files.set_aside(tmp_path / "console.log", "console.log.1")
+        assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [
+            ("console.log.1", content)
+        ]
+
+
+def test_on_windows_a_file_that_somebody_reads_keeps_its_name(
+    tmp_path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    (tmp_path / "console.log").write_bytes(b"read by logs -f")
+    monkeypatch.setattr(Path, "replace", busy(1000, lambda: None))
+    files.set_aside(tmp_path / "console.log", "console.log.1")
+    assert [path.name for path in tmp_path.iterdir()] == ["console.log"]
+
+
+def test_on_windows_each_new_folder_is_given_to_the_user(
+    tmp_path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a mode, by which Python makes an entry that ssh.exe refuses keys for."""
+    given: list[Path] = []
+    monkeypatch.setattr(acl, "make_private", given.append)
+    made: list[dict[str, object]] = []
+    mkdir = Path.mkdir
+    monkeypatch.setattr(Path, "mkdir", lambda path, **options: (made.append(options), mkdir(path, **options)))
+    files.make_folder(tmp_path / "machines" / "dev")
+    files.make_folder(tmp_path / "machines" / "dev")
+    files.make_folder(tmp_path / "shared", 0o755)
+    assert given == [tmp_path / "machines", tmp_path / "machines" / "dev"]
+    assert made == [{"exist_ok": True}] * 3
+
+
+def test_on_windows_a_file_system_without_rights_will_do(
+    tmp_path: Path, windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise ToolFailed(["icacls", str(folder)], 1, "The parameter is incorrect.")
+
+    monkeypatch.setattr(acl, "make_private", refuse)
+    files.make_folder(tmp_path / "dev")
+    assert (tmp_path / "dev").is_dir()

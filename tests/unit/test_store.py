@@ -1,4 +1,7 @@
 import contextlib
+import errno
+import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -395,6 +398,38 @@ def test_what_cant_be_read_is_damaged_and_hides_no_other(place: Path) -> None:
         assert str(store.home(name).config) in caught.value.message
         assert caught.value.hint.endswith(f"machine rm -f {name}")
     assert [known.name for known in store.all_known()] == ["good"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_what_cant_be_read_at_the_moment_is_no_reason_to_remove_the_machine(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise OSError(number, "busy", str(path))
+
+    make()
+    monkeypatch.setattr(files, "read_text", refuse)
+    with pytest.raises(StoreDamaged) as caught:
+        store.load("dev")
+    assert caught.value.hint == "try again: machine status dev"
+
+
+def test_on_windows_a_folder_that_a_shell_stands_in_is_emptied(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can't be renamed, nor removed: it is no machine any more, and a later command sweeps it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "it is being used by another process")
+
+    make()
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with store.removing("dev", lambda home: None):
+        pass
+    assert store.names() == []
+    assert [path.name for path in place.glob("machines/dev/*")] == []
+    assert leftovers.is_left_over(store.home("dev"))
 
 
 def test_a_copied_folder_isnt_a_second_machine() -> None:
