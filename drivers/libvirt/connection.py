@@ -52,13 +52,12 @@ class Uri:
 
 
 class Connection:
-    """Opened when it is first needed, and again when it was lost. Raises CheckFailed when there is no libvirtd.
+    """Opened when it is first needed, and again when it was lost.
 
-    Whoever has one may import libvirt: without libvirt-python none can be had. Raises ToolMissing then.
+    raw raises CheckFailed when there is no libvirtd, and ToolMissing without libvirt-python.
     """
 
     def __init__(self, uri: Uri) -> None:
-        require_module()
         self.uri = uri
         self._opened: libvirt.virConnect | None = None
 
@@ -77,6 +76,7 @@ class Connection:
             return False
 
     def _open(self) -> libvirt.virConnect:
+        require_module()
         import libvirt
 
         # Without a handler of ours the library prints each error on stderr.
@@ -122,9 +122,9 @@ def find(what: str, look_up: Callable[[], T], *absent: str) -> T | None:
 
     Raises DriverFailed, which begins with what, for its other errors.
     """
-    import libvirt
-
     with explained(what):
+        import libvirt
+
         try:
             return look_up()
         except libvirt.libvirtError as error:

@@ -15,9 +15,9 @@ from machine.driver import Address, Driver, Machine, Orphan, Snapshot, State
 from machine.errors import DriverFailed, MachineError
 
 from . import hypervisor
-from .connection import explained
+from .connection import Connection, explained
 from .options import Options
-from .place import DRIVER, Place
+from .place import DRIVER, Place, connection_of
 
 if TYPE_CHECKING:
     from machine.run import Run
@@ -39,8 +39,13 @@ class Libvirt(Driver):
         return sys.platform != "win32" and find_spec("libvirt") is not None
 
     @functools.cached_property
+    def connection(self) -> Connection:
+        return connection_of(self.machine)
+
+    @property
     def place(self) -> Place:
-        return Place(self.machine, self.home, self.run)
+        """Made for each call, because the core gives the machine its address while it is created."""
+        return Place(self.machine, self.home, self.run, self.connection)
 
     def on_loopback(self) -> bool:
         return self.place.on_loopback

@@ -26,7 +26,7 @@ from machine.usernet import Slirp
 
 from .connection import explained
 from .forwards import CONTROL, Tunnel, monitor
-from .place import Place
+from .place import Place, connection_of
 
 if TYPE_CHECKING:
     import libvirt
@@ -43,7 +43,8 @@ def main(folder: str) -> None:
     home = Home(Path(folder))
     with helper.alone(home) as held:
         if held:
-            process = Helper(Place(store.read(home), home, run))
+            machine = store.read(home)
+            process = Helper(Place(machine, home, run, connection_of(machine)))
             try:
                 process.watch()
             finally:

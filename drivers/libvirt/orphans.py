@@ -84,9 +84,8 @@ def _orphan(connection: Connection, name: str, domain: libvirt.virDomain, pool: 
     machine = Machine(
         name, DRIVER, uuid, domains.mac(domain), image="", memory_mib=0, cpus=0, disk_mib=0, options={**options}
     )
-    return Orphan(
-        name, uuid, f"the domain {title} on {connection.uri}", partial(removal.remove, Place(machine, home, run))
-    )
+    place = Place(machine, home, run, connection)
+    return Orphan(name, uuid, f"the domain {title} on {place.uri}", partial(removal.remove, place))
 
 
 def _volumes(connection: Connection) -> dict[str, tuple[str, list[str]]]:

@@ -34,24 +34,23 @@ PATIENCE = 900.0
 
 @dataclass(frozen=True)
 class Place:
-    """Everything that the driver's parts need to know of a machine. run: starts programs."""
+    """Everything that the driver's parts need to know of a machine.
+
+    run: starts programs. connection: to the libvirtd of the machine's options; see connection_of.
+    """
 
     machine: Machine
     home: Home
     run: Run
+    connection: Connection
 
     @cached_property
     def options(self) -> Options:
         return options_of(self.machine)
 
-    @cached_property
+    @property
     def uri(self) -> Uri:
-        return Uri(self.options.uri)
-
-    @cached_property
-    def connection(self) -> Connection:
-        """Raises ToolMissing without libvirt-python."""
-        return Connection(self.uri)
+        return self.connection.uri
 
     @cached_property
     def network(self) -> Network:
@@ -120,3 +119,8 @@ class Place:
         self.pool.ready()
         if not self.uri.is_session:
             self.network.ready()
+
+
+def connection_of(machine: Machine) -> Connection:
+    """A new connection, not opened yet, to the libvirtd of the machine's options."""
+    return Connection(Uri(options_of(machine).uri))

@@ -104,8 +104,8 @@ def changed(driver: Libvirt, home: Home | None = None, **fields: Any) -> Libvirt
     With the same URI it has the same connection: the hypervisor `test` is another one on each.
     """
     other = Libvirt(dataclasses.replace(driver.machine, **fields), home or driver.home, driver.run)
-    if other.place.uri.text == driver.place.uri.text:
-        vars(other.place).update(uri=driver.place.uri, connection=driver.place.connection)
+    if other.connection.uri.text == driver.connection.uri.text:
+        other.connection = driver.connection
     return other
 
 

@@ -52,7 +52,7 @@ def test_create(driver: Libvirt, uploads: list[str]) -> None:
 def test_create_twice_changes_nothing(driver: Libvirt, uploads: list[str]) -> None:
     made(driver).create()
     assert len(uploads) == 3
-    assert len(driver.place.connection.raw.listAllDomains()) == 2  # and theirs
+    assert len(driver.connection.raw.listAllDomains()) == 2  # and theirs
 
 
 def test_a_machine_of_the_same_name_in_another_store(driver: Libvirt) -> None:
@@ -99,7 +99,7 @@ def test_a_start_keeps_the_console_of_the_run_before(driver: Libvirt) -> None:
 def test_a_start_brings_the_domain_in_line(driver: Libvirt) -> None:
     made(driver)
     theirs = driver.place.find().XMLDesc().replace("<title>dev", "<title>my dev")
-    driver.place.connection.raw.defineXML(theirs)
+    driver.connection.raw.defineXML(theirs)
     driver.start()
     assert "<title>my dev" in driver.place.find().XMLDesc(), "what the user changed stays"
     driver.kill()
@@ -132,7 +132,7 @@ def test_a_change_ends_a_pause(driver: Libvirt, monkeypatch: pytest.MonkeyPatch)
     import libvirt
 
     made(driver).start()
-    shared = driver.place.connection.raw  # each connection to the test hypervisor has machines of its own
+    shared = driver.connection.raw  # each connection to the test hypervisor has machines of its own
     monkeypatch.setattr(libvirt, "open", lambda uri: shared)
     threading.Timer(0.1, driver.kill).start()
     began = time.monotonic()
@@ -307,7 +307,7 @@ def test_a_damaged_machine_is_removed_by_its_mark(driver: Libvirt) -> None:
     assert driver.place.find() is None
     assert own(driver) == set()
     assert MAC not in driver.place.network.find().XMLDesc()
-    assert [domain.name() for domain in driver.place.connection.raw.listAllDomains()] == ["theirs"]
+    assert [domain.name() for domain in driver.connection.raw.listAllDomains()] == ["theirs"]
 
 
 def test_a_damaged_machine_where_there_is_no_libvirtd(driver: Libvirt) -> None:
@@ -462,7 +462,7 @@ def test_a_connection_that_was_lost_is_made_again(driver: Libvirt, monkeypatch: 
     import libvirt
 
     made(driver)
-    first, opened = driver.place.connection.raw, []
+    first, opened = driver.connection.raw, []
     monkeypatch.setattr(libvirt, "open", lambda uri: opened.append(uri) or first)
     monkeypatch.setattr(libvirt.virConnect, "isAlive", lambda connection: 0)
     assert driver.state() is State.STOPPED
@@ -472,7 +472,7 @@ def test_a_connection_that_was_lost_is_made_again(driver: Libvirt, monkeypatch: 
 def test_the_hypervisor_must_be_qemu(uri: str, driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(CheckFailed, match="is TEST, not QEMU"):
-        hypervisor.choose("auto", driver.place.connection, driver.home, driver.run)
+        hypervisor.choose("auto", driver.connection, driver.home, driver.run)
 
 
 def test_a_libvirt_without_passt_gets_qemus_own_network(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:

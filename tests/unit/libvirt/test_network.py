@@ -26,12 +26,12 @@ def test_routes() -> None:
 
 def test_a_network_is_made_on_a_subnet_that_nobody_has(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("machine.drivers.libvirt.network.routes", lambda table: routes(ROUTES))
-    network = Network(driver.place.connection, "mine")
+    network = Network(driver.connection, "mine")
     found = network.ready()
     assert found.isActive()
     assert found.autostart()
     assert str(subnet_of(found.XMLDesc())) == "172.31.0.0/24", "192.168.0.0/16 is a VPN's"
-    second = Network(driver.place.connection, "second").ready()
+    second = Network(driver.connection, "second").ready()
     assert str(subnet_of(second.XMLDesc())) == "172.31.1.0/24"
     assert network.ready().UUIDString() == found.UUIDString()
 
@@ -50,7 +50,7 @@ def test_a_subnet_that_libvirt_finds_in_use(driver: Libvirt, monkeypatch: pytest
         raise refusal("Network is already in use by interface eth0")
 
     monkeypatch.setattr(libvirt.virNetwork, "create", once)
-    assert str(subnet_of(Network(driver.place.connection, "mine").ready().XMLDesc())) == CANDIDATES[1]
+    assert str(subnet_of(Network(driver.connection, "mine").ready().XMLDesc())) == CANDIDATES[1]
 
 
 def test_a_network_that_cannot_be_made(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_a_network_that_cannot_be_made(driver: Libvirt, monkeypatch: pytest.Monk
         raise refusal("no bridges here")
 
     monkeypatch.setattr(libvirt.virNetwork, "create", fail)
-    network = Network(driver.place.connection, "mine")
+    network = Network(driver.connection, "mine")
     with pytest.raises(DriverFailed, match="the network mine can't be made: no bridges here"):
         network.ready()
     assert network.find() is None, "nothing is left of it"
@@ -69,7 +69,7 @@ def test_a_network_that_cannot_be_made(driver: Libvirt, monkeypatch: pytest.Monk
 def test_no_subnet_is_left(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("machine.drivers.libvirt.network.routes", lambda table: [IPv4Network("0.0.0.0/0")])
     with pytest.raises(DriverFailed, match="every private subnet"):
-        Network(driver.place.connection, "mine").ready()
+        Network(driver.connection, "mine").ready()
 
 
 def test_a_reservation_stays_and_is_given_back(driver: Libvirt) -> None:
@@ -93,6 +93,6 @@ def test_somebody_else_was_quicker(driver: Libvirt, monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_of_a_network_that_is_not_there(driver: Libvirt) -> None:
-    network = Network(driver.place.connection, "none")
+    network = Network(driver.connection, "none")
     network.release("52:54:00:00:00:01")
     assert network.lease("52:54:00:00:00:01") == ""

@@ -27,7 +27,7 @@ OTHER = UUID.replace("8", "7")
 def made(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> Libvirt:
     """A machine that is made; each connection is this one, because another would have a hypervisor of its own."""
     driver.create()
-    raw = driver.place.connection.raw
+    raw = driver.connection.raw
     monkeypatch.setattr(Connection, "raw", raw)
     monkeypatch.setattr(orphans, "SOCKETS", ())
     return driver
@@ -43,7 +43,7 @@ def find(made: Libvirt, *uuids: str) -> list[Orphan]:
 def left(made: Libvirt) -> list[str]:
     pool = made.place.pool.find()
     volumes = [volume.name() for volume in pool.listAllVolumes() if volume.name().startswith("machine-")]
-    return [*(there.name() for there in made.place.connection.raw.listAllDomains()), *volumes]
+    return [*(there.name() for there in made.connection.raw.listAllDomains()), *volumes]
 
 
 def test_a_domain_with_our_mark(made: Libvirt) -> None:
@@ -70,10 +70,10 @@ def test_a_clone_of_the_users_stays(made: Libvirt) -> None:
     """As virt-clone makes it: another name, UUID, MAC and disk, and the metadata of its original."""
     uuid = OTHER.replace("c", "d")
     xml = made.place.find().XMLDesc().replace("machine-dev<", "clone<").replace(f"{UUID}</uuid>", f"{uuid}</uuid>")
-    made.place.connection.raw.defineXML(xml.replace("disk.qcow2", "disk-clone.qcow2").replace(MAC, "52:54:00:00:00:09"))
-    assert len(made.place.connection.raw.listAllDomains()) == 3
+    made.connection.raw.defineXML(xml.replace("disk.qcow2", "disk-clone.qcow2").replace(MAC, "52:54:00:00:00:09"))
+    assert len(made.connection.raw.listAllDomains()) == 3
     assert [one.uuid for one in find(made)] == [UUID]
-    assert [domain.UUIDString() for domain in domains.ours(made.place.connection, made.home)] == [UUID]
+    assert [domain.UUIDString() for domain in domains.ours(made.connection, made.home)] == [UUID]
 
 
 def test_volumes_without_a_domain_are_only_told(made: Libvirt) -> None:
@@ -104,7 +104,7 @@ def test_where_is_looked(store: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_libvirtd_that_doesnt_answer_hides_no_other(made: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     uris = ["test:///no/such/file.xml", str(made.place.uri)]
-    raw = made.place.connection.raw
+    raw = made.connection.raw
     monkeypatch.setattr(Connection, "raw", property(lambda self: self._open() if "no/such" in str(self.uri) else raw))
     known = [machine(uuid=OTHER, options={"uri": uri}) for uri in uris]
     assert [one.name for one in Libvirt.orphans(made.home.store, known, made.run)] == ["dev"]
@@ -121,7 +121,7 @@ def test_the_store_by_another_way(made: Libvirt, spelling: spellings.Spell) -> N
     known = [machine(uuid=OTHER, options=made.machine.options)]
     assert [one.name for one in Libvirt.orphans(store, known, made.run)] == ["dev"]
     other = Home(store / "machines" / "dev")
-    assert [domain.UUIDString() for domain in domains.ours(made.place.connection, other)] == [UUID]
+    assert [domain.UUIDString() for domain in domains.ours(made.connection, other)] == [UUID]
     definition = (made.home / "domain.xml").read_text()
     by_another_way = changed(made, other)
     by_another_way.start()

@@ -20,7 +20,7 @@ def content(tmp_path: Path) -> Path:
 
 
 def test_a_pool_is_made_and_kept(driver: Libvirt) -> None:
-    pool = Pool(driver.place.connection, "mine")
+    pool = Pool(driver.connection, "mine")
     assert pool.find() is None
     assert pool.free_mib() is None
     assert pool.volume("it") is None
@@ -35,7 +35,7 @@ def test_a_pool_is_made_and_kept(driver: Libvirt) -> None:
 def test_a_sessions_pool_lies_with_the_users_data(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     monkeypatch.setattr(driver.place.uri, "is_session", True)
-    assert "<path>/data/libvirt/images/mine</path>" in Pool(driver.place.connection, "mine").ready().XMLDesc()
+    assert "<path>/data/libvirt/images/mine</path>" in Pool(driver.connection, "mine").ready().XMLDesc()
 
 
 def test_a_shared_volume_is_uploaded_once(driver: Libvirt, content: Path, uploads: list[str]) -> None:
