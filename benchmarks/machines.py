@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from machine.drivers.qemu import Qemu, clone, disk, saved, template
+from machine.drivers.qemu import Qemu, disk, migration, resume, template
 from machine.drivers.qemu.argv import AGENT, MONITOR, Memory
 from machine.drivers.qemu.qmp import GuestAgent, Qmp
 
@@ -116,8 +116,8 @@ def _raw_clone() -> float:
             int(about.recipe["base_mib"]), origin.memory, read_only=about.read_only, reporting=about.read_only
         )
         qemu.vm.launch(memory, incoming=True)
-        with clone.resume_channel(qemu.home), Qmp(qemu.home / MONITOR) as monitor:
-            saved.load(monitor, origin.state, without_memory=True)
+        with resume.connect(qemu.home), Qmp(qemu.home / MONITOR) as monitor:
+            migration.load(monitor, origin.state, without_memory=True)
         while True:
             with contextlib.suppress(MachineError), GuestAgent(qemu.home / AGENT) as agent:
                 agent.execute("guest-ping")

@@ -33,6 +33,7 @@ __all__ = [
     "Driver",
     "Export",
     "Identify",
+    "KeptTemplate",
     "Kind",
     "Machine",
     "NoOptions",
@@ -44,7 +45,6 @@ __all__ = [
     "Snapshots",
     "State",
     "Suspend",
-    "Template",
 ]
 
 
@@ -59,7 +59,7 @@ class NoOptions:
 
 
 @dataclass(frozen=True)
-class Template:
+class KeptTemplate:
     """A booted machine that new ones are cloned from.
 
     key: its name; created in ISO 8601; size_mib: what it takes on disk; what: of which system and settings, in words;
@@ -201,7 +201,7 @@ class Driver(ABC):
         return [text] if (text := oom.warning(self.home)) else []
 
     @classmethod
-    def templates(cls, store: Path) -> list[Template]:
+    def templates(cls, store: Path) -> list[KeptTemplate]:
         """The booted machines that this driver keeps in the store to clone new ones from."""
         return []
 

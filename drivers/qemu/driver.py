@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from machine import filesystem
-from machine.driver import Driver, Export, Machine, Reach, Snapshot, State
-from machine.driver import Template as KeptTemplate
+from machine.driver import Driver, Export, KeptTemplate, Machine, Reach, Snapshot, State
 from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineError, ToolMissing
 from machine.paths import Image
 from machine.reasons import reason
@@ -134,7 +133,7 @@ class Qemu(Driver):
     def templates(cls, store: Path) -> list[KeptTemplate]:
         from . import template
 
-        return template.kept(store)
+        return template.list_kept(store)
 
     @classmethod
     def remove_template(cls, store: Path, key: str) -> None:
@@ -156,7 +155,7 @@ class Qemu(Driver):
     def snapshots(self) -> list[Snapshot]:
         from . import snapshots
 
-        return snapshots.found(self.vm)
+        return snapshots.all_of(self.vm)
 
     def restore(self, name: str) -> None:
         from . import snapshots

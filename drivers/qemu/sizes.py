@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from machine import wait
 from machine.driver import Machine
@@ -50,23 +49,16 @@ def _has_grown(vm: Vm) -> bool:
     return True
 
 
-def layout(monitor: Qmp) -> dict[str, int | bool | str]:
-    """How a running QEMU is laid out, which may not be as the next will be: a state loads only into one alike.
-
-    image: the digest of what it has booted, "" for a disk that boots by itself. An upgrade gives the next QEMU another,
-    and a guest would find other files under those that it has open.
-    """
-    cpus = len(monitor.execute("query-cpus-fast"))
-    base = monitor.execute("query-memory-size-summary")["base-memory"]
-    more = _requested(monitor) if _has_room(monitor) else 0
-    reporting = monitor.execute("qom-get", path="/machine/peripheral/balloon", property="free-page-reporting")
-    memory = {"base_mib": base >> 20, "more_mib": more >> 20, "reporting": reporting}
-    return {**memory, "cpus": cpus, "image": _image(monitor)}
+def base_mib(monitor: Qmp) -> int:
+    """The memory that a running QEMU started with."""
+    return int(monitor.execute("query-memory-size-summary")["base-memory"]) >> 20
 
 
-def _image(monitor: Qmp) -> str:
-    nodes = monitor.execute("query-named-block-nodes", flat=True)
-    return next((Path(node["file"]).parent.name for node in nodes if node.get("node-name") == "root"), "")
+def more_mib(monitor: Qmp) -> int:
+    """The memory that was plugged into a running QEMU."""
+    if not _has_room(monitor):
+        return 0
+    return int(monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")) >> 20
 
 
 def _has_room(monitor: Qmp) -> bool:
@@ -74,18 +66,13 @@ def _has_room(monitor: Qmp) -> bool:
     return any(child["name"] == "memory" for child in monitor.execute("qom-list", path="/machine/peripheral"))
 
 
-def _requested(monitor: Qmp) -> int:
-    size: int = monitor.execute("qom-get", path="/machine/peripheral/memory", property="requested-size")
-    return size
-
-
-def plug(monitor: Qmp, more_mib: int) -> int:
+def plug(monitor: Qmp, memory_mib: int) -> int:
     """Set how much memory the guest has beyond what it started with; returns the MiB, in whole blocks."""
-    if not more_mib and not _has_room(monitor):
+    if not memory_mib and not _has_room(monitor):
         return 0
-    more_mib = more_mib // BLOCK_MIB * BLOCK_MIB
-    monitor.execute("qom-set", path="/machine/peripheral/memory", property="requested-size", value=more_mib << 20)
-    return more_mib
+    memory_mib = memory_mib // BLOCK_MIB * BLOCK_MIB
+    monitor.execute("qom-set", path="/machine/peripheral/memory", property="requested-size", value=memory_mib << 20)
+    return memory_mib
 
 
 def enlarge(monitor: Qmp, disk_mib: int) -> None:
@@ -94,7 +81,7 @@ def enlarge(monitor: Qmp, disk_mib: int) -> None:
 
 def _give_memory(vm: Vm, monitor: Qmp, memory_mib: int) -> bool:
     """Plug or unplug; False where that takes a restart."""
-    more = memory_mib - int(layout(monitor)["base_mib"])
+    more = memory_mib - base_mib(monitor)
     if not 0 <= more <= ROOM_MIB or not _has_room(monitor):
         return False
     plugged_mib = plug(monitor, more)
@@ -116,7 +103,7 @@ def _follows(monitor: Qmp, plugged_mib: int) -> bool:
         return False  # it needs its memory; the rest follows as it is freed, or at the next start
 
 
-def _set_limits(vm: Vm, more_mib: int) -> None:
+def _set_limits(vm: Vm, plugged_mib: int) -> None:
     """Have the guest set what it derived from its memory at boot; one without our program keeps what it has."""
     with contextlib.suppress(DriverFailed), vm.agent() as agent:
-        agent.run("/usr/lib/machineos/limits", str(more_mib), timeout=LIMITS)
+        agent.run("/usr/lib/machineos/limits", str(plugged_mib), timeout=LIMITS)

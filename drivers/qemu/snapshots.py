@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,8 +17,9 @@ from machine.driver import Snapshot, State
 from machine.errors import DriverFailed
 from machine.paths import Home
 
-from . import saved, sizes, suspended
-from .argv import DISK, Memory
+from . import suspended
+from .argv import DISK
+from .layout import Layout
 from .qmp import Qmp
 from .vm import Vm
 
@@ -27,7 +29,7 @@ DEADLINE = 600.0
 
 
 def take(vm: Vm, name: str) -> None:
-    if any(one.name == name for one in found(vm)):
+    if any(one.name == name for one in all_of(vm)):
         raise DriverFailed(f'there is a snapshot "{name}" already', hint=f"machine snapshot ls {vm.machine.name}")
     state = vm.state()
     if state is State.STOPPED:
@@ -39,67 +41,70 @@ def take(vm: Vm, name: str) -> None:
         name = vm.machine.name
         raise DriverFailed(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
     with vm.monitor() as monitor:
-        layouts = _layouts(vm.home) | {name: sizes.layout(monitor)}
+        layouts = _layouts(vm.home) | {name: asdict(Layout.read(monitor))}
         files.write(vm.home / LAYOUTS, json.dumps(layouts))
         _job(monitor, "snapshot-save", tag=name, vmstate="data", devices=["data"])
 
 
-def found(vm: Vm) -> list[Snapshot]:
+def all_of(vm: Vm) -> list[Snapshot]:
     # -U: the disk of a running machine is locked.
-    told = vm.run(["qemu-img", "info", "-U", "--output=json", vm.home / DISK]).stdout
-    kept = sorted(json.loads(told).get("snapshots", []), key=lambda one: (one["date-sec"], one["date-nsec"]))
+    output = vm.run(["qemu-img", "info", "-U", "--output=json", vm.home / DISK]).stdout
+    snapshots = sorted(json.loads(output).get("snapshots", []), key=lambda one: (one["date-sec"], one["date-nsec"]))
     return [
         Snapshot(
             name=one["name"],
             created=datetime.fromtimestamp(one["date-sec"], UTC).isoformat(timespec="seconds"),
             running=one["vm-state-size"] > 0,
         )
-        for one in kept
+        for one in snapshots
     ]
 
 
 def restore(vm: Vm, name: str) -> None:
     """The machine is as it was, its QEMU a new one. What it was since then, also a suspended state, is gone."""
-    wanted = _named(vm, name)
-    layout = _layouts(vm.home).get(name)
-    if wanted.running and layout is None:
-        raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known')
-    if wanted.running and layout:
-        saved.alike(vm, layout).argv(Memory(layout["base_mib"]))  # before anything is lost: is its image there?
+    layout = _layout(vm.home, name) if _find(vm, name).running else None
+    if layout:
+        layout.apply(vm).argv(layout.memory)  # before anything is lost: is its image there?
     vm.end()
     suspended.forget(vm.home)
-    if layout is None or not wanted.running:
+    if not layout:
         vm.run(["qemu-img", "snapshot", "-a", name, vm.home / DISK])
         return
-    with saved.laid_out(vm, layout, paused=True) as monitor:
-        sizes.plug(monitor, layout["more_mib"])
+    with layout.launch(vm, paused=True) as monitor:
         _job(monitor, "snapshot-load", tag=name, vmstate="data", devices=["data"])
         monitor.execute("cont")
-    saved.has_woken(vm)
+    vm.set_clock()
 
 
 def forget(vm: Vm, name: str) -> None:
-    _named(vm, name)
+    _find(vm, name)
     if vm.process.find():
         with vm.monitor() as monitor:
             _job(monitor, "snapshot-delete", tag=name, devices=["data"])
     else:
-        with suspended.unchanged(vm.home):
+        with suspended.state_kept(vm.home):
             vm.run(["qemu-img", "snapshot", "-d", name, vm.home / DISK])
     layouts = _layouts(vm.home)
     if layouts.pop(name, None):
         files.write(vm.home / LAYOUTS, json.dumps(layouts))
 
 
-def _named(vm: Vm, name: str) -> Snapshot:
-    for one in found(vm):
+def _find(vm: Vm, name: str) -> Snapshot:
+    for one in all_of(vm):
         if one.name == name:
             return one
     raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {vm.machine.name}")
 
 
+def _layout(home: Home, name: str) -> Layout:
+    try:
+        return Layout.parse(_layouts(home)[name])
+    except (KeyError, TypeError) as error:
+        raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known') from error
+
+
 def _layouts(home: Home) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError):
         return dict(json.loads((home / LAYOUTS).read_text(encoding="utf-8")))
     return {}
 

@@ -17,15 +17,16 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import asdict
 
 from machine import files
 from machine.errors import DriverFailed
 from machine.paths import Home
 from machine.reasons import reason
 
-from . import saved, sizes
+from . import migration
 from .argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
+from .layout import Layout
 from .qmp import Qmp
 from .vm import Vm
 
@@ -45,8 +46,8 @@ def suspend(vm: Vm) -> None:
             # An earlier suspend or start was killed. QEMU saves no guest twice that hasn't run in between.
             go_on(monitor, home)
         try:
-            files.write(home / SUSPENDED_LAYOUT, json.dumps(sizes.layout(monitor)))
-            saved.save(monitor, home / PARTIAL)
+            files.write(home / SUSPENDED_LAYOUT, json.dumps(asdict(Layout.read(monitor))))
+            migration.save(monitor, home / PARTIAL)
             files.move(home / PARTIAL, home / SUSPENDED)
         except BaseException:
             # A full disk, or Ctrl-C.
@@ -64,16 +65,15 @@ def wake(vm: Vm) -> None:
     """Go on with a suspended machine; its state stays where it can't be loaded. Raises DriverFailed."""
     home, layout = vm.home, _layout(vm)
     try:
-        with saved.laid_out(vm, layout, incoming=True) as monitor:
-            sizes.plug(monitor, layout["more_mib"])
-            saved.load(monitor, home / SUSPENDED)
+        with layout.launch(vm, incoming=True) as monitor:
+            migration.load(monitor, home / SUSPENDED)
     except BaseException:
         _date(home)  # that QEMU has ended before its guest ran, though it may have touched the disk's file
         raise
     # From here on an error doesn't end QEMU: the only copy of the memory is in it. The next start lets it go on.
     with vm.monitor() as monitor:
         go_on(monitor, home)
-    saved.has_woken(vm)
+    vm.set_clock()
 
 
 def go_on(monitor: Qmp, home: Home) -> None:
@@ -96,7 +96,7 @@ def settle(vm: Vm) -> None:
         if vm.run_state() not in NEVER_RAN:
             return
         vm.say("an earlier start or restore was interrupted: its QEMU is ended")
-        with unchanged(home):
+        with state_kept(home):
             vm.end()
     if (home / SUSPENDED).exists() and _is_older_than_disk(home):
         _drop(vm, "the memory that it was suspended with is older than its disk")
@@ -113,7 +113,7 @@ def forget(home: Home) -> None:
 
 
 @contextlib.contextmanager
-def unchanged(home: Home) -> Iterator[None]:
+def state_kept(home: Home) -> Iterator[None]:
     """For work on the disk's file that leaves as it is what the guest has on it: a state that fits it still does."""
     fits = not _is_older_than_disk(home)
     yield
@@ -141,10 +141,9 @@ def _is_older_than_disk(home: Home) -> bool:
     return disk - state > TOLERANCE
 
 
-def _layout(vm: Vm) -> dict[str, Any]:
+def _layout(vm: Vm) -> Layout:
     try:
-        found = json.loads((vm.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8"))
-        return {**found, **{name: found[name] for name in ("base_mib", "more_mib", "reporting", "cpus")}}
+        return Layout.parse(json.loads((vm.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DriverFailed(
             f"how the machine was laid out when it was suspended can't be read: {reason(error)}",

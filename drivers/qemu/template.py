@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import files, locks
-from machine.driver import Template as Kept
+from machine.driver import KeptTemplate
 from machine.errors import DriverFailed, MachineError
 from machine.paths import Image
 from machine.reasons import reason
@@ -142,7 +142,7 @@ def all_of(store: Path) -> Iterator[Template]:
                 yield Template(path)
 
 
-def kept(store: Path) -> list[Kept]:
+def list_kept(store: Path) -> list[KeptTemplate]:
     """The templates of a store as the user sees them, and those that couldn't be made."""
     failed = {failure.key: failure for failure in failures.all_of(folder(store)) if failure.counts}
     seen = [_seen(template) for template in all_of(store)]
@@ -150,25 +150,25 @@ def kept(store: Path) -> list[Kept]:
     return [
         *(replace(one, failed=failed[one.key].reason) if one.key in failed else one for one in seen),
         *(
-            Kept(key, failure.at, 0, _what(failure.recipe), "", failure.reason)
+            KeptTemplate(key, failure.at, 0, _what(failure.recipe), "", failure.reason)
             for key, failure in failed.items()
             if key not in keys
         ),
     ]
 
 
-def _seen(template: Template) -> Kept:
+def _seen(template: Template) -> KeptTemplate:
     # Where a file has holes, what it takes is less than its size.
     size = sum(path.stat().st_blocks * 512 for path in template.folder.iterdir()) >> 20
     try:
         about = template.about()
     except DriverFailed as error:
-        return Kept(template.folder.name, "", size, "", error.message)
+        return KeptTemplate(template.folder.name, "", size, "", error.message)
     try:
         recipe = Recipe(**about.recipe)
     except TypeError:
-        return Kept(template.folder.name, about.created, size, "", OTHER_VERSION)
-    return Kept(template.folder.name, about.created, size, _what(about.recipe), _stale(recipe))
+        return KeptTemplate(template.folder.name, about.created, size, "", OTHER_VERSION)
+    return KeptTemplate(template.folder.name, about.created, size, _what(about.recipe), _stale(recipe))
 
 
 def _what(recipe: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from machine import links
 from machine.driver import Machine, State
-from machine.errors import DriverFailed, NoSuchImage, ToolFailed, ToolMissing
+from machine.errors import DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
 from machine.paths import Home, Image
 from machine.resources import architecture
 from machine.run import Run, which
@@ -65,6 +65,11 @@ class Vm:
     def agent(self) -> GuestAgent:
         """Raises DriverFailed when the guest doesn't answer."""
         return GuestAgent(self.home / AGENT)
+
+    def set_clock(self) -> None:
+        """Set the guest's clock to the host's, where its agent answers."""
+        with contextlib.suppress(MachineError), self.agent() as agent:
+            agent.set_time()
 
     def launch(self, memory: Memory, *, incoming: bool = False, paused: bool = False) -> None:
         """Start QEMU; it is there when this returns. Raises DriverFailed."""

@@ -10,7 +10,7 @@ import click
 
 from machine import paths, registry
 from machine.cli.tables import print_columns
-from machine.driver import Driver, Template
+from machine.driver import Driver, KeptTemplate
 from machine.errors import MachineError, Usage
 
 
@@ -66,12 +66,12 @@ def prune(everything: bool) -> None:
             print(f"Removed the template {one.key}{f': {_why(one)}' if _why(one) else ''}")
 
 
-def _why(kept: Template) -> str:
+def _why(kept: KeptTemplate) -> str:
     """Why no new machine is cloned from it."""
     return f"failed: {kept.failed}" if kept.failed else kept.stale
 
 
-def _all() -> Iterator[tuple[type[Driver], Template]]:
+def _all() -> Iterator[tuple[type[Driver], KeptTemplate]]:
     for name in registry.names():
         try:
             driver = registry.load(name)

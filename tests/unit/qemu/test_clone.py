@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from fake_qemu import QEMU, Recorder, guest
 from fake_qmp import HANG_UP, Server, agent, channel, monitor
-from machine.drivers.qemu import Qemu, clone, failures, template
+from machine.drivers.qemu import Qemu, clone, failures, resume, template, template_maker
 from machine.drivers.qemu.argv import CLONE_OF, DISK
 from machine.drivers.qemu.process import Process
 from machine.drivers.qemu.qmp import Qmp
@@ -62,7 +62,7 @@ def make(folder: Path) -> bool:
 @pytest.fixture
 def origin(larger: Qemu, store: Path) -> Template:
     """The template that `dev` is cloned from."""
-    return template.obtain(store, clone.recipe(larger.vm), make, pytest.fail)
+    return template.obtain(store, template_maker.recipe_for(larger.vm), make, pytest.fail)
 
 
 def about_disk(home: Home) -> dict[str, Any]:
@@ -76,17 +76,17 @@ def about_disk(home: Home) -> dict[str, Any]:
 
 def test_a_recipe_names_what_the_template_has(larger: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "qemu_mark", lambda path: f"mark of {path}")
-    made = clone.recipe(larger.vm)
-    assert (made.base_mib, made.disk_mib) == (clone.BASE_MIB, clone.DISK_MIB)
+    made = template_maker.recipe_for(larger.vm)
+    assert (made.base_mib, made.disk_mib) == (template_maker.BASE_MIB, template_maker.DISK_MIB)
     assert (made.qemu, made.accelerator, made.cpu, made.cpus) == (f"{QEMU} mark of {QEMU}", "tcg", "max", 1)
-    small = clone.recipe(driver(larger, [], memory_mib=256, disk_mib=1024).vm)
+    small = template_maker.recipe_for(driver(larger, [], memory_mib=256, disk_mib=1024).vm)
     assert (small.base_mib, small.disk_mib) == (256, 1024)
 
 
 def test_where_memory_cant_be_plugged_a_template_has_all_of_it(larger: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
     host = replace(larger.vm.host(), system="darwin")
     monkeypatch.setattr(Vm, "host", lambda self: host)
-    assert clone.recipe(driver(larger, [], memory_mib=3072).vm).base_mib == 3072
+    assert template_maker.recipe_for(driver(larger, [], memory_mib=3072).vm).base_mib == 3072
 
 
 @pytest.mark.parametrize(
@@ -104,27 +104,27 @@ def test_where_memory_cant_be_plugged_a_template_has_all_of_it(larger: Qemu, mon
     ],
 )
 def test_another_machine_needs_another_template(larger: Qemu, change: dict[str, Any]) -> None:
-    assert clone.recipe(driver(larger, [], **change).vm).key != clone.recipe(larger.vm).key
+    assert template_maker.recipe_for(driver(larger, [], **change).vm).key != template_maker.recipe_for(larger.vm).key
 
 
 @pytest.mark.parametrize(
     "change", [{"name": "other"}, {"mac": "52:54:00:00:00:02"}, {"memory_mib": 2048}, {"disk_mib": 40 * 1024}]
 )
 def test_what_a_clone_gets_later_needs_no_other_template(larger: Qemu, change: dict[str, Any]) -> None:
-    assert clone.recipe(driver(larger, [], **change).vm).key == clone.recipe(larger.vm).key
+    assert template_maker.recipe_for(driver(larger, [], **change).vm).key == template_maker.recipe_for(larger.vm).key
 
 
 def test_proxies_and_authorities_of_the_host_need_another_template(
     larger: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [clone.recipe(larger.vm).key]
+    keys = [template_maker.recipe_for(larger.vm).key]
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
-    keys.append(clone.recipe(larger.vm).key)
+    keys.append(template_maker.recipe_for(larger.vm).key)
     # The guest's dockerd has read whom it trusts before it is cloned.
     (store / "ca").mkdir()
     body = base64.b64encode(b"a certificate").decode()
     (store / "ca" / "company.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-    keys.append(clone.recipe(larger.vm).key)
+    keys.append(template_maker.recipe_for(larger.vm).key)
     assert len(set(keys)) == 3
 
 
@@ -135,8 +135,8 @@ def test_an_upgraded_qemu_or_another_processor_needs_another_template(
     keys = []
     for mark, processor in (("1", "A"), ("2", "A"), ("2", "B")):
         monkeypatch.setattr(template, "qemu_mark", lambda _, mark=mark: mark)
-        monkeypatch.setattr(clone, "_processor", lambda processor=processor: processor)
-        keys.append((clone.recipe(fast.vm).key, clone.recipe(larger.vm).key))
+        monkeypatch.setattr(template_maker, "_processor", lambda processor=processor: processor)
+        keys.append((template_maker.recipe_for(fast.vm).key, template_maker.recipe_for(larger.vm).key))
     assert len({key for key, _ in keys}) == 3
     # What is emulated is the same on any processor.
     assert keys[1][1] == keys[2][1]
@@ -146,10 +146,10 @@ def test_the_processor_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -
     def absent(self: Path, encoding: str) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(clone.platform, "processor", lambda: "arm")
-    assert isinstance(clone._processor(), str)
+    monkeypatch.setattr(template_maker.platform, "processor", lambda: "arm")
+    assert isinstance(template_maker._processor(), str)
     monkeypatch.setattr(Path, "read_text", absent)
-    assert clone._processor() == "arm"
+    assert template_maker._processor() == "arm"
 
 
 # create: the disk.
@@ -159,7 +159,7 @@ def test_the_disk_lies_over_the_templates(larger: Qemu, home: Home, origin: Temp
     larger.create()
     assert (home / clone.BASE_DISK).samefile(origin.disk)
     found = about_disk(home)
-    assert (found["virtual-size"], found["backing-filename"]) == (clone.DISK_MIB << 20, clone.BASE_DISK)
+    assert (found["virtual-size"], found["backing-filename"]) == (template_maker.DISK_MIB << 20, clone.BASE_DISK)
     assert (home / CLONE_OF).read_text() == str(origin.folder)
     assert said == []
     origin.remove()
@@ -208,7 +208,7 @@ def test_without_a_template_a_machine_boots_cold(
     def fails(*_: object) -> bool:
         raise error
 
-    monkeypatch.setattr(clone, "_make", fails)
+    monkeypatch.setattr(template_maker, "make", fails)
     larger.create()
     assert is_plain(larger, home)
     assert said == [f"no template ({error}): booting cold"]
@@ -241,7 +241,7 @@ def maker(larger: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.Mon
 
     recorder.launched = launched
     monkeypatch.setattr(Process, "find", lambda self: self)
-    monkeypatch.setattr(clone, "_save", lambda home, base_mib: (home / template.STATE).write_text(f"{base_mib}"))
+    monkeypatch.setattr(template_maker, "_save", lambda home, mib: (home / template.STATE).write_text(f"{mib}"))
     return homes
 
 
@@ -262,11 +262,11 @@ def test_a_template_is_made_from_a_machine_without_identity(
     larger.create()
     (kept,) = template.all_of(store)
     about = kept.about()
-    assert about.recipe == vars(clone.recipe(larger.vm))
+    assert about.recipe == vars(template_maker.recipe_for(larger.vm))
     assert (about.read_only, kept.memory.read_bytes(), kept.state.read_text()) == (True, b"memory", "512")
     assert (home / clone.BASE_DISK).samefile(kept.disk)
     (place,) = maker
-    assert place.folder.name == f".scratch-{clone.recipe(larger.vm).key}"
+    assert place.folder.name == f".scratch-{template_maker.recipe_for(larger.vm).key}"
     assert left_over(store) == []
     (words,) = recorder.launches
     assert f"memory-backend-file,id=ram,size=512M,mem-path={place / 'memory'},share=on" in words
@@ -296,7 +296,7 @@ def test_a_making_that_fails_leaves_nothing(
         assert home.folder.exists()
         raise error
 
-    monkeypatch.setattr(clone, "_save", fails)
+    monkeypatch.setattr(template_maker, "_save", fails)
     with contextlib.suppress(KeyboardInterrupt):
         larger.create()
     assert len(maker) == 1
@@ -307,8 +307,8 @@ def test_a_making_that_fails_leaves_nothing(
 def test_a_template_that_doesnt_boot(
     larger: Qemu, store: Path, maker: list[Home], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clone, "BOOT", 0.05)
-    monkeypatch.setattr(clone, "_is_up", lambda maker: False)
+    monkeypatch.setattr(template_maker, "BOOT", 0.05)
+    monkeypatch.setattr(template_maker, "_is_up", lambda maker: False)
     larger.create()
     assert said[-1] == "no template (timed out after 0 s waiting for the template to boot): booting cold"
     assert left_over(store) == []
@@ -316,14 +316,14 @@ def test_a_template_that_doesnt_boot(
 
 def test_whether_a_template_is_up(larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DriverFailed, match="ended while it booted") as caught:
-        clone._is_up(larger.vm)
+        template_maker._is_up(larger.vm)
     assert caught.value.details
     monkeypatch.setattr(Process, "find", lambda self: self)
-    assert not clone._is_up(larger.vm)
+    assert not template_maker._is_up(larger.vm)
     home.console.write_bytes(b"\xff booting")
-    assert not clone._is_up(larger.vm)
+    assert not template_maker._is_up(larger.vm)
     home.console.write_bytes(b"\xff machineos: docker is ready\r\n")
-    assert clone._is_up(larger.vm)
+    assert template_maker._is_up(larger.vm)
 
 
 def test_saving_a_template(home: Home) -> None:
@@ -343,11 +343,11 @@ def test_saving_a_template(home: Home) -> None:
         monitor(home / "qmp.sock", answers) as server,
         channel(home / "resume.sock", lambda line: b""),
     ):
-        clone._save(home, 512)
+        template_maker._save(home, 512)
     (ran,) = [message["arguments"] for message in inside.asked if message["execute"] == "guest-exec"]
     assert ran["path"] == "/usr/lib/machineos/prepare-template"
     # 200 MiB of the guest's 512 are free.
-    assert sizes == [512 - 200 + clone.SPARE_MIB, 512]
+    assert sizes == [512 - 200 + template_maker.SPARE_MIB, 512]
     assert server.commands.index("balloon") < server.commands.index("stop") < server.commands.index("migrate")
     shared = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
     assert {"execute": "migrate-set-capabilities", "arguments": shared} in server.asked
@@ -358,7 +358,7 @@ def test_a_guest_that_cant_be_prepared_is_no_template(home: Home) -> None:
     failing = pytest.raises(DriverFailed, match="prepare-template failed in the guest: no id")
     answer = {"exitcode": 3, "err-data": base64.b64encode(b"no id\n").decode()}
     with agent(home / "agent.sock", lambda message: guest(message, **answer)), failing:
-        clone._save(home, 512)
+        template_maker._save(home, 512)
     assert not (home / template.STATE).exists()
 
 
@@ -441,8 +441,8 @@ def test_a_clone_is_started_from_the_templates_memory(
 def test_a_clone_as_large_as_its_template_is_given_nothing(
     larger: Qemu, store: Path, cloned: Clone, detached: list[list[str]]
 ) -> None:
-    small = driver(larger, [], memory_mib=512, disk_mib=clone.DISK_MIB)
-    template.obtain(store, clone.recipe(small.vm), lambda folder: not make(folder), pytest.fail)
+    small = driver(larger, [], memory_mib=512, disk_mib=template_maker.DISK_MIB)
+    template.obtain(store, template_maker.recipe_for(small.vm), lambda folder: not make(folder), pytest.fail)
     small.create()
     cloned.inside = False  # its agent may be late: the clock is right to the second
     small.start()
@@ -453,7 +453,7 @@ def test_a_clone_as_large_as_its_template_is_given_nothing(
 def test_memory_that_cant_be_opened_read_only_is_never_given_back(
     larger: Qemu, store: Path, cloned: Clone, recorder: Recorder, detached: list[list[str]]
 ) -> None:
-    template.obtain(store, clone.recipe(larger.vm), lambda folder: not make(folder), pytest.fail)
+    template.obtain(store, template_maker.recipe_for(larger.vm), lambda folder: not make(folder), pytest.fail)
     larger.create()
     larger.start()
     (words,) = recorder.launches
@@ -489,7 +489,7 @@ def test_a_clone_that_takes_no_identity_is_booted_cold(
     answer: bytes | object,
     why: str,
 ) -> None:
-    monkeypatch.setattr(clone, "INTRODUCE", 0.3)
+    monkeypatch.setattr(resume, "TIMEOUT", 0.3)
     cloned.answer = answer
     laid.start()
     assert cloned.monitor.commands[-1] == "quit"
@@ -543,7 +543,7 @@ def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
         assert boots_cold(larger, home, recorder)
         assert "couldn't save or load the state" in said[-1]
         assert origin.about(), "it isn't damaged, and stays"
-        assert [bool(one.failed) for one in template.kept(store)] == [times == failures.LOADS]
+        assert [bool(one.failed) for one in template.list_kept(store)] == [times == failures.LOADS]
     assert cloned.lines == []
     (home / DISK).unlink()
     larger.create()
@@ -565,7 +565,7 @@ def test_a_template_whose_guest_refuses_is_remembered(
     counts: bool,
 ) -> None:
     """One that is too slow isn't."""
-    monkeypatch.setattr(clone, "INTRODUCE", 0.3)
+    monkeypatch.setattr(resume, "TIMEOUT", 0.3)
     cloned.answer = answer
     for _ in range(failures.LOADS):
         (home / DISK).unlink(missing_ok=True)
@@ -633,7 +633,7 @@ def test_a_template_whose_memory_has_changed_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only its guest notices; size and time of the file are as they were."""
-    monkeypatch.setattr(clone, "INTRODUCE", 0.1)
+    monkeypatch.setattr(resume, "TIMEOUT", 0.1)
     cloned.answer = b""
     before = origin.memory.stat().st_mtime_ns
     origin.memory.write_bytes(b"memorx")
@@ -660,7 +660,7 @@ def test_a_state_that_goes_while_qemu_starts(
 
 def test_a_qemu_that_doesnt_open_the_channel(home: Home) -> None:
     with pytest.raises(DriverFailed, match=r"doesn't answer on resume\.sock"):
-        clone.resume_channel(home)
+        resume.connect(home)
 
 
 def test_a_cold_boot_that_fails_too_is_an_error(laid: Qemu, recorder: Recorder, said: list[str]) -> None:
@@ -675,9 +675,9 @@ def test_a_cold_boot_that_fails_too_is_an_error(laid: Qemu, recorder: Recorder, 
 
 def test_the_version_of_a_qemu_that_tells_none(larger: Qemu, recorder: Recorder) -> None:
     recorder.version = "?"
-    assert clone._version(larger.vm) == (0, 0)
+    assert template_maker._version(larger.vm) == (0, 0)
     recorder.version = "QEMU emulator version 10.0.2"
-    assert clone._version(larger.vm) == (10, 0)
+    assert template_maker._version(larger.vm) == (10, 0)
 
 
 # What lies in the store meanwhile.
@@ -721,4 +721,4 @@ def test_a_template_whose_dockerd_refuses_is_not_awaited(larger: Qemu, home: Hom
     )
     home.console.write_text(last * 2)
     with pytest.raises(EngineRefused, match="failed to start daemon: x"):
-        clone._is_up(larger.vm)
+        template_maker._is_up(larger.vm)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fake_qemu import QEMU, Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
-from machine.drivers.qemu import Qemu, driver, saved, vm
+from machine.drivers.qemu import Qemu, driver, migration, vm
 from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
 
 from machine import acceleration, files, ports, resources
@@ -299,7 +299,7 @@ def test_a_suspend_that_is_interrupted_lets_the_machine_go_on(
         path.write_text("half", encoding="utf-8")
         raise error
 
-    monkeypatch.setattr(saved, "save", save)
+    monkeypatch.setattr(migration, "save", save)
     with monitor(home / "qmp.sock", layout_of_qemu()) as server, pytest.raises(type(error)):
         qemu.suspend()
     assert goes_on(qemu, home, server.commands, running)
@@ -384,7 +384,7 @@ def test_kill_drops_what_was_suspended(qemu: Qemu, suspended: Home) -> None:
 
 
 def test_a_guest_without_an_agent_wakes_too(qemu: Qemu) -> None:
-    saved.has_woken(qemu.vm)
+    qemu.vm.set_clock()
 
 
 def test_warnings_name_the_ports_that_arent_forwarded(qemu: Qemu, home: Home) -> None:

@@ -12,6 +12,7 @@ from fake_qemu import Recorder, guest
 from fake_qmp import HANG_UP, Server, agent, monitor
 from machine.drivers.qemu import Qemu, sizes
 from machine.drivers.qemu.argv import DISK, ROOM_MIB
+from machine.drivers.qemu.layout import Layout
 
 from machine import run
 from machine.driver import Resize
@@ -116,9 +117,9 @@ def test_where_memory_cant_be_plugged_it_waits(qemu: Qemu, home: Home, running: 
     with monitor(home / "qmp.sock", answers) as server:
         assert qemu.resize(wanted(qemu, memory_mib=1024)) == ["memory_mib"]
         with qemu.vm.monitor() as asked:
-            layout = sizes.layout(asked)
-            sizes.plug(asked, int(layout["more_mib"]))
-    assert layout["more_mib"] == 0
+            layout = Layout.read(asked)
+            sizes.plug(asked, layout.more_mib)
+    assert layout.more_mib == 0
     assert "qom-set" not in server.commands
 
 

@@ -218,11 +218,11 @@ def test_one_of_a_running_machine_is_removed_by_its_qemu(made: Qemu, home: Home,
 def with_memory(made: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu:
     """A machine with a snapshot "one" that holds memory; qemu-img alone can't make such."""
     made.snapshot("one")
-    found = snapshots.found
+    all_of = snapshots.all_of
     monkeypatch.setattr(
         snapshots,
-        "found",
-        lambda vm: [snapshots.Snapshot(one.name, one.created, running=True) for one in found(vm)],
+        "all_of",
+        lambda vm: [snapshots.Snapshot(one.name, one.created, running=True) for one in all_of(vm)],
     )
     (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "cpus": 3, "reporting": False}}))
     return made

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
-from machine.drivers.qemu import Qemu, saved, suspended
+from machine.drivers.qemu import Qemu, migration, suspended
 from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT, Memory
+from machine.drivers.qemu.layout import Layout
 from machine.drivers.qemu.vm import Vm
 
 from machine import files, helper
@@ -190,7 +191,7 @@ def make(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     for name in ("move", "remove", "write"):
         monkeypatch.setattr(files, name, counted(getattr(files, name)))
     monkeypatch.setattr(os, "utime", counted(os.utime))
-    monkeypatch.setattr(saved, "_hand_over", Model.take)
+    monkeypatch.setattr(migration, "_hand_over", Model.take)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # thousands of them
 
     def make(at: int = -1, error: BaseException | None = None) -> Modelled:
@@ -347,13 +348,13 @@ def test_work_on_the_disks_file_keeps_the_state_that_fits(make: Make) -> None:
     dev = make()
     dev.suspend()
     later = (dev.home / SUSPENDED).stat().st_mtime_ns + 10 * SECOND
-    with suspended.unchanged(dev.home):
+    with suspended.state_kept(dev.home):
         os.utime(dev.home / DISK, ns=(later, later))
     dev.start()
     assert dev.model.boots == 0
     dev.suspend()
     os.utime(dev.home / DISK, ns=(later * 2, later * 2))
-    with suspended.unchanged(dev.home):
+    with suspended.state_kept(dev.home):
         pass
     dev.start()
     assert dev.model.boots == 1
@@ -392,4 +393,4 @@ def test_the_layout_names_the_image_that_runs(make: Make, monkeypatch: pytest.Mo
     layout = json.loads((dev.home / SUSPENDED_LAYOUT).read_text())
     assert layout["image"] == "digest"
     monkeypatch.undo()
-    assert saved.alike(dev.vm, layout).machine.image == "digest"
+    assert Layout.parse(layout).apply(dev.vm).machine.image == "digest"

@@ -129,7 +129,7 @@ def test_a_failure_is_remembered(store: Path, obtain: Obtain, error: Exception) 
         obtain(make=never)
     assert str(error) in caught.value.message
     assert f"machine template rm {RECIPE.key}" in caught.value.message
-    (shown,) = template.kept(store)
+    (shown,) = template.list_kept(store)
     assert (shown.key, shown.size_mib, shown.stale, shown.failed) == (RECIPE.key, 0, "", str(error))
 
 
@@ -159,7 +159,7 @@ def test_a_failure_is_forgotten(
     with pytest.raises(DriverFailed):
         obtain(make=fails)
     change(store / "templates", monkeypatch)
-    assert template.kept(store) == []
+    assert template.list_kept(store) == []
     assert obtain().about()
     monkeypatch.undo()
     assert obtain(make=never).about()
@@ -196,7 +196,7 @@ def test_an_interrupted_making_is_no_failure(store: Path, obtain: Obtain) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         obtain(make=interrupted)
-    assert template.kept(store) == []
+    assert template.list_kept(store) == []
     assert obtain().about()
 
 

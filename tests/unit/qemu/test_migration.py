@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from fake_qmp import HANG_UP, monitor
-from machine.drivers.qemu import saved
+from machine.drivers.qemu import migration
 from machine.drivers.qemu.qmp import Qmp
 
 from machine.errors import DriverFailed, WaitTimeout
@@ -26,7 +26,7 @@ MIGRATION = [
         "execute": "migrate-set-capabilities",
         "arguments": {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
     },
-    {"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": saved.BANDWIDTH}},
+    {"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": migration.BANDWIDTH}},
     {"execute": "getfd", "arguments": {"fdname": "state"}},
 ]
 
@@ -34,7 +34,7 @@ MIGRATION = [
 def test_save(path: Path, tmp_path: Path) -> None:
     status = in_turn({}, {"status": "active"}, {"status": "completed"})
     with monitor(path, {"query-migrate": status}) as server, Qmp(path) as qmp:
-        saved.save(qmp, tmp_path / "state", without_memory=True)
+        migration.save(qmp, tmp_path / "state", without_memory=True)
     assert server.commands[:2] == ["qmp_capabilities", "stop"]
     assert server.asked[2:5] == MIGRATION
     assert server.asked[5] == {"execute": "migrate", "arguments": {"uri": "fd:state"}}
@@ -49,7 +49,7 @@ def test_load(path: Path, tmp_path: Path) -> None:
         "query-status": in_turn({"status": "inmigrate"}, {"status": "paused"}),
     }
     with monitor(path, answers) as server, Qmp(path) as qmp:
-        saved.load(qmp, tmp_path / "state", without_memory=True)
+        migration.load(qmp, tmp_path / "state", without_memory=True)
     assert server.asked[1:4] == MIGRATION
     assert server.asked[4] == {"execute": "migrate-incoming", "arguments": {"uri": "fd:state"}}
     assert server.commands[5:-1] == ["query-migrate", "query-status", "query-status"]
@@ -60,19 +60,19 @@ def test_load(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [{"status": "failed", "error-desc": "no space"}, {"status": "cancelled"}])
 def test_a_state_that_cant_be_saved(path: Path, tmp_path: Path, status: dict[str, str]) -> None:
     with monitor(path, {"query-migrate": status}), Qmp(path) as qmp, pytest.raises(DriverFailed) as caught:
-        saved.save(qmp, tmp_path / "state")
+        migration.save(qmp, tmp_path / "state")
     assert caught.value.message.endswith(status.get("error-desc", "cancelled"))
 
 
 def test_a_save_without_end(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved, "DEADLINE", 0.05)
+    monkeypatch.setattr(migration, "DEADLINE", 0.05)
     late = pytest.raises((DriverFailed, WaitTimeout), match="state")
     with monitor(path, {"query-migrate": {"status": "active"}}), Qmp(path) as qmp, late:
-        saved.save(qmp, tmp_path / "state")
+        migration.save(qmp, tmp_path / "state")
 
 
 def test_a_qemu_that_goes_away_is_an_error_of_ours(path: Path, tmp_path: Path) -> None:
     # A broken pipe that isn't explained is taken for a closed stdout by the command line, which then says nothing.
     gone = pytest.raises(DriverFailed, match="closed")
     with monitor(path, {"migrate-set-parameters": [{"return": {}}, HANG_UP]}), Qmp(path) as qmp, gone:
-        saved.save(qmp, tmp_path / "state")
+        migration.save(qmp, tmp_path / "state")

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import array
-import contextlib
-import dataclasses
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from machine import wait
 from machine.errors import DriverFailed
 from machine.reasons import reason
 
-from .argv import Memory
 from .qmp import Qmp
-from .vm import Vm
 
 # Bytes per second: a file, not a network, is at the other end.
 BANDWIDTH = 100 << 30
@@ -65,30 +59,6 @@ def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     _leave_shared_out(monitor, False)
 
 
-def alike(vm: Vm, layout: dict[str, Any]) -> Vm:
-    """The same virtual machine with the processors and the image that it had at that time."""
-    then = dataclasses.replace(vm.machine, cpus=layout["cpus"], image=str(layout.get("image") or vm.machine.image))
-    return dataclasses.replace(vm, machine=then)
-
-
-@contextlib.contextmanager
-def laid_out(vm: Vm, layout: dict[str, Any], **how: bool) -> Iterator[Qmp]:
-    """A QEMU that a state can be loaded into, and its monitor. It is ended when the block fails."""
-    alike(vm, layout).launch(Memory(layout["base_mib"], reporting=layout["reporting"]), **how)
-    try:
-        with vm.monitor() as monitor:
-            yield monitor
-    except BaseException:
-        vm.end()
-        raise
-
-
-def has_woken(vm: Vm) -> None:
-    """The guest goes on where it was, and has missed what time it is."""
-    with contextlib.suppress(DriverFailed), vm.agent() as agent:
-        agent.set_time()
-
-
 def _prepare(monitor: Qmp, without_memory: bool) -> None:
     _leave_shared_out(monitor, without_memory)
     monitor.execute("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH})
@@ -112,12 +82,12 @@ def _hand_over(monitor: Qmp, descriptor: int) -> None:
 
 def _await_end(monitor: Qmp) -> None:
     def end() -> dict[str, str] | None:
-        found: dict[str, str] = monitor.execute("query-migrate")
-        return found if found.get("status") in {"completed", "failed", "cancelled"} else None
+        migration: dict[str, str] = monitor.execute("query-migrate")
+        return migration if migration.get("status") in {"completed", "failed", "cancelled"} else None
 
-    found = wait.until(end, timeout=DEADLINE, what="QEMU to get through with the state", interval=0.005)
-    if found["status"] != "completed":
-        raise Refused(f"QEMU couldn't save or load the state: {found.get('error-desc', found['status'])}")
+    migration = wait.until(end, timeout=DEADLINE, what="QEMU to get through with the state", interval=0.005)
+    if migration["status"] != "completed":
+        raise Refused(f"QEMU couldn't save or load the state: {migration.get('error-desc', migration['status'])}")
 
 
 def _is_loaded(monitor: Qmp) -> bool:

@@ -1,0 +1,138 @@
+"""Making a template: a machine without an identity boots, and its memory, state and disk are kept. See template.py."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from pathlib import Path
+
+from machine import authorities, engine, identity, refusal, store, wait
+from machine.driver import Machine
+from machine.errors import DriverFailed, WaitTimeout
+from machine.paths import Home
+
+from . import disk, migration, resume, template
+from .argv import AGENT, DISK, MONITOR, Memory
+from .qmp import GuestAgent, Qmp
+from .template import Recipe
+from .vm import Vm
+
+# A template has this much memory, and its clones get the rest plugged in. Docker needs some 120 MiB to come up.
+BASE_MIB = 512
+# What is left to the guest of a template when its free memory is emptied.
+SPARE_MIB = 48
+# A clone's disk can grow, not shrink: the template's is of the default size, or smaller when a smaller is asked for.
+DISK_MIB = 20 * 1024
+# Seconds.
+BOOT = 300.0
+PREPARE = 120.0
+EMPTY = 15.0
+
+# Up to QEMU 8.1, giving free pages back to the host punches holes into the file that a clone's memory is mapped from,
+# also when it is mapped privately: into the template that others use. Since 8.2 it can be opened for reading only.
+READ_ONLY_SINCE = (8, 2)
+
+
+def recipe_for(vm: Vm) -> Recipe:
+    """What a template must be made of for this machine to be cloned from it. Raises ToolMissing."""
+    machine, host = vm.machine, vm.host()
+    return Recipe(
+        image=machine.image,
+        qemu=f"{host.binary} {template.qemu_mark(Path(host.binary))}",
+        accelerator=host.accelerator,
+        cpu=host.cpu if host.accelerator == "tcg" else f"{host.cpu} {_processor()}",
+        cpus=machine.cpus,
+        base_mib=min(BASE_MIB, machine.memory_mib) if host.plugs_memory else machine.memory_mib,
+        disk_mib=min(DISK_MIB, machine.disk_mib),
+        engine=_engine(machine),
+    )
+
+
+def _engine(machine: Machine) -> str:
+    """A digest of all that dockerd is started with: a clone's runs already and isn't started again."""
+    proxies = engine.proxies(os.environ)
+    settings = [engine.daemon_json(machine), engine.docker_env(machine, proxies), engine.environment(proxies)]
+    trusted = authorities.extra()
+    return hashlib.sha256(json.dumps([*settings, machine.tls, trusted]).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The model of the host's processor: another one may lack what the guest found when it booted."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
+
+
+def make(vm: Vm, recipe: Recipe, folder: Path) -> bool:
+    """Boot a machine without an identity and put its memory, state and disk into folder. Raises MachineError.
+
+    Returns whether clones can open the memory read-only.
+    """
+    machine = dataclasses.replace(
+        vm.machine, name="template", memory_mib=recipe.base_mib, disk_mib=recipe.disk_mib, address=None
+    )
+
+    def undo(machine: Machine, home: Home) -> None:
+        dataclasses.replace(vm, machine=machine, home=home).remove()
+
+    with store.scratch(recipe.key, machine, undo) as home:
+        scratch = dataclasses.replace(vm, machine=machine, home=home)
+        read_only = _version(scratch) >= READ_ONLY_SINCE
+        vm.say("making the template that machines are cloned from (once)")
+        identity.anonymous(machine, home.seed)
+        disk.make(scratch)
+        memory = Memory(recipe.base_mib, file=home / template.MEMORY, shared=True, reporting=read_only)
+        scratch.launch(memory)
+        wait.until(lambda: _is_up(scratch), timeout=BOOT, what="the template to boot", details=scratch.diagnosis)
+        _save(home, recipe.base_mib)
+        scratch.end()
+        for name in (template.MEMORY, template.STATE, DISK):
+            shutil.move(home / name, folder / name)
+    return read_only
+
+
+def _is_up(scratch: Vm) -> bool:
+    if not scratch.process.find():
+        raise DriverFailed("the template ended while it booted", details=scratch.diagnosis())
+    refusal.check(scratch.home.console)
+    return scratch.home.console.exists() and b"docker is ready" in scratch.home.console.read_bytes()
+
+
+def _save(home: Home, base_mib: int) -> None:
+    with GuestAgent(home / AGENT, timeout=PREPARE) as agent:
+        free_mib = int(agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE)) >> 10
+    # The guest waits on this channel, and must find it open in the clone as it was here.
+    with resume.connect(home), Qmp(home / MONITOR) as monitor:
+        _empty_free_memory(monitor, base_mib, free_mib)
+        migration.save(monitor, home / template.STATE, without_memory=True)
+
+
+def _empty_free_memory(monitor: Qmp, base_mib: int, free_mib: int) -> None:
+    """Take the guest's free memory away and give it back: it is zero then, and takes no place in files or in clones."""
+    with contextlib.suppress(WaitTimeout):  # it gave what it could
+        _inflate(monitor, base_mib - max(0, free_mib - SPARE_MIB))
+    _inflate(monitor, base_mib)
+
+
+def _inflate(monitor: Qmp, left_mib: int) -> None:
+    """Have the guest's balloon leave it so much memory."""
+    monitor.execute("balloon", value=left_mib << 20)
+
+    def has_followed() -> bool:
+        return bool(monitor.execute("query-balloon")["actual"] == left_mib << 20)
+
+    wait.until(has_followed, timeout=EMPTY, what="the guest to give its free memory back")
+
+
+def _version(vm: Vm) -> tuple[int, ...]:
+    text = vm.run([vm.host().binary, "--version"], timeout=10).stdout
+    version = re.search(r"version (\d+)\.(\d+)", text)
+    return (int(version[1]), int(version[2])) if version else (0, 0)
