@@ -86,7 +86,7 @@ def _bare(name: str) -> Iterator[Qemu]:
         home = Home(Path(folder) / "machines" / name)
         home.folder.mkdir(parents=True)
         qemu = Qemu(machine, home, machine_run)
-        identity.prepare(machine, home, qemu)
+        identity.prepare(qemu)
         try:
             yield qemu
         finally:
@@ -98,7 +98,7 @@ def _bare_boot() -> float:
         began = time.perf_counter()
         disk.make(qemu.vm)
         qemu.vm.launch(Memory(qemu.machine.memory_mib))
-        while not docker.ping(qemu.machine, qemu.home, qemu.address()):
+        while not docker.Client(qemu.machine, qemu.home, qemu.address()).ping():
             time.sleep(0.05)
         return time.perf_counter() - began
 

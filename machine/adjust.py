@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from machine import probe, provision, settings, store
+from machine import provision, settings, store
 from machine.driver import State
 from machine.errors import MachineError, Usage
+from machine.instance import changing
 from machine.progress import Progress
 from machine.reconfigure import Outcome
 from machine.spec import Machine
@@ -24,21 +25,21 @@ def adjust(name: str, edits: settings.Edits, progress: Progress, *, force: bool 
     force: also when containers stop for it. What the machine doesn't take isn't stored. Raises Usage, EngineRefused,
     CheckFailed and others.
     """
-    with store.changing(name) as machine:
+    with changing(name) as instance:
+        machine = instance.machine
         target = settings.edited(machine, edits, progress.note)
         if target == machine:
             return ""
-        home = store.home(name)
-        backend = probe.driver(machine, home)
-        if not backend.kind.is_provisioned:
+        driver = instance.driver
+        if not driver.kind.is_provisioned:
             raise Usage(f'the machine "{name}" is only known by its URL', hint="change its settings on the host itself")
-        state = backend.state()
-        if state is State.STOPPED and backend.kind.is_ours:
+        state = driver.state()
+        if state is State.STOPPED and driver.kind.is_ours:
             store.save(target)
             return f"The settings are taken at the next start: machine start {name}"
         if state is not State.RUNNING:
             raise MachineError(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
-        outcome = provision.adjust(machine, target, home, backend.address(), progress, force=force)
+        outcome = provision.adjust(instance, target, progress, force=force)
         store.save(target)
     return " ".join(filter(None, [_guest(machine, target), DONE[outcome]]))
 

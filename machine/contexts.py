@@ -14,11 +14,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import paths
+from machine import docker, paths
 from machine.errors import MachineError, ToolMissing
-from machine.paths import Home
 from machine.run import run, which
-from machine.spec import Address, Machine
 
 TIMEOUT = 30.0
 
@@ -28,36 +26,37 @@ def name(machine: str) -> str:
     return f"machine-{machine}"
 
 
-def write(machine: Machine, home: Home, address: Address) -> bool:
+def write(client: docker.Client) -> bool:
     """Make the machine's context, or bring it in line; False when it is so already.
 
     Raises ToolMissing without a docker client, MachineError when there is one of that name for another engine.
     """
+    machine = client.machine
     host = _host(machine.name)
-    if host not in {None, address.url}:
+    if host not in {None, client.address.url}:
         raise MachineError(
             f"the docker context {name(machine.name)} is for another engine: {host}",
             hint=f"remove it, if you don't need it: docker context rm {name(machine.name)}",
         )
-    if host is not None and _has_certificates(machine, home):
+    if host is not None and _has_certificates(client):
         return False
     if not which("docker"):
         raise ToolMissing("docker", hint="install the docker client")
     verb = "create" if host is None else "update"
-    words = ["--description", f"machine {machine.name}", "--docker", _endpoint(machine, home, address)]
+    words = ["--description", f"machine {machine.name}", "--docker", _endpoint(client)]
     run(["docker", "context", verb, *words, name(machine.name)], timeout=TIMEOUT)
     return True
 
 
-def is_stale(machine: Machine, home: Home, address: Address) -> bool:
+def is_stale(client: docker.Client) -> bool:
     """Whether the machine has a context, and that holds other certificates than its own."""
-    return _host(machine.name) == address.url and not _has_certificates(machine, home)
+    return _host(client.machine.name) == client.address.url and not _has_certificates(client)
 
 
-def refresh(machine: Machine, home: Home, address: Address) -> None:
+def refresh(client: docker.Client) -> None:
     """Bring the machine's context in line, if it has one. Raises MachineError."""
-    if _host(machine.name) == address.url:
-        write(machine, home, address)
+    if _host(client.machine.name) == client.address.url:
+        write(client)
 
 
 def remove(machine: str, url: Callable[[], str]) -> bool:
@@ -74,10 +73,10 @@ def use(machine: str) -> None:
     run(["docker", "context", "use", name(machine)], timeout=TIMEOUT)
 
 
-def _endpoint(machine: Machine, home: Home, address: Address) -> str:
+def _endpoint(client: docker.Client) -> str:
     """host=…,ca=…,cert=…,key=… as the client reads it: a line of comma-separated values."""
-    fields = [f"host={address.url}"]
-    if machine.tls:
+    fields, home = [f"host={client.address.url}"], client.home
+    if client.machine.tls:
         fields += [f"ca={home.ca}", f"cert={home.cert}", f"key={home.key}"]
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(fields)
@@ -95,12 +94,13 @@ def _host(machine: str) -> str | None:
         return ""
 
 
-def _has_certificates(machine: Machine, home: Home) -> bool:
-    folder = _folder() / "tls" / _key(machine.name) / "docker"
+def _has_certificates(client: docker.Client) -> bool:
+    home = client.home
+    folder = _folder() / "tls" / _key(client.machine.name) / "docker"
     try:
         return all(
             (folder / path.name).read_bytes() == path.read_bytes()
-            for path in ((home.ca, home.cert, home.key) if machine.tls else ())
+            for path in ((home.ca, home.cert, home.key) if client.machine.tls else ())
         )
     except OSError:
         return False

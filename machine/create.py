@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import uuid
 from datetime import UTC, datetime
@@ -17,17 +16,16 @@ from machine import (
     ownership,
     paths,
     provision,
-    registry,
     resources,
     settings,
     spec,
     store,
 )
-from machine.driver import Driver, Machine
 from machine.errors import CheckFailed, EngineRefused, MachineExists, before_anything
-from machine.paths import Home, Image
+from machine.instance import Instance, reserve
+from machine.paths import Image
 from machine.progress import Progress
-from machine.run import run
+from machine.spec import Machine
 
 
 def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> Machine:
@@ -41,22 +39,22 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     filesystem.check(paths.store())
     if store.exists(asked.name):
         raise MachineExists(asked.name)
+    wanted = Instance(asked, store.home(asked.name))
     with before_anything():
-        check(asked, progress)
-    reserved = store.reserve(asked.name, lambda others: placed(asked, others), lifecycle.undo, progress.note)
-    with image_users.noted(asked.image), reserved as (machine, home):
-        backend = lifecycle.driver(machine, home)
-        backend.say, backend.advance = progress.note, progress.advance
+        check(wanted, progress)
+    with image_users.noted(asked.image), reserve(wanted, placed, lifecycle.undo, progress.note) as instance:
+        driver = instance.driver
+        driver.say, driver.advance = progress.note, progress.advance
         progress.phase("making the virtual machine")
         try:
-            backend.create()
-            lifecycle.boot(machine, home, backend, progress, timeout=timeout)
-            if backend.kind.is_provisioned:
-                provision.check(machine, home, backend.address(), progress)
+            driver.create()
+            lifecycle.boot(instance, progress, timeout=timeout)
+            if driver.kind.is_provisioned:
+                provision.check(instance, progress)
         except EngineRefused as error:
             error.hint = "correct the engine option, or leave it out; nothing was made"
             raise
-    return machine
+    return instance.machine
 
 
 def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, disk_mib: int) -> Machine:
@@ -74,36 +72,32 @@ def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, dis
     )
 
 
-def check(asked: Machine, progress: Progress) -> None:
+def check(wanted: Instance, progress: Progress) -> None:
     """Everything that can be found out before something is written. Raises Usage, CheckFailed, ImageCorrupt."""
-    check_host(asked, progress)
+    check_host(wanted, progress)
     # Before the driver makes anything: it may boot a template from it.
-    check_image(asked)
+    check_image(wanted)
 
 
-def check_host(asked: Machine, progress: Progress) -> None:
+def check_host(wanted: Instance, progress: Progress) -> None:
     """Whether this host can have such a machine, whatever it boots. Raises Usage, CheckFailed."""
-    settings.check(asked)
-    backend = _driver(asked)
-    for note in [*(_sizes(asked) if backend.is_local() else ()), *backend.check()]:
+    settings.check(wanted.machine)
+    driver = wanted.driver
+    for note in [*(_sizes(wanted.machine) if driver.is_local() else ()), *driver.check()]:
         progress.note(note)
 
 
-def check_image(asked: Machine) -> None:
+def check_image(wanted: Instance) -> None:
     """Whether its driver can boot its image, if it has one. Raises CheckFailed, NoSuchImage, ImageCorrupt."""
-    if not asked.image:
+    image, driver = wanted.machine.image, wanted.driver
+    if not image:
         return
-    images.verify(Image(asked.image))
-    backend = _driver(asked)
-    images.check_architecture(asked.image, backend.architecture())
-    if not backend.cloud_images and images.is_cloud_image(asked.image):
+    images.verify(Image(image))
+    images.check_architecture(image, driver.architecture())
+    if not driver.cloud_images and images.is_cloud_image(image):
         raise CheckFailed(
-            f"the driver {backend.name} boots machineos only", hint="use the image of this driver: --image machineos"
+            f"the driver {driver.name} boots machineos only", hint="use the image of this driver: --image machineos"
         )
-
-
-def _driver(asked: Machine) -> Driver:
-    return registry.load(asked.driver)(asked, Home(store.folder() / asked.name), run)
 
 
 def _sizes(asked: Machine) -> list[str]:
@@ -114,14 +108,13 @@ def _sizes(asked: Machine) -> list[str]:
     ]
 
 
-def placed(asked: Machine, others: list[Machine]) -> Machine:
+def placed(wanted: Instance, others: list[Machine]) -> Instance:
     """The machine with an address that none of the others has, where its driver takes one."""
-    backend = lifecycle.driver(asked, store.home(asked.name))
-    if not backend.on_loopback():
-        return asked
+    driver = wanted.driver
+    if not driver.on_loopback():
+        return wanted
     taken = [other.address for other in others if other.address]
-    address = loopback.choose(taken, paths.store(), lowest_port=backend.lowest_port())
-    return dataclasses.replace(asked, address=address)
+    return wanted.at(loopback.choose(taken, paths.store(), lowest_port=driver.lowest_port()))
 
 
 def _mac() -> str:

@@ -31,16 +31,6 @@ class Unreachable(DockerFailed):
     """Nothing answers, or not yet: what a wait goes on after."""
 
 
-def ping(machine: Machine, home: Home, address: Address, timeout: float = TIMEOUT) -> bool:
-    """Whether the machine's engine answers; see `Client.ping`."""
-    return Client(machine, home, address, timeout).ping()
-
-
-def version(machine: Machine, home: Home, address: Address, timeout: float = TIMEOUT) -> str:
-    """The version of the machine's engine; see `Client.version`."""
-    return Client(machine, home, address, timeout).version()
-
-
 class Client:
     """One engine. timeout in seconds, for connecting and for each read of an answer.
 

@@ -24,6 +24,7 @@ from machine.reasons import reason
 from machine.run import run
 from machine.spec import Address, Engine
 from machine.ssh import client_config
+from machine.ssh.remote import Shell
 
 # The driver for its virtual machines in VirtualBox, and the one for all other hosts.
 EXISTING_VM, HOST = "virtualbox-adopted", "generic"
@@ -71,7 +72,7 @@ def take(found: ImportableMachine, progress: Progress) -> None:
                 shutil.copyfile(source, target)
         if machine.driver != "none":
             existing_host.pin(home, found.address, "", progress)
-            client_config.write(machine, home, found.address)
+            client_config.write(Shell(home, found.address, machine.ssh_user))
 
 
 def _files(folder: Path, home: Home) -> dict[str, Path]:

@@ -19,20 +19,19 @@ from machine import (
     orphans,
     ownership,
     paths,
-    probe,
     registry,
     renewal,
     storage,
     store,
     trust,
 )
-from machine.driver import Driver, Machine, State
 from machine.errors import MachineError, NoSuchImage
 from machine.findings import Finding, Level
-from machine.paths import Home, Image
+from machine.instance import Instance
+from machine.paths import Image
 from machine.progress import Silent
-from machine.run import run, which
-from machine.spec import Address
+from machine.run import which
+from machine.spec import Machine, State
 from machine.ssh import client_config
 
 # Seconds for a hypervisor, or an engine, to answer.
@@ -55,7 +54,7 @@ def examine(default_driver: str) -> Iterator[Finding]:
         ("certificates", certificates(machines)),
         ("orphans", left_over()),
         ("client", client()),
-        *((name, one_machine(machine, store.home(name))) for name, machine in machines.items() if machine),
+        *((name, one_machine(Instance(machine, store.home(name)))) for name, machine in machines.items() if machine),
     ):
         yield from _whole(check, findings)
 
@@ -95,7 +94,7 @@ def drivers(default: str, used: set[str]) -> Iterator[Finding]:
     for name in registry.names():
         needed = name == default or name in used
         try:
-            driver = _driver(_nobody(name))
+            driver = _nobody(name).driver
             if not driver.kind.is_ours:
                 continue  # it needs nothing on this host
             notes = driver.check()
@@ -139,21 +138,22 @@ def templates() -> Iterator[Finding]:
 
 
 def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:
-    checked = [(machine, store.home(name)) for name, machine in machines.items() if machine and machine.tls]
+    checked = [Instance(machine, store.home(name)) for name, machine in machines.items() if machine and machine.tls]
     found = False
-    for machine, home in checked:
-        for finding in _certificate(machine, home):
+    for instance in checked:
+        for finding in _certificate(instance):
             found = True
             yield finding
     if checked and not found:
         yield Finding("certificates", Level.OK, "all certificates fit, and last")
 
 
-def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
+def _certificate(instance: Instance) -> Iterator[Finding]:
     from datetime import timedelta
 
     from machine import x509
 
+    machine, home = instance.machine, instance.home
     if expiry := certs.expires_soon(home):
         hint, repair = expiry.command, _renewing(machine.name) if expiry.only_machine else None
         if not _is_certified(machine):
@@ -165,7 +165,7 @@ def _certificate(machine: Machine, home: Home) -> Iterator[Finding]:
     folder = paths.store() / "certs"
     names = [machine.name, "localhost", *machine.tls_sans]
     with contextlib.suppress(MachineError):
-        names.append(_driver(machine, home).address().host)
+        names.append(instance.address.host)
     try:
         ca = x509.load(folder / "ca.pem", folder / "ca-key.pem")
     except MachineError as error:
@@ -198,7 +198,7 @@ def client() -> Iterator[Finding]:
     name = os.environ.get("DOCKER_MACHINE_NAME", "")
     if not name:
         return
-    known = probe.url(machine, store.home(name)) if (machine := _loaded(name)) else None
+    known = Instance(machine, store.home(name)).url if (machine := _loaded(name)) else None
     if known == host:
         yield Finding("client", Level.OK, f"this shell's docker client is set to the machine {name}")
     else:
@@ -206,16 +206,16 @@ def client() -> Iterator[Finding]:
         yield Finding("client", Level.WARNING, text, 'eval "$(machine env -u)"')
 
 
-def one_machine(machine: Machine, home: Home) -> Iterator[Finding]:
-    name = machine.name
+def one_machine(instance: Instance) -> Iterator[Finding]:
+    name = instance.name
     try:
-        driver = _driver(machine, home)
-        state, address = driver.state(), driver.address()
+        driver = instance.driver
+        state, address = driver.state(), instance.address
     except MachineError as error:
         yield Finding(name, Level.ERROR, error.message, error.hint)
         return
     with contextlib.suppress(MachineError):
-        yield from _stale(machine, home, address)
+        yield from _stale(instance)
     if state is State.ERROR:
         yield Finding(name, Level.ERROR, driver.diagnosis(), f"machine kill {name} && machine start {name}")
     if state is not State.RUNNING:
@@ -223,24 +223,25 @@ def one_machine(machine: Machine, home: Home) -> Iterator[Finding]:
         return
     yield from (Finding(name, Level.WARNING, warning) for warning in driver.warnings())
     try:
-        version = docker.version(machine, home, address, timeout=TIMEOUT)
+        version = instance.docker(TIMEOUT).version()
         yield Finding(name, Level.OK, f"Docker {version} answers on {address.url}")
     except MachineError as error:
         # doctor has shown the state, which the error's own hint would show.
         hint = f"machine logs {name}" if isinstance(error, docker.Unreachable) else error.hint
         yield Finding(name, Level.ERROR, error.message, hint)
     if driver.kind.has_ssh:
-        yield from guest_checks.look(machine, home, address)
+        yield from guest_checks.look(name, instance.shell())
 
 
-def _stale(machine: Machine, home: Home, address: Address) -> Iterator[Finding]:
-    if contexts.is_stale(machine, home, address):
-        hint = f"machine docker-context {machine.name}"
-        text = f"its docker context {contexts.name(machine.name)} has old certificates"
-        yield Finding(machine.name, Level.WARNING, text, hint, lambda: contexts.refresh(machine, home, address))
-    if client_config.installed() and not home.ssh_config.exists():
+def _stale(instance: Instance) -> Iterator[Finding]:
+    name, client = instance.name, instance.docker()
+    if contexts.is_stale(client):
+        text = f"its docker context {contexts.name(name)} has old certificates"
+        hint = f"machine docker-context {name}"
+        yield Finding(name, Level.WARNING, text, hint, lambda: contexts.refresh(client))
+    if client_config.installed() and not instance.home.ssh_config.exists():
         text, hint = "ssh doesn't know it yet", "machine ssh-config --install"
-        yield Finding(machine.name, Level.WARNING, text, hint, lambda: client_config.write(machine, home, address))
+        yield Finding(name, Level.WARNING, text, hint, lambda: client_config.write(instance.shell()))
 
 
 def _renewing(name: str) -> Callable[[], None]:
@@ -254,9 +255,7 @@ def _loaded(name: str) -> Machine | None:
         return None
 
 
-def _driver(machine: Machine, home: Home | None = None) -> Driver:
-    return registry.load(machine.driver)(machine, home or Home(store.folder() / machine.name), run)
-
-
-def _nobody(driver: str) -> Machine:
-    return Machine(name="x" * 8, driver=driver, uuid="", mac="", image="", memory_mib=2048, cpus=1, disk_mib=20480)
+def _nobody(driver: str) -> Instance:
+    name = "x" * 8
+    machine = Machine(name=name, driver=driver, uuid="", mac="", image="", memory_mib=2048, cpus=1, disk_mib=20480)
+    return Instance(machine, store.home(name))

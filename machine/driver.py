@@ -100,6 +100,7 @@ class Driver(ABC):
     loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
     cloud_images: whether it boots cloud images (disks), and not machineos only.
     kind: what its machines are to us.
+    machine: gets its address after `check`, and before `create`: what a driver keeps mustn't depend on that.
     user: who logs in, unless the machine says otherwise.
     say: told what the user should know, in a few words. advance: told how far a long step is, as often as one likes.
     """

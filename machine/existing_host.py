@@ -5,42 +5,43 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from machine import certs, docker, files, identity, paths, provision
-from machine.driver import Address, Driver, Machine
+from machine import certs, files, identity, paths, provision
 from machine.errors import DockerFailed, SSHFailed
+from machine.instance import Instance
 from machine.paths import Home
 from machine.progress import Progress
+from machine.spec import Address
 from machine.ssh import client_config, keys
 
 TIMEOUT = 10.0
 KIND = "ssh-ed25519"
 
 
-def set_up(machine: Machine, home: Home, driver: Driver, progress: Progress) -> None:
+def set_up(instance: Instance, progress: Progress) -> None:
     """Make the host what was asked for; a host that is so already isn't changed. Raises MachineError.
 
     A daemon of which only the URL is known is left as it is, and need not answer now.
     """
-    address = driver.address()
+    machine, home, driver = instance.machine, instance.home, instance.driver
     if driver.kind.has_ssh:
         if not home.known_hosts.exists():
             progress.phase("looking at the host's key")
-            pin(home, address, driver.host_key(), progress)
-        client_config.write(machine, home, address)
+            pin(home, instance.address, driver.host_key(), progress)
+        client_config.write(instance.shell())
         if machine.tls:
-            identity.certify(machine, home, address)
-        for change in provision.provision(machine, home, address, progress):
+            identity.certify(driver)
+        for change in provision.provision(instance, progress):
             progress.note(change)
         return
     if machine.tls and not home.ca.exists():
         certs.share_client(paths.store() / "certs", home)
     try:
-        answers = docker.ping(machine, home, address)
+        answers = instance.docker().ping()
     except DockerFailed as error:
         progress.note(error.message)
     else:
         if not answers:
-            progress.note(f"nothing answers on {address.url} now")
+            progress.note(f"nothing answers on {instance.url} now")
 
 
 def pin(home: Home, address: Address, expected: str, progress: Progress) -> None:

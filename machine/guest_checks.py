@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 from machine.errors import MachineError
 from machine.findings import Finding, Level
-from machine.paths import Home
-from machine.spec import Address, Machine
-from machine.ssh import remote
+from machine.ssh.remote import Shell
 
 # Seconds by which a machine's clock may differ. Smaller differences are harmless to TLS and builds.
 SKEW = 3.0
@@ -27,10 +25,8 @@ fi
 """
 
 
-def look(machine: Machine, home: Home, address: Address) -> Iterator[Finding]:
+def look(name: str, shell: Shell) -> Iterator[Finding]:
     """One finding for each check; a machine that can't be asked is one finding."""
-    name = machine.name
-    shell = remote.OverSsh(home, address, machine.ssh_user)
     before = time.time()
     try:
         printed = shell.run(["sh", "-c", _SCRIPT], timeout=30).stdout.splitlines()
@@ -46,7 +42,7 @@ def look(machine: Machine, home: Home, address: Address) -> Iterator[Finding]:
     yield _name_server(name, name_server)
 
 
-def _clock(name: str, shell: remote.Remote, clock: float, before: float, after: float) -> Finding:
+def _clock(name: str, shell: Shell, clock: float, before: float, after: float) -> Finding:
     """clock is a whole second, read between before and after."""
     skew = clock - after if clock > after else min(0.0, clock + 1 - before)
     if abs(skew) <= SKEW:
@@ -55,7 +51,7 @@ def _clock(name: str, shell: remote.Remote, clock: float, before: float, after: 
     return Finding(name, Level.ERROR, text, "machine doctor --repair", lambda: set_clock(shell))
 
 
-def set_clock(shell: remote.Remote) -> None:
+def set_clock(shell: Shell) -> None:
     shell.run(["date", "-s", f"@{time.time():.0f}"])
 
 

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from machine import daemon, engine, host_settings, probe, settings
+from machine import daemon, engine, host_settings, settings
 from machine.errors import MachineError, ToolFailed, Usage
 from machine.provisioners import Provisioner
 
@@ -34,10 +34,9 @@ class Machineos(Provisioner):
     def provision(self, steps: Steps) -> None:
         from machine import identity, seed
 
-        driver = probe.driver(self.machine, self.home)
         with steps.step("bringing the machine in line with its settings"):
             before = seed.read(self.home.seed) if self.home.seed.exists() else {}
-            identity.prepare(self.machine, self.home, driver)
+            identity.prepare(self.driver)
             files = seed.read(self.home.seed)
             self._apply(files)
             for name in sorted(name for name in before.keys() | files.keys() if before.get(name) != files.get(name)):
@@ -69,9 +68,7 @@ class Machineos(Provisioner):
     def took_settings(self) -> None:
         from machine import identity, seed
 
-        seed.overwrite(
-            self.home.seed, identity.describe(self.machine, self.home, probe.driver(self.machine, self.home))
-        )
+        seed.overwrite(self.home.seed, identity.describe(self.machine, self.home, self.driver))
 
     def settle(self, steps: Steps) -> None:
         files = {"hosts": settings.hosts(self.machine), "sysctl.conf": settings.sysctls(self.machine)}

@@ -13,30 +13,32 @@ import uuid
 from pathlib import Path
 
 from machine import authorities, certs, engine, files, paths, seed, settings
-from machine.driver import Address, Driver, Machine
+from machine.driver import Driver, Machine
 from machine.paths import Home
 from machine.ssh import client_config, keys
+from machine.ssh.remote import Shell
 
 NOBODY = str(uuid.UUID(int=0))
 
 
-def prepare(machine: Machine, home: Home, driver: Driver) -> None:
+def prepare(driver: Driver) -> None:
     """Write keys (once), certificates (when due), known_hosts and the seed into the home. Raises Usage, OSError."""
-    address = driver.address()
+    machine, home, address = driver.machine, driver.home, driver.address()
     for key, comment in ((home.ssh_key, f"machine {machine.name}"), (home.host_key, f"host {machine.name}")):
         if not key.exists():
             keys.generate(key, comment)
     files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, public(home.host_key)) + "\n")
     if machine.tls:
-        certify(machine, home, address)
-    client_config.write(machine, home, address)
+        certify(driver)
+    client_config.write(Shell(home, address, machine.ssh_user))
     seed.write(home.seed, describe(machine, home, driver))
 
 
-def certify(machine: Machine, home: Home, address: Address) -> bool:
+def certify(driver: Driver) -> bool:
     """Issue the machine's certificate where it is absent, due, or for another address; True when it is a new one."""
+    machine, host = driver.machine, driver.address().host
     return certs.renew_if_due(
-        paths.store() / "certs", home, names=[machine.name, *machine.tls_sans], addresses=[address.host]
+        paths.store() / "certs", driver.home, names=[machine.name, *machine.tls_sans], addresses=[host]
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from machine import (
     contexts,
-    docker,
     existing_host,
     identity,
     image_users,
@@ -20,15 +20,14 @@ from machine import (
     refusal,
     registry,
     shutdown,
-    ssh,
     store,
     wait,
 )
-from machine.driver import Driver, Kind, Machine, State
+from machine.driver import Kind, Machine, State
 from machine.errors import DockerFailed, DriverFailed, MachineError, ToolMissing, WaitTimeout
+from machine.instance import Instance, changing, load
 from machine.paths import Home, Image
 from machine.progress import Progress
-from machine.run import run
 
 # Seconds. A cold boot takes 20 s in software emulation on two idle cores, and much more on a busy host.
 START_TIMEOUT = 300.0
@@ -41,79 +40,73 @@ CONSOLE_LINES = 15
 LOGINS = 5
 
 
-def driver(machine: Machine, home: Home) -> Driver:
-    return registry.load(machine.driver)(machine, home, run)
-
-
 def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> bool:
     """Start the machine and wait until Docker and SSH answer; False when it was running already."""
-    with store.changing(name) as machine:
-        home = store.home(name)
-        backend = driver(machine, home)
-        if backend.state() is State.RUNNING:
+    with changing(name) as instance:
+        driver, image = instance.driver, instance.machine.image
+        if driver.state() is State.RUNNING:
             return False
-        if machine.image:
-            images.verify(Image(machine.image))
-            images.check_architecture(machine.image, backend.architecture())
-            image_users.note(machine.image)
-        backend.say, backend.advance = progress.note, progress.advance
-        boot(machine, home, backend, progress, timeout=timeout)
+        if image:
+            images.verify(Image(image))
+            images.check_architecture(image, driver.architecture())
+            image_users.note(image)
+        driver.say, driver.advance = progress.note, progress.advance
+        boot(instance, progress, timeout=timeout)
     return True
 
 
-def boot(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
+def boot(instance: Instance, progress: Progress, *, timeout: float) -> None:
     """Bring a machine up that is off, or paused: the common end of create and start. Its image has been verified."""
-    match backend.kind:
+    driver = instance.driver
+    match driver.kind:
         case Kind.VM:
-            _boot_ours(machine, home, backend, progress, timeout=timeout)
+            _boot_ours(instance, progress, timeout=timeout)
         case Kind.EXISTING_VM:
-            wait_ready(machine, home, backend, progress, timeout=timeout, warm=backend.start())
+            wait_ready(instance, progress, timeout=timeout, warm=driver.start())
         case Kind.HOST | Kind.URL:
-            backend.start()
-            existing_host.set_up(machine, home, backend, progress)
+            driver.start()
+            existing_host.set_up(instance, progress)
 
 
-def _boot_ours(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
+def _boot_ours(instance: Instance, progress: Progress, *, timeout: float) -> None:
     progress.phase("preparing its keys and seed")
-    identity.prepare(machine, home, backend)
+    identity.prepare(instance.driver)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
-        contexts.refresh(machine, home, backend.address())
+        contexts.refresh(instance.docker())
     progress.phase("starting the virtual machine")
-    warm = backend.start()
-    if machine.image and images.is_cloud_image(machine.image):
-        _await_ssh(machine, home, backend, progress, timeout=timeout)
-        for change in provision.provision(machine, home, backend.address(), progress):
+    warm = instance.driver.start()
+    if (image := instance.machine.image) and images.is_cloud_image(image):
+        _await_ssh(instance, progress, timeout=timeout)
+        for change in provision.provision(instance, progress):
             progress.note(change)
         return
-    wait_ready(machine, home, backend, progress, timeout=timeout, warm=warm)
+    wait_ready(instance, progress, timeout=timeout, warm=warm)
 
 
-def _await_ssh(machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float) -> None:
+def _await_ssh(instance: Instance, progress: Progress, *, timeout: float) -> None:
     """Wait until cloud-init has let our key in: what else is to be done there is done over SSH."""
 
     def lets_in() -> bool:
-        if backend.state() is State.STOPPED:
-            raise DriverFailed("the machine stopped while it was booting", details=_evidence(home, backend))
-        return ssh.ready(home, backend.address(), machine.ssh_user, timeout=10)
+        if instance.driver.state() is State.STOPPED:
+            raise DriverFailed("the machine stopped while it was booting", details=_evidence(instance))
+        return instance.shell().ready()
 
     progress.phase("waiting for SSH to let us in")
     try:
-        wait.until(lets_in, timeout=timeout, what="SSH to let us in", details=lambda: _evidence(home, backend))
+        wait.until(lets_in, timeout=timeout, what="SSH to let us in", details=lambda: _evidence(instance))
     except WaitTimeout as error:
-        _tell_of_timeout(error, machine)
+        _tell_of_timeout(error, instance.name)
         raise
 
 
-def wait_ready(
-    machine: Machine, home: Home, backend: Driver, progress: Progress, *, timeout: float, warm: bool
-) -> None:
+def wait_ready(instance: Instance, progress: Progress, *, timeout: float, warm: bool) -> None:
     """Wait until Docker answers and SSH lets us in. timeout in seconds, for both. warm: the guest didn't boot.
 
     Raises WaitTimeout, or DriverFailed when the machine ended, each with the hypervisor's view and the console's end;
     EngineRefused as soon as dockerd has said that it won't start.
     """
     deadline = time.monotonic() + timeout
-    address = backend.address()
+    driver = instance.driver
 
     began = well = time.monotonic()
     logins = 0
@@ -123,7 +116,7 @@ def wait_ready(
         nonlocal refused
         try:
             # A TLS handshake takes milliseconds, and minutes in a busy guest whose processor is interpreted.
-            return docker.ping(machine, home, address, timeout=max(5, (time.monotonic() - began) / 10))
+            return instance.docker(max(5, (time.monotonic() - began) / 10)).ping()
         except DockerFailed:
             refused = refused or time.monotonic()
             if time.monotonic() - refused > LATE:
@@ -134,12 +127,12 @@ def wait_ready(
         nonlocal well
         if pings():
             return True
-        refusal.check(home.console, hint=f"machine set --engine-opt-rm OPTION {machine.name}")
-        state = backend.state()
+        refusal.check(instance.home.console, hint=f"machine set --engine-opt-rm OPTION {instance.name}")
+        state = driver.state()
         if state is not State.ERROR:
             well = time.monotonic()
         if state is State.STOPPED or time.monotonic() - well > SILENCE:
-            raise DriverFailed("the machine stopped while it was booting", details=_evidence(home, backend))
+            raise DriverFailed("the machine stopped while it was booting", details=_evidence(instance))
         return False
 
     def lets_in() -> bool:
@@ -147,28 +140,28 @@ def wait_ready(
         timeout = max(10, (time.monotonic() - began) / 10)
         logins += 1
         # sshd is up long before Docker; in a clone it is away for a moment, when it takes its new key.
-        return ssh.ready(home, address, machine.ssh_user, timeout, expected=logins <= LOGINS)
+        return instance.shell().ready(timeout, expected=logins <= LOGINS)
 
     # A login costs an emulated processor a second: it goes on beside Docker's first answer where both are up already,
     # and a guest that boots isn't bothered with it before its Docker is up.
     login = _Early(lets_in) if warm else None
 
     for what, probe in (
-        (f"Docker to answer on {address.url}", answers),
+        (f"Docker to answer on {instance.address.url}", answers),
         ("SSH to let us in", lambda: login.succeeded() if login and login.pending() else lets_in()),
     ):
         progress.phase(f"waiting for {what}")
         left = max(1.0, deadline - time.monotonic())
         try:
-            wait.until(probe, timeout=left, what=what, details=lambda: _evidence(home, backend))
+            wait.until(probe, timeout=left, what=what, details=lambda: _evidence(instance))
         except WaitTimeout as error:
-            _tell_of_timeout(error, machine)
+            _tell_of_timeout(error, instance.name)
             raise
 
 
-def _tell_of_timeout(error: WaitTimeout, machine: Machine) -> None:
+def _tell_of_timeout(error: WaitTimeout, name: str) -> None:
     error.details = f"{error.details}\n--timeout allows more time".lstrip("\n")
-    error.hint = f"machine logs {machine.name}"
+    error.hint = f"machine logs {name}"
 
 
 class _Early(threading.Thread):
@@ -208,9 +201,8 @@ def stop(name: str, progress: Progress, *, timeout: float | None = None) -> bool
 
     timeout in seconds, for all of it; None: what its slowest container may take, and a minute. Raises WaitTimeout.
     """
-    with store.changing(name) as machine:
-        backend = driver(machine, store.home(name))
-        state = backend.state()
+    with changing(name) as instance:
+        state = instance.driver.state()
         if state is State.STOPPED:
             return False
         if state is State.SAVED:
@@ -218,18 +210,17 @@ def stop(name: str, progress: Progress, *, timeout: float | None = None) -> bool
                 f'the machine "{name}" is suspended',
                 hint=f"go on with it: machine start {name}, or give up what was in its memory: machine kill {name}",
             )
-        shutdown.shut_down(backend, progress, timeout=timeout)
+        shutdown.shut_down(instance, progress, timeout=timeout)
     return True
 
 
 def kill(name: str, progress: Progress) -> bool:
     """Pull the plug; False when it was off already."""
-    with store.changing(name) as machine:
-        backend = driver(machine, store.home(name))
-        if backend.state() is State.STOPPED:
+    with changing(name) as instance:
+        if instance.driver.state() is State.STOPPED:
             return False
         progress.phase("pulling the plug")
-        backend.kill()
+        instance.driver.kill()
     return True
 
 
@@ -239,15 +230,15 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
     force: also when its machine.json can't be read, or its driver fails; a note tells what may be left of it then.
     """
     try:
-        machine = store.load(name) if store.exists(name) else None
+        instance = load(name) if store.exists(name) else None
     except MachineError:
         if not force:
             raise
-        machine = None
+        instance = None
 
     def take_down(home: Home) -> None:
         try:
-            undo(machine, home, say=progress.note)
+            undo(instance, say=progress.note) if instance else undo_unknown(home)
         except MachineError as error:
             if not force:
                 raise
@@ -256,35 +247,36 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
     progress.phase("removing")
     with store.removing(name, take_down):
         pass
-    if machine:
-        image_users.forget(machine.image)
+    if instance:
+        image_users.forget(instance.machine.image)
 
 
-def undo(machine: Machine | None, home: Home, *, say: Callable[[str], None] = lambda text: None) -> None:
-    """Remove what a machine has outside its home; without a Machine, of whatever driver it was."""
-    if machine:
-        backend = driver(machine, home)
-        backend.say = say
-        with contextlib.suppress(MachineError):  # a context that is left does no harm
-            contexts.remove(machine.name, lambda: backend.address().url)
-        backend.remove()
-        links.forget(home.folder)
-        return
+def undo(instance: Instance, *, say: Callable[[str], None] = lambda text: None) -> None:
+    """Remove what a machine has outside its folder."""
+    driver = instance.driver
+    driver.say = say
+    with contextlib.suppress(MachineError):  # a context that is left does no harm
+        contexts.remove(instance.name, lambda: instance.address.url)
+    driver.remove()
+    links.forget(instance.home.folder)
+
+
+def undo_unknown(home: Home) -> None:
+    """The same for a folder without a record, whichever driver its machine had."""
     unknown = Machine(name=home.name, driver="", uuid="", mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
-    for kind in _working_drivers():
+    for name in registry.names():
+        try:
+            driver = Instance(dataclasses.replace(unknown, driver=name), home).driver
+        except MachineError:
+            continue
         with contextlib.suppress(ToolMissing):  # without its tool it has made nothing here
-            kind(unknown, home, run).remove()
+            driver.remove()
     links.forget(home.folder)
 
 
-def _working_drivers() -> Iterator[type[Driver]]:
-    for name in registry.names():
-        with contextlib.suppress(MachineError):
-            yield registry.load(name)
-
-
-def _evidence(home: Home, backend: Driver) -> str:
-    return "\n".join([backend.diagnosis(), *(f"console: {line}" for line in tail(home.console, CONSOLE_LINES))])
+def _evidence(instance: Instance) -> str:
+    console = tail(instance.home.console, CONSOLE_LINES)
+    return "\n".join([instance.driver.diagnosis(), *(f"console: {line}" for line in console)])
 
 
 def tail(path: Path, lines: int) -> list[str]:

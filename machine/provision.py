@@ -11,11 +11,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from machine import docker, engine, probe, reconfigure, wait
+from machine import engine, reconfigure, wait
 from machine.errors import DockerFailed, MachineError
-from machine.paths import Home
-from machine.spec import Address, Machine
-from machine.ssh.remote import OverSsh, Remote
+from machine.instance import Instance
+from machine.spec import Machine
 from machine.steps import Steps
 
 if TYPE_CHECKING:
@@ -26,55 +25,53 @@ if TYPE_CHECKING:
 DOCKER_TIMEOUT = 60.0
 
 
-def provision(machine: Machine, home: Home, address: Address, progress: Progress) -> list[str]:
+def provision(instance: Instance, progress: Progress) -> list[str]:
     """Make the machine what was asked for, and wait until Docker answers; returns what was changed.
 
     Raises SSHFailed, ToolFailed, MachineError for a system that isn't known.
     """
-    return _changed(machine, home, address, progress, lambda provisioner, steps: provisioner.provision(steps))
+    return _changed(instance, progress, lambda provisioner, steps: provisioner.provision(steps))
 
 
-def upgrade(machine: Machine, home: Home, address: Address, progress: Progress) -> list[str]:
+def upgrade(instance: Instance, progress: Progress) -> list[str]:
     """Bring Docker on the machine to its system's newest; returns what was changed."""
-    return _changed(machine, home, address, progress, lambda provisioner, steps: provisioner.upgrade(steps))
+    return _changed(instance, progress, lambda provisioner, steps: provisioner.upgrade(steps))
 
 
-def _changed(
-    machine: Machine, home: Home, address: Address, progress: Progress, work: Callable[[Provisioner, Steps], None]
-) -> list[str]:
+def _changed(instance: Instance, progress: Progress, work: Callable[[Provisioner, Steps], None]) -> list[str]:
     steps = Steps(progress)
     with steps.step("finding out which system it is"):
-        provisioner = find(machine, home, address)
+        provisioner = find(instance)
     work(provisioner, steps)
-    await_docker(machine, home, address, progress)
+    await_docker(instance, progress)
     return steps.changed
 
 
-def check(machine: Machine, home: Home, address: Address, progress: Progress) -> None:
+def check(instance: Instance, progress: Progress) -> None:
     """See that a machine that has booted took the settings of which its boot doesn't tell. Raises MachineError."""
+    machine = instance.machine
     if machine.hosts or machine.sysctls:
-        find(machine, home, address).settle(Steps(progress))
+        find(instance).settle(Steps(progress))
     config = json.loads(engine.daemon_json(machine))
     if "storage-driver" in config:
-        reconfigure.check_storage(docker.Client(machine, home, address), config)
+        reconfigure.check_storage(instance.docker(), config)
 
 
-def adjust(
-    machine: Machine, target: Machine, home: Home, address: Address, progress: Progress, *, force: bool
-) -> reconfigure.Outcome:
+def adjust(instance: Instance, target: Machine, progress: Progress, *, force: bool) -> reconfigure.Outcome:
     """Give the running machine the settings of target. force: also when containers stop for it.
 
     Returns what was done to Docker. Raises EngineRefused, CheckFailed and others; the machine is as it was then.
     """
     steps = Steps(progress)
     with steps.step("finding out which system it is"):
-        provisioner = find(target, home, address)
+        provisioner = find(wanted := Instance(target, instance.home))
+    machine = instance.machine
     resettled = (machine.hosts, machine.sysctls) != (target.hosts, target.sysctls)
     if resettled:
         _settle(provisioner, machine, steps)
     if machine.engine == target.engine:
         return reconfigure.Outcome.UNCHANGED
-    client = docker.Client(target, home, address)
+    client = wanted.docker()
     try:
         outcome = reconfigure.Reconfiguration(
             client, provisioner.remote, provisioner.service, provisioner.engine_files(), progress
@@ -103,27 +100,25 @@ def _settle_back(provisioner: Provisioner, before: Machine, steps: Steps) -> Non
         provisioner.settle(steps)
 
 
-def send_certificates(name: str, progress: Progress) -> None:
+def send_certificates(instance: Instance, progress: Progress) -> None:
     """Give a running machine the server's certificate that lies in its home. Containers go on."""
-    machine, home, address = probe.known(name)
     steps = Steps(progress)
     with steps.step("sending the certificate"):
-        provisioner = find(machine, home, address)
-        provisioner.send_certificates(steps)
-    await_docker(machine, home, address, progress)
+        find(instance).send_certificates(steps)
+    await_docker(instance, progress)
 
 
-def find(machine: Machine, home: Home, address: Address, remote: Remote | None = None) -> Provisioner:
+def find(instance: Instance) -> Provisioner:
     """The provisioner for the machine's system, by its /etc/os-release (os-release(5)). Raises MachineError."""
     from machine.distributions import KNOWN
 
-    remote = remote or OverSsh(home, address, machine.ssh_user)
+    remote = instance.shell()
     about = _os_release(remote.read("/etc/os-release") or remote.read("/usr/lib/os-release") or "")
     # The system itself first, then those that it says it is like, the nearest first.
     for identity in [about.get("ID", ""), *about.get("ID_LIKE", "").split()]:
         for kind in KNOWN:
             if identity in kind.ids:
-                return kind(machine, home, address, remote)
+                return kind(instance.driver, remote)
     system = about.get("PRETTY_NAME") or about.get("ID") or "it has no /etc/os-release"
     raise MachineError(
         f"this system isn't known here: {system}",
@@ -131,15 +126,15 @@ def find(machine: Machine, home: Home, address: Address, remote: Remote | None =
     )
 
 
-def await_docker(machine: Machine, home: Home, address: Address, progress: Progress) -> None:
-    what = f"Docker to answer on {address.url}"
+def await_docker(instance: Instance, progress: Progress) -> None:
+    what = f"Docker to answer on {instance.address.url}"
     progress.phase(f"waiting for {what}")
     last = ""
 
     def answers() -> bool:
         nonlocal last
         try:
-            return docker.ping(machine, home, address, timeout=5)
+            return instance.docker(5).ping()
         except DockerFailed as error:  # until the server has read its new certificate, the old one is refused
             last = error.message
             return False

@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import daemon, engine, host_settings, probe, refusal
+from machine import daemon, engine, host_settings, refusal
 from machine.errors import EngineRefused, MachineError, ToolFailed
-from machine.paths import Home
 from machine.reasons import reason
-from machine.spec import DOCKER_PORT, Address, Machine
+from machine.spec import DOCKER_PORT
 from machine.ssh.remote import Remote
 
 if TYPE_CHECKING:
+    from machine.driver import Driver
     from machine.steps import Steps
 
 
@@ -28,11 +28,10 @@ class Provisioner(ABC):
     ids: ClassVar[frozenset[str]]
     service: ClassVar[daemon.Service]
 
-    def __init__(self, machine: Machine, home: Home, address: Address, remote: Remote) -> None:
-        self.machine = machine
-        self.home = home
-        self.address = address
-        self.is_ours = probe.driver(machine, home).kind.is_ours
+    def __init__(self, driver: Driver, remote: Remote) -> None:
+        self.machine = driver.machine
+        self.home = driver.home
+        self.driver = driver
         self.remote = remote
 
     @abstractmethod
@@ -179,12 +178,12 @@ class Distribution(Provisioner):
 
     def environment(self) -> str:
         # The proxies of this computer need not be right for a host elsewhere.
-        return engine.docker_env(self.machine, engine.proxies(os.environ) if self.is_ours else {})
+        return engine.docker_env(self.machine, engine.proxies(os.environ) if self.driver.kind.is_ours else {})
 
     @property
     def port(self) -> int:
         """Where the daemon listens: what is forwarded to a virtual machine may have another number outside."""
-        return DOCKER_PORT if self.is_ours else self.address.docker_port
+        return DOCKER_PORT if self.driver.kind.is_ours else self.driver.address().docker_port
 
     def _install(self) -> None:
         if url := str(self.machine.options.get("install_url", "")):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from machine import certs, contexts, paths, probe, provision, registry, store
+from machine import certs, contexts, paths, provision, registry
+from machine.instance import changing
 from machine.progress import Progress
 from machine.spec import Machine, State
 
@@ -14,13 +15,9 @@ def is_ours(machine: Machine) -> bool:
 
 def renew(name: str, progress: Progress) -> None:
     """Issue it, and bring it to the machine if that runs. Raises MachineError; nothing is lost then: run it again."""
-    with store.changing(name) as machine:
-        home = store.home(name)
-        driver = probe.driver(machine, home)
-        address = driver.address()
-        certs.issue_server(
-            paths.store() / "certs", home, names=[machine.name, *machine.tls_sans], addresses=[address.host]
-        )
-        contexts.refresh(machine, home, address)
-        if driver.state() is State.RUNNING:
-            provision.send_certificates(name, progress)
+    with changing(name) as instance:
+        names = [name, *instance.machine.tls_sans]
+        certs.issue_server(paths.store() / "certs", instance.home, names=names, addresses=[instance.address.host])
+        contexts.refresh(instance.docker())
+        if instance.driver.state() is State.RUNNING:
+            provision.send_certificates(instance, progress)

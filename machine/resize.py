@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from machine import lifecycle, resources, store
+from machine import resources, store
 from machine.driver import Resize, State
 from machine.errors import CheckFailed, MachineError, Usage
+from machine.instance import changing
 from machine.progress import Progress
 from machine.spec import Machine
 
@@ -27,9 +28,9 @@ def resize(
 
     Raises CheckFailed for a size that can't be, Usage where the driver can't change sizes.
     """
-    with store.changing(name) as machine:
-        backend = lifecycle.driver(machine, store.home(name))
-        if not isinstance(backend, Resize):
+    with changing(name) as instance:
+        machine, driver = instance.machine, instance.driver
+        if not isinstance(driver, Resize):
             raise Usage(f"{machine.driver} machines can't be resized", hint=f"machine create {name}-2")
         target = dataclasses.replace(
             machine,
@@ -38,15 +39,15 @@ def resize(
             disk_mib=disk_mib or machine.disk_mib,
         )
         changed = [field for field in SIZES if getattr(target, field) != getattr(machine, field)]
-        for note in _checked(machine, target, store.home(name).folder, local=backend.is_local()):
+        for note in _checked(machine, target, instance.home.folder, local=driver.is_local()):
             progress.note(note)
-        if backend.state() is State.SAVED:
+        if driver.state() is State.SAVED:
             raise MachineError(
                 f'the machine "{name}" is suspended, with its memory as it is',
                 hint=f"machine start {name}",
             )
         progress.phase("resizing")
-        later = backend.resize(target)
+        later = driver.resize(target)
         store.save(target)
     now = [word for field, word in SIZES.items() if field in changed and field not in later]
     return now, [word for field, word in SIZES.items() if field in later]
@@ -57,10 +58,10 @@ def forward_host_network(name: str, yes: bool) -> bool:
 
     The machine's helper reads it within a minute.
     """
-    with store.changing(name) as machine:
-        if machine.host_network_ports == yes:
+    with changing(name) as instance:
+        if instance.machine.host_network_ports == yes:
             return False
-        store.save(dataclasses.replace(machine, host_network_ports=yes))
+        store.save(dataclasses.replace(instance.machine, host_network_ports=yes))
     return True
 
 

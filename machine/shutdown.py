@@ -11,8 +11,8 @@ from urllib.parse import quote
 from machine import docker, wait
 from machine.driver import Driver, State
 from machine.errors import DockerFailed, MachineError, WaitTimeout
+from machine.instance import Instance
 from machine.progress import Progress
-from machine.ssh import remote
 
 # Seconds, for a guest whose containers end at once, or take Docker's usual time.
 TIMEOUT = 60.0
@@ -41,53 +41,53 @@ class Slowest:
         return f"the container {self.name} may take {how_long}"
 
 
-def shut_down(backend: Driver, progress: Progress, *, timeout: float | None) -> None:
+def shut_down(instance: Instance, progress: Progress, *, timeout: float | None) -> None:
     """Press the power button and wait until the machine is off.
 
     timeout in seconds, for all of it: containers that may take longer are killed before. None: as long as the slowest
     container may take, and TIMEOUT more. Raises WaitTimeout.
     """
-    slowest = _slowest(backend)
+    slowest = _slowest(instance)
     progress.phase("shutting down" if slowest.seconds <= USUAL else f"shutting down: {slowest}")
     if timeout is None:
-        await_off(backend, timeout=TIMEOUT + max(0, slowest.seconds - USUAL))
+        await_off(instance.driver, timeout=TIMEOUT + max(0, slowest.seconds - USUAL))
         return
     share = max(1, int(timeout * SHARE))
     if slowest.seconds > share:
         progress.note(f"{slowest}, and is killed after {share} s: --timeout leaves it no more")
-        _tell(backend, share)
-    await_off(backend, timeout=timeout)
+        _tell(instance, share)
+    await_off(instance.driver, timeout=timeout)
 
 
-def await_off(backend: Driver, *, timeout: float) -> None:
+def await_off(driver: Driver, *, timeout: float) -> None:
     """Press the power button until the machine is off. timeout in seconds. Raises WaitTimeout."""
     pressed = -PRESS_AGAIN
 
     def is_off() -> bool:
         nonlocal pressed
-        if backend.state() is State.STOPPED:
+        if driver.state() is State.STOPPED:
             return True
         if time.monotonic() - pressed > PRESS_AGAIN:
-            backend.stop()
+            driver.stop()
             pressed = time.monotonic()
         return False
 
     try:
         what = "the machine to shut down"
-        wait.until(is_off, timeout=timeout, what=what, details=backend.diagnosis, pause=backend.pause)
+        wait.until(is_off, timeout=timeout, what=what, details=driver.diagnosis, pause=driver.pause)
     except WaitTimeout as error:
-        error.hint = f"machine kill {backend.machine.name}"
+        error.hint = f"machine kill {driver.machine.name}"
         raise
 
 
-def _slowest(backend: Driver) -> Slowest:
+def _slowest(instance: Instance) -> Slowest:
     """Docker is asked. Where it doesn't answer, nothing is known of containers, and they have the usual time."""
     found = Slowest()
-    if backend.state() is not State.RUNNING:
+    if instance.driver.state() is not State.RUNNING:
         return found
     deadline = time.monotonic() + ASKING
     with contextlib.suppress(MachineError):
-        client = docker.Client(backend.machine, backend.home, backend.address(), timeout=ASKING / 3)
+        client = instance.docker(ASKING / 3)
         for key, name in _running(client):
             with contextlib.suppress(DockerFailed):  # one that has ended meanwhile
                 if (seconds := _stop_timeout(client, key)) > found.seconds:
@@ -114,8 +114,7 @@ def _stop_timeout(client: docker.Client, key: str) -> int:
     return min(int(seconds), LONGEST) if seconds >= 0 else LONGEST
 
 
-def _tell(backend: Driver, seconds: int) -> None:
+def _tell(instance: Instance, seconds: int) -> None:
     """Have machineos end its containers in time. Another system, or one that SSH doesn't reach, takes its own time."""
     with contextlib.suppress(MachineError):
-        shell = remote.OverSsh(backend.home, backend.address(), backend.machine.ssh_user)
-        shell.run(["sh", "-c", _TELL.format(seconds=seconds)], timeout=ASKING)
+        instance.shell().run(["sh", "-c", _TELL.format(seconds=seconds)], timeout=ASKING)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from machine import lifecycle, store
-from machine.driver import SNAPSHOT_NAME, Autostart, Driver, Machine, Snapshot, Snapshots, State, Suspend
+from machine import lifecycle
+from machine.driver import SNAPSHOT_NAME, Autostart, Driver, Snapshot, Snapshots, State, Suspend
 from machine.errors import NotRunning, Usage
+from machine.instance import changing, load
 from machine.progress import Progress
 
 
 def suspend(name: str, progress: Progress) -> bool:
     """Write the memory to disk and switch off; False when it is suspended already. Raises Usage, NotRunning."""
-    with store.changing(name) as machine:
-        backend = lifecycle.driver(machine, store.home(name))
-        if not isinstance(backend, Suspend):
-            raise _unable(backend, "suspend machines")
-        state = backend.state()
+    with changing(name) as instance:
+        driver = instance.driver
+        if not isinstance(driver, Suspend):
+            raise _unable(driver, "suspend machines")
+        state = driver.state()
         if state is State.SAVED:
             return False
         if state not in {State.RUNNING, State.PAUSED}:
             raise NotRunning(name)
         progress.phase("writing its memory to disk")
-        backend.suspend()
+        driver.suspend()
     return True
 
 
@@ -31,57 +32,53 @@ def take(name: str, snapshot: str, progress: Progress) -> None:
             f'invalid name "{snapshot}" of a snapshot: use letters, digits, dots, dashes and _, not digits only',
             hint="machine snapshot create dev before-upgrade",
         )
-    with store.changing(name) as machine:
-        able = _able(lifecycle.driver(machine, store.home(name)))
+    with changing(name) as instance:
+        able = _able(instance.driver)
         progress.phase("taking the snapshot")
         able.snapshot(snapshot)
 
 
 def list_all(name: str) -> list[Snapshot]:
     """The machine's snapshots, oldest first."""
-    machine = store.load(name)
-    return _able(lifecycle.driver(machine, store.home(name))).snapshots()
+    return _able(load(name).driver).snapshots()
 
 
 def restore(name: str, snapshot: str, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> State:
     """Bring the machine back to a snapshot; wait until Docker and SSH answer when it ran then. Returns its state."""
-    with store.changing(name) as machine:
-        home = store.home(name)
-        backend = lifecycle.driver(machine, home)
+    with changing(name) as instance:
         progress.phase("restoring the snapshot")
-        _able(backend).restore(snapshot)
-        state = backend.state()
+        _able(instance.driver).restore(snapshot)
+        state = instance.driver.state()
         if state is State.RUNNING:
-            lifecycle.wait_ready(machine, home, backend, progress, timeout=timeout, warm=True)
+            lifecycle.wait_ready(instance, progress, timeout=timeout, warm=True)
     return state
 
 
 def forget(name: str, snapshot: str) -> None:
-    with store.changing(name) as machine:
-        _able(lifecycle.driver(machine, store.home(name))).forget(snapshot)
+    with changing(name) as instance:
+        _able(instance.driver).forget(snapshot)
 
 
 def set_autostart(name: str, on: bool) -> None:
-    with store.changing(name) as machine:
-        _with_host(name, machine).set_autostart(on)
+    with changing(name) as instance:
+        _with_host(instance.driver).set_autostart(on)
 
 
 def autostart(name: str) -> bool:
-    return _with_host(name, store.load(name)).autostart()
+    return _with_host(load(name).driver).autostart()
 
 
-def _able(backend: Driver) -> Snapshots:
-    if not isinstance(backend, Snapshots):
-        raise _unable(backend, "take snapshots")
-    return backend
+def _able(driver: Driver) -> Snapshots:
+    if not isinstance(driver, Snapshots):
+        raise _unable(driver, "take snapshots")
+    return driver
 
 
-def _with_host(name: str, machine: Machine) -> Autostart:
-    backend = lifecycle.driver(machine, store.home(name))
-    if not isinstance(backend, Autostart):
-        raise _unable(backend, "start machines with the host")
-    return backend
+def _with_host(driver: Driver) -> Autostart:
+    if not isinstance(driver, Autostart):
+        raise _unable(driver, "start machines with the host")
+    return driver
 
 
-def _unable(backend: Driver, what: str) -> Usage:
-    return Usage(f"the driver {backend.name} can't {what}", hint="machine create --driver NAME")
+def _unable(driver: Driver, what: str) -> Usage:
+    return Usage(f"the driver {driver.name} can't {what}", hint="machine create --driver NAME")

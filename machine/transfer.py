@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import probe
 from machine.errors import MachineError, ToolMissing, Usage
+from machine.instance import running
 from machine.run import run, stream, which
 from machine.ssh import client_config
 
@@ -90,7 +90,7 @@ def _rsync(config: Path, source: Place, target: Place, *, recursive: bool, quiet
 
 @contextlib.contextmanager
 def _configuration(machines: Sequence[str]) -> Iterator[Path]:
-    entries = [client_config.entry(*probe.running(name)) for name in dict.fromkeys(machines)]
+    entries = [client_config.entry(running(name).shell()) for name in dict.fromkeys(machines)]
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
         config = Path(folder) / "ssh_config"
         config.write_text("".join(entries), encoding="utf-8")
@@ -105,11 +105,18 @@ def mount(source: Place, mountpoint: Path) -> None:
     assert source.machine
     if not which("sshfs"):
         raise ToolMissing("sshfs", hint="sudo apt install sshfs")
-    machine, home, address = probe.running(source.machine)
-    client_config.write(machine, home, address)
+    shell = running(source.machine).shell()
+    client_config.write(shell)
     mountpoint.mkdir(parents=True, exist_ok=True)
     # sshfs leaves this folder: its paths must be absolute. It connects again by itself after the host slept.
-    options: list[str | Path] = ["-F", home.ssh_config, "-o", "reconnect", "-o", f"fsname=machine-{machine.name}"]
+    options: list[str | Path] = [
+        "-F",
+        shell.home.ssh_config,
+        "-o",
+        "reconnect",
+        "-o",
+        f"fsname=machine-{source.machine}",
+    ]
     run(["sshfs", *options, str(source), mountpoint.absolute()], timeout=60)
 
 

@@ -21,11 +21,11 @@ from machine import archive, catalog, files, image_users, images, machineos, reg
 from machine.archive import ABOUT, FORMAT, HOME, IMAGE, SUMS
 from machine.driver import Driver, Portable, Reach
 from machine.errors import CheckFailed, ImageCorrupt, MachineError, StoreDamaged, Usage
+from machine.instance import Instance, reserve
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.reasons import reason
 from machine.resources import human
-from machine.run import run
 from machine.spec import Machine
 from machine.ssh import keys
 from machine.tarstream import Member, foreign, members
@@ -68,40 +68,46 @@ class Incoming:
 
     def reaches(self) -> list[Reach]:
         """What the machine could get at of this host."""
-        return [*_reaches(self.machine), *_portable(_driver(self.machine)).reaches()]
+        return [*_reaches(self.machine), *_portable(self.wanted().driver).reaches()]
 
     def make(
         self,
         progress: Progress,
         *,
-        place: Callable[[Machine, list[Machine]], Machine],
-        finish: Callable[[Machine, Home], None],
-        undo: Callable[[Machine, Home], None],
+        place: Callable[[Instance, list[Machine]], Instance],
+        finish: Callable[[Instance], None],
+        undo: Callable[[Instance], None],
     ) -> Machine:
         """Make the machine, which is stopped then; or nothing is left.
 
         place gives it an address, knowing the other machines; finish makes the virtual machine, when all files are
         there, and undo removes it.
         """
-        reserved = store.reserve(self.machine.name, lambda others: place(self.machine, others), undo, progress.note)
-        with image_users.noted(self.machine.image), reserved as (machine, home):
+        reserved = reserve(self.wanted(), place, undo, progress.note)
+        with image_users.noted(self.machine.image), reserved as instance:
+            home = instance.home
             room = _Room(home.folder, self._room)
             with tempfile.TemporaryDirectory(dir=home.folder, prefix=".image-") as folder:
-                self._unpack(machine, home, Path(folder), room, progress)
+                self._unpack(instance, Path(folder), room, progress)
                 _check_keys(home)
-                made = _portable(_driver(machine)).accept()
+                made = _portable(instance.driver).accept()
                 files.write(home.creating, spec.dumps(made))
                 taken = self._has_image and _take_image(made.image, Path(folder))
             try:
-                finish(made, home)
+                finish(Instance(made, home))
             except BaseException:
                 if taken:
                     images.remove(images.find(made.image))
                 raise
         return made
 
-    def _unpack(self, machine: Machine, home: Home, folder: Path, room: _Room, progress: Progress) -> None:
-        parts = _portable(_driver(machine)).parts | {home.ssh_key.name, home.host_key.name}
+    def wanted(self) -> Instance:
+        """The machine as it will be, before it has an address."""
+        return Instance(self.machine, store.home(self.machine.name))
+
+    def _unpack(self, instance: Instance, folder: Path, room: _Room, progress: Progress) -> None:
+        home = instance.home
+        parts = _portable(instance.driver).parts | {home.ssh_key.name, home.host_key.name}
         allowed = {f"{HOME}{name}": home / name for name in parts}
         if self._has_image:
             allowed |= {f"{IMAGE}{name}": folder / name for name in _IMAGE_PARTS}
@@ -209,10 +215,6 @@ def _check_options(machine: Machine) -> None:
         words = value if isinstance(value, tuple) else ()
         if type(value) is not type(defaults[name]) or not all(isinstance(word, str) for word in words):
             raise foreign(f"{value!r} for the option {name}")
-
-
-def _driver(machine: Machine) -> Driver:
-    return registry.load(machine.driver)(machine, store.home(machine.name), run)
 
 
 def _portable(driver: Driver) -> Portable:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from machine import image_users, images, lifecycle, probe, provision, store
+from machine import image_users, images, lifecycle, provision, store
 from machine.driver import State
 from machine.errors import MachineError, Usage
+from machine.instance import changing, load, running
 from machine.progress import Progress
 
 
@@ -16,16 +17,16 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
 
     A machine whose new image doesn't come up gets its old one back. Raises Usage, NotRunning, WaitTimeout and others.
     """
-    machine = store.load(name)
+    instance = load(name)
+    machine = instance.machine
     if not machine.image or images.is_cloud_image(machine.image):
         return _upgrade_packages(name, progress)
     kind = _name(machine.image)
-    backend = lifecycle.driver(machine, store.home(name))
-    newest = images.current(kind, backend.architecture())
+    newest = images.current(kind, instance.driver.architecture())
     if newest.digest == machine.image:
         return ""
     images.verify(newest)
-    state = backend.state()
+    state = instance.driver.state()
     if state not in {State.RUNNING, State.STOPPED}:
         raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
     if state is State.RUNNING:
@@ -46,15 +47,14 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
 
 
 def _upgrade_packages(name: str, progress: Progress) -> str:
-    machine, home, address = probe.running(name)
-    return "; ".join(provision.upgrade(machine, home, address, progress))
+    return "; ".join(provision.upgrade(running(name), progress))
 
 
 def _switch(name: str, digest: str) -> None:
-    with store.changing(name) as machine:
+    with changing(name) as instance:
         image_users.note(digest)
-        store.save(dataclasses.replace(machine, image=digest))
-    image_users.forget(machine.image)
+        store.save(dataclasses.replace(instance.machine, image=digest))
+    image_users.forget(instance.machine.image)
 
 
 def _name(digest: str) -> str:

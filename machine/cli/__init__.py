@@ -238,5 +238,6 @@ def _sweep_templates() -> None:
 
 def _undo(left: Machine, home: Home) -> None:
     from machine import lifecycle
+    from machine.instance import Instance
 
-    lifecycle.undo(left, home)
+    lifecycle.undo(Instance(left, home))

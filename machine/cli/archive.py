@@ -14,14 +14,14 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from machine import probe, store
 from machine.cli import targets
 from machine.cli.options import Number, Size, quiet_option
 from machine.errors import MachineError, Usage
+from machine.instance import changing
 from machine.progress import Display
 
 if TYPE_CHECKING:
-    from machine.paths import Home
+    from machine.instance import Instance
     from machine.spec import Machine
     from machine.unpack import Incoming
 
@@ -50,14 +50,12 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
         raise Usage(f"{file} is there already", hint=f"machine export --force {name} {file}")
     if to_pipe and sys.stdout.isatty():
         raise Usage("a terminal is no place for a disk", hint=f"machine export {name} {name}.machine")
-    with store.changing(name) as machine, Display(quiet=quiet or as_json) as display, display.of(name) as shown:
-        home = store.home(name)
-        backend = probe.driver(machine, home)
-        backend.say = shown.phase
-        portable = archive.portable(backend)
-        archive.check_stopped(name, backend.state())
+    with changing(name) as instance, Display(quiet=quiet or as_json) as display, display.of(name) as shown:
+        instance.driver.say = shown.phase
+        portable = archive.portable(instance.driver)
+        archive.check_stopped(name, instance.driver.state())
         with _pipe() if to_pipe else _replacing(file) as out:
-            archive.write(machine, home, portable, out, shown, compress=compress, image=not no_image)
+            archive.write(instance.machine, instance.home, portable, out, shown, compress=compress, image=not no_image)
     if as_json and not to_pipe:
         print(json.dumps({"name": name, "file": str(file), "size": file.stat().st_size}, indent=4))
     elif not quiet and not to_pipe:
@@ -135,13 +133,13 @@ def _made(incoming: Incoming, *, quiet: bool) -> Machine:
 
     with Display(quiet=quiet) as display, display.of(incoming.machine.name) as shown:
 
-        def finish(machine: Machine, home: Home) -> None:
-            check_image(machine)
-            backend = lifecycle.driver(machine, home)
-            backend.say, backend.advance = shown.note, shown.advance
-            backend.create()
+        def finish(instance: Instance) -> None:
+            check_image(instance)
+            driver = instance.driver
+            driver.say, driver.advance = shown.note, shown.advance
+            driver.create()
 
-        check_host(incoming.machine, shown)
+        check_host(incoming.wanted(), shown)
         return incoming.make(shown, place=placed, finish=finish, undo=lifecycle.undo)
 
 

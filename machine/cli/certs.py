@@ -7,11 +7,12 @@ import sys
 
 import click
 
-from machine import certs, paths, probe, store
+from machine import certs, paths, store
 from machine.cli import targets
 from machine.cli.ask import confirmed
 from machine.cli.options import machines_argument, quiet_option
 from machine.errors import MachineError, Usage
+from machine.instance import load
 from machine.progress import Display
 
 
@@ -59,12 +60,11 @@ def _share_client(others: set[str]) -> None:
     from machine import contexts, renewal
 
     for name in others:
-        machine, home, address = probe.known(name)
-        if renewal.is_ours(machine):
-            certs.renew_if_due(
-                paths.store() / "certs", home, names=[name, *machine.tls_sans], addresses=[address.host], days=0
-            )
-            contexts.refresh(machine, home, address)
+        instance = load(name)
+        if renewal.is_ours(instance.machine):
+            names, addresses = [name, *instance.machine.tls_sans], [instance.address.host]
+            certs.renew_if_due(paths.store() / "certs", instance.home, names=names, addresses=addresses, days=0)
+            contexts.refresh(instance.docker())
 
 
 def _object(name: str) -> dict[str, object]:

@@ -155,8 +155,9 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
 
     NAME is `default` when it is left out.
     """
-    from machine import contexts, probe, progress, spec
+    from machine import contexts, progress, spec
     from machine.create import create as make
+    from machine.instance import load
 
     if context and not run.which("docker"):
         raise ToolMissing("docker", hint="install the docker client, or leave out --context")
@@ -174,7 +175,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
             # Noted at once: the machine stays, also when its context can't be written.
             made[name] = make(_draft(name, image, asked), shown, timeout=timeout)
             if context:
-                contexts.write(*probe.known(name))
+                contexts.write(load(name).docker())
 
         _, code = targets.each(wanted, work, display, as_json=as_json)
     if as_json:

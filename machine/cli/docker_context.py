@@ -6,10 +6,10 @@ import json
 
 import click
 
-from machine import probe
 from machine.cli import targets
 from machine.cli.options import machines_argument
 from machine.errors import Usage
+from machine.instance import Instance, load
 
 
 @click.command()
@@ -29,11 +29,11 @@ def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: 
         raise Usage("only one context can be in use", hint=f"machine docker-context --use {wanted[0]}")
     changed = {}
     for name in wanted:
-        machine, home, address = probe.known(name)
+        instance = load(name)
         if remove:
-            changed[name] = contexts.remove(name, lambda url=address.url: url)  # type: ignore[misc]
+            changed[name] = _removed(instance)
         else:
-            changed[name] = contexts.write(machine, home, address)
+            changed[name] = contexts.write(instance.docker())
         if use:
             contexts.use(name)
     if as_json:
@@ -45,3 +45,9 @@ def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: 
             print(f"{'Removed' if changed[name] else 'There is no'} docker context {contexts.name(name)}")
         else:
             print(f"docker --context {contexts.name(name)}")
+
+
+def _removed(instance: Instance) -> bool:
+    from machine import contexts
+
+    return contexts.remove(instance.name, lambda: instance.address.url)

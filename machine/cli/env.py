@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from machine import probe, shells, store
+from machine import shells, store
 from machine.cli import targets
 from machine.cli.options import answer_option, name_argument
 from machine.errors import MachineError, Usage, WaitTimeout
+from machine.instance import Instance, load
 from machine.paths import Home
-from machine.spec import Address, Machine, State
+from machine.spec import State
 
 # What a shell doesn't leave as it is in what a command printed, or `shells.sh` puts a backslash before.
 _SPLIT = re.compile(r'[\s*?\[\]"$`\\]')
@@ -70,16 +71,17 @@ def config(name: str | None, as_json: bool) -> None:
     \b
     docker $(machine config default) ps
     """
-    machine, home, address = probe.known(targets.one(name))
-    chosen = home if as_json or not machine.tls else _unsplit(home)
-    files = {"tlscacert": chosen.ca, "tlscert": chosen.cert, "tlskey": chosen.key} if machine.tls else {}
+    instance = load(targets.one(name))
+    url, tls = instance.address.url, instance.machine.tls
+    chosen = instance.home if as_json or not tls else _unsplit(instance.home)
+    files = {"tlscacert": chosen.ca, "tlscert": chosen.cert, "tlskey": chosen.key} if tls else {}
     if as_json:
-        found = {"host": address.url, "tlsverify": machine.tls, **{key: str(path) for key, path in files.items()}}
+        found = {"host": url, "tlsverify": tls, **{key: str(path) for key, path in files.items()}}
         print(json.dumps(found, indent=4))
         return
     # The docker client takes these quotes off by itself; a shell's eval does so too.
     options = [f"--{key}={shells.sh(str(path))}" for key, path in files.items()]
-    print("\n".join([*(["--tlsverify"] if machine.tls else []), *options, f"-H={address.url}"]))
+    print("\n".join([*(["--tlsverify"] if tls else []), *options, f"-H={url}"]))
 
 
 def _unsplit(home: Home) -> Home:
@@ -113,47 +115,46 @@ def active(timeout: float, as_json: bool, extra: tuple[str, ...]) -> None:
 
 
 def _active(url: str, timeout: float) -> tuple[str, str]:
-    for machine in _readable() if url else []:
-        home = store.home(machine.name)
-        if probe.url(machine, home) != url:
+    for instance in _readable() if url else []:
+        if instance.url != url:
             continue
-        found = probe.state(machine, home, timeout=timeout)
-        if found is None:
-            raise WaitTimeout(
-                f'the state of the machine "{machine.name}"', timeout, hint=f"machine status {machine.name}"
-            )
-        if found is State.RUNNING:
-            return machine.name, url
+        name = instance.name
+        state = instance.state(timeout=timeout)
+        if state is None:
+            raise WaitTimeout(f'the state of the machine "{name}"', timeout, hint=f"machine status {name}")
+        if state is State.RUNNING:
+            return name, url
         raise MachineError(
-            f'No active host found: DOCKER_HOST is set to the machine "{machine.name}", which is {found.lower()}',
-            hint=f"machine start {machine.name}",
+            f'No active host found: DOCKER_HOST is set to the machine "{name}", which is {state.lower()}',
+            hint=f"machine start {name}",
         )
     raise MachineError("No active host found", hint="machine ls")
 
 
-def _readable() -> Iterator[Machine]:
+def _readable() -> Iterator[Instance]:
     for name in store.names():
         with contextlib.suppress(MachineError):
-            yield store.load(name)
+            yield load(name)
 
 
 def _set_up(name: str, no_proxy: bool) -> dict[str, str | None]:
-    machine, home, address = probe.known(name)
-    changes = _variables(machine, home, address)
+    instance = load(name)
+    changes = _variables(instance)
     if sys.platform == "win32":
         changes[CONVERT_PATHS] = "true"
     if no_proxy:
         for key in _proxy_variables(os.environ) or ["NO_PROXY"]:
-            changes[key] = _with(os.environ.get(key, ""), address.host)
+            changes[key] = _with(os.environ.get(key, ""), instance.address.host)
     return changes
 
 
-def _variables(machine: Machine, home: Home, address: Address) -> dict[str, str | None]:
+def _variables(instance: Instance) -> dict[str, str | None]:
+    tls = instance.machine.tls
     return {
-        "DOCKER_TLS_VERIFY": "1" if machine.tls else None,
-        "DOCKER_HOST": address.url,
-        "DOCKER_CERT_PATH": str(home.folder) if machine.tls else None,
-        "DOCKER_MACHINE_NAME": machine.name,
+        "DOCKER_TLS_VERIFY": "1" if tls else None,
+        "DOCKER_HOST": instance.address.url,
+        "DOCKER_CERT_PATH": str(instance.home.folder) if tls else None,
+        "DOCKER_MACHINE_NAME": instance.name,
     }
 
 

@@ -20,6 +20,7 @@ from machine.cli.options import answer_option
 from machine.cli.report import explained
 from machine.cli.tables import print_columns
 from machine.errors import MachineError, Usage
+from machine.instance import Instance
 from machine.reasons import reason
 from machine.resources import human
 from machine.spec import State
@@ -139,17 +140,15 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
             row.warning = f"{expiry}: {expiry.command}"
         if row.machine.address:
             row.url = row.machine.address.url
-        driver = probe.driver(row.machine, home)
-        row.state = driver.state()
+        instance = Instance(row.machine, home)
+        row.state = instance.driver.state()
         if row.state is State.RUNNING:
             row.warning = row.warning or oom.warning(home)
         with contextlib.suppress(MachineError):
-            row.url = driver.address().url
+            row.url = instance.address.url
         if docker and row.state is State.RUNNING:
-            from machine.docker import version
-
             left = max(0.1, (deadline - time.monotonic()) * MARGIN)
-            row.docker = version(row.machine, home, driver.address(), timeout=left)
+            row.docker = instance.docker(left).version()
     except MachineError as error:
         row.error = error.message
     except OSError as error:

@@ -7,9 +7,9 @@ from functools import partial
 
 import click
 
-from machine import probe, store
 from machine.cli import targets
 from machine.cli.options import machines_argument, quiet_option, timeout_option
+from machine.instance import changing, running
 from machine.progress import Display, Progress
 
 
@@ -25,9 +25,9 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     from machine.provision import provision as bring_in_line
 
     def work(name: str, shown: Progress) -> list[str]:
-        machine, home, address = probe.running(name)
-        with store.changing(name):
-            return bring_in_line(machine, home, address, shown)
+        running(name)
+        with changing(name) as instance:
+            return bring_in_line(instance, shown)
 
     wanted = targets.several(machines)
     with Display(quiet=quiet or as_json) as display:

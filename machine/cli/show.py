@@ -7,11 +7,12 @@ import sys
 
 import click
 
-from machine import __version__, console, probe, store
+from machine import __version__, console
 from machine.cli import targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
-from machine.spec import State
+from machine.instance import Instance, load
+from machine.spec import Address, State
 
 
 @click.command()
@@ -24,8 +25,9 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
     What is amiss with a running machine goes to stderr.
     """
     chosen = targets.one(name)
-    state = _state(chosen, timeout)
-    warnings = _warnings(chosen) if state is State.RUNNING else []
+    instance = load(chosen)
+    state = _state(instance, timeout)
+    warnings = _warnings(instance) if state is State.RUNNING else []
     if as_json:
         print(json.dumps({"name": chosen, "state": state, "warnings": warnings}, indent=4, ensure_ascii=False))
         return
@@ -39,7 +41,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
 @machines_argument
 def ip(machines: tuple[str, ...], as_json: bool) -> None:
     """Print the address of each machine, in the order given. It is the same for a stopped one."""
-    found = {name: probe.known(name)[2].host for name in targets.several(machines)}
+    found = {name: load(name).address.host for name in targets.several(machines)}
     if as_json:
         print(json.dumps(found, indent=4))
         return
@@ -53,7 +55,7 @@ def ip(machines: tuple[str, ...], as_json: bool) -> None:
 def url(name: str | None, as_json: bool) -> None:
     """Print the URL of a machine's Docker daemon. It is the same for a stopped one."""
     chosen = targets.one(name)
-    address = probe.known(chosen)[2]
+    address = load(chosen).address
     print(json.dumps({"name": chosen, "url": address.url}, indent=4) if as_json else address.url)
 
 
@@ -86,14 +88,14 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
         raise Usage("choose one of --format and --json", hint="machine inspect --json")
     chosen = targets.one(name)
     template = Template(form) if form is not None else None
-    machine, home = store.load(chosen), store.home(chosen)
+    instance = load(chosen)
     try:
-        address = probe.address(machine, home)
+        address: Address | None = instance.address
     except MachineError:
         address = None
     # The hypervisor is asked only when its answer is printed.
-    state = _state_or_error(chosen, timeout) if template is None or template.needs("State") else ""
-    data = inspect_json.describe(machine, home, address, state)
+    state = _state_or_error(instance, timeout) if template is None or template.needs("State") else ""
+    data = inspect_json.describe(instance.machine, instance.home, address, state)
     print(template.render(data) if template else json.dumps(data, indent=4, ensure_ascii=False))
 
 
@@ -105,37 +107,34 @@ def version(name: str | None, as_json: bool, timeout: float) -> None:
     """Print the version of machine, or, with NAME, of that machine's Docker."""
     found = {"machine": __version__}
     if name is not None:
-        found |= {"name": targets.one(name), "docker": _docker_version(name, timeout)}
+        found |= {"name": targets.one(name), "docker": _docker_version(load(name), timeout)}
     if as_json:
         print(json.dumps(found, indent=4))
     else:
         print(found["docker"] if name is not None else f"machine version {__version__}")
 
 
-def _warnings(name: str) -> list[str]:
-    home = store.home(name)
-    return [*probe.driver(store.load(name), home).warnings(), *console.warnings(home.console)]
+def _warnings(instance: Instance) -> list[str]:
+    return [*instance.driver.warnings(), *console.warnings(instance.home.console)]
 
 
-def _docker_version(name: str, timeout: float) -> str:
-    if _state(name, timeout) is not State.RUNNING:
-        raise NotRunning(name)
-    from machine import docker
-
-    machine, home, address = probe.known(name)
-    return docker.version(machine, home, address, timeout=timeout)
+def _docker_version(instance: Instance, timeout: float) -> str:
+    if _state(instance, timeout) is not State.RUNNING:
+        raise NotRunning(instance.name)
+    return instance.docker(timeout).version()
 
 
-def _state(name: str, timeout: float) -> State:
-    state = probe.state(store.load(name), store.home(name), timeout=timeout)
+def _state(instance: Instance, timeout: float) -> State:
+    state = instance.state(timeout=timeout)
     if state is None:
-        raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="allow more time: --timeout")
+        what = f'the hypervisor to tell the state of "{instance.name}"'
+        raise WaitTimeout(what, timeout, hint="allow more time: --timeout")
     return state
 
 
-def _state_or_error(name: str, timeout: float) -> str:
+def _state_or_error(instance: Instance, timeout: float) -> str:
     try:
-        return _state(name, timeout)
+        return _state(instance, timeout)
     except WaitTimeout:
         return "Timeout"
     except MachineError:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import probe, store
+from machine import store
 from machine.cli import targets
 from machine.cli.options import name_argument
 from machine.errors import NoSuchMachine, Usage
+from machine.instance import running
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +37,10 @@ def ssh(name: str | None, words: tuple[str, ...]) -> None:
     machine ssh default uptime
     machine ssh default -L 8080:127.0.0.1:80 -N
     """
-    from machine import ssh as openssh
-
     if name is not None and name.startswith("-"):
         raise Usage(f"the machine's name comes before {name}", hint=f"machine ssh {targets.DEFAULT} {name}")
     extra, command = split(words)
-    machine, home, address = probe.running(_chosen(name, words))
-    code = openssh.interactive(home, address, machine.ssh_user, command, extra=extra)
+    code = running(_chosen(name, words)).shell().interactive(command, extra=extra)
     targets.exit_with(128 - code if code < 0 else code)  # negative: a signal ended ssh
 
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import probe
 from machine.cli import targets
 from machine.cli.options import machines_argument
 from machine.errors import Usage
+from machine.instance import load
 
 if TYPE_CHECKING:
-    from machine.paths import Home
-    from machine.spec import Address, Machine
+    from machine.ssh.remote import Shell
 
 
 @click.command()
@@ -37,26 +36,26 @@ def ssh_config(machines: tuple[str, ...], install: bool, remove: bool, as_json: 
         done = config.uninstall()
         print(f"{config.user_file()} {'no longer includes' if done else 'does not include'} the machines")
         return
-    found = [probe.known(name) for name in (targets.several(machines) if machines else targets.readable())]
+    found = [load(name).shell() for name in (targets.several(machines) if machines else targets.readable())]
     if install:
-        for each in found:
-            config.write(*each)
+        for shell in found:
+            config.write(shell)
         done = config.install()
         print(f"{config.user_file()} includes the machines{'' if done else ' already'}: ssh machine-NAME")
     elif as_json:
-        print(json.dumps([_object(*each) for each in found], indent=4))
+        print(json.dumps([_object(shell) for shell in found], indent=4))
     else:
-        print("\n".join(config.entry(*each) for each in found), end="")
+        print("\n".join(config.entry(shell) for shell in found), end="")
 
 
-def _object(machine: Machine, home: Home, address: Address) -> dict[str, object]:
+def _object(shell: Shell) -> dict[str, object]:
     from machine.ssh import client_config as config
 
     return {
-        "name": machine.name,
-        "host": config.alias(machine.name),
-        "hostname": address.host,
-        "port": address.ssh_port,
-        "user": machine.ssh_user,
-        "identity_file": str(home.ssh_key),
+        "name": shell.home.name,
+        "host": config.alias(shell.home.name),
+        "hostname": shell.address.host,
+        "port": shell.address.ssh_port,
+        "user": shell.user,
+        "identity_file": str(shell.home.ssh_key),
     }

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from machine import files, paths
 from machine.paths import Home, same
-from machine.spec import Address, Machine
 from machine.ssh import openssh
+from machine.ssh.remote import Shell
 
 _ODD = re.compile(r"[\[\]\"'\\%$*?~`]")
 _MARK = "# Machines: ssh machine-NAME (written by: machine ssh-config --install)"
@@ -24,17 +24,17 @@ def alias(name: str) -> str:
     return f"machine-{name}"
 
 
-def entry(machine: Machine, home: Home, address: Address) -> str:
-    lines = [f"HostName {address.host}", f"Port {address.ssh_port}", f"User {machine.ssh_user}"]
-    lines += [f"{key} {value}" for key, value in openssh.settings(home).items()]
-    return "".join([f"Host {alias(machine.name)}\n", *(f"  {line}\n" for line in lines)])
+def entry(shell: Shell) -> str:
+    lines = [f"HostName {shell.address.host}", f"Port {shell.address.ssh_port}", f"User {shell.user}"]
+    lines += [f"{key} {value}" for key, value in openssh.settings(shell.home).items()]
+    return "".join([f"Host {alias(shell.home.name)}\n", *(f"  {line}\n" for line in lines)])
 
 
-def write(machine: Machine, home: Home, address: Address) -> None:
-    """Write the entry into the home, unless it stands there."""
-    text = entry(machine, home, address)
-    if not home.ssh_config.exists() or _text(home.ssh_config) != text:
-        files.write(home.ssh_config, text)
+def write(shell: Shell) -> None:
+    """Write the entry into the machine's folder, unless it stands there."""
+    path, text = shell.home.ssh_config, entry(shell)
+    if not path.exists() or _text(path) != text:
+        files.write(path, text)
 
 
 def installed() -> bool:

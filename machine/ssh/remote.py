@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from machine import ssh
@@ -16,7 +17,7 @@ _WRITE = 'mkdir -p "${1%/*}" && (umask 077; cat >"$1.new") && chmod "$2" "$1.new
 
 
 class Remote(Protocol):
-    """What provisioning needs of a machine; `OverSsh` below is the real one."""
+    """What provisioning needs of a machine; `Shell` below is the real one."""
 
     def run(
         self, argv: Sequence[str], *, input: bytes | None = None, check: bool = True, timeout: float = 60
@@ -30,11 +31,21 @@ class Remote(Protocol):
         """Replace the file atomically; its folder is made if need be."""
 
 
-class OverSsh:
-    def __init__(self, home: Home, address: Address, user: str) -> None:
-        self.home = home
-        self.address = address
-        self.user = user
+@dataclass(frozen=True)
+class Shell:
+    """The way into a machine: its folder has the keys, user logs in."""
+
+    home: Home
+    address: Address
+    user: str
+
+    def ready(self, timeout: float = ssh.CONNECT_TIMEOUT, *, expected: bool = False) -> bool:
+        """See `ssh.ready`."""
+        return ssh.ready(self.home, self.address, self.user, timeout, expected=expected)
+
+    def interactive(self, command: Sequence[str] = (), *, extra: Sequence[str] = ()) -> int:
+        """As its user; see `ssh.interactive`."""
+        return ssh.interactive(self.home, self.address, self.user, command, extra=extra)
 
     def run(
         self, argv: Sequence[str], *, input: bytes | None = None, check: bool = True, timeout: float = 60

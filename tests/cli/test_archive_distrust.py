@@ -77,7 +77,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         monkeypatch.setattr(kind, "check", lambda self: [])
         monkeypatch.setattr(kind, "create", lambda self: None)
         monkeypatch.setattr(kind, "remove", lambda self: None)
-    monkeypatch.setattr("machine.unpack.run", record)
+    monkeypatch.setattr("machine.run.run", record)
     monkeypatch.setattr("machine.drivers.virtualbox.vboxmanage.find", lambda: "VBoxManage")
     return commands
 

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from machine import contexts, identity, lifecycle, store
+from machine import contexts, identity, store
+from machine.docker import Client
+from machine.instance import Instance
 from machine.paths import Home
 from machine.spec import Address
 from tests.fixture_types import Add, Invoke, Made
@@ -39,7 +41,7 @@ def made(add: Add) -> Made:
     def make(name: str = "default", **fields: Any) -> Home:
         machine = add(name, uuid=name, **fields)
         home = store.home(name)
-        identity.prepare(machine, home, lifecycle.driver(machine, home))
+        identity.prepare(Instance(machine, home).driver)
         return home
 
     return make
@@ -74,7 +76,7 @@ def test_new_certificates_reach_it(invoke: Invoke, made: Made, docker: Docker) -
 def test_a_path_with_a_comma(made: Made, tmp_path: Path, docker: Docker) -> None:
     home = Home(tmp_path / 'a, "b"')
     shutil.copytree(made().folder, home.folder)
-    assert contexts.write(store.load("default"), home, Address("127.0.0.1"))
+    assert contexts.write(Client(store.load("default"), home, Address("127.0.0.1")))
     assert "tcp://127.0.0.1:2375" in docker("context", "inspect", "machine-default")
 
 

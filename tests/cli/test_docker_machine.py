@@ -145,7 +145,7 @@ def vm(old: Path, vboxmanage: Scripted, monkeypatch: pytest.MonkeyPatch) -> Path
     settings.write_text(f'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{UUID}}}"/></VirtualBox>')
     vboxmanage.answer("showvminfo", info("running", config=str(settings)))
     monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
-    for module, name in ((docker, "ping"), (ssh, "ready")):
+    for module, name in ((docker.Client, "ping"), (ssh, "ready")):
         monkeypatch.setattr(module, name, lambda *_, **__: True)
     return settings.parent
 
@@ -190,7 +190,7 @@ def test_rm_leaves_the_original_and_says_so(invoke: Invoke, vm: Path, vboxmanage
 
 def test_its_certificates_are_not_ours(invoke: Invoke, vm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     invoke("import-docker-machine", "-q", "-m", "vm")
-    monkeypatch.setattr(docker, "version", lambda *_, **__: "19.03")
+    monkeypatch.setattr(docker.Client, "version", lambda _: "19.03")
     monkeypatch.setattr(guest_checks, "look", lambda *_: iter(()))
     said = json.loads(invoke("doctor", "--repair", "--json").out)
     assert [one["text"] for one in said if one["check"] == "vm"] == [

@@ -108,7 +108,7 @@ def test_what_is_printed(
     def silent(*_: object, **__: object) -> str:
         raise DockerFailed("nothing answers")
 
-    monkeypatch.setattr(docker, "version", silent)
+    monkeypatch.setattr(docker.Client, "version", silent)
     add(state="Running")
     add("web")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.77.0.2:2375")

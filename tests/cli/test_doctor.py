@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import psutil
 import pytest
 import spellings
-from fake_host import FakeHost
+from fake_host import FakeHost, stand_in
 from filelock import FileLock
 from machine.drivers.qemu import failures
 
@@ -27,18 +27,16 @@ from machine import (
     guest_checks,
     identity,
     images,
-    lifecycle,
     orphans,
-    provision,
     registry,
     store,
     wait,
 )
 from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
+from machine.instance import Instance
 from machine.paths import Home, Image
 from machine.run import Completed
-from machine.ssh import remote
 from tests.fixture_types import Add, Invoke, Made
 
 DISK = "/dev/vda 10 5 5 {used}% /var/lib/docker"
@@ -64,8 +62,8 @@ class Guest:
 @pytest.fixture
 def guest(monkeypatch: pytest.MonkeyPatch) -> Guest:
     inner = Guest()
-    monkeypatch.setattr(remote, "OverSsh", lambda *_: inner)
-    monkeypatch.setattr(docker, "version", lambda *_, **__: "28.5.1")
+    stand_in(monkeypatch, inner)
+    monkeypatch.setattr(docker.Client, "version", lambda _: "28.5.1")
     return inner
 
 
@@ -98,7 +96,7 @@ def made(add: Add) -> Made:
         machine = add(name, uuid=name, **fields)
         home = store.home(name)
         home.folder.chmod(0o700)
-        identity.prepare(machine, home, lifecycle.driver(machine, home))
+        identity.prepare(Instance(machine, home).driver)
         return home
 
     return make
@@ -174,7 +172,8 @@ def test_a_running_machine_gets_the_repaired_certificate(
 ) -> None:
     home = made(state="Running")
     host = FakeHost("machineos")
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
+    stand_in(monkeypatch, host)
+    monkeypatch.setattr(guest_checks, "look", lambda *_: iter(()))
     home.server_key.write_text("")
     found("--repair")
     assert host.applied["tls/server-key.pem"] == home.server_key.read_text() != ""
@@ -405,7 +404,7 @@ def test_the_real_look(reachable: Made, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(guest_checks, "_SCRIPT", guest_checks._SCRIPT.replace("command -v nslookup", "false"))
     machine = store.load("default")
     assert machine.address
-    said = {finding.text: finding.level for finding in guest_checks.look(machine, home, machine.address)}
+    said = {finding.text: finding.level for finding in guest_checks.look("default", Instance(machine, home).shell())}
     assert said["its clock is right"] == "ok"
     assert said["its name server wasn't tested: it has no nslookup"] == "ok"
     assert any("full" in text for text in said)

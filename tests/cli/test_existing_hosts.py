@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_host import FakeHost
+from fake_host import FakeHost, stand_in
 from real_sshd import USER, Server
 from web_server import docker_engine
 
-from machine import docker, existing_host, probe, provision, store, x509
+from machine import docker, existing_host, instance, store, x509
 from machine.errors import SSHFailed
 from machine.paths import Home
 from machine.progress import Silent
@@ -27,8 +27,8 @@ from tests.fixture_types import Add, Invoke
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """A Debian host behind the SSH server: what provisioning does to it happens to this, and not to our own."""
     fake = FakeHost("debian")
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: fake)
-    monkeypatch.setattr(docker, "ping", lambda *_, **__: True)
+    stand_in(monkeypatch, fake)
+    monkeypatch.setattr(docker.Client, "ping", lambda _: True)
     return fake
 
 
@@ -104,7 +104,7 @@ def test_a_host_that_is_changed_later_is_refused(
     invoke("create", "-q", *words, "far")
     keys.generate(tmp_path / "another", "host")
     home = store.home("far")
-    address = probe.known("far")[2]
+    address = instance.load("far").address
     key = (tmp_path / "another.pub").read_text()
     home.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
     assert invoke("ssh", "far", "true").code == 255

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from machine import probe, registry
+from machine import registry
+from machine.docker import Client
 from machine.errors import DriverFailed
-from machine.spec import Address, Engine, Machine
+from machine.instance import Instance
+from machine.spec import Address, Engine
 from tests.fixture_types import Add, Invoke
 
 
@@ -20,11 +22,11 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Docker answers "28.5.1" on every machine; the list fills with the names of those that were asked."""
     asked: list[str] = []
 
-    def version(machine: Machine, *_: object, **__: object) -> str:
-        asked.append(machine.name)
+    def version(client: Client) -> str:
+        asked.append(client.machine.name)
         return "28.5.1"
 
-    monkeypatch.setattr("machine.docker.version", version)
+    monkeypatch.setattr("machine.docker.Client.version", version)
     return asked
 
 
@@ -53,7 +55,7 @@ def test_no_machine(invoke: Invoke) -> None:
 def test_quiet_asks_nobody(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add("b")
     add("a", state="Running")
-    monkeypatch.setattr(probe, "driver", None)
+    monkeypatch.setattr(Instance, "driver", None)
     assert invoke("ls", "-q").out == "a\nb\n"
     assert invoke("ls", "-q", "--filter", "name=a").out == "a\n"
 
@@ -150,7 +152,7 @@ def test_a_docker_that_hangs_leaves_the_machine_running(
     invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add("deaf", state="Running")
-    monkeypatch.setattr("machine.docker.version", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr("machine.docker.Client.version", lambda _: time.sleep(30))
     (row,) = json.loads(invoke("ls", "--json", "-t", "0.2").out)
     assert (row["state"], row["docker"], row["error"]) == ("Running", None, "no answer within 0.2 s")
 

@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fake_host import FakeHost
+from fake_host import FakeHost, stand_in
 
-from machine import certs, docker, identity, lifecycle, paths, probe, provision, seed, store
+from machine import certs, docker, identity, instance, paths, seed, store
+from machine.instance import Instance
 from machine.paths import Home
 from tests.fixture_types import Add, Invoke, Made
 
@@ -20,8 +21,8 @@ from tests.fixture_types import Add, Invoke, Made
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """A running machineos behind every machine."""
     fake = FakeHost("machineos")
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: fake)
-    monkeypatch.setattr(docker, "ping", lambda *_, **__: True)
+    stand_in(monkeypatch, fake)
+    monkeypatch.setattr(docker.Client, "ping", lambda _: True)
     return fake
 
 
@@ -32,7 +33,7 @@ def made(add: Add, store: Path) -> Made:
     def make(name: str = "default", state: str = "Stopped", **fields: object) -> Home:
         machine = add(name, state=state, uuid=name, **fields)
         home = Home(store / "machines" / name)
-        identity.prepare(machine, home, lifecycle.driver(machine, home))
+        identity.prepare(Instance(machine, home).driver)
         return home
 
     return make
@@ -85,7 +86,7 @@ def test_a_new_ca_is_for_all(invoke: Invoke, made: Made, host: FakeHost) -> None
     assert after[0] == after[1] != before[0]
     assert host.applied["tls/ca.pem"] == homes[1].ca.read_text()
     assert not certs.renew_if_due(
-        paths.store() / "certs", homes[0], names=["one"], addresses=[probe.known("one")[2].host]
+        paths.store() / "certs", homes[0], names=["one"], addresses=[instance.load("one").address.host]
     )
 
 
@@ -137,11 +138,11 @@ def test_a_start_renews_what_is_due(made: Made, monkeypatch: pytest.MonkeyPatch)
     home = made()
     machine = store.load("default")
     before = home.server_cert.read_bytes()
-    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    identity.prepare(Instance(machine, home).driver)
     assert home.server_cert.read_bytes() == before
     monkeypatch.setattr(certs, "RENEW_DAYS", 100_000)
     monkeypatch.setattr(certs.renew_if_due, "__kwdefaults__", {"days": 100_000})
-    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    identity.prepare(Instance(machine, home).driver)
     assert home.server_cert.read_bytes() != before
     assert "machineos/tls/server.pem" in seed.read(home.seed)
     assert seed.read(home.seed)["machineos/tls/server.pem"] == home.server_cert.read_text()

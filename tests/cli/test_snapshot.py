@@ -83,7 +83,7 @@ def test_restore_waits_for_docker(invoke: Invoke, dev: Home, monkeypatch: pytest
     from machine import docker
 
     invoke("snapshot", "create", "-q", "dev", "up")
-    monkeypatch.setattr(docker, "ping", lambda *_, **__: False)
+    monkeypatch.setattr(docker.Client, "ping", lambda _: False)
     shown = invoke("snapshot", "restore", "--timeout", "1", "dev", "up")
     assert (shown.code, shown.out) == (1, "")
     assert "timed out after 1 s waiting for Docker to answer" in shown.err

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from fake_fixtures import add_image
-from fake_host import FakeHost
+from fake_host import FakeHost, stand_in
 
-from machine import docker, lifecycle, provision, seed, store
+from machine import docker, lifecycle, seed, store
 from machine.paths import Home, Image
 from tests.fixture_types import Invoke
 
@@ -40,7 +40,7 @@ def test_one_whose_new_image_fails_gets_its_old_one_back(
     invoke: Invoke, dev: Home, newer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = store.load("dev").image
-    monkeypatch.setattr(docker, "ping", lambda machine, *_, **__: machine.image == old)
+    monkeypatch.setattr(docker.Client, "ping", lambda client: client.machine.image == old)
     ended = invoke("upgrade", "-q", "--timeout", "1", "dev")
     assert (ended.code, "it runs with its old image again" in ended.err) == (1, True)
     assert store.load("dev").image == old
@@ -64,7 +64,7 @@ def test_a_paused_machine(invoke: Invoke, dev: Home, newer: str, vms: Path) -> N
 
 def test_provision_sends_what_has_changed(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost("machineos")
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
+    stand_in(monkeypatch, host)
     assert invoke("provision", "dev").out == "dev: there was nothing to change\n"
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
     assert json.loads(invoke("provision", "--json", "dev").out) == [
@@ -87,7 +87,7 @@ def test_provision_needs_a_machine_that_runs(invoke: Invoke, dev: Home) -> None:
 def test_an_unknown_system(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost("machineos")
     host.files["/etc/os-release"] = 'ID=plan9\nPRETTY_NAME="Plan 9 from Bell Labs"\n'
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
+    stand_in(monkeypatch, host)
     ended = invoke("provision", "-q", "dev")
     assert ended.code == 1
     assert "this system isn't known here: Plan 9 from Bell Labs" in ended.err

@@ -31,7 +31,7 @@ def vms(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MACHINE_DRIVER", "fake")
     # For processes that are started; in this one:
     monkeypatch.setenv(machine_fake.ANSWERS, "1")
-    monkeypatch.setattr(docker, "ping", lambda machine, home, *_, **__: machine_fake.pretend(home))
+    monkeypatch.setattr(docker.Client, "ping", lambda client: machine_fake.pretend(client.home))
     monkeypatch.setattr(ssh, "ready", lambda home, *_, **__: machine_fake.pretend(home))
     add_image(tmp_path, "machineos", b"an operating system")
     return folder

@@ -6,14 +6,16 @@ import hashlib
 import io
 import shlex
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from archives import content
 
 from machine.daemon import MACHINEOS, OPENRC, SYSTEMD
 from machine.errors import ToolFailed
 from machine.run import Completed
+from machine.ssh.remote import Shell
 
 MARKS, LOGS = zip(*((each.mark, each.log) for each in (MACHINEOS, SYSTEMD, OPENRC)), strict=True)
 DATA = Path(__file__).parent.parent / "data" / "hosts"
@@ -83,3 +85,13 @@ def _parsed(text: str) -> list[tuple[str, int, str]]:
         out, _, code = rest.partition("? ")
         answers.append((command, int(code.split()[0]) if code else 0, out))
     return answers
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, host: object) -> None:
+    """Let all that is run, read and written over SSH reach this host."""
+
+    def of_host(name: str) -> Callable[..., object]:
+        return lambda _, *args, **more: getattr(host, name)(*args, **more)
+
+    for name in ("run", "read", "write"):
+        monkeypatch.setattr(Shell, name, of_host(name))

@@ -153,5 +153,5 @@ def pretend(home: Any) -> bool:
 if os.environ.get(ANSWERS):
     from machine import docker, ssh
 
-    docker.ping = lambda machine, home, *_, **__: pretend(home)
+    setattr(docker.Client, "ping", lambda client: pretend(client.home))  # noqa: B010
     ssh.ready = lambda home, *_, **__: pretend(home)

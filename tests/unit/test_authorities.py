@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from machine import authorities, identity, lifecycle, seed, x509
+from machine import authorities, identity, seed, x509
 from machine import store as stores
+from machine.instance import Instance
 from machine.spec import Address, Machine
 
 
@@ -42,10 +43,10 @@ def test_they_reach_the_guest_at_create_and_at_each_start(folder: Path, store: P
     machine = Machine("dev", "fake", "u", "", "", 512, 1, 1024, tls=False, address=Address("127.77.0.2"))
     home = stores.home("dev")
     home.folder.mkdir(parents=True)
-    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    identity.prepare(Instance(machine, home).driver)
     assert not [name for name in seed.read(home.seed) if name.startswith("machineos/ca/")]
     (folder / "corp.crt").write_text(corp := ca("corp"))
-    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    identity.prepare(Instance(machine, home).driver)
     assert seed.read(home.seed)["machineos/ca/corp-0.crt"] == corp
     assert home.ssh_config.read_text().startswith("Host machine-dev\n  HostName 127.77.0.2\n")
 
@@ -55,8 +56,8 @@ def test_proxies_reach_the_guest_at_each_start(store: Path, monkeypatch: pytest.
     home = stores.home("dev")
     home.folder.mkdir(parents=True)
     monkeypatch.setenv("https_proxy", "http://localhost:3128")
-    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    identity.prepare(Instance(machine, home).driver)
     assert "https_proxy=http://10.0.2.2:3128\n" in seed.read(home.seed)["machineos/docker.env"]
     monkeypatch.setenv("https_proxy", "http://proxy.test:1")
-    identity.prepare(machine, home, lifecycle.driver(machine, home))
+    identity.prepare(Instance(machine, home).driver)
     assert "https_proxy=http://proxy.test:1\n" in seed.read(home.seed)["machineos/environment"]

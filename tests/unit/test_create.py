@@ -1,5 +1,6 @@
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_a_created_machine_runs_and_has_all_its_files(vms: Path) -> None:
     for private in (home.key, home.server_key, home.ssh_key, home.host_key, home.seed, home.config):
         assert private.stat().st_mode & 0o077 == 0, private
     assert home.known_hosts.read_text().startswith(made.address.host)
+
+
+def test_all_is_done_with_one_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one could connect to its hypervisor anew."""
+    asked: list[machine_fake.Fake] = []
+    for name in ("check", "on_loopback", "create", "start"):
+        monkeypatch.setattr(machine_fake.Fake, name, noting(getattr(machine_fake.Fake, name), asked))
+    create.create(draft(), Silent())
+    assert len(asked) == 4
+    assert len(set(map(id, asked))) == 1
+
+
+def noting(method: Callable[[machine_fake.Fake], object], asked: list[machine_fake.Fake]) -> object:
+    def call(driver: machine_fake.Fake) -> object:
+        asked.append(driver)
+        return method(driver)
+
+    return call
 
 
 def test_a_driver_tells_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,8 +133,8 @@ def test_it_answers(engine: tuple[Client, type[Engine]]) -> None:
     client, _ = engine
     assert client.ping()
     assert client.version() == "28.5.1"
-    assert docker.ping(client.machine, client.home, client.address)
-    assert docker.version(client.machine, client.home, client.address) == "28.5.1"
+    assert docker.Client(client.machine, client.home, client.address).ping()
+    assert docker.Client(client.machine, client.home, client.address).version() == "28.5.1"
 
 
 def test_errors_of_the_engine_are_told(engine: tuple[Client, type[Engine]]) -> None:
@@ -222,7 +222,7 @@ def test_another_stores_client_is_refused(
         serving(context_of(home)) as (address, _),
         pytest.raises(DockerFailed, match="don't fit: it doesn't accept our certificate") as caught,
     ):
-        docker.ping(TLS, other, address)
+        docker.Client(TLS, other, address).ping()
     assert caught.value.hint == "machine regenerate-certs dev"
 
 
@@ -232,21 +232,21 @@ def test_another_stores_engine_is_refused(home: Home, tmp_path: Path) -> None:
         serving(context_of(other)) as (address, _),
         pytest.raises(DockerFailed, match="don't fit: self-signed certificate in certificate chain") as caught,
     ):
-        docker.ping(TLS, home, address)
+        docker.Client(TLS, home, address).ping()
     assert caught.value.hint == "machine regenerate-certs dev"
 
 
 def test_a_certificate_for_another_address_is_refused(tmp_path: Path) -> None:
     other = new_store(tmp_path, "127.0.0.9")
     with serving(context_of(other)) as (address, _), pytest.raises(DockerFailed, match="IP address mismatch"):
-        docker.ping(TLS, other, address)
+        docker.Client(TLS, other, address).ping()
 
 
 def test_plain_http_instead_of_tls_and_the_reverse(home: Home) -> None:
     with serving() as (address, _), pytest.raises(DockerFailed, match="doesn't speak TLS"):
-        docker.ping(TLS, home, address)
+        docker.Client(TLS, home, address).ping()
     with serving(context_of(home)) as (address, _):
-        assert not docker.ping(PLAIN, home, address, timeout=2)
+        assert not docker.Client(PLAIN, home, address, timeout=2).ping()
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("nonsense")], ids=["absent", "damaged"])
@@ -255,7 +255,7 @@ def test_certificates_that_cant_be_read(tmp_path: Path, name: str, spoil: Callab
     home = new_store(tmp_path)
     spoil(getattr(home, name))
     with pytest.raises(DockerFailed, match="can't be used") as caught:
-        docker.ping(TLS, home, Address("127.0.0.1", docker_port=1))
+        docker.Client(TLS, home, Address("127.0.0.1", docker_port=1)).ping()
     assert caught.value.hint == "machine regenerate-certs dev"
 
 
@@ -265,7 +265,7 @@ def test_nothing_there_yet(home: Home, machine: Machine) -> None:
         address = Address("127.0.0.1", docker_port=listener.getsockname()[1])
         started = time.monotonic()
         # It takes connections and says nothing, as a forward whose guest is still booting.
-        assert not docker.ping(machine, home, address, timeout=0.2)
+        assert not docker.Client(machine, home, address, timeout=0.2).ping()
         assert time.monotonic() - started < 2
 
         def drop() -> None:
@@ -277,12 +277,12 @@ def test_nothing_there_yet(home: Home, machine: Machine) -> None:
         dropper = threading.Thread(target=drop)
         dropper.start()
         # It drops them at once, or when it has heard us.
-        assert not docker.ping(machine, home, address, timeout=5)
-        assert not docker.ping(machine, home, address, timeout=5)
+        assert not docker.Client(machine, home, address, timeout=5).ping()
+        assert not docker.Client(machine, home, address, timeout=5).ping()
         dropper.join()
-    assert not docker.ping(machine, home, address)
+    assert not docker.Client(machine, home, address).ping()
     with pytest.raises(DockerFailed, match="doesn't answer") as caught:
-        docker.version(machine, home, address)
+        docker.Client(machine, home, address).version()
     assert caught.value.hint == "machine status dev"
 
 

@@ -102,7 +102,7 @@ def test_all_is_seen() -> None:
     assert {"machine", "machine.cli", "machine.create", "machine.drivers.qemu.driver", "machine.isos"} <= SOURCES.keys()
     assert "machine.drivers.qemu.argv" in ours("machine.drivers.qemu.driver")
     assert "machine.errors" in ours("machine.drivers.qemu.driver")
-    assert "machine.run" in ours("machine.create")
+    assert "machine.lifecycle" in ours("machine.create")
 
 
 @pytest.mark.parametrize("module", SOURCES)
@@ -153,6 +153,27 @@ def test_only_the_command_line_creates() -> None:
 def test_the_life_of_a_machine_is_known_to_the_command_line_and_create() -> None:
     above = {"machine.create", "machine.resize", "machine.snapshots", "machine.upgrade"}
     assert all(name in above or name.startswith("machine.cli") for name in importers("machine.lifecycle"))
+
+
+def _loads_driver(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "registry.load"
+
+
+def made_drivers(nodes: list[ast.AST]) -> list[str]:
+    """Where a class that the registry gave is called, at once or by the name that it was given."""
+    assigned = [node for node in nodes if isinstance(node, ast.Assign) and _loads_driver(node.value)]
+    classes = {ast.unparse(target) for node in assigned for target in node.targets}
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    return [ast.unparse(call) for call in calls if _loads_driver(call.func) or ast.unparse(call.func) in classes]
+
+
+def test_where_a_driver_is_made_is_seen() -> None:
+    source = "kind = registry.load(name)\nkind(machine, home)\nregistry.load(name)(1)\nregistry.load(name).orphans(2)"
+    assert made_drivers(list(ast.walk(ast.parse(source)))) == ["kind(machine, home)", "registry.load(name)(1)"]
+
+
+def test_one_module_makes_drivers() -> None:
+    assert [module for module in CORE if made_drivers(nodes(module))] == ["machine.instance"]
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

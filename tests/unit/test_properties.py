@@ -21,11 +21,13 @@ from machine.drivers.virtualbox import parse
 
 from machine import certs, config, contexts, filesystem, init_systems, resources, seed, shells, spec, transfer
 from machine.config import Kind
+from machine.docker import Client
 from machine.errors import CheckFailed, MachineError, StoreDamaged, Usage
 from machine.paths import Home
 from machine.render import render
 from machine.spec import Address, Engine, Machine
 from machine.ssh import client_config, openssh
+from machine.ssh.remote import Shell
 
 # The same examples in each run, so that a failure is always somebody's change.
 quick = settings(
@@ -146,7 +148,7 @@ def test_ssh_finds_the_machines_of_a_store_of_any_name(name: str, tmp_path: Path
         patch.setenv("MACHINE_STORAGE_PATH", str(store))
         home = Home(store / "machines" / "x")
         home.folder.mkdir(parents=True)
-        client_config.write(MACHINE, home, Address("127.77.0.9", ssh_port=2222))
+        client_config.write(Shell(home, Address("127.77.0.9", ssh_port=2222), "docker"))
         user = Path(folder) / "config"
         user.write_text(f"{client_config._include()}\n", encoding="utf-8")
         found = ssh_reads("-F", user)
@@ -197,9 +199,10 @@ def test_docker_reads_the_paths_of_certificates(name: str, tmp_path: Path, certi
         home.folder.mkdir(parents=True)
         for path in certificates.iterdir():
             shutil.copy(path, home.folder)
-        assert contexts.write(MACHINE, home, Address("127.77.0.9"))
-        assert contexts._has_certificates(MACHINE, home)
-        assert not contexts.write(MACHINE, home, Address("127.77.0.9"))
+        client = Client(MACHINE, home, Address("127.77.0.9"))
+        assert contexts.write(client)
+        assert contexts._has_certificates(client)
+        assert not contexts.write(client)
 
 
 # QEMU, libvirt, systemd, fstab.

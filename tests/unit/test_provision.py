@@ -7,10 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from fake_host import DATA, FakeHost
+from fake_host import DATA, FakeHost, stand_in
 
 from machine import certs, daemon, docker, host_settings, provision, reconfigure
 from machine.errors import EngineRefused, MachineError, SSHFailed, ToolFailed
+from machine.instance import Instance
 from machine.paths import Home
 from machine.progress import Silent
 from machine.reconfigure import Outcome
@@ -36,18 +37,18 @@ def machine() -> Machine:
         *("far", "generic", "", "", "", 0, 0, 0),
         ssh_user="admin",
         engine=Engine(options=("log-driver=local",), environment=('A=b "c" 10% $d',)),
-        options={"install_url": ""},
+        options={"install_url": "", "ip_address": ADDRESS.host},
     )
 
 
 @pytest.fixture(autouse=True)
 def answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "ping", lambda *_, **__: True)
+    monkeypatch.setattr(docker.Client, "ping", lambda _: True)
 
 
 def provisioned(machine: Machine, home: Home, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
-    return provision.provision(machine, home, ADDRESS, Silent())
+    stand_in(monkeypatch, host)
+    return provision.provision(Instance(machine, home), Silent())
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(DATA.glob("*.txt"))])
@@ -158,7 +159,7 @@ def test_new_certificates_restart_the_daemon_and_nothing_else(
 ) -> None:
     host = FakeHost("debian")
     provisioned(machine, home, host, monkeypatch)
-    provisioner = provision.find(machine, home, ADDRESS, host)
+    provisioner = provision.find(Instance(machine, home))
     before = len(host.ran)
     provisioner.send_certificates(Steps(Silent()))
     digest = [command for command in host.ran if "sha256sum" in command][-1]
@@ -182,10 +183,10 @@ def test_an_upgrade_restarts_what_was_upgraded(
     name: str, machine: Machine, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = FakeHost(name)
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
-    assert provision.upgrade(machine, home, ADDRESS, Silent()) == ["Docker 27.3.1 -> 28.0.1"]
+    stand_in(monkeypatch, host)
+    assert provision.upgrade(Instance(machine, home), Silent()) == ["Docker 27.3.1 -> 28.0.1"]
     assert "restart" in host.ran[-1]
-    assert provision.upgrade(machine, home, ADDRESS, Silent()) == []
+    assert provision.upgrade(Instance(machine, home), Silent()) == []
 
 
 def test_without_tls(machine: Machine, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,12 +287,12 @@ def test_a_host_takes_labels_by_a_reload(machine: Machine, home: Home, debian: F
     from dataclasses import replace
 
     target = replace(machine, engine=replace(machine.engine, labels=("a=1",)), hosts=("r.test=10.0.0.1",))
-    assert provision.adjust(machine, target, home, ADDRESS, Silent(), force=False) is Outcome.RELOADED
+    assert provision.adjust(Instance(machine, home), target, Silent(), force=False) is Outcome.RELOADED
     assert json.loads(debian.files["/etc/docker/daemon.json"])["labels"] == ["provider=generic", "a=1"]
     assert "10.0.0.1 r.test\n" in debian.files["/etc/hosts"]
     assert RELOADS in debian.ran
     # What was set is what the next look finds.
-    provisioner = provision.find(target, home, ADDRESS, debian)
+    provisioner = provision.find(Instance(target, home))
     before = len(debian.ran)
     provisioner.provision(Steps(Silent()))
     assert not [command for command in debian.ran[before:] if "restart" in command or "write" in command]
@@ -301,7 +302,7 @@ def test_a_host_takes_a_proxy_by_a_restart(machine: Machine, home: Home, debian:
     from dataclasses import replace
 
     target = replace(machine, engine=replace(machine.engine, environment=("HTTP_PROXY=http://p:1",)))
-    assert provision.adjust(machine, target, home, ADDRESS, Silent(), force=False) is Outcome.RESTARTED
+    assert provision.adjust(Instance(machine, home), target, Silent(), force=False) is Outcome.RESTARTED
     assert 'Environment="HTTP_PROXY=http://p:1"' in debian.files[DROP_IN]
     assert RELOADS not in debian.ran
 
@@ -313,7 +314,7 @@ def test_a_host_that_refuses_one_setting_takes_none(machine: Machine, home: Home
     debian.answers.insert(0, (VALIDATES, 1, "unable to configure the Docker daemon with file x: nosuch"))
     target = replace(machine, engine=replace(machine.engine, options=("nosuch=1",)), sysctls=("vm.swappiness=10",))
     with pytest.raises(EngineRefused, match="nosuch"):
-        provision.adjust(machine, target, home, ADDRESS, Silent(), force=False)
+        provision.adjust(Instance(machine, home), target, Silent(), force=False)
     assert debian.ran[-1] == "write /var/lib/machine/sysctl.before 644"
     assert "sysctl -q -w vm.swappiness=60" in debian.ran
     assert {path: text for path, text in debian.files.items() if text} == before
@@ -332,4 +333,4 @@ def test_what_cant_be_taken_back_doesnt_hide_why_it_should(
     debian.answers.insert(0, (VALIDATES, 1, "unable to configure the Docker daemon with file x: nosuch"))
     target = replace(machine, engine=replace(machine.engine, options=("nosuch=1",)), sysctls=("vm.swappiness=10",))
     with pytest.raises(EngineRefused, match="nosuch"):
-        provision.adjust(machine, target, home, ADDRESS, Silent(), force=False)
+        provision.adjust(Instance(machine, home), target, Silent(), force=False)

@@ -48,7 +48,7 @@ def make(vms: Path) -> Callable[[], Machine]:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was run in the guest."""
     ran: list[str] = []
-    monkeypatch.setattr(remote.OverSsh, "run", lambda self, argv, **_: ran.append(argv[-1]))
+    monkeypatch.setattr(remote.Shell, "run", lambda self, argv, **_: ran.append(argv[-1]))
     return ran
 
 
@@ -131,7 +131,7 @@ def test_a_guest_that_cant_be_told_is_shut_down_all_the_same(
 
     make()
     containers(monkeypatch, db=90)
-    monkeypatch.setattr(remote.OverSsh, "run", run)
+    monkeypatch.setattr(remote.Shell, "run", run)
     lifecycle.stop("dev", shown, timeout=30)
     assert waits == [30]
 

@@ -25,9 +25,11 @@ MAKE = """
 import sys
 from machine import images, lifecycle, store
 from machine.create import draft
+from machine.instance import Instance
 asked = draft(sys.argv[1], "libvirt", images.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=2048)
-with store.reserve(asked.name, lambda others: asked, lifecycle.undo) as (machine, home):
-    lifecycle.driver(machine, home).create()
+undo = lambda machine, home: lifecycle.undo(Instance(machine, home))
+with store.reserve(asked.name, lambda others: asked, undo) as (machine, home):
+    Instance(machine, home).driver.create()
 """
 
 

@@ -19,6 +19,7 @@ from machine import docker_machine, existing_host, lifecycle, paths, spec, store
 from machine.create import draft
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed
+from machine.instance import Instance
 from machine.paths import Home
 from machine.progress import Silent
 from machine.run import Completed, run
@@ -199,7 +200,7 @@ def test_create_is_undone_whichever_call_fails(rig: Rig, make: Make, number: int
     driver = make(via=Failing(number, when))
     with pytest.raises(VBoxFailed, match="made to fail"):
         driver.create()
-    lifecycle.undo(driver.machine, driver.home)
+    lifecycle.undo(Instance(driver.machine, driver.home))
     assert rig.leftovers() == []
     assert list(driver.home.folder.iterdir()) == []
 
@@ -245,7 +246,7 @@ def test_remove_without_a_machine_json(rig: Rig, make: Make) -> None:
     driver, other = make(), make("other")
     driver.create()
     other.create()
-    lifecycle.undo(None, driver.home)
+    lifecycle.undo_unknown(driver.home)
     assert [line for line in rig("list", "vms").splitlines() if line] == [f'"other" {{{other.uuid}}}']
 
 
@@ -306,7 +307,7 @@ def test_without_the_network_driver_a_host_only_card_fails_and_nothing_is_left(r
     driver = make(hostonly=True)
     with pytest.raises(VBoxFailed, match="network driver isn't loaded"):
         driver.create()
-    lifecycle.undo(driver.machine, driver.home)
+    lifecycle.undo(Instance(driver.machine, driver.home))
     assert rig.leftovers() == []
 
 
@@ -411,7 +412,7 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
     monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
     docker_machine.take(found, Silent())
     machine, home = store.load("old"), store.home("old")
-    existing = lifecycle.driver(machine, home)
+    existing = Instance(machine, home).driver
     assert existing.state() is State.STOPPED
     assert existing.address() == Address("192.168.99.100", 2376, 22)
     assert existing.warnings() == []
@@ -438,7 +439,7 @@ def test_a_disk_that_is_full(make: Make) -> None:
 
 def test_an_identifier_without_a_machine(rig: Rig, make: Make, tmp_path: Path) -> None:
     """A home that isn't VirtualBox's at all."""
-    lifecycle.undo(None, Home(tmp_path / "machines" / "x"))
+    lifecycle.undo_unknown(Home(tmp_path / "machines" / "x"))
     assert rig.leftovers() == []
 
 

@@ -27,8 +27,9 @@ from machine.drivers.qemu.vm import Vm
 from machine import contexts, identity, lifecycle, run, seed, spec
 from machine import store as stores
 from machine.errors import DriverFailed, EngineRefused, MachineError, WaitTimeout
+from machine.instance import Instance
 from machine.paths import Home, Image
-from machine.spec import Engine
+from machine.spec import Engine, Machine
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
 
@@ -693,12 +694,16 @@ def test_a_scratch_home_of_a_killed_process_is_swept_though_it_has_no_address(
     machine = replace(larger.machine, name="template", address=None)
     place.folder.mkdir()
     place.creating.write_text(spec.dumps(machine))
+
     # The user never made a machine of that name, and needn't know.
-    assert list(stores.sweep(lifecycle.undo)) == []
+    def undo(machine: Machine, home: Home) -> None:
+        lifecycle.undo(Instance(machine, home))
+
+    assert list(stores.sweep(undo)) == []
     assert not place.folder.exists()
     place.folder.mkdir()
     place.creating.write_text("{")
-    with stores.scratch("key", machine, lifecycle.undo) as home:
+    with stores.scratch("key", machine, undo) as home:
         assert stores.read(home) == machine
     assert left_over(store) == []
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import machine_fake
 import pytest
-from fake_host import FakeHost
+from fake_host import FakeHost, stand_in
 from machine.drivers.qemu import Qemu, cloud_image
 from machine.drivers.qemu.argv import DISK, Host, Memory
 from machine.drivers.qemu.vm import Vm
 
-from machine import create, docker, images, lifecycle, provision, run, ssh, store, upgrade
+from machine import create, docker, images, lifecycle, run, ssh, store, upgrade
 from machine.driver import State
 from machine.errors import DriverFailed, ImageCorrupt
 from machine.images import ImageInfo
@@ -95,10 +95,10 @@ def test_the_core_sets_docker_up_over_ssh(
     host = FakeHost("debian")
     host.answers.insert(0, ("id -nG docker", 0, "docker docker"))
     monkeypatch.setattr(machine_fake.Fake, "cloud_images", True)
-    monkeypatch.setattr(provision, "OverSsh", lambda *_: host)
+    stand_in(monkeypatch, host)
     order: list[str] = []
     monkeypatch.setattr(ssh, "ready", lambda *_, **__: order.append("ssh") or True)
-    monkeypatch.setattr(docker, "ping", lambda *_, **__: order.append("docker") or True)
+    monkeypatch.setattr(docker.Client, "ping", lambda _: order.append("docker") or True)
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
     asked = create.draft("dev", "fake", make_disk().digest, memory_mib=512, cpus=1, disk_mib=1024)
     made = create.create(asked, Silent())

@@ -1,0 +1,148 @@
+"""A machine in this store: what was asked for and its folder, with all that speaks to it.
+
+The one place that makes a driver. What is below takes the half that it needs: a driver, a docker client, a shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from machine import probe, store
+from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
+from machine.spec import State
+
+if TYPE_CHECKING:
+    from machine import docker
+    from machine.driver import Driver
+    from machine.paths import Home
+    from machine.spec import Address, Machine
+    from machine.ssh.remote import Shell
+
+# Seconds for Docker to answer.
+DOCKER_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Instance:
+    """home is the machine's folder, which need not be there yet."""
+
+    machine: Machine
+    home: Home
+
+    @property
+    def name(self) -> str:
+        return self.machine.name
+
+    @cached_property
+    def driver(self) -> Driver:
+        """Raises Usage when there is none of its name here, MachineError when it can't be loaded."""
+        from machine import registry, run
+
+        return registry.load(self.machine.driver)(self.machine, self.home, run.run)
+
+    @cached_property
+    def address(self) -> Address:
+        """Where it is reached; its driver is asked only when machine.json doesn't say. Raises DriverFailed."""
+        return self.machine.address or self.driver.address()
+
+    @property
+    def url(self) -> str:
+        """The URL of its Docker daemon, "" while its address isn't known."""
+        try:
+            return self.address.url
+        except MachineError:
+            return ""
+
+    def docker(self, timeout: float = DOCKER_TIMEOUT) -> docker.Client:
+        """timeout in seconds, for connecting and for each read. Raises DriverFailed while its address isn't known."""
+        from machine import docker
+
+        return docker.Client(self.machine, self.home, self.address, timeout)
+
+    def shell(self) -> Shell:
+        """The way in, over SSH. Raises DriverFailed while its address isn't known."""
+        from machine.ssh.remote import Shell
+
+        return Shell(self.home, self.address, self.machine.ssh_user)
+
+    def state(self, *, timeout: float) -> State | None:
+        """Its state; None when the hypervisor doesn't tell within timeout seconds. Raises MachineError."""
+        found: list[State] = []
+        failed: list[MachineError] = []
+
+        def ask() -> None:
+            try:
+                found.append(self.driver.state())
+            except MachineError as error:
+                failed.append(error)
+
+        probe.together([ask], timeout=timeout)
+        if failed:
+            raise failed[0]
+        return found[0] if found else None
+
+    def at(self, address: Address) -> Instance:
+        """The same machine with an address. It keeps its driver, which may have connected to a hypervisor by now."""
+        placed = Instance(dataclasses.replace(self.machine, address=address), self.home)
+        self.driver.machine = placed.machine
+        vars(placed)["driver"] = self.driver
+        return placed
+
+
+def load(name: str) -> Instance:
+    """Raises NoSuchMachine, or StoreDamaged when machine.json can't be understood."""
+    return Instance(store.load(name), store.home(name))
+
+
+def running(name: str, *, timeout: float = 10) -> Instance:
+    """As `load`, for a machine that runs and that SSH reaches. timeout in seconds, for its hypervisor.
+
+    Raises NotRunning, Usage when it is only the URL of a daemon, WaitTimeout when the hypervisor doesn't tell.
+    """
+    found = load(name)
+    if not found.driver.kind.has_ssh:
+        raise Usage(
+            f'of the machine "{name}" only the URL of its Docker is known: there is no way in',
+            hint="machine url " + name,
+        )
+    state = found.state(timeout=timeout)
+    if state is None:
+        raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="machine ls")
+    if state is not State.RUNNING:
+        raise NotRunning(name)
+    return found
+
+
+@contextlib.contextmanager
+def changing(name: str) -> Iterator[Instance]:
+    """Hold the machine's lock while a verb changes it. Raises NoSuchMachine, StoreDamaged, MachineError when busy."""
+    with store.changing(name) as machine:
+        yield Instance(machine, store.home(name))
+
+
+@contextlib.contextmanager
+def reserve(
+    wanted: Instance,
+    place: Callable[[Instance, list[Machine]], Instance],
+    undo: Callable[[Instance], None],
+    say: Callable[[str], None],
+) -> Iterator[Instance]:
+    """Hold the name while a machine is made: it is in the store when the block ends well, else nothing is.
+
+    place gives it an address, knowing the other machines; undo removes what was made outside of its folder; say is told
+    when another command is waited for. Raises MachineExists, WaitTimeout.
+    """
+    placed = wanted
+
+    def build(others: list[Machine]) -> Machine:
+        nonlocal placed
+        placed = place(wanted, others)
+        return placed.machine
+
+    with store.reserve(wanted.name, build, lambda machine, home: undo(Instance(machine, home)), say):
+        yield placed
