@@ -21,6 +21,7 @@ from machine import (
     paths,
     registry,
     renewal,
+    shells,
     storage,
     store,
     trust,
@@ -113,7 +114,7 @@ def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
     with contextlib.suppress(NoSuchImage):
         used.setdefault(images.current("machineos").digest, "")
     if not used:
-        yield Finding("images", Level.WARNING, "there is no machineos in the cache", "machine iso build")
+        yield Finding("images", Level.WARNING, "there is no machineos in the cache", images.remedy())
     for digest, name in used.items():
         try:
             images.verify(Image(digest))
@@ -203,7 +204,7 @@ def client() -> Iterator[Finding]:
         yield Finding("client", Level.OK, f"this shell's docker client is set to the machine {name}")
     else:
         text = f"this shell's docker client is set to the machine {name} on {host}, which isn't there"
-        yield Finding("client", Level.WARNING, text, 'eval "$(machine env -u)"')
+        yield Finding("client", Level.WARNING, text, shells.evaluated("machine", "env", "-u"))
 
 
 def one_machine(instance: Instance) -> Iterator[Finding]:

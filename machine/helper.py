@@ -35,7 +35,8 @@ def begin(home: Home, module: str) -> None:
         (home / NOTE).unlink(missing_ok=True)
         _lock_file(home).touch()
     with _log(home) as output:
-        detach([sys.executable, "-m", module, home.folder], output=output)
+        # Not in our folder, which couldn't be removed on Windows as long as the machine runs, nor unmounted elsewhere.
+        detach([sys.executable, "-m", module, home.folder], output=output, cwd=home.store)
 
 
 def ensure(home: Home, module: str) -> None:

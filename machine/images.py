@@ -106,14 +106,14 @@ def current(name: str, architecture: str = "") -> Image:
     foreign = next((one for one in others if one.digest == digest and one.architecture != here), None)
     if digest and not foreign:
         return Image(digest)
-    hint = _remedy() if name == "machineos" else "machine iso ls"
+    hint = remedy() if name == "machineos" else "machine iso ls"
     wanted = architecture or here
     what = f" for {wanted} processors" if others and all(one.architecture != wanted for one in others) else ""
     raise NoSuchImage(f'there is no image "{name}"{what} in the cache', hint=hint)
 
 
-def _remedy() -> str:
-    """How to get machineos: mmdebstrap, which builds it, runs on Linux only."""
+def remedy() -> str:
+    """How to get machineos, for a hint: mmdebstrap, which builds it, runs on Linux only."""
     if sys.platform == "linux":
         return "machine iso build"
     return "build it on Linux (machine iso build), copy it here, and name it: --image FILE"
@@ -142,7 +142,7 @@ def check_architecture(digest: str, architecture: str) -> None:
 def verify(image: Image) -> None:
     """Raise NoSuchImage when it isn't in the cache, ImageCorrupt when it isn't what it was."""
     if not paths.is_there(image.file):
-        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
+        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint=remedy())
     for path, wanted in {image.file: image.digest, **_boot_sums(image)}.items():
         if not paths.is_there(path) or digest(path) != wanted:
             raise ImageCorrupt(

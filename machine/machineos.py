@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 from machine import files, images
-from machine.errors import ImageCorrupt, NoSuchImage
+from machine.errors import CheckFailed, ImageCorrupt, NoSuchImage
 from machine.images import ImageInfo
 from machine.paths import Image
 from machine.reasons import reason
@@ -40,6 +41,8 @@ def build(architecture: str, say: Callable[[str], None], *, output: Path | None 
     """
     from machine.isos.machineos.build import build as make
 
+    if sys.platform != "linux":
+        raise CheckFailed("machineos is made of Debian's packages, on Linux only", hint=images.remedy())
     with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
         iso = Path(folder) / f"{NAME}-{architecture}.iso"
         make(iso, arch=architecture, say=say)

@@ -206,7 +206,8 @@ def refused(address: Address, said: str) -> DriverFailed:
 def _blocked(port: int, what: str, why: str) -> DriverFailed:
     hint = f"see which program: {_SHOW.get(sys.platform, _SHOW['linux']).format(port)}"
     if _TAKEN not in why and port < PRIVILEGED:
-        hint = f"sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"
+        linux = f"sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"
+        hint = linux if sys.platform == "linux" else f"choose a port above {PRIVILEGED}"
     return DriverFailed(f"port {port}, for {what}, can't be opened: {why}", hint=hint)
 
 

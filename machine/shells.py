@@ -76,8 +76,11 @@ class Shell:
         """Two comments that say how to run what argv prints; none when argv doesn't fit on one line."""
         if any(_NEWLINES.search(word) for word in argv):
             return []
-        command = " ".join(word if _PLAIN.fullmatch(word) else self.word(word) for word in argv)
-        return [self.comment("Run this command to configure your shell: "), self.comment(self.run(command))]
+        return [self.comment("Run this command to configure your shell: "), self.comment(self.line(argv))]
+
+    def line(self, argv: Sequence[str]) -> str:
+        """The command line that runs what argv prints."""
+        return self.run(" ".join(word if _PLAIN.fullmatch(word) else self.word(word) for word in argv))
 
 
 _SH = Shell(
@@ -146,6 +149,17 @@ def find(name: str) -> Shell:
     if known is None:
         raise Usage(f'the shell "{name}" isn\'t known; known are {", ".join(SHELLS)}', hint="machine env --shell sh")
     return SHELLS[known]
+
+
+def evaluated(*argv: str) -> str:
+    """What to type to run what argv prints, in the user's shell; where that isn't known, in one of POSIX."""
+    import os
+
+    try:
+        shell = find(detect(os.environ))
+    except Usage:
+        shell = _SH
+    return shell.line(argv).strip()
 
 
 def detect(environ: Mapping[str, str]) -> str:

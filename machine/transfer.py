@@ -21,6 +21,12 @@ from machine.ssh import client_config
 LOCAL = "localhost"
 # rsync's exit code when the other side isn't rsync (rsync(1)).
 _NO_PROTOCOL = {12, 127}
+# sshfs needs FUSE, which Windows and macOS don't have of their own.
+_SSHFS = {
+    "linux": "sudo apt install sshfs",
+    "darwin": "install macFUSE and its sshfs; or copy: machine scp",
+    "win32": "copy the files: machine scp",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def mount(source: Place, mountpoint: Path) -> None:
     """
     assert source.machine
     if not which("sshfs"):
-        raise ToolMissing("sshfs", hint="sudo apt install sshfs")
+        raise ToolMissing("sshfs", hint=_SSHFS.get(sys.platform, "install sshfs"))
     shell = running(source.machine).shell()
     client_config.write(shell)
     mountpoint.mkdir(parents=True, exist_ok=True)

@@ -158,6 +158,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     from machine import contexts, progress, spec
     from machine.create import create as make
     from machine.instance import load
+    from machine.shells import evaluated
 
     if context and not run.which("docker"):
         raise ToolMissing("docker", hint="install the docker client, or leave out --context")
@@ -182,7 +183,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
         print(json.dumps([dataclasses.asdict(made[name]) for name in wanted if name in made], indent=2))
     elif not quiet:
         for name in made:
-            print(f'{name} is ready. To point the docker client at it, run: eval "$(machine env {name})"')
+            print(f"{name} is ready. To point the docker client at it, run: {evaluated('machine', 'env', name)}")
     targets.exit_with(code)
 
 

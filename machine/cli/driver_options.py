@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from machine import registry, run
+from machine import registry
 from machine.cli.options import Number
 from machine.cli.sections import Option
 from machine.driver import Driver
@@ -19,9 +19,9 @@ from machine.spec import Option as Value
 
 def default_driver(platform: str = sys.platform) -> str:
     """qemu; on macOS virtualbox where it is installed, on Windows always: the other drivers don't work there."""
-    if (platform == "win32" or (platform == "darwin" and run.which("VBoxManage"))) and "virtualbox" in registry.names():
-        return "virtualbox"
-    return "qemu"
+    if platform not in {"win32", "darwin"} or "virtualbox" not in registry.names():
+        return "qemu"
+    return "virtualbox" if platform == "win32" or registry.load("virtualbox").is_available() else "qemu"
 
 
 def every() -> list[click.Option]:

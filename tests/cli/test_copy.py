@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from machine import transfer
+from machine.errors import ToolMissing
 from machine.transfer import Place
 from tests.fixture_types import Add, Invoke, Made
 
@@ -131,3 +133,15 @@ def test_a_tool_that_is_missing(
     ended = invoke(*words[tool])
     assert ended.code == 3
     assert f"{tool} was not found" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("platform", "hint"),
+    [("linux", "apt install sshfs"), ("darwin", "macFUSE"), ("win32", "machine scp"), ("freebsd14", "install sshfs")],
+)
+def test_how_to_get_sshfs_is_told_for_this_system(platform: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "which", lambda *_: None)
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(ToolMissing) as caught:
+        transfer.mount(Place("/home", "default"), Path("/mnt"))
+    assert hint in caught.value.hint

@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 from fake_fixtures import ended, host_of
 
-from machine import downloads, images, machineos, paths, registry, resources, run, store
+from machine import downloads, images, machineos, paths, registry, resources, store
 from machine.cli import driver_options
 from machine.driver import State
 from machine.spec import Machine
@@ -410,19 +410,21 @@ def test_a_broken_driver_breaks_no_other(
 
 
 @pytest.mark.parametrize(
-    ("platform", "tool", "drivers", "chosen"),
+    ("platform", "found", "drivers", "chosen"),
     [
-        ("linux", "/bin/VBoxManage", ["qemu", "virtualbox"], "qemu"),
-        ("darwin", "/bin/VBoxManage", ["qemu", "virtualbox"], "virtualbox"),
-        ("win32", "/bin/VBoxManage", ["qemu", "virtualbox"], "virtualbox"),
-        ("darwin", None, ["qemu", "virtualbox"], "qemu"),
-        ("darwin", "/bin/VBoxManage", ["qemu"], "qemu"),
+        ("linux", True, ["qemu", "virtualbox"], "qemu"),
+        ("darwin", True, ["qemu", "virtualbox"], "virtualbox"),
+        ("win32", True, ["qemu", "virtualbox"], "virtualbox"),
+        ("win32", False, ["qemu", "virtualbox"], "virtualbox"),
+        ("darwin", False, ["qemu", "virtualbox"], "qemu"),
+        ("darwin", True, ["qemu"], "qemu"),
     ],
 )
 def test_the_default_driver(
-    monkeypatch: pytest.MonkeyPatch, platform: str, tool: str | None, drivers: list[str], chosen: str
+    monkeypatch: pytest.MonkeyPatch, platform: str, found: bool, drivers: list[str], chosen: str
 ) -> None:
-    monkeypatch.setattr(run, "which", lambda *_: tool)
+    """found: also where VirtualBox's installer for macOS puts it, which isn't on PATH."""
+    monkeypatch.setattr(registry.load("virtualbox"), "is_available", lambda: found)
     monkeypatch.setattr(registry, "names", lambda: drivers)
     assert driver_options.default_driver(platform) == chosen
 

@@ -31,7 +31,7 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     started: list[list[str]] = []
-    monkeypatch.setattr(helper, "detach", lambda argv, output: started.append([str(word) for word in argv]))
+    monkeypatch.setattr(helper, "detach", lambda argv, output, cwd: started.append([str(word) for word in argv]))
     monkeypatch.setattr(helper, "YOUNG", -1.0)
     return started
 
@@ -49,6 +49,14 @@ def hold(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     for process in begun:
         process.kill()
         process.communicate(timeout=10)
+
+
+def test_a_helper_stands_in_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its command was typed it would keep the folder from being removed (Windows) or unmounted."""
+    places: list[Path] = []
+    monkeypatch.setattr(helper, "detach", lambda argv, output, cwd: places.append(cwd))
+    helper.begin(home, "machine.drivers.qemu")
+    assert places == [home.store]
 
 
 def says(process: subprocess.Popen[str]) -> str:

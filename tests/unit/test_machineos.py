@@ -6,7 +6,7 @@ from machine.isos.machineos import build, recipe
 from tiny_iso import ABOUT, iso
 
 from machine import images, machineos
-from machine.errors import ImageCorrupt, NoSuchImage
+from machine.errors import CheckFailed, ImageCorrupt, NoSuchImage
 from machine.paths import Image
 
 
@@ -37,6 +37,13 @@ def test_an_iso_that_isnt_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.iso", tmp_path):
         with pytest.raises(NoSuchImage, match="there is no file"):
             machineos.add(path)
+
+
+def test_it_is_built_on_linux_only(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(CheckFailed, match="on Linux only") as caught:
+        machineos.build("x86_64", lambda text: None)
+    assert caught.value.hint.startswith("build it on Linux")
 
 
 def test_other_isos_are_refused(tmp_path: Path, cache: Path) -> None:

@@ -161,6 +161,17 @@ def test_a_port_that_needs_root() -> None:
     assert ports.explain(PermissionError(13, "Permission denied"), "127.0.0.1", 80) == "ports below 1024 need root here"
 
 
+@pytest.mark.parametrize(
+    ("platform", "hint"),
+    [("linux", "sudo sysctl net.ipv4.ip_unprivileged_port_start=22"), ("darwin", "choose a port above 1024")],
+)
+def test_the_hint_for_a_port_that_needs_root(platform: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ports, "why_not", lambda *_: "ports below 1024 need root here")
+    refused = ports.refused(Address("127.0.0.1"), "Could not set up host forwarding rule 'tcp:127.0.0.1:22-:22'")
+    assert refused.hint == hint
+
+
 def test_the_note_for_status(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert ports.warnings(home) == []

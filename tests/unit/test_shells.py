@@ -84,3 +84,18 @@ def test_a_shell_that_we_dont_speak_isnt_taken_for_one_above_it(monkeypatch: pyt
 def test_unknown() -> None:
     with pytest.raises(Usage, match=r'"nu" isn\'t known; known are bash, zsh, sh, fish, powershell, cmd, tcsh, emacs'):
         shells.find("nu")
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("/bin/zsh", 'eval "$(machine env dev)"'),
+        ("/usr/bin/fish", "machine env dev | source"),
+        ("pwsh", "& machine env dev | Invoke-Expression"),
+        ("cmd.exe", "@FOR /f \"tokens=*\" %i IN ('machine env dev') DO @%i"),
+        ("/opt/bin/nu", 'eval "$(machine env dev)"'),
+    ],
+)
+def test_what_to_type_is_in_the_users_shell(shell: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", shell)
+    assert shells.evaluated("machine", "env", "dev") == line
