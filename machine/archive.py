@@ -22,6 +22,7 @@ from typing import IO
 from machine import images, spec
 from machine.driver import Driver, Export, Portable
 from machine.errors import Usage
+from machine.instance import Instance
 from machine.paths import Home, Image
 from machine.progress import Progress
 from machine.resources import human
@@ -33,14 +34,13 @@ ABOUT, SUMS = "about.json", "sums.json"
 HOME, IMAGE = "home/", "image/"
 
 
-def write(
-    machine: Machine, home: Home, driver: Portable, out: IO[bytes], progress: Progress, *, compress: bool, image: bool
-) -> None:
+def write(instance: Instance, out: IO[bytes], progress: Progress, *, compress: bool, image: bool) -> None:
     """Write the machine, which must be stopped, to out. image: with the image that it boots, if there is one."""
-    with driver.export() as export:
+    machine = instance.machine
+    with portable(instance.driver).export() as export:
         for left in export.left:
             progress.note(left)
-        files = dict(_files(machine, home, export, image=image))
+        files = dict(_files(machine, instance.home, export, image=image))
         sums: dict[str, str] = {}
         booted = images.find_digest(machine.image)
         about = {

@@ -12,10 +12,11 @@ import json
 from typing import TYPE_CHECKING
 
 from machine import spec
+from machine.errors import MachineError
 
 if TYPE_CHECKING:
     from machine.goformat import Value
-    from machine.paths import Home
+    from machine.instance import Instance
     from machine.spec import Address, Machine
 
 CONFIG_VERSION = 3
@@ -38,8 +39,9 @@ _NO_SWARM: dict[str, Value] = {
 }
 
 
-def describe(machine: Machine, home: Home, address: Address | None, state: str) -> dict[str, Value]:
-    """address is None while it isn't known. Sizes are in MB as docker-machine has them, which are our MiB."""
+def describe(instance: Instance, state: str) -> dict[str, Value]:
+    """Sizes are in MB as docker-machine has them, which are our MiB."""
+    machine, home, address = instance.machine, instance.home, _address(instance)
     certs = home.store / "certs"
     return {
         "ConfigVersion": CONFIG_VERSION,
@@ -84,6 +86,13 @@ def describe(machine: Machine, home: Home, address: Address | None, state: str) 
         "State": state,
         "Machine": json.loads(spec.dumps(machine)),
     }
+
+
+def _address(instance: Instance) -> Address | None:
+    try:
+        return instance.address
+    except MachineError:
+        return None
 
 
 def engine_options(machine: Machine | None) -> dict[str, Value]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from machine import probe, store
+from machine import store
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 from machine.spec import State
 
@@ -72,6 +72,8 @@ class Instance:
 
     def state(self, *, timeout: float) -> State | None:
         """Its state; None when the hypervisor doesn't tell within timeout seconds. Raises MachineError."""
+        from machine import probe
+
         found: list[State] = []
         failed: list[MachineError] = []
 

@@ -115,14 +115,8 @@ def mount(source: Place, mountpoint: Path) -> None:
     client_config.write(shell)
     mountpoint.mkdir(parents=True, exist_ok=True)
     # sshfs leaves this folder: its paths must be absolute. It connects again by itself after the host slept.
-    options: list[str | Path] = [
-        "-F",
-        shell.home.ssh_config,
-        "-o",
-        "reconnect",
-        "-o",
-        f"fsname=machine-{source.machine}",
-    ]
+    named = f"fsname=machine-{source.machine}"
+    options: list[str | Path] = ["-F", shell.home.ssh_config, "-o", "reconnect", "-o", named]
     run(["sshfs", *options, str(source), mountpoint.absolute()], timeout=60)
 
 

@@ -52,10 +52,10 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
         raise Usage("a terminal is no place for a disk", hint=f"machine export {name} {name}.machine")
     with changing(name) as instance, Display(quiet=quiet or as_json) as display, display.of(name) as shown:
         instance.driver.say = shown.phase
-        portable = archive.portable(instance.driver)
+        archive.portable(instance.driver)
         archive.check_stopped(name, instance.driver.state())
         with _pipe() if to_pipe else _replacing(file) as out:
-            archive.write(instance.machine, instance.home, portable, out, shown, compress=compress, image=not no_image)
+            archive.write(instance, out, shown, compress=compress, image=not no_image)
     if as_json and not to_pipe:
         print(json.dumps({"name": name, "file": str(file), "size": file.stat().st_size}, indent=4))
     elif not quiet and not to_pipe:

@@ -14,6 +14,7 @@ from machine.cli import targets
 from machine.cli.ask import confirmed
 from machine.cli.options import Seconds, machines_argument, quiet_option, timeout_option
 from machine.errors import MachineError, NoSuchMachine, Usage
+from machine.instance import load
 from machine.progress import Display, Progress
 
 _JSON = "machine.cli.life.json"
@@ -148,20 +149,17 @@ def _is_there(name: str, force: bool) -> bool:
 
 
 def _warnings(wanted: list[str]) -> list[str]:
-    existing = [name for name in wanted if _is_existing(name)]
-    lines = (
-        ["This deletes the virtual machines with all that is on their disks."] if len(existing) < len(wanted) else []
-    )
-    return lines + [f"{name} is only forgotten here: what it stands for stays as it is." for name in existing]
+    kept = [name for name in wanted if not _is_ours(name)]
+    lines = ["This deletes the virtual machines with all that is on their disks."] if len(kept) < len(wanted) else []
+    return lines + [f"{name} is only forgotten here: what it stands for stays as it is." for name in kept]
 
 
-def _is_existing(name: str) -> bool:
-    from machine import registry
-
+def _is_ours(name: str) -> bool:
+    """Whether we made it. True also for a machine that can't be read: removing it may delete a disk."""
     try:
-        return not registry.load(store.load(name).driver).kind.is_ours
+        return load(name).driver.kind.is_ours
     except MachineError:
-        return False
+        return True
 
 
 def _confirmed(wanted: list[str], out: TextIO) -> bool:

@@ -12,7 +12,7 @@ from machine.cli import targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 from machine.instance import Instance, load
-from machine.spec import Address, State
+from machine.spec import State
 
 
 @click.command()
@@ -89,13 +89,9 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
     chosen = targets.one(name)
     template = Template(form) if form is not None else None
     instance = load(chosen)
-    try:
-        address: Address | None = instance.address
-    except MachineError:
-        address = None
     # The hypervisor is asked only when its answer is printed.
     state = _state_or_error(instance, timeout) if template is None or template.needs("State") else ""
-    data = inspect_json.describe(instance.machine, instance.home, address, state)
+    data = inspect_json.describe(instance, state)
     print(template.render(data) if template else json.dumps(data, indent=4, ensure_ascii=False))
 
 
