@@ -2,11 +2,11 @@
 
     about.json      the format, the machine, its image's processor, and how much room it takes
     image/NAME      the image, and what image.json says of it
-    home/NAME       the disk and the keys: what the driver calls its parts
-    sums.json       SHA-256 of each of these; the last one, so a file that is cut short is noticed
+    home/NAME       the disk and the keys: the driver's `parts`
+    sums.json       SHA-256 of each of these; it comes last, so that a truncated file is noticed
 
-Nothing in it depends on a path or on a store: certificates, which a store's own CA signs, are made anew at the first
-start, and so is all that a running machine leaves behind (sockets, logs). `unpack` reads it.
+Nothing in it depends on a path or on a store. The first start makes new certificates, signed by the store's own CA, and
+all that a running machine leaves behind (sockets, logs). `unpack` reads the file.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from machine.progress import Progress
 from machine.resources import human
 from machine.spec import Machine, State
 
-# 1 had more files in home/ and image/, and no room and architecture in about.json.
+# Format 1 had more files in home/ and image/, and neither room nor architecture in about.json.
 FORMAT = 2
 ABOUT, SUMS = "about.json", "sums.json"
 HOME, IMAGE = "home/", "image/"
 
 
 def write(instance: Instance, out: IO[bytes], progress: Progress, *, compress: bool, image: bool) -> None:
-    """Write the machine, which must be stopped, to out. image: with the image that it boots, if there is one."""
+    """Write a stopped machine to out. image: whether to include the image that it boots."""
     machine = instance.machine
     with portable(instance.driver).export() as export:
         for left in export.left:
@@ -60,7 +60,7 @@ def write(instance: Instance, out: IO[bytes], progress: Progress, *, compress: b
 
 
 def portable(driver: Driver) -> Portable:
-    """The driver as one whose machines can be moved. Raises Usage when they can't."""
+    """The driver as an Export. Raises Usage when its machines can't be exported."""
     machine = driver.machine
     if not driver.kind.is_ours:
         raise Usage(
@@ -76,7 +76,7 @@ def portable(driver: Driver) -> Portable:
 
 
 def check_stopped(name: str, state: State) -> None:
-    """Raise Usage unless the machine is off: the disk of a running one changes while it is read."""
+    """Raise Usage unless the machine is off, because a running machine's disk changes while it is read."""
     if state is State.SAVED:
         raise Usage(
             f'the machine "{name}" is suspended, and its memory can\'t be moved',
@@ -96,13 +96,13 @@ def _files(machine: Machine, home: Home, export: Export, *, image: bool) -> Iter
 
 
 def _room(path: Path) -> int:
-    """What a file takes on disk, in bytes: less than its size where it has holes."""
+    """The space of a file on disk, in bytes: less than its size if it has holes."""
     found = path.stat()
     return min(found.st_size, found.st_blocks * 512) if hasattr(found, "st_blocks") else found.st_size
 
 
 def teller(what: str, size: int, progress: Progress) -> Callable[[bytes], None]:
-    """What is called with each block of a file of that size, and tells how far it is."""
+    """A function to call with each block of a file of that size; it reports the progress."""
     done = 0
 
     def tell(block: bytes) -> None:
@@ -134,7 +134,7 @@ def _add_text(archive: tarfile.TarFile, name: str, text: str) -> None:
 
 
 class _Watched:
-    """A file that shows what is read from it."""
+    """A file that passes each block that is read to a function."""
 
     def __init__(self, file: IO[bytes], seen: Callable[[bytes], None]) -> None:
         self.file = file

@@ -1,5 +1,5 @@
-"""The CAs that this host trusts besides those of its system: a company's proxy opens TLS with one, and the guest must
-trust it too. They are read from where each system keeps what its administrator added, and from STORE/ca.
+"""The CAs that this host trusts besides those of its system. A company's proxy may use one to intercept TLS, so the
+guest must trust it too. They are read from the folders to which administrators add CAs, and from STORE/ca.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----\s*([A-Za-z0-9+/=\s]+?)-----END
 
 
 def extra() -> tuple[tuple[str, str], ...]:
-    """(name, PEM) of each, in a stable order; a name has letters, digits and dashes only."""
+    """(name, PEM) of each CA, in a stable order; a name has letters, digits and dashes only."""
     found: dict[str, str] = {}
     for path, pem in _certificates():
         if pem not in found.values():

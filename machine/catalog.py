@@ -1,4 +1,5 @@
-"""Which image is meant by a name: one of the cache, a cloud image of isos/catalog.toml, a file, a URL with a digest."""
+"""The image that a text refers to: one in the cache, a cloud image of isos/catalog.toml, a file, a URL with a
+digest."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ from machine.resources import human
 from machine.switches import is_on
 
 OFFLINE_VARIABLE = "MACHINE_OFFLINE"
-# Seconds between two words on a download's progress.
+# Seconds between two reports of a download's progress.
 TELL = 2.0
-# At 510 in a disk with a boot sector.
+# The bytes at offset 510 of a disk with a boot sector.
 _BOOT_SECTOR = b"\x55\xaa"
 
 
@@ -36,7 +37,7 @@ class Entry:
 
 
 def entries(architecture: str | None = None) -> list[Entry]:
-    """All that the catalog has for this host's processor, or another's."""
+    """The images of the catalog for a processor, by default this host's."""
     wanted = architecture or resources.architecture()
     text = package_files("machine.isos").joinpath("catalog.toml").read_text(encoding="utf-8")
     return [
@@ -47,9 +48,9 @@ def entries(architecture: str | None = None) -> list[Entry]:
 
 
 def obtain(text: str, progress: Progress, *, offline: bool = False) -> ImageInfo:
-    """The image that is meant, which is in the cache then.
+    """The image that text refers to; it is downloaded if necessary, and in the cache afterwards.
 
-    Raises Usage for a URL without a digest, NoSuchImage, ImageCorrupt, MachineError when it can't be fetched.
+    Raises Usage for a URL without a digest, NoSuchImage, ImageCorrupt, MachineError when the download fails.
     """
     if "://" in text:
         wanted = downloads.source(text)
@@ -70,9 +71,9 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> ImageInfo
 def take(
     path: Path, name: str = "", *, named: bool = True, say: Callable[[str], None] = lambda text: None
 ) -> ImageInfo:
-    """Take a file into the cache: a machineos ISO, or a disk (qcow2 or raw) that needs no other file.
+    """Add a file to the cache: a machineos ISO, or a disk (qcow2 or raw) that needs no other file.
 
-    named: whether the name means this image from now on; say is told when another command is waited for.
+    named: whether the name refers to this image from now on. say is called when this waits for another command.
     """
     if path.suffix == ".iso":
         from machine import machineos
@@ -100,18 +101,18 @@ def is_offline() -> bool:
 def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> ImageInfo:
     if offline or is_offline():
         raise NoSuchImage(
-            f"the image {name} isn't in the cache, and nothing is to be fetched", hint=f"machine image pull {name}"
+            f"the image {name} isn't in the cache, and --offline forbids a download", hint=f"machine image pull {name}"
         )
     progress.phase(f"fetching {name}")
     with downloads.fetched(wanted, paths.images(), _teller(name, progress), progress.note) as path:
-        progress.phase(f"taking {name} into the cache")
+        progress.phase(f"adding {name} to the cache")
         about = take(path, name, say=progress.note)
     files.write(_note(wanted), about.digest + "\n")
     return about
 
 
 def cached(wanted: Source) -> ImageInfo | None:
-    """The image that was fetched from there; its own digest, by which it lies in the cache, need not be the same."""
+    """The cached image that was downloaded from there. Its publisher's digest may be no SHA-256, unlike the cache's."""
     try:
         digest = wanted.digest if wanted.algorithm == "sha256" else _note(wanted).read_text(encoding="utf-8").strip()
         return next((about for about in images.cached() if about.digest == digest), None)
@@ -136,7 +137,7 @@ def _teller(name: str, progress: Progress) -> downloads.Say:
         told = now
         speed = (have - first) / max(now - begun, 0.001) / (1 << 20)
         part = f"{100 * have // total} % of {human(max(1, total >> 20))}" if total else human(max(1, have >> 20))
-        progress.advance(f"fetching {name}: {part}, {speed:.1f} MiB/s")
+        progress.advance(f"downloading {name}: {part}, {speed:.1f} MiB/s")
 
     return say
 
@@ -151,7 +152,7 @@ def _format(path: Path) -> str:
 
 
 def _stem(name: str) -> str:
-    """debian-12-amd64.qcow2?x=1 -> debian-12-amd64, with nothing in it that can't be a file's name."""
+    """debian-12-amd64.qcow2?x=1 -> debian-12-amd64; the result is a valid file name."""
     stem = name.partition("?")[0]
     for suffix in (".qcow2", ".img", ".raw", ".iso"):
         stem = stem.removesuffix(suffix)

@@ -1,7 +1,7 @@
 """TLS certificates: one CA and one client per store, one server per machine, all ECDSA P-256.
 
-Lifetimes: the CA 10 years, because a new one means touching every machine; the others 820 days, because Apple's TLS
-refuses server certificates of more than 825. They are renewed long before, at start, without the user's doing.
+Lifetimes: the CA 10 years, because a new CA changes every machine; the others 820 days, because Apple's TLS refuses
+server certificates of more than 825. `start` renews them long before, without the user.
 A user's own CA or client is taken from MACHINE_TLS_CA_CERT, MACHINE_TLS_CA_KEY, MACHINE_TLS_CLIENT_CERT and
 MACHINE_TLS_CLIENT_KEY when the store has none yet.
 """
@@ -28,7 +28,7 @@ if typing.TYPE_CHECKING:
     from machine.x509 import Pair
 
 RENEW_DAYS = 60
-# `ls`, `status` and `doctor` speak of certificates that end within so many days.
+# `ls`, `status` and `doctor` report certificates that end within so many days.
 WARN_DAYS = 30
 LOCK_TIMEOUT = 60.0
 # SEQUENCE of two times, each a UTCTime or a GeneralizedTime; the second is the end.
@@ -43,10 +43,10 @@ _OWN = {
 def issue_server(ca_folder: Path, home: Home, *, names: Sequence[str], addresses: Sequence[str]) -> None:
     """Write a new server certificate for the machine, and the client's files, into its home.
 
-    It is valid for the machine's name, localhost, and names and addresses (either may hold DNS names and IP addresses).
-    The CA and the client are made where they are absent; several processes may do that at once. Raises Usage for a name
-    that is neither, CheckFailed when a certificate of the user's own can't be used, MachineError when one in ca_folder
-    can't.
+    It is valid for the machine's name, localhost, names and addresses (either may hold DNS names and IP addresses).
+    Missing CA and client certificates are made; several processes may do that at once. Raises Usage for a name that is
+    neither DNS name nor IP address, CheckFailed when the user's own certificate can't be used, MachineError when one in
+    ca_folder can't be used.
     """
     from machine import x509
 
@@ -61,7 +61,7 @@ def renew_if_due(
     ca_folder: Path, home: Home, *, names: Sequence[str], addresses: Sequence[str], days: int = RENEW_DAYS
 ) -> bool:
     """Issue a new server certificate if the present one is damaged, ends within days, is for other names, or is of
-    another CA; give the home the store's client files again. True when the server's certificate is a new one.
+    another CA. Copy the store's client files into the home. True when there is a new server certificate.
     """
     from machine import x509
 
@@ -77,7 +77,7 @@ def renew_if_due(
 
 
 def share_client(ca_folder: Path, home: Home) -> None:
-    """Give the home the CA and the client's files, for a daemon whose certificate isn't ours to make."""
+    """Copy the CA and the client's files into the home, for a daemon that has its own certificate."""
     with _lock(ca_folder):
         _ensure(ca_folder)
         _copy_client(ca_folder, home)
@@ -102,9 +102,9 @@ def expiry(path: Path) -> datetime:
 
 
 def ends(path: Path) -> datetime | None:
-    """As `expiry`, in a millisecond instead of 40, for `machine ls`: None for a file that can't be understood.
+    """As `expiry`, in one millisecond instead of 40, for `machine ls`; None for an invalid file.
 
-    A certificate's validity is the one place where two times follow each other (RFC 5280, 4.1.2.5).
+    Only in a certificate's validity do two times follow each other (RFC 5280, 4.1.2.5).
     """
     import binascii
 
@@ -153,19 +153,19 @@ def _ensure(folder: Path) -> None:
 
     _take_own("ca", folder / "ca.pem", folder / "ca-key.pem")
     _take_own("client", folder / "cert.pem", folder / "key.pem")
-    # The key is written first: with a certificate, there is one.
+    # The key is written first, so a certificate always has its key.
     if not (folder / "ca.pem").exists():
-        # A name of its own for each CA: with equal names, a verifier blames a signature instead of an unknown issuer.
+        # Each CA has its own name. With equal names, a verifier reports a bad signature instead of an unknown issuer.
         _save(folder / "ca.pem", folder / "ca-key.pem", x509.new_ca(f"machine CA {secrets.token_hex(4)}"))
     ca = x509.load(folder / "ca.pem", folder / "ca-key.pem")
-    # A client of the user's own is used as it is: it need not be of this CA, and can't be renewed by us.
+    # The user's own client certificate is used as it is: another CA may have signed it, and we can't renew it.
     own = bool(os.environ.get(_OWN["client"][0]))
     if not own and not x509.fits(folder / "cert.pem", folder / "key.pem", ca, within=timedelta(days=RENEW_DAYS)):
         _save(folder / "cert.pem", folder / "key.pem", x509.issue(ca, "machine client", usage="client"))
 
 
 def _take_own(what: str, cert: Path, key: Path) -> None:
-    """Take the user's own certificate into the store; one that is there already is never replaced."""
+    """Copy the user's own certificate into the store; an existing one is never replaced."""
     from machine import x509
 
     variables = _OWN[what]
@@ -196,7 +196,7 @@ def _issue_server(ca: Pair, home: Home, names: Sequence[str]) -> None:
 
 
 def _save(cert: Path, key: Path, pair: Pair) -> None:
-    # Between the two writes the files don't fit each other; `x509.fits` sees that, and they are made anew.
+    # A crash between the two writes leaves files that don't fit each other; `x509.fits` detects that.
     files.write(key, pair.key_pem())
     files.write(cert, pair.cert_pem(), 0o644)
 

@@ -4,7 +4,7 @@
     memory = "4G"
     engine-registry-mirror = ["http://127.0.0.1:5000"]
 
-A key is an option without its dashes. An environment variable MACHINE_<KEY> wins over the file, a flag over both.
+A key is an option without the dashes. An environment variable MACHINE_<KEY> wins over the file, an option over both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from machine.reasons import reason
 
 
 class Kind(StrEnum):
-    """What an option takes, in the words of an error."""
+    """The kind of an option's value, as errors name it."""
 
     VALUE = 'a text or a number: "4G"'
     SWITCH = "true or false"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
     """The file's values by parameter name (dashes as underscores).
 
-    Raises Usage for an option that isn't known, and for a value that it can't have; OSError.
+    Raises Usage for an unknown option or an invalid value, and OSError.
     """
     path = paths.store() / "config.toml"
     if not paths.is_there(path):

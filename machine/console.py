@@ -1,4 +1,4 @@
-"""Reading a serial console's log: its end, what is added to it, and without what could steer the reader's terminal."""
+"""Read the log of a serial console: its end, and new lines, without control sequences for the reader's terminal."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SEQUENCE = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b(?=\x1b)|\x1b[ -/]+[0-~]|\x1b(?![\[\]PX^_])[0-~]"
 )
-# A sequence that has begun: the rest of it may come with the next block.
+# The beginning of a sequence; its rest may come with the next block.
 _BEGUN = re.compile(r"(?:\x1b|\x9b|[\x9d\x90\x98\x9e\x9f])[^\n]{0,256}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-# What machineos says of itself (`say` in its lib.sh).
+# The lines that machineos's own scripts print (`say` in its lib.sh).
 _SAID = re.compile(r"^machineos: \[ *[\d.]+\] (init is up|own settings are right|warning: [^\r\n]*)\r?$", re.MULTILINE)
 _BOOTS, _SETTLED, _WARNING = "init is up", "own settings are right", "warning: "
 
 
 class Cleaner:
-    """Takes terminal control out of text that comes in pieces; newline and tab stay."""
+    """Removes terminal control sequences from text that comes in pieces; keeps newline and tab."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -41,12 +41,12 @@ class Cleaner:
 
 
 def clean(text: str) -> str:
-    """A text as it can be printed, whoever wrote it: a guest, a server, a stranger's file."""
+    """A printable form of any text: of a guest, a server, a stranger's file."""
     return Cleaner().feed(text, last=True)
 
 
 def warnings(path: Path) -> list[str]:
-    """What the guest's own scripts warned of since it booted, and isn't mended: lines that they marked so."""
+    """The warnings of the guest's own scripts since it booted that still hold: lines that they marked as such."""
     try:
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError:
@@ -71,9 +71,9 @@ def read(path: Path, lines: int | None = None) -> Iterator[bytes]:
 
 
 def follow(path: Path, lines: int | None = None) -> Iterator[bytes]:
-    """As read, and then what is added, until its folder is removed; b"" when there is nothing new at the moment.
+    """As `read`, and then new text until the folder is removed; yields b"" while there is nothing new.
 
-    When the file is replaced (at the machine's next start) the new one is read from its beginning.
+    When the file is replaced (at the machine's next start), the new one is read from its beginning.
     """
     while True:
         try:
@@ -110,13 +110,13 @@ def _is_replaced(file: BinaryIO, path: Path) -> bool:
 
 
 def _seek(file: BinaryIO, lines: int | None) -> None:
-    """Go to where the last lines begin."""
+    """Seek to the beginning of the last lines."""
     if lines is None:
         return
     end = file.seek(0, os.SEEK_END)
     if not lines:
         return
-    # The newline at the very end ends the last line, and begins none.
+    # The newline at the very end ends the last line, and doesn't begin another.
     end, left = max(0, end - 1), lines
     while end:
         start = max(0, end - BLOCK)

@@ -1,7 +1,7 @@
-"""Virtual disks by their headers: which format a file has, and which other files it names.
+"""The headers of virtual disks: the format of a file, and the other files that it names.
 
-Whoever opens a disk, qemu-img included, follows what it names: a backing file, an external data file, the extents of a
-VMDK may be any file of the host, or a URL. So the header of a disk that somebody else made is read here first.
+A program that opens a disk, even qemu-img, also opens the files that it names: a backing file, an external data file,
+the extents of a VMDK. These may be any file of the host, or a URL. So a stranger's disk has its header read here first.
 
 Sources: QEMU's docs/interop/qcow2.rst; VirtualBox's include/VBox/vd-ifs-internal.h and VDICore.h (VDI 1.1); VMware's
 "Virtual Disk Format 5.0".
@@ -28,7 +28,7 @@ _VDI = struct.Struct("<I")
 _VDI_SIGNATURE, _VDI_AT = 0xBEDA107F, 0x40
 _VDI_WHOLE = {1, 2}  # grows as it fills, or full size from the beginning; others depend on a parent
 
-# What a program that guesses a disk's format takes for one that can name other files, by its first bytes.
+# The first bytes of formats that can name other files; a program that guesses a disk's format recognises them.
 _OTHERS = {
     b"KDMV": "VMDK",
     b"COWD": "VMDK",
@@ -44,10 +44,10 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Disk:
-    """format is "qcow2", "vdi" or "raw" (anything that has no header of a disk); size in bytes, as the guest sees it.
+    """format is "qcow2", "vdi" or "raw" (a file without a disk's header); size in bytes, as the guest sees it.
 
-    backing, backing_format: the file that it is an overlay of, "" when there is none, as written in it.
-    needs: what else it can't be used without, in words: another file, a parent, a password; "" for nothing.
+    backing, backing_format: the backing file as the header names it, "" for none.
+    needs: what else the disk needs, in words (another file, a parent, a password), "" for nothing.
     """
 
     format: str
@@ -58,7 +58,8 @@ class Disk:
 
 
 class Snapshot(NamedTuple):
-    """An internal snapshot of a qcow2 file. at: where its entry begins; extra: how much of it is optional, in bytes."""
+    """An internal snapshot of a qcow2 file. at: the offset of its entry; extra: the size of its optional part, in
+    bytes."""
 
     name: str
     at: int
@@ -67,7 +68,7 @@ class Snapshot(NamedTuple):
 
 
 def look(path: Path) -> Disk:
-    """Read a disk's header; nothing that it names is opened. Raises ImageCorrupt for one that can't be understood."""
+    """Read a disk's header; opens none of the files that it names. Raises ImageCorrupt for an invalid header."""
     with path.open("rb") as file:
         begin = file.read(512)
         if begin.startswith(_QCOW2):
@@ -88,13 +89,13 @@ def check_whole(path: Path) -> Disk:
     if needed := disk.needs or (f"the file {disk.backing}" if disk.backing else ""):
         raise ImageCorrupt(
             f"{path} is only a part of a disk: it needs {needed}",
-            hint=f"make a whole one of it: qemu-img convert -O {disk.format} {path.name} NEW",
+            hint=f"make it one file: qemu-img convert -O {disk.format} {path.name} NEW",
         )
     return disk
 
 
 def snapshots(path: Path) -> list[Snapshot]:
-    """The internal snapshots of a qcow2 file, as they stand in it. Raises ImageCorrupt."""
+    """The internal snapshots of a qcow2 file, in its order. Raises ImageCorrupt."""
     with path.open("rb") as file:
         (count, offset) = struct.unpack(">IQ", _at(path, file, 60, 12))
         if count > _MOST_SNAPSHOTS:
@@ -103,9 +104,9 @@ def snapshots(path: Path) -> list[Snapshot]:
 
 
 def forget_memory(path: Path) -> list[str]:
-    """Take the memory away from the snapshots of a qcow2 file: their disks remain. Returns the names of those with one.
+    """Drop the memory of a qcow2 file's snapshots; their disks stay. Returns the names of those that had memory.
 
-    The clusters that the memory lies in belong to the snapshot still, and are free when that is removed.
+    The clusters of the memory still belong to the snapshot, and become free when it is removed.
     """
     kept = [one for one in snapshots(path) if one.memory]
     with path.open("r+b") as file:

@@ -1,7 +1,7 @@
-"""A flag of dockerd, as it is typed, as the key of daemon.json that it stands for.
+"""Translate a flag of dockerd, as typed, into its key in daemon.json.
 
-Most have the same name and the same form in both. The others are listed here, by Docker's manual (dockerd, "daemon
-configuration file") and by what dockerd itself takes.
+Most have the same name and form in both. The others are listed here, from Docker's manual (dockerd, "daemon
+configuration file") and from tests with dockerd itself.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _LISTS = {
     "storage-opts",
 }
 _MAPS = {"features", "log-opts"}
-# Their values have a form of their own in daemon.json: a map, or a list of maps.
+# In daemon.json their values have another form: a map, or a list of maps.
 _STRUCTURED = {"default-address-pools", "default-network-opts", "default-ulimits", "runtimes"}
-# A flag takes what Go calls a bool (strconv.ParseBool); daemon.json takes true and false.
+# A flag takes Go's booleans (strconv.ParseBool); daemon.json takes only true and false.
 _BOOLEANS = {
     "debug",
     "experimental",
@@ -109,11 +109,11 @@ _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 
 
 class OwnOption(Usage):
-    """The option is the machine's to set."""
+    """Only the machine itself may set this option."""
 
 
 def put(config: dict[str, Value], option: str) -> None:
-    """Put the option into config, which becomes daemon.json. Raises Usage for what is no option or is the machine's."""
+    """Put the option into config, which becomes daemon.json. Raises Usage for an unknown or reserved option."""
     match = _OPTION.fullmatch(option.strip())
     if not match:
         raise Usage(f'invalid engine option "{option}"', hint="write KEY=VALUE: --engine-opt log-driver=local")
@@ -131,12 +131,12 @@ def put(config: dict[str, Value], option: str) -> None:
     elif key in _MAPS:
         _extend_map(config, key, _needed(text, option), option)
     else:
-        # Of a flag given twice, dockerd too takes the last.
+        # dockerd too takes the last of repeated flags.
         config[key] = _scalar(key, text)
 
 
 def identity(option: str) -> tuple[str, ...]:
-    """What an option sets, by its key: two of equal identity can't both be true. Lists and maps take several."""
+    """The key that an option sets: of two options with the same identity only one can count. Lists take several."""
     key, text = _split(option)
     if key in _LISTS or key == "default-address-pools":
         return key, text
@@ -147,7 +147,7 @@ def identity(option: str) -> tuple[str, ...]:
 
 
 def is_meant(removed: str, option: str) -> bool:
-    """Whether removed, `KEY` or `KEY=VALUE` or, of a map, `KEY=NAME`, means this option."""
+    """Whether removed (`KEY`, `KEY=VALUE` or, for a map, `KEY=NAME`) means this option."""
     key, text = _split(removed)
     other, value = _split(option)
     return key == other and (not text or value == text or value.startswith(f"{text}="))

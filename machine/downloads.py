@@ -1,6 +1,6 @@
-"""Fetching an image over HTTP: a download that breaks goes on where it stopped, and counts only with its digest.
+"""Downloads of images over HTTP. An interrupted one continues where it stopped; the digest is checked at the end.
 
-urllib (30 ms) is imported when something is fetched; it takes the proxies of the environment.
+urllib takes 30 ms to import, so it is imported for a download only; it uses the proxies of the environment.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from machine import files, locks
 from machine.errors import ImageCorrupt, MachineError, Usage
 from machine.reasons import reason
 
-# Seconds without a byte, after which a connection counts as broken; and how often it is made again without progress.
+# A connection counts as broken after so many seconds without a byte; without progress it is retried so many times.
 SILENCE = 30.0
 ATTEMPTS = 5
-# How long another command that fetches the same may stand still: while it checks and copies what it has fetched, say.
+# Seconds that another command may take over the same download without a new byte, while it checks and copies, say.
 STANDSTILL = 600.0
 PAUSE = 1.0
 _BLOCK = 1 << 18
@@ -31,7 +31,7 @@ Say = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Source:
-    """A URL, and the digest that what lies there must have: algorithm is sha256 or sha512, digest hexadecimal."""
+    """A URL, and the digest that its content must have: algorithm is sha256 or sha512, digest hexadecimal."""
 
     url: str
     algorithm: str
@@ -43,7 +43,7 @@ class Source:
 
 
 def source(text: str) -> Source:
-    """`URL#sha256=…` or `URL#sha512=…`. Raises Usage: nothing is fetched without a digest."""
+    """Parse `URL#sha256=…` or `URL#sha512=…`. Raises Usage: nothing is downloaded without a digest."""
     url, _, fragment = text.partition("#")
     algorithm, _, digest = fragment.partition("=")
     if not re.match(r"(https?|file)://", url):
@@ -58,26 +58,27 @@ def source(text: str) -> Source:
 
 @contextlib.contextmanager
 def fetched(wanted: Source, folder: Path, say: Say, note: Callable[[str], None] = lambda text: None) -> Iterator[Path]:
-    """The file, whose digest is right, for as long as the block lasts. say is told the bytes there are, of how many.
+    """Download a file and check its digest; the file lasts as long as the block.
 
-    What was fetched before a failure stays in folder, and is gone on from. note is told when another command fetches
-    the same. Raises ImageCorrupt, MachineError, WaitTimeout when that one doesn't get on.
+    say(received, total) is called after each block, in bytes; total is None when the server doesn't say it. After a
+    failure the part stays in folder, and the next call continues it. note is called when another command downloads the
+    same. Raises ImageCorrupt, MachineError, and WaitTimeout when the other command makes no progress.
     """
     files.make_folder(folder)
     part = folder / f".part-{hashlib.sha256(f'{wanted.url} {wanted.digest}'.encode()).hexdigest()[:24]}"
-    what = f"another command to fetch {wanted.name}"
+    what = f"another command to download {wanted.name}"
     with locks.held(part.with_suffix(".lock"), what=what, timeout=STANDSTILL, say=note, sign=lambda: _size(part)):
         resumed = part.exists()
         _complete(wanted, part, say)
         if _digest(part, wanted.algorithm) != wanted.digest and resumed:
-            # What was there may have been of another version: once more, from the beginning.
+            # The part may have been of another version: download once more, from the beginning.
             part.unlink()
             _complete(wanted, part, say)
         if (found := _digest(part, wanted.algorithm)) != wanted.digest:
             part.unlink()
             raise ImageCorrupt(
-                f"{wanted.url} has another digest than was said: {wanted.algorithm}={found}",
-                hint="see what its publisher says; it may be a newer one, or not what it should be",
+                f"{wanted.url} has another digest than expected: {wanted.algorithm}={found}",
+                hint="compare it with its publisher's: there may be a newer version, or the file was changed",
             )
         yield part
         part.unlink(missing_ok=True)
@@ -85,7 +86,7 @@ def fetched(wanted: Source, folder: Path, say: Say, note: Callable[[str], None] 
 
 
 def left_over(folder: Path) -> list[Path]:
-    """Downloads that were broken off."""
+    """The parts of interrupted downloads."""
     return [path for path in folder.glob(".part-*") if path.suffix != ".lock"]
 
 
@@ -101,11 +102,15 @@ def _complete(wanted: Source, part: Path, say: Say) -> None:
             why = "the connection ended too early"
         except (OSError, HTTPException) as error:
             if not _is_passing(error):
-                raise MachineError(f"{wanted.url} can't be fetched: {reason(error)}", hint="see the address") from error
+                raise MachineError(
+                    f"{wanted.url} can't be downloaded: {reason(error)}", hint="check the address"
+                ) from error
             why = reason(error)
         failures = 0 if _size(part) > before else failures + 1
         if failures >= ATTEMPTS:
-            raise MachineError(f"{wanted.url} can't be fetched: {why}", hint="try again: it goes on where it stopped")
+            raise MachineError(
+                f"{wanted.url} can't be downloaded: {why}", hint="try again: it continues where it stopped"
+            )
         time.sleep(PAUSE * failures)
 
 
@@ -117,7 +122,7 @@ def _size(path: Path) -> int:
 
 
 def _fetch(url: str, part: Path, say: Say) -> bool:
-    """Fetch the rest; True when all is there."""
+    """Download the rest; True when the file is complete."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
@@ -151,7 +156,7 @@ def _copy(source: IO[bytes], out: IO[bytes], have: int, total: int | None, say: 
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether the same may go well in a moment: a broken connection, a busy server; not a wrong address."""
+    """Whether a retry may succeed: after a broken connection or a busy server, not with a wrong address."""
     code = getattr(error, "code", None)
     return code is None or code >= 500 or code in {408, 425, 429}
 

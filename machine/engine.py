@@ -1,4 +1,4 @@
-"""What the Docker daemon is told: daemon.json, and its environment."""
+"""The Docker daemon's settings: daemon.json, and its environment."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HOST_IN_GUEST = "10.0.2.2"
 
 
 def daemon_json(machine: Machine) -> str:
-    """daemon.json for the machine: what the user asked, and the label provider=DRIVER; else Docker's defaults.
+    """daemon.json for the machine: the user's options and the label provider=DRIVER; else Docker's defaults.
 
-    An option is a flag of dockerd, with or without dashes, then `=` or a blank, then its value; a bare one is true.
-    A value that begins with { or [ is JSON. Raises Usage for what is no option, or the machine's own.
+    An option is a flag of dockerd, with or without dashes, then `=` or a blank, then its value; without a value it is
+    true. A value that begins with { or [ is JSON. Raises Usage for an unknown option, or a reserved one.
     """
     engine = machine.engine
     config: dict[str, dockerd_options.Value] = {}
@@ -41,7 +41,7 @@ def daemon_json(machine: Machine) -> str:
 def docker_env(machine: Machine, proxies: Mapping[str, str]) -> str:
     """The daemon's environment: proxies, then the user's --engine-env, which win. One literal KEY=VALUE a line.
 
-    Raises Usage for what isn't KEY=VALUE on one line.
+    Raises Usage for anything but KEY=VALUE on one line.
     """
     variables = dict(proxies)
     for item in machine.engine.environment:
@@ -53,7 +53,7 @@ def docker_env(machine: Machine, proxies: Mapping[str, str]) -> str:
 
 
 def environment(variables: Mapping[str, str]) -> str:
-    """Lines KEY=VALUE, to be read as they stand, never by a shell. Raises Usage for a value of several lines."""
+    """Lines KEY=VALUE, literal and without a shell's quoting. Raises Usage for a value of several lines."""
     lines = []
     for key, value in variables.items():
         if not _VARIABLE.fullmatch(f"{key}=") or not value.isprintable():
@@ -65,13 +65,13 @@ def environment(variables: Mapping[str, str]) -> str:
 def proxies(environ: Mapping[str, str], *, host: str = HOST_IN_GUEST) -> dict[str, str]:
     """The proxy settings of environ as a guest needs them, each in lower and upper case.
 
-    A proxy on the host's loopback is reached at host from the guest. Lower case wins where the two differ, as in curl.
+    From the guest, a proxy on the host's loopback is reached at host. Lower case wins if the two differ, as in curl.
     """
     found = {}
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         value = environ.get(name) or environ.get(name.upper())
         if value:
-            # no_proxy isn't rewritten: localhost in it is meant where it is used.
+            # no_proxy isn't rewritten: localhost in it means the place where it is used.
             found[name] = value if name == "no_proxy" else _LOCAL.sub(rf"\g<1>{host}", value)
             found[name.upper()] = found[name]
     return found

@@ -1,8 +1,8 @@
 """Every error that the user can meet.
 
     MachineError                1   one sentence, a hint (the next command to type), an exit code
-    ├── Usage                   2   the words typed make no sense
-    ├── CheckFailed             3   found out before anything was written
+    ├── Usage                   2   wrong usage
+    ├── CheckFailed             3   a check failed before anything was written
     │   └── ToolMissing         3
     ├── ToolFailed                  a command ended with an error
     ├── MachineExists
@@ -116,7 +116,7 @@ class DockerFailed(MachineError):
 
 
 class EngineRefused(DockerFailed):
-    """dockerd doesn't take its settings; words are its own."""
+    """dockerd refuses its settings; words are dockerd's own."""
 
     def __init__(self, words: str, *, hint: str = "", details: str = "") -> None:
         super().__init__(f"dockerd refuses its settings: {words}", hint=hint, details=details)
@@ -128,7 +128,7 @@ class DriverFailed(MachineError):
 
 
 class WaitTimeout(MachineError):
-    """A deadline passed; what names the thing waited for."""
+    """A deadline passed; what names the awaited thing."""
 
     def __init__(self, what: str, timeout: float, *, hint: str = "", details: str = "") -> None:
         super().__init__(f"timed out after {timeout:.0f} s waiting for {what}", hint=hint, details=details)
@@ -141,7 +141,7 @@ class SSHTimeout(WaitTimeout, SSHFailed):
 
 @contextlib.contextmanager
 def before_anything() -> Iterator[None]:
-    """Give what fails in the block the exit code of CheckFailed, if it isn't wrong usage: nothing was made yet."""
+    """Give errors of the block the exit code of CheckFailed, except wrong usage: nothing was made yet."""
     try:
         yield
     except MachineError as error:

@@ -17,10 +17,11 @@ PATIENCE = 2.0
 
 
 def write(path: Path, data: bytes | str, mode: int = 0o600) -> None:
-    """Replace path by data atomically: a reader, or a crash, meets the old file or the new one, never a part.
+    """Replace path by data atomically: a reader, or a crash, finds the old file or the new one, never a part.
 
-    A str is written as UTF-8 with its line ends as they are; what isn't UTF-8 in a path, as the bytes that it was. The
-    folder must be there. Raises OSError; the old file is untouched then and nothing is left beside it.
+    A str is written as UTF-8, with its line ends unchanged; surrogate escapes (bytes of a path that aren't UTF-8)
+    become the original bytes. The folder must exist. After an OSError the old file is unchanged, and nothing is left
+    beside it.
     """
     import secrets  # 10 ms, and `env` only reads
 
@@ -48,9 +49,9 @@ def read_text(path: Path) -> str:
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Write into the file itself, which another program has open and reads; where that can't be, as `write`.
+    """Write into the file itself, because another program has it open; where that fails, do as `write`.
 
-    A crash may leave a part: for a file that is made anew before it is needed. Raises OSError.
+    A crash may leave a part, so use this only for a file that is made again before it is needed. Raises OSError.
     """
     try:
         with path.open("r+b") as file:
@@ -63,7 +64,7 @@ def overwrite(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o700) -> None:
-    """Make a folder and those above it, each with mode; one that is there already keeps its own."""
+    """Make a folder and its parents, each with mode; existing ones keep theirs."""
     if path.is_dir():
         return
     make_folder(path.parent, mode)
@@ -106,18 +107,18 @@ def set_aside(path: Path, name: str) -> None:
 
 
 def _write_through(path: Path, raw: bytes, mode: int) -> None:
-    # The mode is there from the first byte: a key must not be readable by others even for a moment.
+    # Set the mode before the first byte: others must not be able to read a key even for a moment.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags, mode & 0o700), "wb") as file:
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())
-    # The umask has cut the mode that was asked for.
+    # umask may have cleared bits of mode; restore them.
     path.chmod(mode)
 
 
 def _sync_folder(folder: Path) -> None:
-    # Without it the rename itself may be lost in a power cut. Windows opens no folders, some network shares sync none.
+    # Without this a power cut may undo the rename. Windows can't open folders, and some network shares can't sync them.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -127,13 +128,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename inside one folder, atomically and for good: after a power cut the file has one name or the other."""
+    """Rename inside one folder, atomically and durably: after a power cut the file has one name or the other."""
     patiently(lambda: source.replace(target))
     _sync_folder(target.parent)
 
 
 def remove(*paths: Path) -> None:
-    """Remove files of one folder for good: no power cut brings them back. Those that are absent are no error."""
+    """Remove files of one folder durably: a power cut doesn't bring them back. Missing files are no error."""
     there = [path for path in paths if path.exists()]
     for path in there:
         path.unlink(missing_ok=True)

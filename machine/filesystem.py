@@ -1,7 +1,7 @@
-"""Whether the store may lie where it is to lie: its path as other programs read it, and what the file system can do.
+"""Checks of the store's place: can other programs read its path, and can its file system do what machines need?
 
-exFAT, and folders that come over a network or from another system, lack some of it. That is found out before anything
-is made, by trying: no list of file systems is right for long.
+exFAT, network mounts, and folders shared from another system lack some of it. This is tested before anything is made:
+a list of file systems would soon be wrong.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from machine import paths
 from machine.errors import CheckFailed
 from machine.reasons import reason
 
-# A line of ssh's configuration can't hold the first, XML neither; ssh takes the second for an environment variable.
+# Neither ssh's configuration nor XML can hold the former; ssh would expand the latter as an environment variable.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = "${"
 _PREFIX = ".machine-probe-"
 
 
 def check(store: Path) -> None:
-    """Raise CheckFailed when no machine can be kept there. Leaves nothing behind, and takes a millisecond or two."""
+    """Raise CheckFailed when the store can't hold machines. Leaves nothing behind, and takes a millisecond or two."""
     _check_words(store)
     with _probing(store) as folder:
         _check_locks(folder)
@@ -36,7 +36,7 @@ def check(store: Path) -> None:
 
 
 def check_sockets(store: Path) -> None:
-    """Raise CheckFailed when a Unix socket can't be made in there."""
+    """Raise CheckFailed when the store can't hold a Unix socket."""
     with _probing(store) as folder:
         try:
             _make_socket(folder)
@@ -74,7 +74,7 @@ def _check_modes(folder: Path) -> None:
 
 
 def _make_socket(folder: Path) -> None:
-    """By a path that is short enough, whatever the folder's is."""
+    """Bind the socket by a path that is short enough, even if the folder's isn't."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         short = Path(f"/proc/self/fd/{descriptor}")

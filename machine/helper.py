@@ -1,7 +1,7 @@
-"""The helper process of a running machine, one for each: it forwards ports (`machine.forwarding`) as long as it lives.
+"""The helper process of a running machine: it forwards ports (`machine.forwarding`) as long as it lives.
 
-When it is killed, the next command that asks for the machine's state starts another. A lock tells whether there is one,
-for the price of opening a file.
+When it is killed, the next command that asks for the machine's state starts another one. A lock shows whether one runs,
+at the cost of opening a file.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from machine.run import detach
 LOCK = "helper.lock"
 LOG = "helper.log"
 # Seconds.
-# A helper that was started so long ago may not hold its lock yet.
+# A helper may take so long until it holds its lock.
 YOUNG = 5.0
-# So long a helper waits for one of the machine's earlier life to end.
+# A new helper waits so long for the helper of the machine's earlier run to end.
 HANDOVER = 30.0
 TICK = 0.1
 
 
 def begin(home: Home, module: str) -> None:
-    """Start the helper of a machine that was switched on: python -m MODULE FOLDER. One of its earlier life ends."""
+    """Start the helper of a machine that has just started: python -m MODULE FOLDER. An earlier helper ends itself."""
     with contextlib.suppress(OSError):  # a full disk, too: the helper can do without
         (home / NOTE).unlink(missing_ok=True)
         _lock_file(home).touch()
@@ -68,7 +68,7 @@ def _log(home: Home) -> IO[bytes]:
 
 
 def _is_ours(home: Home) -> bool:
-    """Whether the machine is this user's: the helper of another's would write into a folder that isn't ours."""
+    """Whether the machine belongs to this user; a helper for another user's would write into a foreign folder."""
     return sys.platform == "win32" or home.folder.stat().st_uid == os.geteuid()
 
 

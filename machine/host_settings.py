@@ -1,4 +1,4 @@
-"""Entries of /etc/hosts and kernel settings on a distribution, where the host has others of its own."""
+"""Entries of /etc/hosts and kernel settings on an existing host, which has others of its own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from machine.steps import Steps
 HOSTS = "/etc/hosts"
 # Read at boot, after those of the distribution.
 SYSCTLS = "/etc/sysctl.d/99-machine.conf"
-# Lines KEY=VALUE: what the kernel had before.
+# Lines KEY=VALUE with the kernel's earlier values.
 BEFORE = "/var/lib/machine/sysctl.before"
 _BEGIN, _END = "# machine: begin\n", "# machine: end\n"
 
 
 def settle(remote: Remote, machine: Machine, steps: Steps) -> None:
-    """Make them true, now and at each boot; what is so already isn't touched. Raises MachineError."""
+    """Apply the machine's entries and settings, now and at each boot; changes only what differs. Raises
+    MachineError."""
     _hosts(remote, settings.hosts(machine), steps)
     _sysctls(remote, settings.sysctls(machine), steps, machine.name)
 
 
 def refused(name: str, error: ToolFailed) -> MachineError:
-    """The error of a setting that the kernel of the machine name doesn't take; error is sysctl's."""
+    """The error for a setting that the kernel of the machine name refuses; error is sysctl's."""
     words = [line for line in error.stderr.splitlines() if line.strip()] or [error.message]
     return MachineError(
         f"the kernel doesn't take the setting: {words[-1].removeprefix('sysctl: ')}",

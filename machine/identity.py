@@ -1,7 +1,7 @@
-"""What makes a machine itself: its keys, certificates and the seed that carries them into the guest.
+"""A machine's identity: its keys, its certificates, and the seed that brings them into the guest.
 
-Prepared at create and again at each start: what has become due is renewed, and proxies or CAs that changed on the host
-reach the guest.
+create makes it, and each start updates it: certificates that are due are renewed, and changed proxies or CAs of the
+host reach the guest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def prepare(driver: Driver) -> None:
 
 
 def certify(driver: Driver) -> bool:
-    """Issue the machine's certificate where it is absent, due, or for another address; True when it is a new one."""
+    """Issue the machine's certificate if it is missing, due, or for another address; True for a new one."""
     machine, host = driver.machine, driver.address().host
     return certs.renew_if_due(
         paths.store() / "certs", driver.home, names=[machine.name, *machine.tls_sans], addresses=[host]
@@ -43,8 +43,9 @@ def certify(driver: Driver) -> bool:
 
 
 def anonymous(machine: Machine, path: Path) -> None:
-    """Write the seed of a template's guest to path: all that it takes to run as the machine's would, and none of its
-    identity. The keys and certificates in it are made here, thrown away, and known to nobody.
+    """Write the seed of a template's guest to path: the machine's settings without its identity.
+
+    The keys and certificates in it are made for this purpose and thrown away.
     """
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
         nobody = Home(Path(folder) / "template")

@@ -1,9 +1,9 @@
-"""Which machines boot an image of the cache, also those of other stores that share the cache ($MACHINE_IMAGES_PATH).
+"""Which machines boot an image of the cache, including those of other stores that share it ($MACHINE_IMAGES_PATH).
 
-    <images>/.users/DIGEST/KEY      the path of a store in which a machine was made, or started, that boots the image
+    <images>/.users/DIGEST/KEY      the path of a store in which a machine that boots the image was made or started
 
-Whether it still does is read in that store each time. A store that isn't there now may have been removed, or lie on a
-disk that isn't mounted: which of the two can't be told, so it is told apart from those that are there.
+Whether the machine still exists is read from that store each time. A missing store may have been removed, or be on a
+disk that isn't mounted. Nothing tells these two apart, so missing stores are reported as such.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Now(Enum):
 
 @dataclass(frozen=True)
 class User:
-    """A store with machines that boot an image; which ones can be told of a store that is there only."""
+    """A store with machines that boot an image; machines is empty for a store that can't be read."""
 
     store: Path
     now: Now
@@ -46,7 +46,7 @@ class User:
 
 
 def note(digest: str) -> None:
-    """Remember that this store has a machine that boots the image; a cache that we may not write to forgets it."""
+    """Remember that this store has a machine that boots the image; does nothing in a read-only cache."""
     mark = _mark(digest, paths.store())
     with contextlib.suppress(OSError):
         if digest and not mark.exists():
@@ -56,7 +56,7 @@ def note(digest: str) -> None:
 
 @contextlib.contextmanager
 def noted(digest: str) -> Iterator[None]:
-    """Note it for a machine that is made in the block; where that fails, nothing is left of the note."""
+    """Remember it for a machine that is made in the block; if the block fails, forget it."""
     note(digest)
     try:
         yield
@@ -66,7 +66,7 @@ def noted(digest: str) -> Iterator[None]:
 
 
 def forget(digest: str) -> None:
-    """Take that back when no machine of this store boots the image any more."""
+    """Undo `remember` when no machine of this store boots the image any more."""
     if digest and _user(paths.store(), digest) is None:
         with contextlib.suppress(OSError):
             mark = _mark(digest, paths.store())
@@ -75,12 +75,12 @@ def forget(digest: str) -> None:
 
 
 def forget_all(digest: str) -> None:
-    """The image was removed."""
+    """Forget all users of an image that was removed."""
     shutil.rmtree(paths.images() / _FOLDER / digest, ignore_errors=True)
 
 
 def users(digest: str) -> list[User]:
-    """Who boots the image: this store, and the others that ever did, as they are now."""
+    """The stores that boot the image: this one, and all others that ever did, in their present state."""
     stores = [paths.store()]
     for _, store in _marks(digest):
         if not any(paths.same(store, known) for known in stores):
@@ -89,11 +89,11 @@ def users(digest: str) -> list[User]:
 
 
 def _user(store: Path, digest: str) -> User | None:
-    """None for a store that is there, and has no such machine."""
+    """None for a store that exists and has no such machine."""
     try:
         machines = tuple(sorted(_machines(store, digest)))
     except FileNotFoundError:
-        # An empty store of ours has no machines yet; of another one there was a machine.
+        # Our own store may have no machines yet. Another store had one, so it is gone.
         return None if store.exists() or paths.same(store, paths.store()) else User(store, Now.GONE)
     except OSError:
         return User(store, Now.UNREADABLE)
@@ -101,9 +101,9 @@ def _user(store: Path, digest: str) -> User | None:
 
 
 def _machines(store: Path, digest: str) -> Iterator[str]:
-    """The machines that name the image in a file of theirs: as what they boot, or as what a snapshot ran on.
+    """The machines whose files name the image: they boot it, or a snapshot of them ran on it.
 
-    One that can't be read, or understood, may boot it. Raises OSError.
+    A machine whose files can't be read is included, because it may boot the image. Raises OSError.
     """
     for home in (store / "machines").iterdir():
         if home.name.startswith(".") or not home.is_dir():
@@ -131,7 +131,7 @@ def _names(home: Path, digest: str) -> bool:
 
 
 def _marks(digest: str) -> Iterator[tuple[Path, Path]]:
-    """The file, and the store that it names."""
+    """Each mark: its file, and the store that it names."""
     with contextlib.suppress(OSError):
         for mark in sorted((paths.images() / _FOLDER / digest).iterdir()):
             with contextlib.suppress(OSError, ValueError):

@@ -1,6 +1,6 @@
 """The cache of images, addressed by content: <images>/DIGEST/, and a file per name that holds the newest digest.
 
-The digest is computed when an image comes in, and again before each use: what boots is what was built or downloaded.
+The digest is computed when an image is added, and again before each use. So what boots is what was built or downloaded.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from machine import files, image_users, locks, ownership, paths, resources
 from machine.errors import CheckFailed, ImageCorrupt, MachineError, NoSuchImage
 from machine.paths import Image
 
-# The digests of the files that were taken out of an image, by their names.
+# The digests of the files that were extracted from an image, by their names.
 SUMS = "boot.json"
-# Seconds for another command that copies an image of some GiB.
+# Seconds to wait for another command that copies an image of some GiB.
 PATIENCE = 900.0
-# A folder that isn't an image yet, or never became one.
+# The prefix of a folder that isn't an image yet, or never became one.
 _NEW = ".new-"
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What image.json says. size in bytes; created in ISO 8601; recipe: a digest of what a machineos was made by."""
+    """The content of image.json. size in bytes; created in ISO 8601; recipe: a digest of a machineos's recipe."""
 
     name: str
     digest: str
@@ -50,9 +50,9 @@ def add(
 ) -> Image:
     """Put a file into the cache, under the digest in about.
 
-    boot: the kernel, initrd and cmdline of an image that is booted directly; named: whether its name means this image
-    from now on, if it is for this host's processor; say is told when another command is waited for. Raises
-    ImageCorrupt when the file has another digest, WaitTimeout while another command adds one.
+    boot: the kernel, initrd and cmdline of an image that is booted directly. named: whether its name refers to this
+    image from now on, if it is for this host's processor. say is called when this waits for another command. Raises
+    ImageCorrupt when the file has another digest, WaitTimeout when another command takes too long to add one.
     """
     image = Image(about.digest)
     new = image.folder.with_name(f"{_NEW}{about.digest}")
@@ -72,7 +72,7 @@ def _add(path: Path, about: ImageInfo, boot: dict[str, bytes], new: Path) -> Non
     try:
         shutil.copyfile(path, new / "image")
         if (found := digest(new / "image")) != about.digest:
-            raise ImageCorrupt(f"{path} has the digest {found}, not {about.digest}", hint="fetch or build it again")
+            raise ImageCorrupt(f"{path} has the digest {found}, not {about.digest}", hint="download or build it again")
         for name, content in boot.items():
             files.write(new / name, content)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in boot.items()}
@@ -95,14 +95,14 @@ def _lock(say: Callable[[str], None]) -> Iterator[None]:
 def current(name: str, architecture: str = "") -> Image:
     """The newest image of that name for an architecture, this host's when none is given.
 
-    Raises NoSuchImage, MachineError for a cache that we can't read.
+    Raises NoSuchImage, and MachineError when the cache can't be read.
     """
     here = resources.architecture()
     digest = _named(name) if architecture in {"", here} else ""
     others = [about for about in cached() if about.name == name]
     if architecture not in {"", here} and (fitting := [one for one in others if one.architecture == architecture]):
         return Image(fitting[-1].digest)
-    # A file that an earlier version wrote may name an image for other processors.
+    # An earlier version may have written the digest of an image for another processor.
     foreign = next((one for one in others if one.digest == digest and one.architecture != here), None)
     if digest and not foreign:
         return Image(digest)
@@ -113,10 +113,10 @@ def current(name: str, architecture: str = "") -> Image:
 
 
 def remedy() -> str:
-    """How to get machineos, for a hint: mmdebstrap, which builds it, runs on Linux only."""
+    """How to get machineos. It is built with mmdebstrap, which runs on Linux only."""
     if sys.platform == "linux":
         return "machine iso build"
-    return "build it on Linux (machine iso build), copy it here, and name it: --image FILE"
+    return "build it on Linux (machine iso build), copy it here, and give --image FILE"
 
 
 def _named(name: str) -> str:
@@ -129,7 +129,7 @@ def _named(name: str) -> str:
 
 
 def check_architecture(digest: str, architecture: str) -> None:
-    """Raise CheckFailed when the image is for other processors than that of the machine's host."""
+    """Raise CheckFailed when the image is for another processor than that of the machine's host."""
     about = find_digest(digest)
     if about and about.architecture != architecture:
         what = f"the image {about.name} {digest[:12]}"
@@ -140,19 +140,19 @@ def check_architecture(digest: str, architecture: str) -> None:
 
 
 def verify(image: Image) -> None:
-    """Raise NoSuchImage when it isn't in the cache, ImageCorrupt when it isn't what it was."""
+    """Raise NoSuchImage when the image isn't in the cache, ImageCorrupt when a file of it has changed."""
     if not paths.is_there(image.file):
         raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint=remedy())
     for path, wanted in {image.file: image.digest, **_boot_sums(image)}.items():
         if not paths.is_there(path) or digest(path) != wanted:
             raise ImageCorrupt(
-                f"{path} is damaged: it isn't what was taken into the cache",
+                f"{path} is damaged: it has changed since it was added to the cache",
                 hint=f"machine iso rm {image.digest[:12]} && machine iso build",
             )
 
 
 def _boot_sums(image: Image) -> dict[Path, str]:
-    """What is booted directly was taken out of the image, and isn't under its digest."""
+    """The digests of kernel, initrd and cmdline, which the image's own digest doesn't cover."""
     try:
         sums = json.loads((image.folder / SUMS).read_text(encoding="utf-8"))
         return {image.folder / name: str(wanted) for name, wanted in sums.items()}
@@ -169,7 +169,7 @@ def is_cloud_image(digest: str) -> bool:
 
 
 def cached() -> Iterator[ImageInfo]:
-    """Every image of the cache, in the order of its age, oldest first."""
+    """Every image of the cache, oldest first."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for folder in paths.images().iterdir():
@@ -188,9 +188,9 @@ def find_digest(digest: str) -> ImageInfo | None:
 
 
 def find(text: str) -> ImageInfo:
-    """The newest image of that name, else the one whose digest begins so.
+    """The newest image with that name, else the one whose digest begins with text.
 
-    Raises NoSuchImage, or MachineError when several digests do.
+    Raises NoSuchImage, and MachineError when several digests begin with it.
     """
     images = list(cached())
     named = any(about.name == text for about in images)

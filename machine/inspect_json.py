@@ -1,9 +1,9 @@
 """A machine in the shape of docker-machine's config.json, which scripts read with `inspect --format`.
 
-Kept are all keys of docker-machine's HostOptions, and those of its driver that a script can want: Driver.{IPAddress,
-MachineName, SSHUser, SSHPort, SSHKeyPath, StorePath, CPU, Memory, DiskSize, EnginePort, Swarm…}. What has no meaning
-here (Dns, GraphDir, Swarm…, the paths of certificates in the machine) is as docker-machine leaves it when it isn't set.
-New are State and Machine, which is machine.json.
+It has all keys of docker-machine's HostOptions, and those keys of Driver that scripts may use: Driver.{IPAddress,
+MachineName, SSHUser, SSHPort, SSHKeyPath, StorePath, CPU, Memory, DiskSize, EnginePort, Swarm…}. Keys without a meaning
+here (Dns, GraphDir, Swarm…, the paths of certificates in the machine) have docker-machine's unset values.
+State and Machine (machine.json) are new.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from machine.spec import Address, Machine
 
 CONFIG_VERSION = 3
-# Classic Swarm is gone; the values are docker-machine's for a machine that has no part in one.
+# Classic Swarm is gone; these are docker-machine's values for a machine outside of one.
 _NO_SWARM: dict[str, Value] = {
     "Address": "",
     "Agent": False,
@@ -40,7 +40,7 @@ _NO_SWARM: dict[str, Value] = {
 
 
 def describe(instance: Instance, state: str) -> dict[str, Value]:
-    """Sizes are in MB as docker-machine has them, which are our MiB."""
+    """docker-machine calls its sizes MB; they are MiB, like ours."""
     machine, home, address = instance.machine, instance.home, _address(instance)
     certs = home.store / "certs"
     return {
@@ -96,7 +96,7 @@ def _address(instance: Instance) -> Address | None:
 
 
 def engine_options(machine: Machine | None) -> dict[str, Value]:
-    """The same keys for no machine, so that a template can be checked."""
+    """machine=None gives default values, so that a format can be validated."""
     engine = machine.engine if machine else spec.Engine()
     drivers = [
         option.partition("=")[2] for option in engine.options if option.lstrip("-").startswith("storage-driver=")

@@ -1,7 +1,7 @@
-"""What a create or rm leaves of a machine's folder when it is killed, and the locks that tell it from work in progress.
+"""What a killed create or rm leaves of a machine's folder, and the locks that distinguish it from work in progress.
 
-The store's lock is held for moments only, while a folder is made or locked; a machine's lock for as long as a command
-works on the machine, or clears what is left of it.
+The store's lock is held for moments only, while a folder is made or locked. A machine's lock is held as long as a
+command works on the machine, or removes what is left of it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from machine.paths import Home
 if TYPE_CHECKING:
     from filelock import FileLock
 
-# How long a command waits for the store's lock, and for one that clears what a killed create has left: VBoxManage may
-# take its time. Seconds.
+# Seconds to wait for the store's lock, and for another command that removes what a killed create left: VBoxManage may
+# be slow.
 PATIENCE = 30.0
 SWEEP = 300.0
-# In a left-over folder while a command clears it.
+# This file is in a left-over folder while a command removes the folder.
 SWEEPING = "sweeping"
-# A folder on its way out; no machine can have such a name.
+# The prefix of a folder that is being removed; no machine can have such a name.
 TRASH = ".trash-"
-# A folder that a command works in.
+# The prefix of a folder that a command works in.
 SCRATCH = ".scratch-"
 
 
@@ -38,7 +38,7 @@ def folder() -> Path:
 
 
 def is_left_over(place: Home) -> bool:
-    """Whether a folder looks as a create or rm leaves it when it is killed: nothing in it yet, or creating.json."""
+    """Whether a folder looks like what a killed create or rm leaves: it is empty, or has creating.json."""
     is_trash = place.name.startswith(TRASH)
     if not os.access(place.folder, os.R_OK | os.W_OK | os.X_OK):
         return False  # somebody else's; its owner's commands clear it
@@ -53,7 +53,7 @@ def is_left_over(place: Home) -> bool:
 
 
 def swept(place: Home, clear: Callable[[Home], None]) -> bool:
-    """Remove what is left, unless somebody works in it; True when it was a machine's. Raises what clear raises."""
+    """Remove a left-over folder, unless a command works in it; True when it was a machine's. Raises as clear does."""
     if place.name.startswith(TRASH):
         shutil.rmtree(place.folder, ignore_errors=True)
         return False
@@ -70,10 +70,10 @@ def swept(place: Home, clear: Callable[[Home], None]) -> bool:
 
 
 def _locked(place: Home) -> FileLock | None:
-    """The lock of the folder, held, when nobody works in it and it is left over.
+    """The folder's lock, already held, if the folder is left over and no command works in it.
 
-    The store's lock is held for that moment only: a hypervisor may take minutes to remove what there is. It keeps off a
-    create that has made its folder, and hasn't locked it yet.
+    The store's lock excludes a create that has made its folder and hasn't locked it yet. It is held for this moment
+    only, because a hypervisor may take minutes to remove the rest.
     """
     with store_lock():
         lock = lock_of(place)
@@ -88,9 +88,9 @@ def _locked(place: Home) -> FileLock | None:
 
 
 def make_room(place: Home, clear: Callable[[Home], None], say: Callable[[str], None]) -> None:
-    """Clear what a killed create has left under the name, or wait for the command that is just doing so.
+    """Remove what a killed create has left under the name, or wait for another command that does so.
 
-    say is told what is awaited. Raises WaitTimeout, and what clear raises.
+    say is called when this waits. Raises WaitTimeout, and what clear raises.
     """
     if not is_left_over(place) or swept(place, clear):
         return
@@ -103,7 +103,7 @@ def make_room(place: Home, clear: Callable[[Home], None], say: Callable[[str], N
 
 
 def discard(place: Home, lock: FileLock) -> None:
-    """Remove a home in one step for anyone who looks, and then its files."""
+    """Remove a home: rename it first, so that it disappears in one step, then delete its files."""
     trash = place.folder.with_name(f"{TRASH}{place.name}-{uuid.uuid4().hex[:8]}")
     if sys.platform == "win32":
         lock.release()  # an open file can't be moved there
@@ -123,7 +123,7 @@ def discard(place: Home, lock: FileLock) -> None:
 
 
 def folders() -> list[Path]:
-    """All folders of the machines' place: machines, and what is on its way in or out."""
+    """All folders in machines/: machines, and those that are being made or removed."""
     try:
         with os.scandir(folder()) as entries:
             return [Path(entry.path) for entry in entries if entry.is_dir()]
@@ -148,7 +148,7 @@ def _attempt(lock: FileLock) -> bool:
 
 @contextlib.contextmanager
 def store_lock(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """Held for moments only, while a folder is made or locked: never while a hypervisor is asked for something."""
+    """Hold the store's lock while a folder is made or locked; never hold it during a call of a hypervisor."""
     from machine import locks
 
     files.make_folder(folder())

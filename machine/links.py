@@ -1,8 +1,8 @@
-"""Short ways to machines' folders: symbolic links in /tmp/machine-UID, whose paths are short and free of blanks.
+"""Symbolic links to machines' folders in /tmp/machine-UID, whose paths are short and have no blanks.
 
-The path of a Unix socket must be short (SOCKET_ROOM), and what a shell puts in for `$(machine config)` is split at
-blanks, whatever quotes are in it. A link holds nothing itself, so each command makes it when it misses it: what clears
-/tmp up may take it away at any time. It goes with its machine.
+The path of a Unix socket must be short (SOCKET_ROOM), and a shell splits the output of `$(machine config)` at blanks,
+even inside quotes. A cleaner of /tmp may remove a link at any time, so each command makes it again if it is missing.
+`rm` of the machine removes it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from machine.errors import CheckFailed
 from machine.paths import same
 from machine.reasons import reason
 
-# Bytes that the path of a Unix socket may have, its closing zero left out (unix(7); sys/un.h of macOS).
+# The most bytes of a Unix socket's path, without its closing zero (unix(7); sys/un.h of macOS).
 SOCKET_ROOM = 103 if sys.platform == "darwin" else 107
-# Not $TMPDIR: on macOS that is long itself, and the helper of a machine may have another than the next command.
+# Not $TMPDIR: on macOS that is long itself, and a machine's helper may have another one than the next command.
 PLACE = Path("/tmp")
 
 
 def way(home: Path) -> Path:
-    """A link to the folder, which is made if need be. Not on Windows. Raises CheckFailed."""
+    """The link to the folder, made if necessary. Not for Windows. Raises CheckFailed."""
     link = _link(home)
     for _ in range(3):
         check(home)
@@ -42,17 +42,17 @@ def way(home: Path) -> Path:
 
 
 def check(home: Path) -> None:
-    """Raise CheckFailed when there can be no link. Writes nothing."""
+    """Raise CheckFailed when no link can be made. Writes nothing."""
     links = _link(home).parent
     with contextlib.suppress(FileNotFoundError):
         found = links.lstat()
-        # Whoever owned it could lead our commands to a machine of his.
+        # Its owner could redirect our commands to another machine.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise CheckFailed(f"{links} isn't a folder of yours", hint=f"ls -ld {links}")
 
 
 def forget(home: Path) -> None:
-    """Remove the links to the home, each made for another spelling of its path, and their folder with the last one."""
+    """Remove all links to the home (one for each spelling of its path), and the folder of links if it is empty."""
     if sys.platform == "win32":
         return
     links = _link(home).parent

@@ -11,17 +11,17 @@ from machine.spec import DOCKER_PORT
 FILES = ("/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6")
 # Column "st" (Linux, include/net/tcp_states.h): TCP_LISTEN, and TCP_CLOSE of a UDP socket that is bound, not connected.
 _LISTENS = {"tcp": "0A", "udp": "07"}
-# The guest's own: SSH and Docker, and the clients of DHCP.
+# Ports of the guest itself: SSH, Docker, and DHCP's clients.
 _GUESTS = {("tcp", 22), ("tcp", DOCKER_PORT), ("udp", 68), ("udp", 546)}
-# systemd-resolved's, in guests that have it.
+# The addresses of systemd-resolved, in guests that have it.
 _RESOLVERS = {"127.0.0.53", "127.0.0.54"}
-# The first of the ports that Linux gives to clients: there a UDP socket is somebody's question, not a service.
+# The first port that Linux gives to clients: a UDP socket from here on belongs to a client, not to a service.
 _EPHEMERAL = 32768
 _UDP_EVERYWHERE = {"0.0.0.0", "::"}
 
 
 def parse(text: str) -> dict[Port, frozenset[str]]:
-    """The ports that services in the guest listen on, and their addresses. text: what FILES hold, in that order."""
+    """The ports that services in the guest listen on, and their addresses. text: the contents of FILES, in order."""
     found: dict[Port, frozenset[str]] = {}
     for port, address in _sockets(text):
         if port in _GUESTS or address in _RESOLVERS:
@@ -47,7 +47,7 @@ def _sockets(text: str) -> Iterator[tuple[Port, str]]:
 
 
 def _address(text: str) -> str:
-    """Each 32 bits of an address stand there as a number of the guest's processor, which is little-endian."""
+    """Each 32 bits of an address are a number in the guest's byte order, which is little-endian."""
     words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
     found = ipaddress.ip_address(b"".join(words))
     mapped = getattr(found, "ipv4_mapped", None)

@@ -1,6 +1,6 @@
-"""Locks between commands: each wait for one has a deadline, a name, and a word to the user when it takes long.
+"""Locks between commands. Each wait has a deadline and a name, and the user is told when it takes long.
 
-A lock is a file that the kernel locks (filelock), so that a process that dies drops it.
+A lock is a file that the kernel locks (filelock), so a process that dies drops it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from machine.errors import WaitTimeout
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-# Seconds until the user is told what is awaited: most locks are held for a moment.
+# Seconds until the user is told of the wait: most locks are held for a moment only.
 MOMENT = 2.0
 Say = Callable[[str], None]
 
@@ -47,9 +47,9 @@ def acquire(
 ) -> None:
     """Take the lock when it is free.
 
-    what: what is awaited, "another command to finish with the images". timeout in seconds; it begins again whenever
-    sign() has another value than before, which shows that the other command gets on. Raises WaitTimeout, and OSError
-    when there can't be a lock.
+    what names the wait, as in "another command to finish with the images". timeout in seconds; it begins again whenever
+    sign() returns a new value, which shows that the other command makes progress. Raises WaitTimeout, and OSError when
+    the file can't be locked.
     """
     began = time.monotonic()
     told = False
@@ -89,4 +89,4 @@ def attempt(lock: BaseFileLock) -> bool:
 def _hint(lock: BaseFileLock) -> str:
     if sys.platform == "win32":
         return "wait for the other command to end, or end it"
-    return f"see which command it is, wait for it or end it: lsof {lock.lock_file}"
+    return f"find the other command, then wait for it or end it: lsof {lock.lock_file}"

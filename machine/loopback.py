@@ -1,9 +1,9 @@
-"""An address of its own for each machine, on the loopback interface.
+"""A separate loopback address for each machine.
 
-On Linux and Windows all of 127.0.0.0/8 is the host itself, with nothing to set up: two machines never collide, no VPN
-routes it away, nobody off the host can reach it. Each store takes its addresses from a /24 of 127.77.0.0/16 that
-follows from the store's path, so that two stores (two users, CI jobs side by side) don't meet. macOS has 127.0.0.1
-only, unless aliases are made as root: there each machine gets ports of its own.
+On Linux and Windows all of 127.0.0.0/8 is the host itself, without any setup: two machines never collide, no VPN routes
+it away, no other host can reach it. The store's path chooses a /24 of 127.77.0.0/16, so that two stores (two users,
+parallel CI jobs) don't use the same addresses. macOS has 127.0.0.1 only, unless root makes aliases: there each machine
+gets its own ports.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def choose(
     lowest_port: int = 0,
     is_free: Callable[[str, int], bool] | None = None,
 ) -> Address:
-    """An address that no machine of the store has and on which its ports can be opened now.
+    """An address that no machine of the store has, and on which the machine's ports can be opened now.
 
-    lowest_port: the first that whoever opens them may open. is_free says whether a port can be opened here (host,
-    port). Raises CheckFailed when there is none left.
+    lowest_port: the lowest port that the opening process may open. is_free(host, port) says whether a port can be
+    opened here. Raises CheckFailed when no address is left.
     """
     is_free = is_free or (lambda host, port: not ports.why_not("tcp", host, port))
 
@@ -50,13 +50,13 @@ def choose(
 
 
 def _block(store: Path) -> Iterator[str]:
-    # Resolved, so that a symbolic link to the store makes no other block of it.
+    # Resolve the path, so that a symbolic link to the store gives the same block.
     third = zlib.crc32(os.fsencode(os.path.realpath(store))) % 255
     return (f"127.77.{third}.{last}" for last in _HOSTS)
 
 
 def _ssh_port(host: str, free: Callable[[str, int], bool]) -> int | None:
-    """22 where an ordinary user may open it and no sshd listens on every address of the host, else 2222."""
+    """22 if an ordinary user may open it and no sshd listens on all addresses of the host, else 2222."""
     return next((port for port in SSH if free(host, port)), None)
 
 

@@ -1,6 +1,7 @@
-"""Programs that a guest's kernel killed because memory ran out: it says so on the console, which is a file of the host.
+"""Programs that a guest's kernel killed because memory ran out. The kernel logs that on the console, a file on the
+host.
 
-A container that reaches its own limit (docker run --memory) isn't meant: that is told by Docker (OOMKilled).
+A container that reaches its own limit (docker run --memory) doesn't count: Docker reports that (OOMKilled).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from machine.paths import Home
 from machine.resources import human
 
-# Bytes: a chatty console isn't read as a whole each time.
+# Bytes: only the end of a long console is read each time.
 _TAIL = 4 << 20
 # mm/oom_kill.c, __oom_kill_process; with loglevel=4 a line of this level is on the console.
 _KILLED = re.compile(
@@ -21,7 +22,7 @@ _KILLED = re.compile(
 
 
 def warning(home: Home) -> str:
-    """What a machine has lost since it was started, "" when nothing; its console begins anew at each start."""
+    """The programs killed since the machine's start, in a sentence, "" for none; each start begins a new console."""
     killed = _KILLED.findall(_tail(home.console))
     if not killed:
         return ""

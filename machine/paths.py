@@ -1,4 +1,4 @@
-"""Where everything lies: the one place that knows the names of files in the store."""
+"""The names of all files in the store. No other module knows them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def images() -> Path:
 
 
 def user_home() -> Path:
-    """The user's home folder: $HOME (Windows: %USERPROFILE%), and where that is empty what the system knows.
+    """The user's home folder: $HOME (Windows: %USERPROFILE%), or if that is empty, the one that the system knows.
 
-    A relative $HOME counts as empty, because it is another folder for each command. Raises MachineError for a user
-    whom the system doesn't know either, as in a container that runs under a number.
+    A relative $HOME counts as empty, because it means another folder in each working directory. Raises MachineError
+    when the system doesn't know the user either, as in a container that runs under a numeric user.
     """
     if os.name == "posix":
         return _posix_home()
@@ -50,7 +50,7 @@ def _posix_home() -> Path:
 
 
 def has_account() -> bool:
-    """Whether the system knows the user by name; in a container that runs under a number it doesn't."""
+    """Whether the system knows the user by name; in a container that runs under a numeric user it doesn't."""
     if os.name != "posix":
         return True
     import pwd
@@ -67,7 +67,7 @@ def _homeless(why: str) -> MachineError:
 
 
 def expanded(text: str) -> Path:
-    """The path with the home folder in place of ~ or ~USER. Raises MachineError for a user who isn't known."""
+    """The path with the home folder in place of ~ or ~USER. Raises MachineError for an unknown user."""
     if text == "~" or text.startswith(("~/", f"~{os.sep}")):
         return user_home() / text[2:]
     try:
@@ -77,7 +77,7 @@ def expanded(text: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether the path exists. One that we may not look at counts as there: nothing may take its place."""
+    """Whether the path exists. A path that we may not look at counts as existing, so that nothing replaces it."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -94,9 +94,9 @@ def _absolute(text: str) -> Path:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file or folder, however they are spelled: by device and inode.
+    """Whether two paths, however spelled, lead to the same file or folder: compares device and inode.
 
-    Of what doesn't exist the names count, in the folder above that does.
+    Of missing files it compares the names below the nearest existing folder.
     """
     try:
         return one.samefile(other)
@@ -110,7 +110,7 @@ def _name(path: Path) -> str:
 
 
 def below(path: Path, folder: Path) -> Path | None:
-    """The part of path that lies below folder, however the two are spelled; None when path lies elsewhere."""
+    """path relative to folder, however the two are spelled; None when path isn't below folder."""
     found = next((parent for parent in (path, *path.parents) if same(parent, folder)), None)
     return path.relative_to(found) if found is not None else None
 
@@ -131,7 +131,7 @@ class Image:
     def about(self) -> Path:
         return self.folder / "image.json"
 
-    # Taken out of an image that a hypervisor can boot directly; absent otherwise.
+    # Extracted from an image that a hypervisor can boot directly; absent otherwise.
     @property
     def kernel(self) -> Path:
         return self.folder / "kernel"
@@ -140,7 +140,7 @@ class Image:
     def initrd(self) -> Path:
         return self.folder / "initrd"
 
-    # There when the guest of this image can be cloned while it runs.
+    # Exists when the guest of this image can be cloned while it runs.
     @property
     def clones(self) -> Path:
         return self.folder / "clones"
@@ -167,7 +167,7 @@ class Home:
     def store(self) -> Path:
         return self.folder.parent.parent
 
-    # The machine as it was asked for: `creating` until create is through, then renamed.
+    # The machine as it was asked for. create renames `creating` to it at the end.
     @property
     def config(self) -> Path:
         return self.folder / "machine.json"
@@ -180,7 +180,7 @@ class Home:
     def lock(self) -> Path:
         return self.folder / "lock"
 
-    # What docker's DOCKER_CERT_PATH expects.
+    # The files that docker expects in DOCKER_CERT_PATH.
     @property
     def ca(self) -> Path:
         return self.folder / "ca.pem"
@@ -201,7 +201,7 @@ class Home:
     def server_key(self) -> Path:
         return self.folder / "server-key.pem"
 
-    # SSH: the user's key, the machine's host key (made by us, so that it can be pinned), and the pin.
+    # SSH: the user's key; the machine's host key, which we make so that we can pin it; the pin.
     @property
     def ssh_key(self) -> Path:
         return self.folder / "id_ed25519"
@@ -214,7 +214,7 @@ class Home:
     def known_hosts(self) -> Path:
         return self.folder / "known_hosts"
 
-    # What the user's ~/.ssh/config includes; scp, rsync and sshfs read it too.
+    # The user's ~/.ssh/config includes this; scp, rsync and sshfs read it too.
     @property
     def ssh_config(self) -> Path:
         return self.folder / "ssh_config"

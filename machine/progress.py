@@ -1,8 +1,8 @@
-"""What a command shows while it works: on stderr, so that stdout holds results only.
+"""The progress of a command, on stderr, so that stdout has results only.
 
-On a terminal each machine has a line with a spinner and the seconds gone by (rich); elsewhere each phase is one plain
-line, printed when it begins, with the seconds since the command began: a hanging CI job shows where it hangs. How far
-a phase is, is a line every ten seconds there, so that a log stays readable.
+On a terminal each machine has a line with a spinner and the elapsed seconds (rich). Elsewhere each phase prints one
+plain line when it begins, with the seconds since the command began, so that a hanging CI job shows where it hangs.
+There, a long phase prints its percentage every ten seconds, so that a log stays readable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-# Seconds between two lines that say how far a phase is, where there is no terminal.
+# Seconds between two lines about a long phase, without a terminal.
 INTERVAL = 10.0
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ class Progress(Protocol):
     """The progress of one machine."""
 
     def phase(self, what: str) -> None:
-        """Something new begins; what says it in a few words, as in "waiting for Docker"."""
+        """A new phase begins; what names it in a few words, as in "waiting for Docker"."""
 
     def advance(self, text: str) -> None:
-        """How far the phase is, as often as one likes: "uploading the image: 12 %"."""
+        """How far the phase is, for example "uploading the image: 12 %". May be called often."""
 
     def note(self, text: str) -> None:
-        """Something that the user should know, and that isn't an error."""
+        """Tell the user something that is no error."""
 
 
 class Silent:
@@ -67,7 +67,7 @@ class Plain:
 
 
 class Bar:
-    """A line of a rich progress display, which several machines share."""
+    """One machine's line in the display that all machines share."""
 
     def __init__(self, name: str, bars: Bars) -> None:
         self.name = name
@@ -104,7 +104,7 @@ class Display:
 
     @contextmanager
     def of(self, name: str) -> Iterator[Progress]:
-        """The progress of one machine, while the work on it lasts."""
+        """The progress of one machine during the block."""
         if self.quiet:
             yield Silent()
             return
@@ -126,7 +126,7 @@ def _start_bars() -> Bars:
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    # rich prints what goes to stdout above the bars, on stderr: `machine start > FILE` would leave FILE empty.
+    # rich would print stdout's lines above the bars, on stderr: `machine start > FILE` would leave FILE empty.
     above = sys.stdout is not None and sys.stdout.isatty()
     bars = Bars(*columns, console=Console(stderr=True), transient=True, redirect_stdout=above)
     bars.start()

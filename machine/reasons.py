@@ -1,12 +1,12 @@
-"""Errors of the system, of sockets, TLS and HTTP in plain words: what Python says of them ("_ssl.c:989: The handshake
-operation timed out", "[Errno 111] Connection refused") is for those who wrote it.
+"""Errors of the system, of sockets, TLS and HTTP in plain words. Python's own texts ("_ssl.c:989: The handshake
+operation timed out", "[Errno 111] Connection refused") are for programmers.
 """
 
 from __future__ import annotations
 
 import errno
 
-# What an error number means to somebody who waits for an answer; of the others the system's own words are good.
+# The meaning of error numbers for a user who waits for an answer; for all others the system's own words are good.
 _NUMBERS = {
     errno.ECONNREFUSED: "nothing listens there",
     errno.ECONNRESET: "the connection was closed",
@@ -20,9 +20,9 @@ _NUMBERS = {
     errno.EADDRINUSE: "the port is taken",
     errno.EADDRNOTAVAIL: "the address isn't one of this computer's",
 }
-# What OpenSSL says of somebody who speaks no TLS.
+# OpenSSL's errors for a server that doesn't speak TLS.
 NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
-# What the other side sends when it refuses us.
+# TLS alerts of a server that refuses us.
 _REFUSED = (
     "SSLV3_ALERT_BAD_CERTIFICATE",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",

@@ -1,7 +1,7 @@
-"""Why dockerd doesn't start, in its own words: known within seconds, where a time-out would tell nothing.
+"""Why dockerd doesn't start, in its own words, within seconds. A time-out would explain nothing.
 
-machineos writes dockerd's last words on the console each time that dockerd ends, and init starts it again. A setting
-that dockerd refuses shows as the same words twice; words of what may go better the next time are passed over.
+machineos writes dockerd's last words to the console each time that dockerd ends, and init starts it again. If dockerd
+refuses a setting, the same words come twice. Errors that may go away at the next start are ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from machine.errors import EngineRefused
 
-# Bytes of the console that are read: some fifty ends of dockerd.
+# Bytes of the console to read: dockerd's last words of some fifty starts.
 _WINDOW = 65536
 _LINE = re.compile(r"machineos: \[ *[\d.]+\] (.*)")
 _ENDED = "dockerd ended, its last words:"
@@ -20,13 +20,13 @@ _TAG = re.compile(r"^.*?\bdockerd(?:\[\d+\])?: ")
 _FATAL = re.compile(
     r"(?:failed to (?:start daemon|load listeners)|unable to configure the Docker daemon|Error during .id lookup).*"
 )
-# It reads its settings before anything else, so this says the same each time.
+# dockerd reads its settings before anything else, so this error comes each time.
 _AT_ONCE = "unable to configure the Docker daemon"
 _PASSES = re.compile(r"deadline exceeded|timed? ?out|containerd.*(?:dial|connection|connect)|pid file found")
 
 
 def check(console: Path, *, hint: str = "") -> None:
-    """Raise EngineRefused when the console of a machine that boots says that dockerd won't start."""
+    """Raise EngineRefused when the console of a booting machine says that dockerd can't start."""
     try:
         with console.open("rb") as file:
             file.seek(max(0, console.stat().st_size - _WINDOW))
@@ -38,7 +38,7 @@ def check(console: Path, *, hint: str = "") -> None:
 
 
 def words(console: str) -> str:
-    """What dockerd said last, when it is a refusal; "" else."""
+    """dockerd's last words if they are a refusal, else ""."""
     reasons = [reason for reason in map(_reason, _ends(console)) if reason]
     if not reasons or not (_AT_ONCE in reasons[-1] or reasons[-2:-1] == reasons[-1:]):
         return ""
@@ -46,13 +46,13 @@ def words(console: str) -> str:
 
 
 def _reason(end: str) -> str:
-    """Why dockerd ended: its log has a form, and what it says besides, at its very end, is why."""
+    """Why dockerd ended: the lines at the very end that don't have its log's form."""
     last = end.strip().rpartition("\n")[2]
     return fatal(end) or ("" if "level=" in last or last.startswith("{") or _PASSES.search(last) else last)
 
 
 def fatal(log: str) -> str:
-    """The last line of a log of dockerd's that says why it gave up; "" when none does, or it may pass by itself."""
+    """The last line of dockerd's log that explains its end; "" when there is none, or the cause may go away."""
     found: str = ["", *_FATAL.findall(log)][-1]
     return "" if _PASSES.search(found) else found.strip()
 

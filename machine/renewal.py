@@ -1,4 +1,4 @@
-"""A new server certificate for a machine that is there."""
+"""A new server certificate for an existing machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes and what the host has."""
+"""Sizes, and the host's memory, processors and disk space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from machine.errors import CheckFailed, Usage
 
 _UNITS = {"": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
-# Digits are counted, because a float has an end: "9" * 400 is infinite.
+# Limit the digits, because a float overflows: "9" * 400 is infinite.
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(?:([mgt])(?:i?b)?)?", re.IGNORECASE)
 
 SMALLEST_MEMORY_MIB = 256
@@ -35,7 +35,7 @@ def human(size_mib: int) -> str:
 
 
 def host_memory_mib() -> tuple[int, int]:
-    """The host's memory: all of it, and what is available now."""
+    """The host's memory: in total, and available now."""
     import psutil  # costs 15 ms to import, and only create needs it
 
     memory = psutil.virtual_memory()
@@ -49,12 +49,12 @@ def architecture() -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk that the folder lies on."""
+    """The free space of the folder's disk."""
     return shutil.disk_usage(folder).free
 
 
 def check_memory(memory_mib: int) -> list[str]:
-    """Raise CheckFailed when a machine of that size can't be; return a warning when it is larger than what is free."""
+    """Raise CheckFailed when the host can't have such a machine; return a warning when it needs more than is free."""
     total, available = host_memory_mib()
     if memory_mib < SMALLEST_MEMORY_MIB:
         raise CheckFailed(
@@ -71,7 +71,7 @@ def check_memory(memory_mib: int) -> list[str]:
 
 
 def check_cpus(cpus: int) -> list[str]:
-    """Raise CheckFailed for no CPU at all; return a warning for more than the host has."""
+    """Raise CheckFailed for less than one CPU; return a warning for more than the host has."""
     import psutil
 
     there = psutil.cpu_count() or 1
@@ -81,7 +81,7 @@ def check_cpus(cpus: int) -> list[str]:
 
 
 def check_disk(disk_mib: int, folder: Path) -> list[str]:
-    """Raise CheckFailed when not even an empty machine fits; warn of one that could outgrow the host's."""
+    """Raise CheckFailed when not even an empty machine fits; return a warning when a full one wouldn't fit."""
     free = free_bytes(folder) >> 20
     if disk_mib < SMALLEST_DISK_MIB:
         raise CheckFailed(

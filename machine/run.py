@@ -16,7 +16,7 @@ from typing import IO, Protocol
 from machine.errors import ToolFailed, ToolMissing, WaitTimeout
 from machine.switches import is_on
 
-# A process without a console (the helper of a machine) would open one for each command that it runs.
+# Without this flag, a process without a console (a machine's helper) would open one for each command that it runs.
 _NO_WINDOW = 0
 if sys.platform == "win32":
     _NO_WINDOW = subprocess.CREATE_NO_WINDOW
@@ -33,7 +33,7 @@ class Completed:
 
 
 class Run(Protocol):
-    """What a driver is given to run commands with; `run` below is the real one."""
+    """The function with which a driver runs commands; `run` below is the real one."""
 
     def __call__(
         self,
@@ -58,9 +58,9 @@ def run(
 ) -> Completed:
     """Run a command to its end and return what it printed.
 
-    input: its standard input, nothing when None; timeout in seconds; env is added to ours.
-    Raises ToolMissing when there is no such program, ToolFailed when check is true and it ends with an error,
-    WaitTimeout when the timeout passes (the command is killed then).
+    input: its standard input, empty when None; timeout in seconds; env is added to our environment.
+    Raises ToolMissing when the program doesn't exist, ToolFailed when check is true and the command ends with an error,
+    WaitTimeout when the timeout passes (the command is then killed).
     """
     words = _words(argv)
     try:
@@ -95,7 +95,7 @@ def stream(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[
 
 
 def detach(argv: Sequence[str | Path], *, output: IO[bytes], cwd: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that outlives us: a session of its own, nothing on its standard input."""
+    """Start a process that outlives us, in its own session and with an empty standard input."""
     words = _words(argv)
     flags = 0
     if sys.platform == "win32":
@@ -127,12 +127,12 @@ def _words(argv: Sequence[str | Path]) -> list[str]:
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    # A tool's messages are parsed: they must not be translated.
+    # We parse tools' messages, so they must not be translated.
     return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
 def _text(raw: bytes) -> str:
-    """What a tool printed, with lines that end as ours do: VBoxManage.exe ends them with CR and LF."""
+    """A tool's output with LF as line ends: VBoxManage.exe prints CR and LF."""
     return _decoded(raw).replace("\r\n", "\n")
 
 
@@ -140,7 +140,7 @@ def _decoded(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        # Windows' tools print names in the code page of the system: a path that is read there must stay a path.
+        # Windows' tools print names in the system's code page; paths in their output must remain valid.
         return raw.decode(locale.getpreferredencoding(False) if sys.platform == "win32" else "utf-8", "replace")
 
 

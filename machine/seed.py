@@ -1,4 +1,4 @@
-"""The seed: a small ISO that tells a fresh guest who it is.
+"""The seed: a small ISO that gives a new guest its identity and settings.
 
 Two readers: cloud-init in a cloud image (the NoCloud data source: meta-data, user-data, network-config) and machineos
 (the folder machineos/, plain files that busybox reads line by line). It holds private keys: the file is 0600.
@@ -16,8 +16,8 @@ from machine.errors import Usage
 from machine.render import render
 
 LABEL = "CIDATA"
-# A guest doesn't notice another disk in the place of one that it knows, as long as it is of the same size: so a clone
-# of a running machine finds its own seed where the other's was.
+# A guest doesn't notice a changed disk as long as its size is the same. So a clone of a running machine finds its own
+# seed in place of the template's.
 SIZE = 1 << 20
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _CERTIFICATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,50}")
@@ -55,11 +55,11 @@ class Mount:
 
 @dataclass(frozen=True)
 class Seed:
-    """instance_id: the machine's uuid; cloud-init does its work again when it changes.
+    """instance_id: the machine's uuid; cloud-init runs again when it changes.
 
     tls: None for a daemon that speaks plain HTTP. docker_env and environment: lines KEY=VALUE.
-    ca_certificates: (name, PEM) of CAs that the guest is to trust. interfaces: all adapters of the machine when one has
-    a static address, else none, and the guest uses DHCP on each. hosts: lines "IP NAME"; sysctls: lines KEY=VALUE.
+    ca_certificates: (name, PEM) of CAs for the guest to trust. interfaces: all adapters of the machine if one of them
+    has a static address; else empty, and the guest uses DHCP on each. hosts: lines "IP NAME"; sysctls: lines KEY=VALUE.
     """
 
     instance_id: str
@@ -80,13 +80,13 @@ class Seed:
 
 
 def write(path: Path, seed: Seed) -> None:
-    """Write the ISO (label CIDATA, Rock Ridge and Joliet names). Raises Usage for a value that can't stand in it."""
+    """Write the ISO (label CIDATA, Rock Ridge and Joliet names). Raises Usage for a value that it can't hold."""
     raw = image(contents(seed))
     files.write(path, raw.ljust(-(-len(raw) // SIZE) * SIZE, b"\0"))
 
 
 def overwrite(path: Path, seed: Seed) -> None:
-    """As `write`, for a machine that runs: its hypervisor has the file open, and reads it when the guest reboots."""
+    """As `write`, for a running machine: its hypervisor has the file open, and the guest reads it when it reboots."""
     raw = image(contents(seed))
     files.overwrite(path, raw.ljust(-(-len(raw) // SIZE) * SIZE, b"\0"))
 
@@ -202,7 +202,7 @@ def _check(seed: Seed) -> None:
     for line in (seed.instance_id, seed.hostname, seed.host_key_public.strip(), *map(str.strip, seed.authorized_keys)):
         _check_line(line, "of the seed")
     for name, pem in seed.ca_certificates:
-        # One odd character would make the whole of user-data unreadable to YAML.
+        # One invalid character would make all of user-data unreadable for YAML.
         for line in filter(None, map(str.strip, pem.split("\n"))):
             _check_line(line, f"of the CA {name!r}")
         if not _CERTIFICATE_NAME.fullmatch(name):

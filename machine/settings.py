@@ -1,7 +1,7 @@
-"""Settings that change in a machine's life: Docker's, the machine's own entries of /etc/hosts, and kernel settings.
+"""Settings that `set` can change: Docker's, the machine's entries of /etc/hosts, and kernel settings.
 
-Items are as typed at create. One that is added takes the place of another of the same name; one is removed by its name,
-or as it was typed.
+An item is stored as the user typed it. A new item replaces an old one with the same name. An item is removed by its
+name, or by the whole text.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from machine.errors import Usage
 from machine.spec import Machine
 
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*")
-# sysctl(8): a blank can't be in a name, and net/ipv4/conf/eth0.5/mtu is written with slashes.
+# sysctl(8): a name has no blanks; net/ipv4/conf/eth0.5/mtu is written with slashes.
 _SYSCTL = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:@+-]+)+")
-# Names of the machine's own, which it needs.
+# Names in /etc/hosts that the machine itself needs.
 _OWN_HOSTS = {"localhost", "ip6-localhost", "ip6-loopback"}
 _OWN_SYSCTLS = {"kernel.hostname", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}
 
@@ -37,7 +37,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Edits:
-    """One for each list of settings; the first five are fields of spec.Engine."""
+    """A change for each list of settings; the first five are fields of spec.Engine."""
 
     options: Edit = field(default_factory=Edit)
     labels: Edit = field(default_factory=Edit)
@@ -52,7 +52,7 @@ class Edits:
 
 
 def edited(machine: Machine, edits: Edits, say: Callable[[str], None] = lambda text: None) -> Machine:
-    """The machine with its settings changed so; say is told of what was to be removed and isn't there. Raises Usage."""
+    """The machine with changed settings; say is called for each item to remove that doesn't exist. Raises Usage."""
 
     def change(name: str, items: tuple[str, ...]) -> tuple[str, ...]:
         edit: Edit = getattr(edits, name)
@@ -79,7 +79,7 @@ def edited(machine: Machine, edits: Edits, say: Callable[[str], None] = lambda t
 
 
 def check(machine: Machine) -> None:
-    """Raise Usage for a setting that can't be."""
+    """Raise Usage for an invalid setting."""
     engine.daemon_json(machine)
     engine.docker_env(machine, {})
     hosts(machine)
@@ -87,12 +87,12 @@ def check(machine: Machine) -> None:
 
 
 def hosts(machine: Machine) -> str:
-    """The machine's own lines of /etc/hosts. Raises Usage for what isn't NAME=IP."""
+    """The machine's own lines of /etc/hosts. Raises Usage for an item that isn't NAME=IP."""
     return "".join(f"{address} {name}\n" for name, address in map(_host, machine.hosts))
 
 
 def sysctls(machine: Machine) -> str:
-    """Lines KEY=VALUE for sysctl. Raises Usage for what isn't."""
+    """Lines KEY=VALUE for sysctl. Raises Usage for other items."""
     return "".join(f"{key}={value}\n" for key, value in map(_sysctl, machine.sysctls))
 
 
@@ -122,7 +122,7 @@ def _sysctl(item: str) -> tuple[str, str]:
 
 
 def _added(name: str, items: tuple[str, ...], item: str) -> tuple[str, ...]:
-    """The items with this one among them, in the place of one that sets the same thing."""
+    """The items with a new one, which replaces an item that sets the same thing."""
     same = [number for number, other in enumerate(items) if _identity(name, other) == _identity(name, item)]
     if not same:
         return (*items, item)
@@ -130,7 +130,7 @@ def _added(name: str, items: tuple[str, ...], item: str) -> tuple[str, ...]:
 
 
 def _identity(name: str, item: str) -> object:
-    """What an item sets: two of equal identity can't both be true."""
+    """The key of an item: of two items with the same identity only one can count."""
     if name == "options":
         return dockerd_options.identity(item)
     if name in {"registry_mirrors", "insecure_registries"}:
@@ -142,7 +142,7 @@ def _identity(name: str, item: str) -> object:
 
 
 def _is_meant(name: str, gone: str, item: str) -> bool:
-    """Whether an item is one that is to be removed: it was typed so, or gone is its name."""
+    """Whether gone, from the command line, means this item: it is the item's text or its name."""
     if gone == item:
         return True
     if name == "options":

@@ -1,8 +1,8 @@
-"""The shells that `machine env` speaks to: how each sets a variable, and how it quotes.
+"""The shells that `machine env` supports: how each sets a variable, and how it quotes.
 
-This is a table and a few small functions, not templates: env runs in people's shell profiles, and importing jinja2
-alone takes 36 ms, nearly as long as all of `machine env`. A value may hold anything that a path can: blanks, quotes,
-`$`, backticks, newlines; each function here makes one word of it that the shell reads back unchanged.
+This is a table and a few small functions, not templates: env runs in shell profiles, and importing jinja2 alone takes
+36 ms, nearly as long as all of `machine env`. A value may have all characters of a path: blanks, quotes, `$`,
+backticks, newlines. Each function here makes it one word, which the shell reads back unchanged.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ _NEWLINES = re.compile(r"[\r\n]")
 
 
 def sh(value: str) -> str:
-    """In double quotes, because scripts that read docker-machine's output look for them."""
+    """Quote with double quotes, because scripts that parse docker-machine's output look for them."""
     return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
 
 
 def _fish(value: str) -> str:
-    """A newline stands outside the quotes: fish's `eval (…)` joins lines with blanks."""
+    """Write a newline outside the quotes, because fish's `eval (…)` joins lines with blanks."""
     return '"' + re.sub(r'([\\"$])', r"\\\1", value).replace("\n", r'"\n"').replace("\r", r'"\r"') + '"'
 
 
 def _powershell(value: str) -> str:
-    """Typographic quotes end a string there, as plain ones do (about_Quoting_Rules)."""
+    """Double typographic quotes too: in PowerShell they end a string as plain ones do (about_Quoting_Rules)."""
     escaped = re.sub(r'([`"$“”„])', r"`\1", value)
     return '"' + escaped.replace("\n", "`n").replace("\r", "`r") + '"'
 
 
 def _cmd(value: str) -> str:
-    """As it stands: cmd takes all up to the end of the line, quotes included."""
+    """Leave the value unquoted: cmd takes everything up to the end of the line, quotes included."""
     if _NEWLINES.search(value) or '"' in value:
         raise _cannot("cmd", value)
     return value
 
 
 def _tcsh(value: str) -> str:
-    """In single quotes; the history's ! is active even there."""
+    """Quote with single quotes, and escape the history's !, which is active even there."""
     if _NEWLINES.search(value):
         raise _cannot("tcsh", value)
     return "'" + value.replace("'", r"'\''").replace("!", r"\!") + "'"
@@ -57,14 +57,14 @@ def _cannot(shell: str, value: str) -> Usage:
 
 
 def _cmd_set(name: str, value: str) -> str:
-    """Quotes around the whole keep & and its kin from ending the command."""
+    """Quote the whole assignment, so that & and similar characters don't end the command."""
     assignment = f"{name}={_cmd(value)}"
     return f'SET "{assignment}"' if re.search(r"[&|<>^() ]", value) else f"SET {assignment}"
 
 
 @dataclass(frozen=True)
 class Shell:
-    """How to write a line. word: a word of a command line; run: how to run what a command prints."""
+    """How a shell writes a line. word: quotes one word; run: a command that runs another command's output."""
 
     set: Callable[[str, str], str]
     unset: Callable[[str], str]
@@ -129,7 +129,7 @@ SHELLS = {
         run=lambda command: f"(with-temp-buffer (shell-command {_emacs(command)} (current-buffer)) (eval-buffer))",
     ),
 }
-# Other names under which their languages go.
+# Other programs that use these shells' languages.
 _ALIASES = {
     "ash": "sh",
     "csh": "tcsh",
@@ -139,12 +139,12 @@ _ALIASES = {
     "mksh": "sh",
     "pwsh": "powershell",
 }
-# Processes above us that are looked at: a shell may have started make, which started a script, which started us.
+# So many parent processes are searched: a shell may have started make, which started a script, which started us.
 _DEPTH = 30
 
 
 def find(name: str) -> Shell:
-    """The shell of that name, as typed, or as its program is called. Raises Usage for one that isn't known."""
+    """The shell with that name, as typed or as its program is called. Raises Usage for an unknown one."""
     known = _canonical(name)
     if known is None:
         raise Usage(f'the shell "{name}" isn\'t known; known are {", ".join(SHELLS)}', hint="machine env --shell sh")
@@ -163,7 +163,7 @@ def evaluated(*argv: str) -> str:
 
 
 def detect(environ: Mapping[str, str]) -> str:
-    """The name of the user's shell: $SHELL, else the nearest process above us that is one. Raises Usage."""
+    """The name of the user's shell: $SHELL, else the nearest parent process that is a shell. Raises Usage."""
     if shell := environ.get("SHELL"):
         return _base(shell)
     if name := _from_shellingham() or _from_names():
@@ -172,7 +172,7 @@ def detect(environ: Mapping[str, str]) -> str:
 
 
 def _from_shellingham() -> str:
-    """It also sees through a login shell's dash, emulators of processors, and a shell that an interpreter runs."""
+    """Handles a login shell's leading dash, emulators of processors, and a shell that an interpreter runs."""
     try:
         import shellingham  # 5 ms, and hardly needed but on Windows, which sets no SHELL
 

@@ -1,6 +1,6 @@
 """A machine as it was asked for, and its form on disk (machine.json).
 
-Nothing measured stands in here: whether the machine runs is asked afresh each time.
+It holds nothing that changes by itself: whether the machine runs is asked each time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from machine.errors import StoreDamaged, Usage
 from machine.reasons import reason
 
-# 1 had no hosts, sysctls and host_network_ports. An earlier version takes a field that it doesn't know for damage.
+# Format 1 had no hosts, sysctls and host_network_ports. An earlier version reports an unknown field as damage.
 FORMAT = 2
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")

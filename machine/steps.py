@@ -1,4 +1,4 @@
-"""A sequence of steps on a host that is already there: what failed, and what had been done by then."""
+"""A sequence of steps on an existing host, which an error needs: the failed step, and the steps before it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from machine.progress import Progress
 
 
 class Steps:
-    """Says each step as it begins, and remembers what was changed."""
+    """Shows each step as it begins, and remembers the changes."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -18,7 +18,7 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Raises what the block raises, with the step in the message and what was done before it in the details."""
+        """Raises what the block raises, with the step in the message and the earlier changes in the details."""
         self.progress.phase(what)
         try:
             yield

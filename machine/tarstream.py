@@ -1,7 +1,7 @@
-"""Reading a tar that somebody else sent, from a file or a pipe: plain files with short names, and nothing else.
+"""Read a tar from a stranger, from a file or a pipe: plain files with short names, and nothing else.
 
-The standard library's reader takes all that a tar can say: links, devices, holes, headers of any size, which it reads
-into memory. Here each header is parsed by it, and everything but a plain file is refused.
+The standard library's reader accepts everything that a tar can hold: links, devices, holes, and headers of any size,
+which it reads into memory. Here it parses each header, and everything except plain files is refused.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ BLOCK = 1 << 18
 _RECORD = tarfile.BLOCKSIZE
 _GZIP = b"\x1f\x8b"
 _PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE}
-# A header before another one; earlier versions of `export` wrote the size of a file of more than 8 GiB so.
+# A pax header before a file's own; earlier versions of `export` wrote the size of files beyond 8 GiB this way.
 _LONGEST_EXTENSION = 4096
 _EXTENDED = {"size", "mtime"}
 
 
 @dataclass(frozen=True)
 class Member:
-    """size in bytes. It can be read once, until the next member is asked for."""
+    """size in bytes. It can be read once, before the next member is requested."""
 
     name: str
     size: int
@@ -37,14 +37,14 @@ class Member:
         return self.source.rest()
 
     def content(self, at_most: int) -> bytes:
-        """All of it. Raises MachineError when that is more than so many bytes."""
+        """The whole member. Raises MachineError when it has more than limit bytes."""
         if self.size > at_most:
             raise foreign(f"{self.name} of {self.size} bytes")
         return b"".join(self.blocks())
 
 
 class Stream:
-    """A file that is read once, from its beginning to its end; `left` bytes of the current member are still there."""
+    """A file that is read once, from beginning to end; `left`: unread bytes of the current member."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -89,7 +89,7 @@ def members(file: IO[bytes]) -> Iterator[Member]:
 
 
 def foreign(what: str) -> MachineError:
-    """The error for what no export writes."""
+    """The error for something that no export writes."""
     return MachineError(f"that isn't a machine's file: it holds {what}", hint="don't trust whoever gave it to you")
 
 
@@ -99,7 +99,7 @@ def _unzipped(file: IO[bytes]) -> IO[bytes]:
 
 
 def _header(stream: Stream) -> tarfile.TarInfo | None:
-    """None at the end: a record of zeros."""
+    """The next header; None at the end, which is a record of zeros."""
     raw = stream.exactly(_RECORD)
     if not any(raw):
         return None

@@ -1,8 +1,8 @@
-"""Making a machine from an archive, which is treated as what a stranger sent.
+"""Make a machine from an archive, which may come from a stranger.
 
-Only the members are taken that the machine's driver knows. Whatever can be computed is computed anew: the identity and
-the address, sizes, digests, the kernel of the image, the public keys. What would let the machine reach this host is for
-the user to decide (`Incoming.reaches`), before anything is written.
+Only members that the machine's driver knows are taken. Everything that can be computed is computed: identity, address,
+sizes, digests, the image's kernel, the public keys. The user decides about options that let the machine reach this host
+(`Incoming.reaches`), before anything is written.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from machine.spec import Machine
 from machine.ssh import keys
 from machine.tarstream import Member, foreign, members
 
-# Bytes of a file that is read into memory.
+# The largest file, in bytes, that is read into memory.
 _TEXT = 1 << 20
 # Bytes of the host's disk that import leaves free.
 _SPARE = 64 << 20
-# What format 1 had beside the parts, and nothing needs: read, and left out.
+# Files of format 1 that nothing needs: they are read and dropped.
 _LEFT_OUT = re.compile(
     r"home/(?:id_ed25519\.pub|ssh_host_ed25519_key\.pub|ports\.json|snapshots\.json|hostonly\.json|[0-9a-f]{12}\.iso)"
     r"|image/(?:kernel|initrd|cmdline|clones|boot\.json)"
 )
-# The fields of a machine that are what its owner asked for, and those that this host or the disk decides on.
+# The fields of a machine that its owner chose, and those that this host or the disk decides.
 KEPT = ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls", "host_network_ports")
 RENEWED = ("name", "driver", "uuid", "mac", "image", "memory_mib", "cpus", "disk_mib", "address", "created")
 _IMAGE_PARTS = {"image", "image.json"}
@@ -49,9 +49,9 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.:-]{0,252})")
 
 
 class Incoming:
-    """A machine whose archive has been opened, and of which nothing has been written yet.
+    """A machine whose archive is open; nothing has been written yet.
 
-    machine: as it will be, without an address, and with an identity of its own.
+    machine: the new machine with its own identity, but without an address.
     """
 
     def __init__(self, source: IO[bytes], name: str | None, draft: Callable[..., Machine]) -> None:
@@ -67,7 +67,7 @@ class Incoming:
             images.verify(Image(self.machine.image))
 
     def reaches(self) -> list[Reach]:
-        """What the machine could get at of this host."""
+        """What the machine could reach on this host."""
         return [*_reaches(self.machine), *_portable(self.wanted().driver).reaches()]
 
     def make(
@@ -78,10 +78,10 @@ class Incoming:
         finish: Callable[[Instance], None],
         undo: Callable[[Instance], None],
     ) -> Machine:
-        """Make the machine, which is stopped then; or nothing is left.
+        """Make the machine, stopped; after an error nothing is left.
 
-        place gives it an address, knowing the other machines; finish makes the virtual machine, when all files are
-        there, and undo removes it.
+        place gives it an address that no other machine has. finish makes the virtual machine when all files are
+        written, and undo removes it.
         """
         reserved = reserve(self.wanted(), place, undo, progress.note)
         with image_users.noted(self.machine.image), reserved as instance:
@@ -127,7 +127,7 @@ class Incoming:
 
 
 class _Room:
-    """The room on the disk that a machine is written to. declared: what all of it takes, by its archive, in bytes."""
+    """The free space for a machine. declared: what the archive says that the machine needs, in bytes."""
 
     def __init__(self, folder: Path, declared: int | None) -> None:
         self.folder = folder
@@ -136,7 +136,7 @@ class _Room:
             self.check(declared)
 
     def check(self, size: int) -> None:
-        """Raise CheckFailed when so many bytes don't fit."""
+        """Raise CheckFailed when size bytes don't fit."""
         if size > (free := resources.free_bytes(self.folder) - _SPARE):
             raise CheckFailed(
                 f"the machine needs {human(size >> 20)}, and {human(max(0, free) >> 20)} are free in {self.folder}",
@@ -175,7 +175,7 @@ def _json(member: Member) -> dict[str, object]:
 
 
 def _is_printable(data: object) -> bool:
-    """Whether no text in it can steer a terminal, or be more than a line in a file."""
+    """Whether no text in it has control characters, which steer a terminal or begin a new line in a file."""
     if isinstance(data, dict):
         return all(_is_printable(part) for pair in data.items() for part in pair)
     if isinstance(data, list):
@@ -184,7 +184,7 @@ def _is_printable(data: object) -> bool:
 
 
 def _ours(theirs: Machine, name: str, draft: Callable[..., Machine]) -> Machine:
-    """A new machine of this store, that was asked for as theirs was."""
+    """A new machine of this store with the settings of theirs."""
     try:
         spec.check_new_name(name)
     except Usage as error:  # a machine of an earlier version may have it
@@ -225,7 +225,7 @@ def _portable(driver: Driver) -> Portable:
 
 
 def _reaches(machine: Machine) -> list[Reach]:
-    """What any driver's machine could be allowed."""
+    """What a machine could reach with any driver."""
     found = []
     if not machine.tls:
         what = "a Docker without TLS: every user of this host, and web pages in its browser, can be root in the machine"
@@ -246,7 +246,7 @@ def _check_architecture(name: str, theirs: object) -> None:
 
 
 def _extract(member: Member, target: Path | None, room: _Room, tell: Callable[[bytes], None]) -> str:
-    """Write a member, with holes where it is zero, and return its digest. target: None for one that is left out."""
+    """Write a member, with holes in place of zeros, and return its digest. target is None for a member to drop."""
     if target and room.declared is None:
         room.check(member.size)
     digest = hashlib.sha256()
@@ -285,9 +285,9 @@ def _check_keys(home: Home) -> None:
 
 
 def _take_image(digest: str, folder: Path) -> bool:
-    """Put the image into the cache, without giving it a name there: what others boot is this host's choice.
+    """Add the image to the cache without a name, because a stranger must not choose what new machines boot.
 
-    Returns False when it is there already.
+    Returns False when the cache has it already.
     """
     file = folder / "image"
     if not file.exists() or images.digest(file) != digest:

@@ -1,4 +1,4 @@
-"""Bringing a machine to the newest system: another image for one that boots ours, new packages for another."""
+"""Upgrade a machine's system: a new image for machineos, new packages for other systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting, with a deadline and a name for what is awaited."""
+"""Waits with a deadline and a name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from machine.errors import WaitTimeout
 
 T = TypeVar("T")
 
-# Ctrl-C reaches the main thread only. Each thread is told once: what it undoes then may wait as ever.
+# Ctrl-C reaches the main thread only. Raise once per thread, so that its clean-up can still wait.
 _interrupted = threading.Event()
 _told = threading.local()
 
 
 def interrupt() -> None:
-    """Make the waits of the other threads end with KeyboardInterrupt: the user has pressed Ctrl-C."""
+    """End the waits of the other threads with KeyboardInterrupt, because the user has pressed Ctrl-C."""
     _told.already = True
     _interrupted.set()
 
@@ -34,9 +34,9 @@ def until(
 ) -> T:
     """Call probe until it returns something true, and return that.
 
-    timeout in seconds. The pause between two calls grows from interval to slowest, so that a quick thing is seen at
-    once and a slow one costs little; pause makes it, and may end it early. Raises WaitTimeout naming what was awaited,
-    with details() taken at that moment.
+    timeout in seconds. The pause between two calls grows from interval to slowest seconds, so that a quick result is
+    seen at once and a slow one costs little. pause(seconds) sleeps, and may return early. Raises WaitTimeout, which
+    names what was awaited; its details are those that details() returns at that moment.
     """
     deadline = time.monotonic() + timeout
     while True:

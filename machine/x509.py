@@ -1,4 +1,4 @@
-"""X.509 with ECDSA P-256: what `certs` puts into files. Importing it costs 34 ms (cryptography): import it late."""
+"""X.509 certificates with ECDSA P-256, which `certs` writes. Import it late: cryptography takes 34 ms."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from machine.reasons import reason
 
 CA_DAYS = 3650
 LEAF_DAYS = 820
-# A guest's clock may be behind the host's.
+# Certificates begin in the past, because a guest's clock may be behind the host's.
 SKEW = timedelta(days=1)
 _DNS_NAME = re.compile(
     r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
 )
 _USAGE = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
-# Ours are all elliptic; a CA or client of the user's own may be the others.
+# Our own keys are all elliptic; a user's CA or client may have another kind.
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 REGENERATE = "machine regenerate-certs"
 
@@ -48,7 +48,7 @@ class Pair:
 
 
 def new_ca(common_name: str) -> Pair:
-    """A self-signed CA that may sign certificates of ends only (path length 0)."""
+    """A self-signed CA that may sign end-entity certificates only (path length 0)."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
     builder = _builder(name, name, key, datetime.now(UTC) + timedelta(days=CA_DAYS))
@@ -58,7 +58,7 @@ def new_ca(common_name: str) -> Pair:
 
 
 def issue(ca: Pair, common_name: str, *, usage: Literal["server", "client"], names: Sequence[str] = ()) -> Pair:
-    """A certificate signed by ca, good for one usage; it doesn't outlive the CA."""
+    """A certificate for one usage, signed by ca; it ends no later than the CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     ends = min(datetime.now(UTC) - SKEW + timedelta(days=LEAF_DAYS), ca.cert.not_valid_after_utc)
     builder = _builder(_name(common_name), ca.cert.subject, key, ends)
@@ -73,7 +73,7 @@ def issue(ca: Pair, common_name: str, *, usage: Literal["server", "client"], nam
 
 
 def load(cert: Path, key: Path) -> Pair:
-    """The certificate and the key that belongs to it; raises MachineError when they can't be read or don't."""
+    """The certificate and its key. Raises MachineError when they can't be read or don't belong together."""
     certificate = read(cert)
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), None)
@@ -98,20 +98,20 @@ def read(path: Path) -> x509.Certificate:
 
 
 def fits(cert: Path, key: Path, ca: Pair, *, within: timedelta, names: Sequence[str] = ()) -> bool:
-    """Whether the pair is whole, of this CA, for these names exactly, and lasts longer than within."""
+    """Whether the pair is complete, signed by this CA, for exactly these names, and lasts longer than within."""
     try:
         certificate = load(cert, key).cert
         certificate.verify_directly_issued_by(ca.cert)
     except (MachineError, InvalidSignature, ValueError, TypeError):
         return False
     ends = certificate.not_valid_after_utc
-    # What ends with its CA can't be made to last longer by a new one.
+    # A certificate that ends with its CA can't last longer.
     lasts = ends > datetime.now(UTC) + within or ends == ca.cert.not_valid_after_utc
     return lasts and _alternatives(certificate) == {general_name(name) for name in names}
 
 
 def general_name(name: str) -> x509.GeneralName:
-    """An IP address or a DNS name as a certificate has it; raises ValueError for anything else."""
+    """An IP address or a DNS name in a certificate's form. Raises ValueError for anything else."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -159,7 +159,7 @@ def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
 
 
 def _authority(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """What names the CA's key: its own key identifier if it has one (a user's CA may not)."""
+    """The identifier of the CA's key: the CA's own if it has one (a user's CA may not)."""
     try:
         identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:

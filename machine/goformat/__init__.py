@@ -3,11 +3,11 @@
     {{.Name}}  {{json .}}  {{range .List}}{{.}} {{else}}none{{end}}  {{if eq .State "Running"}}yes{{end}}
     {{index .Labels "a.b"}}  {{join .List ","}}  {{$x := len .List}}{{printf "%-10s|" .Name}}  {{with .X}}{{.Y}}{{end}}
 
-All that docker's documentation of --format uses is here. `define`, `template`, `block` and `call` are refused, and what
-isn't Go's. Unlike Go's, a field that doesn't exist is refused too: a script would take `<no value>` for an answer.
+It supports all that docker's documentation of --format uses. `define`, `template`, `block` and `call` are refused.
+Unlike Go, it also refuses a field that doesn't exist, because a script would take `<no value>` for an answer.
 
-No library: what PyPI has needs a Go compiler or is a first release. The lexer, the parser, the evaluator and the
-functions are a file each.
+No library is used: those on PyPI need a Go compiler or are first releases. Lexer, parser, evaluator and functions each
+have a file.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ __all__ = ["Template", "Value"]
 
 
 class Template:
-    """A parsed template. Raises Usage for what isn't supported."""
+    """A parsed template. Raises Usage for an invalid or unsupported one."""
 
     def __init__(self, text: str) -> None:
         self._body = parse(text)
 
     def render(self, data: Value) -> str:
-        """Raises Usage for a field that data doesn't have, and for what Go refuses: an index that is out of range."""
+        """Raises Usage for a field that data doesn't have, and where Go fails, as for an index that is out of range."""
         return Evaluator(data).render(self._body)
 
     def check(self, data: Value) -> None:
-        """Raise Usage for a field that data doesn't have; values aren't looked at, so data may be empty ones."""
+        """Raise Usage for a field that data doesn't have; the values don't matter, so they may be empty."""
         walk.check(self._body, data)
 
     def header(self, headers: Mapping[str, str]) -> str:
-        """The template with its fields' headings in the place of their values."""
+        """The template with headings in place of its fields' values."""
         return walk.header(self._body, headers)
 
     def needs(self, field: str) -> bool:
-        """Whether the field may be among those that are printed."""
+        """Whether the template may print the field."""
         return walk.needs(self._body, field)

@@ -1,4 +1,4 @@
-"""Nodes with data into text."""
+"""Render nodes with data into text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Continue(Exception):
 
 
 class Evaluator:
-    """One rendering. scopes: the variables, the innermost block's last; $ is all of the data."""
+    """One rendering. scopes: the variables of each block, the innermost last; $ is all of the data."""
 
     def __init__(self, data: Value) -> None:
         self.data = data

@@ -29,7 +29,7 @@ def call(name: str, arguments: Sequence[Value]) -> Value:
 
 
 def truth(value: Value) -> bool:
-    """False, 0, nothing, and what is empty aren't true, as in Go."""
+    """As in Go: false, 0, nil and empty values aren't true."""
     return bool(value)
 
 
@@ -58,7 +58,7 @@ def _compare(name: str, one: Value, other: Value) -> bool:
 
 
 def _index(value: Value, *keys: Value) -> Value:
-    """An item of a list, or what an object has under a key: nothing where there is none, as in Go."""
+    """An item of a list, or the value of an object's key: None for a missing key, as in Go."""
     for key in keys:
         if isinstance(value, Mapping):
             value = value.get(str(key))
@@ -83,7 +83,7 @@ def _length(value: str | Sequence[Value] | Mapping[str, Value]) -> int:
 
 
 def _print(*values: Value) -> str:
-    """Blanks stand between two of which none is text, as fmt.Sprint has it."""
+    """Put a blank between two operands when neither is text, as fmt.Sprint does."""
     shown = ""
     for at, value in enumerate(values):
         apart = at and not isinstance(value, str) and not isinstance(values[at - 1], str)
@@ -148,7 +148,7 @@ def _split(value: str, separator: str) -> list[Value]:
 
 
 def _title(value: str) -> str:
-    """The first letter of each word, and nothing else, as strings.Title has it."""
+    """Upper case for the first letter of each word, and no other change, as strings.Title does."""
     return re.sub(r"(?<!\w)\w", lambda match: match[0].upper(), value)
 
 
@@ -188,7 +188,7 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "truncate": _truncate,
     "upper": str.upper,
 }
-# How many arguments each takes, with what is piped into it: at least, and at most.
+# The least and the most arguments of each function, including the piped one.
 ARGUMENTS: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(("json", "len", "lower", "not", "prettyjson", "title", "upper"), (1, 1)),
     **dict.fromkeys(("ge", "gt", "join", "le", "lt", "ne", "split", "truncate"), (2, 2)),

@@ -34,14 +34,14 @@ class Token:
 
 @dataclass(frozen=True)
 class Action:
-    """What stands between {{ and }}; text is for errors."""
+    """The tokens between {{ and }}; text is for errors."""
 
     tokens: tuple[Token, ...]
     text: str
 
 
 def cut(template: str) -> list[str | Action]:
-    """Raises Usage for what can't be a template."""
+    """Raises Usage for an invalid template."""
     parts: list[str | Action] = []
     position, trim = 0, False
     while match := _LEFT.search(template, position):
@@ -62,7 +62,7 @@ def _trimmed(text: str, *, left: bool = False, right: bool = False) -> str:
 
 
 def _action(template: str, begin: int, position: int) -> tuple[Action, int, bool]:
-    """The action that begins there; where it ends, and whether it takes the blanks behind it away."""
+    """The action that begins there, where it ends, and whether it trims the blanks after it."""
     tokens: list[Token] = []
     while not (end := _RIGHT.match(template, position)):
         blanks = re.compile(r"\s*").match(template, position)

@@ -1,4 +1,4 @@
-"""What a template is made of, once it is parsed."""
+"""The nodes of a parsed template."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Call:
-    """A function with the operands that stand behind it; what is piped into it comes last."""
+    """A function with its operands; the piped one comes last."""
 
     function: str
     arguments: tuple[Operand, ...]
@@ -38,7 +38,7 @@ Operand: TypeAlias = Literal | Path | Call
 
 @dataclass(frozen=True)
 class Pipeline:
-    """commands: the first may be anything, those behind a | are calls. names: of the variables that it sets."""
+    """commands: the first may be anything, those after a | are calls. names: the variables that it sets."""
 
     commands: tuple[Operand, ...]
     names: tuple[str, ...] = ()

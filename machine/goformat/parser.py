@@ -1,4 +1,4 @@
-"""Tokens into nodes. What can be found wrong without data is found here: functions, variables, numbers of arguments."""
+"""Parse tokens into nodes. Checks everything that needs no data: functions, variables, numbers of arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Parser:
         self.parts = list(parts)
 
     def body(self, known: set[str], *, in_range: bool) -> tuple[Body, Action | None]:
-        """What comes up to {{end}} or {{else}}, which is returned too. known: the variables that are set there."""
+        """The nodes up to {{end}} or {{else}}, and that word. known: the variables that are set there."""
         nodes: list[Node] = []
         while self.parts:
             part = self.parts.pop(0)
@@ -87,7 +87,7 @@ class _Words:
         return pipeline
 
     def _names(self) -> tuple[tuple[str, ...], bool]:
-        """The variables before := or =, taken off."""
+        """Take the variables before := or = off the tokens."""
         texts = [word.text for word in self.words]
         for count in (1, 3):
             mark = texts[count] if len(texts) > count else ""

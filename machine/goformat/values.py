@@ -1,4 +1,4 @@
-"""Values of templates: how Go prints them, what counts as true, how a field is looked up."""
+"""Values of templates: how Go prints them, which count as true, how a field is looked up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def text(value: Value) -> str:
 
 
 def lookup(value: Value, fields: Sequence[str], path: str) -> Value:
-    """The field of a field. path: the whole, for the error. Raises Usage."""
+    """A field of a value. path: the whole path, for the error. Raises Usage."""
     for field in fields:
         if not isinstance(value, Mapping):
             raise Usage(f"the format has {path}, but what {field} is asked of has no fields", hint="see them: --json")
@@ -38,7 +38,7 @@ def lookup(value: Value, fields: Sequence[str], path: str) -> Value:
 
 
 def items(value: Value) -> list[tuple[Value, Value]]:
-    """What `range` goes through: (index or key, item), keys in order. Raises Usage."""
+    """The pairs that `range` visits: (index or key, item), keys in order. Raises Usage."""
     if isinstance(value, Mapping):
         return [(key, value[key]) for key in sorted(value)]
     if isinstance(value, int) and not isinstance(value, bool):

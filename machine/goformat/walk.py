@@ -1,4 +1,4 @@
-"""What can be told of a template without rendering it: which fields it has, and its line of headings."""
+"""Properties of a template that need no rendering: its fields, and its line of headings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from machine.goformat.values import Value, lookup, text
 
 
 def needs(body: Body, field: str) -> bool:
-    """Whether the field, or all of the data, may be printed. In a range the dot is something else: true too often."""
+    """Whether the field, or all of the data, may be printed. May be true too often: in a range the dot is an item."""
     return any(path.fields[:1] in {(field,), ()} for path, _ in _paths(body, at_top=True))
 
 
@@ -28,7 +28,7 @@ def _headings(body: Body, headers: Mapping[str, str]) -> Iterator[str]:
         if isinstance(node, str):
             yield node
         elif isinstance(node, Branch):
-            # A column for each thing that may be shown there.
+            # A column for each value that may be shown there.
             own = {**headers, "": _heading(node.pipeline, headers)}
             yield from _headings(node.body, own)
         elif isinstance(node, Pipeline) and not node.names:
@@ -36,7 +36,7 @@ def _headings(body: Body, headers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _heading(pipeline: Pipeline, headers: Mapping[str, str]) -> str:
-    """That of the first field in it; of a pipeline without one, its text."""
+    """The heading of a pipeline: its first field's, or without a field its text."""
     for path in _in_pipeline(pipeline):
         field = path.fields[-1] if path.fields else ""
         return headers.get(field, field.upper())
@@ -45,7 +45,7 @@ def _heading(pipeline: Pipeline, headers: Mapping[str, str]) -> str:
 
 
 def _paths(body: Body, *, at_top: bool) -> Iterator[tuple[Path, bool]]:
-    """Each path, and whether the dot is all of the data there."""
+    """Each field's path, and whether the dot there is all of the data."""
     for node in body:
         if isinstance(node, Pipeline):
             yield from ((path, at_top) for path in _in_pipeline(node))

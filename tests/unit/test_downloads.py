@@ -83,9 +83,9 @@ def test_it_goes_on_where_it_broke(server: Server, tmp_path: Path) -> None:
 
 def test_another_process_goes_on_with_a_half(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.breaks_after = [400_000, *[0] * downloads.ATTEMPTS]
-    with pytest.raises(MachineError, match="can't be fetched") as caught:
+    with pytest.raises(MachineError, match="can't be downloaded") as caught:
         get(wanted(server), tmp_path)
-    assert "goes on where it stopped" in caught.value.hint
+    assert "continues where it stopped" in caught.value.hint
     assert [path.stat().st_size for path in downloads.left_over(tmp_path)] == [400_000]
     server.asked.clear()
     assert get(wanted(server), tmp_path) == CONTENT
@@ -109,7 +109,7 @@ def test_a_half_of_another_version_is_thrown_away(server: Server, tmp_path: Path
 
 def test_what_has_another_digest_doesnt_count(server: Server, tmp_path: Path) -> None:
     server.content = b"something else"
-    with pytest.raises(ImageCorrupt, match="has another digest than was said: sha256="):
+    with pytest.raises(ImageCorrupt, match="has another digest than expected: sha256="):
         get(wanted(server), tmp_path)
     assert downloads.left_over(tmp_path) == []
 
@@ -132,7 +132,7 @@ def test_all_of_it_was_there_already(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (403, 1), (503, downloads.ATTEMPTS)])
 def test_what_may_pass_is_tried_again(server: Server, tmp_path: Path, status: int, times: int) -> None:
     server.status = status
-    with pytest.raises(MachineError, match="can't be fetched"):
+    with pytest.raises(MachineError, match="can't be downloaded"):
         get(wanted(server), tmp_path)
     assert len(server.asked) == times
 
