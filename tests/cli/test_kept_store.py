@@ -272,7 +272,7 @@ def test_rm(second: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> No
     assert [path.name for path in (second / "machines").iterdir() if path.is_dir()] == []
     assert "unregistervm 00000004-1111-4222-8333-444444444444 --delete" in called(second, "VBoxManage")
     assert "hostonlyif remove vboxnet7" in called(second, "VBoxManage")
-    assert called(second, "docker") == ["context rm -f machine-dev", "context rm -f machine-plain"]
+    assert sorted(called(second, "docker")) == ["context rm -f machine-dev", "context rm -f machine-plain"]
 
 
 def test_the_first_version(first: Path, invoke: Invoke) -> None:
