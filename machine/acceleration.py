@@ -100,6 +100,8 @@ def why_not(accelerator: str) -> str:
         return "no /dev/kvm here: the machine is emulated in software (TCG), which is slow"
     if sys.platform == "linux" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "no access to /dev/kvm (sudo usermod -aG kvm $USER, and log in again): emulated in software (TCG), slow"
+    if sys.platform == "linux" and resources.architecture() != "x86_64":
+        return "KVM was not tried, because its proof is for x86_64: emulated, slow; --qemu-accelerator kvm takes it"
     return "hardware acceleration was tried and doesn't work here: the machine is emulated in software (TCG), slow"
 
 
