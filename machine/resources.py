@@ -76,7 +76,7 @@ def check_cpus(cpus: int) -> list[str]:
 
     there = psutil.cpu_count() or 1
     if cpus < 1:
-        raise CheckFailed("a machine needs a CPU", hint="ask for more: --cpus 2")
+        raise CheckFailed("a machine needs at least one CPU", hint="ask for more: --cpus 2")
     return [f"{cpus} CPUs asked for, this host has {there}: they will share"] if cpus > there else []
 
 

@@ -99,7 +99,7 @@ def sysctls(machine: Machine) -> str:
 def _host(item: str) -> tuple[str, str]:
     name, equals, address = item.partition("=")
     if not equals or not _HOST.fullmatch(name):
-        raise Usage(f'"{item}" isn\'t NAME=IP', hint="for example: --host registry.test=192.168.1.10")
+        raise Usage(f'invalid host "{item}"', hint="write NAME=IP: --host registry.test=192.168.1.10")
     if name.lower() in _OWN_HOSTS:
         raise Usage(f'the name "{name}" is the machine\'s own', hint="choose another name")
     try:
@@ -108,14 +108,14 @@ def _host(item: str) -> tuple[str, str]:
         return name, str(ipaddress.ip_address(address))
     except ValueError as error:
         hint = f"for example: --host {name}=192.168.1.10"
-        raise Usage(f'"{address}" isn\'t an IP address', hint=hint) from error
+        raise Usage(f'invalid IP address "{address}"', hint=hint) from error
 
 
 def _sysctl(item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not _SYSCTL.fullmatch(key) or not value or not value.isprintable():
-        raise Usage(f'"{item}" isn\'t KEY=VALUE', hint="for example: --sysctl vm.max_map_count=262144")
+        raise Usage(f'invalid kernel setting "{item}"', hint="write KEY=VALUE: --sysctl vm.max_map_count=262144")
     if key.replace("/", ".") in _OWN_SYSCTLS:
         raise Usage(f'the kernel setting "{key}" is the machine\'s own', hint="leave it out")
     return key, value

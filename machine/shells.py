@@ -147,7 +147,7 @@ def find(name: str) -> Shell:
     """The shell with that name, as typed or as its program is called. Raises Usage for an unknown one."""
     known = _canonical(name)
     if known is None:
-        raise Usage(f'the shell "{name}" isn\'t known; known are {", ".join(SHELLS)}', hint="machine env --shell sh")
+        raise Usage(f'unknown shell "{name}": use {", ".join(SHELLS)}', hint="machine env --shell sh")
     return SHELLS[known]
 
 
@@ -168,7 +168,7 @@ def detect(environ: Mapping[str, str]) -> str:
         return _base(shell)
     if name := _from_shellingham() or _from_names():
         return name
-    raise Usage(f"your shell isn't known; known are {', '.join(SHELLS)}", hint="machine env --shell sh")
+    raise Usage(f"unknown shell: set --shell to {', '.join(SHELLS)}", hint="machine env --shell sh")
 
 
 def _from_shellingham() -> str:

@@ -67,7 +67,8 @@ class Verbs(click.Group):
 
 
 def _as_variable(option: str, variable: str, *, is_flag: bool = False) -> Callable[[FC], FC]:
-    """An option of docker-machine's that is the same as a variable; without a variable, nothing: its script goes on."""
+    """An option of docker-machine that sets a variable. With variable="" it is accepted for its scripts, and
+    ignored."""
 
     def keep(ctx: click.Context, param: click.Parameter, value: str | bool | None) -> None:
         if value and variable:
@@ -86,7 +87,7 @@ def _as_variable(option: str, variable: str, *, is_flag: bool = False) -> Callab
 @click.option(
     "-D", "--debug", is_flag=True, help="Show each command that is run, and tracebacks.  [env: MACHINE_DEBUG]"
 )
-@click.option("-s", "--storage-path", metavar="FOLDER", help="Where machines lie.  [env: MACHINE_STORAGE_PATH]")
+@click.option("-s", "--storage-path", metavar="FOLDER", help="The store's folder.  [env: MACHINE_STORAGE_PATH]")
 @_as_variable("--tls-ca-cert", "MACHINE_TLS_CA_CERT")
 @_as_variable("--tls-ca-key", "MACHINE_TLS_CA_KEY")
 @_as_variable("--tls-client-cert", "MACHINE_TLS_CLIENT_CERT")
@@ -117,7 +118,7 @@ def machine(ctx: click.Context, debug: bool, storage_path: str | None) -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; every error is printed here and nowhere else, and the exit code set."""
+    """Run the command line. Only this prints errors, and sets the exit code."""
     _end_by_interrupt()
     try:
         _print_anything()
@@ -148,7 +149,7 @@ def main() -> NoReturn:
 
 
 def _end_by_interrupt() -> None:
-    """Take the signals that end us as Ctrl-C is taken: undo, and go. What is ignored (nohup, trap '') stays so."""
+    """Handle the signals that end us like Ctrl-C: undo, then end. Ignored signals (nohup, trap '') stay ignored."""
     import signal
 
     for name in ("SIGTERM", "SIGHUP"):
@@ -176,12 +177,12 @@ def _fail_of_click(error: click.ClickException) -> int:
 
 
 def _json_asked() -> bool:
-    """Whether an error is to be an object."""
+    """Whether to print an error as JSON."""
     return _typed("--json")
 
 
 def _typed(*options: str) -> bool:
-    """Whether one of the options was typed, and not as a word of `machine ssh NAME COMMAND`."""
+    """Whether one of the options was typed, except as a word of `machine ssh NAME COMMAND`."""
     words = sys.argv[1:]
     ours = words[: words.index("ssh")] if "ssh" in words else words
     return any(option in ours for option in options)
@@ -194,7 +195,7 @@ def _fail_of_system(error: Exception) -> int:
 
 
 def _print_anything() -> None:
-    """Let a name or path that the terminal's encoding lacks be printed with escapes, and end nothing."""
+    """Print characters that the terminal's encoding lacks as escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -214,7 +215,7 @@ def _warn_root() -> None:
 
 
 def _sweep() -> None:
-    """Clear what a killed create left behind; in the usual case that there is nothing, one look at each folder."""
+    """Remove what a killed create left behind. If there is nothing, as usual, this costs one look at each folder."""
     from machine import store
     from machine.cli.report import warn
 

@@ -30,8 +30,8 @@ PIPE = "-"
 
 @click.command()
 @click.option("-z", "--gzip", "compress", is_flag=True, help="Compress it.")
-@click.option("--no-image", is_flag=True, help="Without the image that it boots: whoever imports it must have that.")
-@click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("--no-image", is_flag=True, help="Leave out the image that it boots. The importing host must have it.")
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help='Print {"name", "file", "size"} (bytes).')
 @click.argument("name")
@@ -39,17 +39,17 @@ PIPE = "-"
 def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, quiet: bool, as_json: bool) -> None:
     """Write a stopped machine into FILE (- for stdout): its disk, its keys, and the image that it boots.
 
-    Whoever has the file can log in to the machine: it is readable by you only. A QEMU machine's snapshots move with it,
-    without their memory; of a VirtualBox machine the disk is moved as it is now.
+    Whoever has the file can log in to the machine, so only you can read it. The snapshots of a QEMU machine are
+    included without their memory. Of a VirtualBox machine only the present state of the disk is included.
     """
     from machine import archive
 
     targets.one(name)
     to_pipe = str(file) == PIPE
     if not to_pipe and file.exists() and not force:
-        raise Usage(f"{file} is there already", hint=f"machine export --force {name} {file}")
+        raise Usage(f"{file} already exists", hint=f"machine export --force {name} {file}")
     if to_pipe and sys.stdout.isatty():
-        raise Usage("a terminal is no place for a disk", hint=f"machine export {name} {name}.machine")
+        raise Usage("export doesn't write to a terminal", hint=f"machine export {name} {name}.machine")
     with changing(name) as instance, Display(quiet=quiet or as_json) as display, display.of(name) as shown:
         instance.driver.say = shown.phase
         archive.portable(instance.driver)
@@ -70,7 +70,7 @@ def _pipe() -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[IO[bytes]]:
-    """What is written takes the place of file at the end; an error leaves that as it was, and nothing else."""
+    """A file that replaces file at the end of the block; an error leaves file unchanged, and nothing else."""
     from machine import files
 
     part = file.with_name(f".{file.name}.part")
@@ -87,11 +87,11 @@ def _replacing(file: Path) -> Iterator[IO[bytes]]:
 
 
 @click.command("import")
-@click.option("-n", "--name", metavar="NAME", help="Another name than the one that it had.")
-@click.option("-m", "--memory", "memory_mib", type=Size(), help="Other memory than it had: MiB, or 8G.")
-@click.option("--cpus", type=Number(), help="Another number of virtual processors.")
-@click.option("--isolated", is_flag=True, help="Without shared folders and whatever else lets it reach this host.")
-@click.option("-y", "--yes", is_flag=True, help="Don't ask: let it reach this host as its file says.")
+@click.option("-n", "--name", metavar="NAME", help="A new name for the machine.")
+@click.option("-m", "--memory", "memory_mib", type=Size(), help="A new size of its memory: MiB, or 8G.")
+@click.option("--cpus", type=Number(), help="A new number of virtual processors.")
+@click.option("--isolated", is_flag=True, help="Remove shared folders and all else that lets it reach this host.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask: allow all that its file lets it reach on this host.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the machine.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
@@ -105,10 +105,11 @@ def import_(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make a machine from FILE (- for stdin), which `machine export` wrote. It is stopped then, or nothing is left.
+    """Make a stopped machine from FILE (- for stdin), which `machine export` wrote.
 
-    It gets an identity and an address of its own, and certificates of this store's CA. A file may come from anybody:
-    what in it reaches this host (a shared folder, a bridged network, a Docker without TLS) is shown, and asked for.
+    It gets a new identity, a new address, and certificates of this store's CA. An error leaves nothing behind. Because
+    a file may come from anybody, import shows what the machine would reach on this host (a shared folder, a bridged
+    network, Docker without TLS), and asks.
     """
     from machine.create import draft
     from machine.unpack import Incoming
@@ -144,7 +145,7 @@ def _made(incoming: Incoming, *, quiet: bool) -> Machine:
 
 
 def _settle(incoming: Incoming, file: Path, *, isolated: bool, yes: bool) -> None:
-    """Have the user decide what the machine may reach. Raises Usage where nobody can be asked, MachineError at a no."""
+    """Ask the user what the machine may reach. Raises Usage when nobody can be asked, MachineError after a no."""
     reaches = incoming.reaches()
     if isolated:
         for reach in reaches:

@@ -14,7 +14,7 @@ from machine.cli import targets
 @click.argument("name", metavar="NAME")
 @click.argument("switch", metavar="[on|off]", type=click.Choice(["on", "off"]), required=False)
 def autostart(name: str, switch: str | None, as_json: bool) -> None:
-    """Let the machine be started when the host boots (on), or not (off); without either, print which it is."""
+    """Start the machine when the host boots (on), or don't (off). Without on or off, print the setting."""
     from machine import snapshots
 
     chosen = targets.one(name)

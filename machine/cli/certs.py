@@ -19,21 +19,21 @@ from machine.progress import Display
 @click.command()
 @click.option("-f", "--force", is_flag=True, help="Don't ask.")
 @click.option("--client-certs", is_flag=True, help="Make a new client certificate too, which all machines share.")
-@click.option("--ca", is_flag=True, help="Make a new CA, and with it all certificates of all machines.")
+@click.option("--ca", is_flag=True, help="Make a new CA, and new certificates for all machines.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "expires"}].')
 @machines_argument
 def regenerate_certs(
     machines: tuple[str, ...], force: bool, client_certs: bool, ca: bool, quiet: bool, as_json: bool
 ) -> None:
-    """Make new TLS certificates for the Docker daemons of machines. Containers go on.
+    """Make new TLS certificates for the Docker daemons of machines. Containers keep running.
 
     A machine that runs gets them at once, the others at their next start.
     """
     from machine import renewal
 
     if ca and machines:
-        raise Usage("a new CA is for all machines", hint="machine regenerate-certs --ca")
+        raise Usage("--ca takes no names: a new CA is for all machines", hint="machine regenerate-certs --ca")
     wanted = [
         name for name in (targets.readable() if ca else targets.several(machines)) if renewal.is_ours(store.load(name))
     ]

@@ -11,21 +11,21 @@ from machine.errors import Usage
 
 
 @click.command()
-@click.option("-r", "--recursive", is_flag=True, help="Folders, with all that is in them.")
-@click.option("-d", "--delta", is_flag=True, help="By rsync: only what differs is sent.")
+@click.option("-r", "--recursive", is_flag=True, help="Copy folders with all that is in them.")
+@click.option("-d", "--delta", is_flag=True, help="Use rsync, which sends only differences.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.argument("source", metavar="[[USER@]MACHINE:]PATH")
 @click.argument("target", metavar="[[USER@]MACHINE:]PATH")
 def scp(source: str, target: str, recursive: bool, delta: bool, quiet: bool) -> None:
     """Copy files from or to a machine, or from one machine to another.
 
-    A path that doesn't begin with a slash begins in the home folder there. `localhost:` is this host.
+    A path on a machine that doesn't begin with a slash is relative to the home folder. `localhost:` is this host.
     """
     from machine import transfer
 
     places = [transfer.place(source), transfer.place(target)]
     if not any(place.machine for place in places):
-        raise Usage("neither of the two is on a machine", hint="machine scp notes.txt default:")
+        raise Usage("one of the two paths must be on a machine", hint="machine scp notes.txt default:")
     for place in places:
         if place.machine:
             targets.one(place.machine)
@@ -33,13 +33,13 @@ def scp(source: str, target: str, recursive: bool, delta: bool, quiet: bool) -> 
 
 
 @click.command()
-@click.option("-u", "--unmount", is_flag=True, help="End it.")
+@click.option("-u", "--unmount", is_flag=True, help="Unmount it.")
 @click.argument("source", metavar="[MACHINE:]PATH")
 @click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
 def mount(source: str, mountpoint: Path | None, unmount: bool) -> None:
     """Show a folder of a machine in a folder of this host, by sshfs.
 
-    MOUNTPOINT is PATH when it is left out; it is made if it isn't there.
+    MOUNTPOINT is PATH by default; it is made if it doesn't exist.
     """
     from machine import transfer
 

@@ -97,7 +97,7 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
 
 
 @click.command(cls=Create, short_help="Make a machine and start it.")
-@_option("-d", "--driver", metavar="NAME", envvar="MACHINE_DRIVER", help="What makes the virtual machine.")
+@_option("-d", "--driver", metavar="NAME", envvar="MACHINE_DRIVER", help="The driver that makes the machine.")
 @_option(
     *("-m", "--memory"),
     type=Size(),
@@ -107,7 +107,7 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
     help="MiB, or with a unit: 8G.",
 )
 @_option(
-    "--cpus", type=Number(), default=2, show_default=True, envvar="MACHINE_CPUS", help="How many virtual processors."
+    "--cpus", type=Number(), default=2, show_default=True, envvar="MACHINE_CPUS", help="Number of virtual processors."
 )
 @_option(
     *("--disk", "disk"),
@@ -115,7 +115,7 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
     default="20G",
     show_default=True,
     envvar="MACHINE_DISK",
-    help="The size of its disk, which grows as it fills.",
+    help="Size of the disk, whose file grows as it fills.",
 )
 @_option(
     "--image",
@@ -123,9 +123,9 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
     show_default=True,
     metavar="NAME",
     envvar="MACHINE_IMAGE",
-    help="A name or digest (machine image ls, machine image catalog), a file, or a URL with #sha256=... behind it.",
+    help="A name or digest (machine image ls, machine image catalog), a file, or a URL that ends with #sha256=...",
 )
-@_option("--offline", is_flag=True, envvar="MACHINE_OFFLINE", help="Fetch nothing: the image must be in the cache.")
+@_option("--offline", is_flag=True, envvar="MACHINE_OFFLINE", help="Download nothing: the cache must have the image.")
 @_option("--context", is_flag=True, help="Make a docker context machine-NAME too.")
 @_option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds until it must be ready.")
 @_option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -145,15 +145,15 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
 @_list("--engine-insecure-registry", "HOST:PORT", "A registry spoken to without TLS.")
 @_docker("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
 @_list("--tls-san", "NAME", "A further name or address in the daemon's certificate.")
-@_docker("--no-tls", is_flag=True, help="Plain HTTP: every user of this computer gets root on the machine.")
-@_docker("--no-host-network-ports", is_flag=True, help="Leave ports of containers with --network host to the guest.")
+@_docker("--no-tls", is_flag=True, help="Use plain HTTP: every user of this computer gets root on the machine.")
+@_docker("--no-host-network-ports", is_flag=True, help="Don't forward ports of containers with --network host.")
 @_list("--host", "NAME=IP", "A name that the machine and its dockerd know.", section="Guest")
 @_list("--sysctl", "KEY=VALUE", "A setting of the machine's kernel.", section="Guest")
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
 def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool, timeout: float, **asked: Any) -> None:
-    """Make machines and start them. Ends when Docker answers and SSH lets in, or leaves nothing.
+    """Make machines and start them. Ends when Docker answers and SSH works; an error leaves nothing behind.
 
-    NAME is `default` when it is left out.
+    NAME is `default` if it is left out.
     """
     from machine import contexts, progress, spec
     from machine.create import create as make
@@ -217,7 +217,7 @@ def _storage_driver(name: str | None) -> tuple[str, ...]:
 
 
 def _image(text: str, display: Display, *, offline: bool) -> str:
-    """The digest of the image that is meant; what isn't in the cache is taken or fetched into it."""
+    """The digest of the chosen image, which is copied or downloaded into the cache if necessary."""
     from machine import catalog, images
 
     if text == MACHINEOS:

@@ -14,19 +14,19 @@ from machine.instance import Instance, load
 
 @click.command()
 @click.option("--remove", is_flag=True, help="Remove the contexts.")
-@click.option("--use", is_flag=True, help="Make it the one that the docker client uses by itself.")
+@click.option("--use", is_flag=True, help="Make it the docker client's default context.")
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "context", "changed"}].')
 @machines_argument
 def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: bool) -> None:
     """Make a docker context for each machine: docker --context machine-NAME ps.
 
-    It is removed with its machine, and gets its new certificates. `machine create --context` makes one too.
+    `rm` removes it with its machine, and new certificates reach it. `machine create --context` makes one too.
     """
     from machine import contexts
 
     wanted = targets.several(machines)
     if use and (remove or len(wanted) > 1):
-        raise Usage("only one context can be in use", hint=f"machine docker-context --use {wanted[0]}")
+        raise Usage("--use takes one name only, and not --remove", hint=f"machine docker-context --use {wanted[0]}")
     changed = {}
     for name in wanted:
         instance = load(name)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be taken over.")
-@click.option("-m", "--machine", "only", metavar="NAME", multiple=True, help="Only this one. May be repeated.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be taken over.")
+@click.option("-m", "--machine", "only", metavar="NAME", multiple=True, help="Take over only NAME. May be repeated.")
 @quiet_option
 @click.option(
     "--json",
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 )
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """Take over the machines of docker-machine, whose own files stay as they are.
+    """Take over the machines of docker-machine. Its own files don't change.
 
-    PATH is its store, ~/.docker/machine when it is left out. A machine must run, so that its SSH key can be pinned.
-    It keeps its certificates. One of VirtualBox can be started and stopped here, too, and stays there when it is
-    removed here; one of a cloud is taken over as a host that SSH reaches (generic).
+    PATH is its store, by default ~/.docker/machine. A machine must be running, so that its SSH key can be pinned. It
+    keeps its certificates. A VirtualBox machine can be started and stopped here; `rm` only forgets it, and the virtual
+    machine stays. A cloud machine becomes a host that SSH reaches (driver generic).
     """
     from machine import docker_machine
 

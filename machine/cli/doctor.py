@@ -13,18 +13,18 @@ from machine.reasons import reason
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Mend what can be mended, and clear what no machine owns.")
-@click.option("-q", "--quiet", is_flag=True, help="Print only what is wrong.")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired, and remove what no machine owns.")
+@click.option("-q", "--quiet", is_flag=True, help="Print problems only.")
 @click.option(
     "--json", "as_json", is_flag=True, help='Print [{"check", "level", "text", "hint", "repaired"}] (level: ok, ...).'
 )
 def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
-    """Say what is wrong on this host and with its machines, and the command that mends it.
+    """Find problems of this host and its machines, and print the command that fixes each.
 
-    The exit code is 1 when there is an error left. Warnings don't count.
+    The exit code is 1 if an error remains. Warnings don't count.
 
-    --repair loses nothing of the store's machines. A virtual machine that carries the store's mark, and is none of them
-    any more, it removes with its disk.
+    --repair loses nothing of the store's machines. It removes, with its disk, a virtual machine that has the store's
+    mark and no longer belongs to a machine of the store.
     """
     from machine.cli.driver_options import default_driver
     from machine.console import clean

@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine docker-context --remove dev", "Remove it again."),
     ),
     "doctor": (
-        ("machine doctor", "Say what is wrong on this host and with the machines, and what mends it."),
+        ("machine doctor", "Find problems of this host and its machines, and print how to fix them."),
         ("machine doctor --repair", "Mend what can be mended, and clear what no machine owns."),
     ),
     "env": (

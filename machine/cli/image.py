@@ -50,9 +50,9 @@ def catalog(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the image, as `machine image ls --json` does.")
 @click.argument("source", metavar="NAME|URL#sha256=...|FILE")
 def pull(source: str, quiet: bool, as_json: bool) -> None:
-    """Bring an image into the cache; one that is there isn't fetched again.
+    """Download an image into the cache, unless it is there.
 
-    What was broken off goes on where it stopped. Nothing counts without the digest that its publisher says.
+    An interrupted download continues where it stopped. The digest is checked against the publisher's.
     """
     from machine import catalog
     from machine.resources import human
@@ -67,7 +67,7 @@ def pull(source: str, quiet: bool, as_json: bool) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Prunable:
-    """unused and kept are images, the kept ones with the stores that aren't there now and used them."""
+    """unused and kept are images; kept ones with the missing stores that used them."""
 
     unused: list[ImageInfo]
     kept: dict[ImageInfo, list[str]]
@@ -75,14 +75,14 @@ class _Prunable:
 
 
 @image.command()
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--gone", is_flag=True, help="Also what was used by stores only that aren't there now.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only print what would be removed.")
+@click.option("--gone", is_flag=True, help="Also remove images that only missing stores used.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"images": [name], "downloads": [file], "kept": [name]}.')
 def prune(dry_run: bool, gone: bool, as_json: bool) -> None:
-    """Remove what no machine boots: images that aren't the newest of their name, and downloads that were broken off.
+    """Remove images that no machine boots, except the newest of each name, and parts of interrupted downloads.
 
-    Machines of other stores that share the cache count. A store that isn't there now may lie on a disk that isn't
-    mounted: what it used is kept, and named.
+    Machines of other stores that share the cache count. A missing store may be on a disk that isn't mounted, so the
+    images that it used are kept and listed.
     """
     from machine import images
 

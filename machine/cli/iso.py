@@ -25,11 +25,11 @@ def iso() -> None:
 
 
 @iso.command()
-@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="Another processor than this host's.")
+@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="Its processor, by default this host's.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Copy the ISO and its manifest to this folder too."
 )
-@click.option("--if-missing", is_flag=True, help="Do nothing when the cache has one of this recipe.")
+@click.option("--if-missing", is_flag=True, help="Do nothing if the cache has one with this recipe.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
 def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:
@@ -59,7 +59,7 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, 
 @click.option("-q", "--quiet", is_flag=True, help="Print digests only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects: name, digest, size, created, ...")
 def list_(quiet: bool, as_json: bool) -> None:
-    """List what is in the cache."""
+    """List the images in the cache."""
     from machine import images
     from machine.resources import human
 
@@ -85,7 +85,7 @@ def _users(about: ImageInfo) -> str:
 
 
 @iso.command()
-@click.option("-f", "--force", is_flag=True, help="Also one that a machine boots from.")
+@click.option("-f", "--force", is_flag=True, help="Also remove an image that a machine boots.")
 @click.argument("image")
 def rm(image: str, force: bool) -> None:
     """Remove IMAGE (a name, or the beginning of a digest) from the cache."""

@@ -54,7 +54,7 @@ def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]
 @quiet
 @machines_argument
 def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
-    """Start machines, and wait until Docker answers. A paused or suspended one goes on where it was."""
+    """Start machines, and wait until Docker answers. A paused or suspended one continues where it was."""
     from machine import lifecycle
 
     def work(name: str, shown: Progress) -> str:
@@ -68,15 +68,15 @@ def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
 @click.option(
     "--timeout",
     type=Seconds(),
-    help="Seconds that it may take; else as many as the slowest container may, and a minute.",
+    help="Seconds that it may take; by default the time of the slowest container, and a minute.",
 )
 @quiet
 @machines_argument
 def stop(machines: tuple[str, ...], quiet: bool, timeout: float | None) -> None:
     """Shut machines down through their power button.
 
-    Containers are stopped first: each has its --stop-timeout (docker run), or 10 s, to end. With --timeout, those that
-    may take longer are killed in time.
+    Containers are stopped first: each has its --stop-timeout (docker run), or 10 s, to end. With --timeout, slower ones
+    are killed in time.
     """
     from machine import lifecycle
 
@@ -91,7 +91,7 @@ def stop(machines: tuple[str, ...], quiet: bool, timeout: float | None) -> None:
 @quiet
 @machines_argument
 def kill(machines: tuple[str, ...], quiet: bool) -> None:
-    """Pull the plug of machines: for when `stop` doesn't help."""
+    """Switch machines off at once, like pulling the plug. Use it when `stop` doesn't help."""
     from machine import lifecycle
 
     def work(name: str, shown: Progress) -> str:
@@ -118,7 +118,7 @@ def restart(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
 
 
 @click.command()
-@click.option("-f", "--force", is_flag=True, help="Don't ask; also one whose files are damaged, or that isn't there.")
+@click.option("-f", "--force", is_flag=True, help="Don't ask. Also accept damaged and missing machines.")
 @click.option("-y", "yes", is_flag=True, help="Don't ask.")
 @quiet
 @click.argument("machines", metavar="NAME...", nargs=-1)

@@ -16,14 +16,14 @@ from machine.errors import MachineError, Usage
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Print what is added, also after a restart, until Ctrl-C.")
-@click.option("-n", "--tail", "lines", type=Number(0), metavar="LINES", help="Only the last so many lines.")
-@click.option("--previous", is_flag=True, help="The console of the run before this one.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they come, even after a restart, until Ctrl-C.")
+@click.option("-n", "--tail", "lines", type=Number(0), metavar="LINES", help="Print only the last LINES lines.")
+@click.option("--previous", is_flag=True, help="Print the console of the run before this one.")
 @name_argument
 def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> None:
-    """Print a machine's serial console. What would steer your terminal is left out."""
+    """Print a machine's serial console, without control sequences for your terminal."""
     if follow and previous:
-        raise Usage("a run that is over has nothing to follow", hint="machine logs --previous")
+        raise Usage("--follow and --previous exclude each other", hint="machine logs --previous")
     chosen = targets.one(name)
     home = store.home(chosen)
     if follow:

@@ -1,4 +1,4 @@
-"""machine ls: the machines are asked at the same time, each within the timeout, so that a dead one hides no other."""
+"""machine ls: asks all machines at the same time, each within the timeout, so that a dead one delays no other."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from machine.progress import Display, Progress
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "changed": [text]}].')
 @machines_argument
 def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """Bring Docker and its settings on running machines in line with what was asked for.
+    """Apply the settings of running machines again: Docker, its settings, and its certificates.
 
-    What is right already is left as it is. Docker is started anew only if its settings were changed.
+    Only what differs is changed. Docker is restarted only if its settings changed.
     """
     from machine.provision import provision as bring_in_line
 
@@ -46,10 +46,10 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "upgraded": text or ""}].')
 @machines_argument
 def upgrade(machines: tuple[str, ...], quiet: bool, as_json: bool, timeout: float) -> None:
-    """Bring machines to the newest system.
+    """Upgrade machines to the newest system.
 
-    One that boots machineos is stopped, and started with the newest in the cache; one that is off gets it at its next
-    start. On another host Docker's package is upgraded.
+    A running machine with machineos is restarted with the newest image of the cache. A stopped one gets it at its next
+    start. On other systems the package of Docker is upgraded.
     """
     from machine.upgrade import upgrade as bring_up
 

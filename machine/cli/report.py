@@ -41,7 +41,7 @@ def report(error: MachineError, *, name: str = "", as_json: bool = False) -> Non
 
 
 def warn(text: str, hint: str, *, as_json: bool = False) -> None:
-    """Print on stderr what isn't this command's own error."""
+    """Print a warning on stderr: something that doesn't fail this command."""
     if as_json:
         import json
 
@@ -59,7 +59,7 @@ def labelled(hint: str) -> str:
 
 
 def explained(error: Exception) -> MachineError:
-    """The error as ours: a full disk, a folder without permission; anything else is a fault of the program."""
+    """The error as a MachineError: a full disk, a folder without permission; others are faults of the program."""
     from machine import ownership
 
     if isinstance(error, OSError):

@@ -36,7 +36,7 @@ def _lists(function: FC) -> FC:
     for name, (flag, metavar, text) in reversed(LISTS.items()):
         gone = metavar.partition("=")[0].partition("[")[0]
         remove = click.option(
-            f"{flag}-rm", f"{name}_rm", multiple=True, metavar=gone, help=f"Take one away ({flag}). May be repeated."
+            f"{flag}-rm", f"{name}_rm", multiple=True, metavar=gone, help=f"Remove one ({flag}). May be repeated."
         )
         add = click.option(flag, name, multiple=True, metavar=metavar, help=f"{text} May be repeated.")
         function = add(remove(function))
@@ -46,24 +46,23 @@ def _lists(function: FC) -> FC:
 @click.command("set")
 @click.option("-m", "--memory", "memory_mib", type=Size(), help="MiB, or 8G.")
 @click.option("--cpus", type=Number(), help="Virtual processors.")
-@click.option("--disk", "disk_mib", type=Size(), help="A disk grows, and never shrinks.")
+@click.option("--disk", "disk_mib", type=Size(), help="MiB, or 60G. A disk can only grow.")
 @_lists
 @click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
 @click.option(
     "--host-network-ports/--no-host-network-ports",
     default=None,
-    help="Forward ports of containers with --network host, or don't.",
+    help="Whether to forward the ports of containers with --network host.",
 )
-@click.option("-f", "--force", is_flag=True, help="Also when Docker has to stop its containers for it.")
+@click.option("-f", "--force", is_flag=True, help="Continue even if Docker must stop its containers.")
 @quiet
 @machines_argument
 def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports: bool | None, **given: Any) -> None:
-    """Change the sizes and settings of machines: at once where that can be, else at their next start.
+    """Change the sizes and settings of machines: at once if possible, else at their next start.
 
-    An option adds to what the machine has, and takes the place of what has the same KEY; the option with -rm takes
-    away what has that KEY. Docker takes its settings while it runs where it can. Else it is started anew and containers
-    keep running; when they can't, nothing is changed unless --force says so. When Docker refuses a setting, all is as
-    it was.
+    An option adds an item, or replaces the item with the same KEY. The option with -rm removes the item with that KEY.
+    Docker reloads its settings if it can. Else it is restarted, and containers keep running. If they can't, nothing is
+    changed without --force. If Docker refuses a setting, the old settings come back.
     """
     sizes = {name: given[name] for name in ("memory_mib", "cpus", "disk_mib") if given[name] is not None}
     edits = _edits(given)

@@ -19,7 +19,7 @@ snapshot_argument = click.argument("snapshot", metavar="SNAPSHOT")
 
 @click.group()
 def snapshot() -> None:
-    """Keep a machine's disk, and its memory when it runs, under a name, and bring them back."""
+    """Save a machine's disk, and its memory if it runs, under a name, and restore them."""
 
 
 @snapshot.command()
@@ -27,7 +27,7 @@ def snapshot() -> None:
 @name_argument
 @snapshot_argument
 def create(name: str, snapshot: str, quiet: bool) -> None:
-    """Keep the machine as it is now. One that runs goes on when it is done."""
+    """Save the machine's present state. A running machine continues afterwards."""
     from machine import snapshots
 
     def work(name: str, shown: Progress) -> str:
@@ -62,7 +62,7 @@ def list_(name: str | None, quiet: bool, as_json: bool) -> None:
 @name_argument
 @snapshot_argument
 def restore(name: str, snapshot: str, quiet: bool, timeout: float) -> None:
-    """Bring the machine back as it was, running if it ran. What it is now is lost."""
+    """Restore the machine's state, running if it ran then. The present state is lost."""
     from machine import snapshots
 
     def work(name: str, shown: Progress) -> str:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--install", is_flag=True, help="Include the machines in ~/.ssh/config, those of later too.")
-@click.option("--remove", is_flag=True, help="Undo that.")
+@click.option("--install", is_flag=True, help="Include all machines, and future ones, in ~/.ssh/config.")
+@click.option("--remove", is_flag=True, help="Undo --install.")
 @click.option(
     "--json", "as_json", is_flag=True, help='Print [{"name", "host", "hostname", "port", "user", "identity_file"}].'
 )
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def ssh_config(machines: tuple[str, ...], install: bool, remove: bool, as_json: bool) -> None:
     """Print machines as entries of ssh_config(5): all of them, or those named.
 
-    A machine is the host machine-NAME there, for ssh, scp, rsync, git, and editors that work over SSH.
+    The host machine-NAME is then known to ssh, scp, rsync, git, and editors that work over SSH.
     """
     from machine.ssh import client_config as config
 
     if (install or remove) and (machines or as_json or install == remove):
-        raise Usage("--install and --remove go alone", hint="machine ssh-config --install")
+        raise Usage("--install and --remove take no names and no other option", hint="machine ssh-config --install")
     if remove:
         done = config.uninstall()
         print(f"{config.user_file()} {'no longer includes' if done else 'does not include'} the machines")

@@ -14,7 +14,7 @@ from machine.progress import Progress
 @quiet
 @machines_argument
 def suspend(machines: tuple[str, ...], quiet: bool) -> None:
-    """Write the memory of machines to disk and switch them off. `start` or `resume` goes on from there."""
+    """Write the memory of machines to disk and switch them off. `start` or `resume` continues from there."""
     from machine import snapshots
 
     def work(name: str, shown: Progress) -> str:
@@ -29,7 +29,7 @@ def suspend(machines: tuple[str, ...], quiet: bool) -> None:
 @quiet
 @machines_argument
 def resume(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
-    """Go on with suspended or paused machines, and wait until Docker answers. The same as `start`."""
+    """Continue suspended or paused machines, and wait until Docker answers. The same as `start`."""
     from machine import lifecycle
 
     def work(name: str, shown: Progress) -> str:

@@ -1,4 +1,4 @@
-"""The NAME arguments that verbs share, and doing a thing to several machines at once."""
+"""The machines that a verb works on, by its NAME arguments, and the work on several of them at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_ONCE = 4
 
 
 def one(name: str | None) -> str:
-    """The machine that a verb is meant for: the name given, else `default`. Raises Usage, NoSuchMachine."""
+    """The machine that a verb works on: the given name, else `default`. Raises Usage, NoSuchMachine."""
     if name is None and not store.exists(DEFAULT):
         raise Usage('No machine name(s) specified and no "default" machine exists', hint="machine create default")
     chosen = DEFAULT if name is None else name
@@ -36,7 +36,7 @@ def several(names: Sequence[str]) -> list[str]:
 
 
 def readable() -> list[str]:
-    """All machines of the store but those whose machine.json can't be read: each is told, and stops nobody."""
+    """All machines of the store, except those whose machine.json can't be read: these are only reported."""
     found = []
     for name in store.names():
         try:
@@ -87,6 +87,6 @@ def each(
 
 
 def exit_with(code: int) -> None:
-    """End the verb with an exit code, without a message: what was to be said has been said."""
+    """End the verb with an exit code, without a message: everything has been printed."""
     if code:
         raise click.exceptions.Exit(code)

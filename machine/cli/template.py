@@ -16,7 +16,7 @@ from machine.errors import MachineError, Usage
 
 @click.group()
 def template() -> None:
-    """Manage the booted machines that new ones are cloned from. They are made when they are needed."""
+    """Manage the booted machines that new ones are cloned from. `create` makes them when it needs them."""
 
 
 @template.command("ls")
@@ -57,7 +57,7 @@ def rm(templates: tuple[str, ...]) -> None:
 
 
 @template.command()
-@click.option("-a", "--all", "everything", is_flag=True, help="Also those that are in use by new machines.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also remove those that new machines are cloned from.")
 def prune(everything: bool) -> None:
     """Remove the templates that no new machine is cloned from any more."""
     for driver, one in _all():

@@ -1,4 +1,4 @@
-"""click's errors in our words, and what bare `machine` prints. Imported when one of them is due."""
+"""click's errors in our words, and the text of bare `machine`. Imported only when needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from machine.errors import Usage
 
 
 def explained(error: click.ClickException) -> Usage:
-    """The error as ours: one sentence, and the command that shows the help."""
+    """click's error as a MachineError: one sentence, and the command that shows the help."""
     ctx = error.ctx if isinstance(error, click.UsageError) else None
     known = Usage(_sentence(error, ctx), hint=f"{ctx.command_path if ctx else _typed()} --help")
     known.exit_code = error.exit_code
@@ -21,7 +21,7 @@ def explained(error: click.ClickException) -> Usage:
 
 
 def first_steps(platform: str = sys.platform) -> str:
-    """What somebody needs who types `machine` for the first time."""
+    """The first commands for a new user."""
     steps = FIRST_ON_WINDOWS if platform == "win32" else FIRST
     width = max(len(command) for command, _ in steps)
     lines = [f"  {command:<{width}}  {text}" for command, text in steps]

@@ -17,14 +17,14 @@ GROUPS = {
     },
     "Use": {
         "ls": ("ls", "List the machines."),
-        "status": ("show", "Print a machine's state and what is amiss."),
+        "status": ("show", "Print a machine's state and warnings."),
         "env": ("env", "Print the commands that set up a shell for the docker client."),
         "active": ("env", "Print the machine that the docker client is set to."),
         "docker-context": ("docker_context", "Make docker contexts for machines."),
         "ssh": ("ssh", "Log in to a machine, or run a command on it."),
         "scp": ("copy", "Copy files from or to a machine."),
         "mount": ("copy", "Show a folder of a machine in a folder of this host."),
-        "ssh-config": ("ssh_config", "Make machines known to ssh and what uses it."),
+        "ssh-config": ("ssh_config", "Make machines known to ssh and tools that use it."),
         "ip": ("show", "Print a machine's address."),
         "url": ("show", "Print the address of a machine's Docker daemon."),
         "config": ("env", "Print the options for a docker client."),
@@ -35,17 +35,17 @@ GROUPS = {
         "start": ("life", "Start machines."),
         "stop": ("life", "Shut machines down."),
         "restart": ("life", "Stop machines and start them again."),
-        "kill": ("life", "Pull the plug of machines."),
+        "kill": ("life", "Switch machines off at once."),
         "suspend": ("suspend", "Write the memory of machines to disk and switch them off."),
-        "resume": ("suspend", "Go on with suspended machines."),
+        "resume": ("suspend", "Continue suspended machines."),
         "autostart": ("autostart", "Start a machine when the host boots, or not."),
     },
-    "Keep well": {
+    "Maintain": {
         "set": ("sizes", "Change a machine's sizes and settings."),
-        "provision": ("provision", "Bring Docker and its settings on machines in line."),
-        "upgrade": ("provision", "Bring machines to the newest system."),
+        "provision": ("provision", "Apply the settings of machines again."),
+        "upgrade": ("provision", "Upgrade machines to the newest system."),
         "regenerate-certs": ("certs", "Make new TLS certificates for machines."),
-        "snapshot": ("snapshot", "Keep a machine as it is under a name, and bring it back."),
+        "snapshot": ("snapshot", "Save a machine's state under a name, and restore it."),
     },
     "Images and templates": {
         "image": ("image", "Manage the cache of images."),
@@ -53,7 +53,7 @@ GROUPS = {
         "template": ("template", "Manage the booted machines that new ones are cloned from."),
     },
     "Host": {
-        "doctor": ("doctor", "Say what is wrong, and what mends it."),
+        "doctor": ("doctor", "Find problems, and print how to fix them."),
         "completion": ("completion", "Print the script that completes words in a shell."),
         "help": ("help", "Print what a verb does, with examples."),
         "version": ("show", "Print the version of machine, or of a machine's Docker."),
@@ -65,7 +65,7 @@ FIRST: tuple[tuple[str, str], ...] = (
     ("machine create", "Make the machine `default` and start it."),
     ('eval "$(machine env)"', "Point the docker client of this shell at it."),
     ("docker run --rm hello-world", "Run a container on it."),
-    ("machine stop", "Shut it down; `machine start` brings it back."),
+    ("machine stop", "Shut it down; `machine start` starts it again."),
     ("machine rm", "Remove it and all that belongs to it."),
 )
 # There PowerShell is the usual shell.

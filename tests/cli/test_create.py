@@ -204,8 +204,8 @@ def test_wrong_words_are_a_usage_error(invoke: Invoke, vms: Path, words: list[st
         (["--memory", "9999T"], "but this host has"),
         (["--memory", "100"], "too little for Docker"),
         (["--disk", "1"], "too small for Docker"),
-        (["--cpus", "0"], "a machine needs a CPU"),
-        (["--cpus", "-1"], "a machine needs a CPU"),
+        (["--cpus", "0"], "a machine needs at least one CPU"),
+        (["--cpus", "-1"], "a machine needs at least one CPU"),
         (["--fake-fails", "check"], "the fake fails at check"),
     ],
 )

@@ -68,7 +68,7 @@ def test_nothing_to_set(invoke: Invoke, add: Add) -> None:
         (("--disk", "10G"), 3, "a disk can't shrink: it has 19.5 GiB"),
         (("--memory", "much"), 2, "invalid size"),
         (("--memory", "0"), 2, "invalid size"),
-        (("--cpus", "0"), 3, "a machine needs a CPU"),
+        (("--cpus", "0"), 3, "a machine needs at least one CPU"),
     ],
 )
 def test_sizes_that_cant_be(invoke: Invoke, add: Add, words: tuple[str, ...], code: int, message: str) -> None:

@@ -72,7 +72,7 @@ def test_what_shellingham_cant_tell_is_told_by_the_names_of_processes(
     monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(parents=lambda: above))
     assert shells.detect({}) == "mksh"
     above.clear()
-    with pytest.raises(Usage, match="your shell isn't known"):
+    with pytest.raises(Usage, match="unknown shell: set --shell to"):
         shells.detect({})
 
 
@@ -82,7 +82,7 @@ def test_a_shell_that_we_dont_speak_isnt_taken_for_one_above_it(monkeypatch: pyt
 
 
 def test_unknown() -> None:
-    with pytest.raises(Usage, match=r'"nu" isn\'t known; known are bash, zsh, sh, fish, powershell, cmd, tcsh, emacs'):
+    with pytest.raises(Usage, match=r'unknown shell "nu": use bash, zsh, sh, fish, powershell, cmd, tcsh, emacs'):
         shells.find("nu")
 
 
