@@ -28,7 +28,7 @@ _LARGEST = 64 << 20
 
 
 class Unreachable(DockerFailed):
-    """Nothing answers, or not yet: what a wait goes on after."""
+    """The engine doesn't answer, or not yet; a wait may try again."""
 
 
 class Client:

@@ -63,7 +63,7 @@ def find(path: Path) -> Iterator[tuple[str, ImportableMachine | MachineError]]:
 
 
 def take(found: ImportableMachine, progress: Progress) -> None:
-    """Put the machine into the store, or leave nothing. Raises MachineExists, SSHFailed when it doesn't answer."""
+    """Add the machine to the store; an error leaves nothing. Raises MachineExists, SSHFailed when it doesn't answer."""
     with store.reserve(found.machine.name, lambda _: found.machine, lambda *_: None) as (machine, home):
         for name, target in _files(found.folder, home).items():
             source = next((path for path in (found.folder / name, _certs(found) / name) if path.exists()), None)

@@ -1,7 +1,6 @@
-"""What is wrong on this host and with its machines, and what mends it: the checks behind `machine doctor`.
+"""The checks behind `machine doctor`: problems of this host and its machines, and their repairs.
 
-Each check yields findings. A repair is safe: it loses nothing of a machine that is in the store, and doing it twice is
-the same as once.
+Each check yields findings. A repair is safe: it loses nothing of a machine in the store, and may be repeated.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ from machine.run import which
 from machine.spec import Machine, State
 from machine.ssh import client_config
 
-# Seconds for a hypervisor, or an engine, to answer.
+# Seconds for a hypervisor or an engine to answer.
 TIMEOUT = 10.0
-# The same for all that a hypervisor has: VBoxManage now and then takes 10 s more than it should.
+# The same for the list of all that a hypervisor has: VBoxManage sometimes takes 10 s longer than usual.
 ORPHANS_TIMEOUT = 30.0
 
 
 def examine(default_driver: str) -> Iterator[Finding]:
-    """All findings, as they are made. default_driver: what `create` takes when none is asked for."""
+    """All findings, as they are made. default_driver: the driver of `create` without --driver."""
     machines = {name: _loaded(name) for name in _names()}
     used = {machine.driver for machine in machines.values() if machine}
     yield from tools()
@@ -68,7 +67,7 @@ def _names() -> list[str]:
 
 
 def _whole(check: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """A check that breaks is a finding, and no check's end is that of the others."""
+    """Turn a failed check into a finding, so that the other checks still run."""
     try:
         yield from findings
     except OSError as error:
@@ -125,7 +124,7 @@ def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
 
 
 def templates() -> Iterator[Finding]:
-    """What new machines are cloned from; without it they boot, which takes long."""
+    """Templates that have failed: without a template new machines boot, which takes long."""
     failed = False
     for name in registry.names():
         with contextlib.suppress(MachineError):
@@ -179,7 +178,7 @@ def _certificate(instance: Instance) -> Iterator[Finding]:
 
 
 def _is_certified(machine: Machine) -> bool:
-    """Whether its certificate is ours; of one whose driver isn't here it was."""
+    """Whether we made its certificate; True for a machine whose driver can't be loaded."""
     try:
         return renewal.is_ours(machine)
     except MachineError:

@@ -18,9 +18,9 @@ KIND = "ssh-ed25519"
 
 
 def set_up(instance: Instance, progress: Progress) -> None:
-    """Make the host what was asked for; a host that is so already isn't changed. Raises MachineError.
+    """Set up SSH, Docker and certificates on the host; changes only what differs. Raises MachineError.
 
-    A daemon of which only the URL is known is left as it is, and need not answer now.
+    A daemon that is only known by its URL isn't changed, and need not answer now.
     """
     machine, home, driver = instance.machine, instance.home, instance.driver
     if driver.kind.has_ssh:
@@ -45,9 +45,9 @@ def set_up(instance: Instance, progress: Progress) -> None:
 
 
 def pin(home: Home, address: Address, expected: str, progress: Progress) -> None:
-    """Write the host's key into known_hosts. expected: the key, or its fingerprint, or "" to trust what is shown.
+    """Write the host's key into known_hosts. expected: the key, its fingerprint, or "" to trust the key that it shows.
 
-    Raises SSHFailed when there is no such key, or it isn't the one expected.
+    Raises SSHFailed when the host has no such key, or another than the expected one.
     """
     from machine.ssh import native  # it brings paramiko: 98 ms
 

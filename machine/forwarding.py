@@ -84,7 +84,7 @@ class Forwarding:
             except Exception as error:  # nobody else forwards this machine's ports
                 self._say(error)
             time.sleep(self.pause)
-            # A guest that boots has better things to do than to refuse us all the time.
+            # Don't disturb a booting guest with connections that it must refuse.
             self.pause = min(self.pause * 1.5, LONGEST)
             if not self._answered and time.monotonic() - began > self.patience:
                 self.patience = min(self.patience * 1.5, MOST_PATIENT)
@@ -123,7 +123,7 @@ class Forwarding:
         return LOOK if self._host_network else RETRY if self._failed else RELIST
 
     def _bring_in_line(self, forwards: ports.Forwards, containers: list[Container]) -> None:
-        """Costs a hypervisor nothing where all is as it was."""
+        """Bring the forwards in line; calls the hypervisor only if something changed."""
         trouble = self._look(containers)
         bound = {**self._listening, **ports.published(containers)}
         if bound != self._bound or self._failed:
@@ -139,7 +139,7 @@ class Forwarding:
     def _look(self, containers: list[Container]) -> list[str]:
         """Read the guest's listening sockets while a container has its network, unless the user said no.
 
-        Returns what is amiss; what was read last then holds on.
+        Returns the problem, if any; the last result then stays valid.
         """
         self._host_network = self.machine.host_network_ports and ports.uses_host_network(containers)
         if not self._host_network:

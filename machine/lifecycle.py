@@ -165,9 +165,9 @@ def _tell_of_timeout(error: WaitTimeout, name: str) -> None:
 
 
 class _Early(threading.Thread):
-    """A probe that is tried a few times while something else is awaited. When that fails, nobody waits for its end."""
+    """A probe that is tried a few times during another wait. If that wait fails, the probe isn't waited for."""
 
-    # Seconds, between two tries; and so long Ctrl-C isn't heard.
+    # Seconds between two tries; also the longest that Ctrl-C is delayed.
     _MOMENT = 0.1
 
     def __init__(self, probe: Callable[[], bool]) -> None:
@@ -215,7 +215,7 @@ def stop(name: str, progress: Progress, *, timeout: float | None = None) -> bool
 
 
 def kill(name: str, progress: Progress) -> bool:
-    """Pull the plug; False when it was off already."""
+    """Switch the machine off at once; False when it was off already."""
     with changing(name) as instance:
         if instance.driver.state() is State.STOPPED:
             return False
@@ -227,7 +227,7 @@ def kill(name: str, progress: Progress) -> bool:
 def remove(name: str, progress: Progress, *, force: bool = False) -> None:
     """Remove the machine and all that belongs to it.
 
-    force: also when its machine.json can't be read, or its driver fails; a note tells what may be left of it then.
+    force: also when its machine.json can't be read, or its driver fails; a note then names what may be left.
     """
     try:
         instance = load(name) if store.exists(name) else None
@@ -262,7 +262,7 @@ def undo(instance: Instance, *, say: Callable[[str], None] = lambda text: None) 
 
 
 def undo_unknown(home: Home) -> None:
-    """The same for a folder without a record, whichever driver its machine had."""
+    """The same for a folder without a record, with every driver that its machine may have had."""
     unknown = Machine(name=home.name, driver="", uuid="", mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
     for name in registry.names():
         try:

@@ -1,8 +1,8 @@
-"""What is left of machines that the store doesn't know any more: their processes, and what hypervisors still have.
+"""What is left of machines that aren't in the store any more: processes, and virtual machines in hypervisors.
 
-That comes about when a machine's folder, or the machine.json in it, was removed by hand. Nothing is taken for left
-while it may belong to a machine: one that is being made has a creating.json before anything else of it exists, and one
-whose file can't be read may have any UUID.
+This happens when a machine's folder, or its machine.json, is removed by hand. Nothing counts as an orphan if it may
+belong to a machine: a machine that is being made has creating.json before anything else exists, and a machine whose
+file can't be read may have any UUID.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _finding(driver: str, orphan: Orphan) -> Finding:
 
 
 def _unless_owned(orphan: Orphan, remove: Callable[[], None]) -> Callable[[], None]:
-    """A look at the store again: somebody may have put machine.json back meanwhile."""
+    """Look at the store again before the removal: somebody may have put machine.json back meanwhile."""
 
     def act() -> None:
         if not _may_be_owned(orphan):
@@ -104,7 +104,7 @@ def _may_be_owned(orphan: Orphan) -> bool:
 
 
 def _clearing(name: str, act: Callable[[], None]) -> Callable[[], None]:
-    """With what is left of the machine's folder, which would keep its name from being used again."""
+    """Also remove the rest of the machine's folder, which would block its name."""
 
     def clear() -> None:
         if _has_folder(name) and not _has_record(name):
@@ -130,7 +130,7 @@ def _has_record(name: str) -> bool:
 
 
 def _process_has_record(name: str, uuid: str) -> bool:
-    """Whether a machine in the store may be the one that a process works for. uuid: "" where it doesn't tell."""
+    """Whether a process may work for a machine in the store. uuid: "" if its command line has none."""
     if uuid and uuid in {machine.uuid for machine in store.all_known()}:
         return True  # its folder may have another name now
     if not uuid or not _has_record(name):

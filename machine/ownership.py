@@ -1,5 +1,5 @@
-"""Whose the files of the store are. A command that once ran as root (`sudo machine`, a container) leaves folders that
-their user can't enter: each is named with the command that gives it back, and the other machines go on working.
+"""The owners of the store's files. A command that ran as root (`sudo machine`, a container) leaves folders that their
+user can't enter. Errors name each with the command that returns it, and the other machines keep working.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def remedy(path: Path) -> str:
 
 
 def blocked(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What we can't use in a folder, itself included: (path, command that mends it). Nothing is said twice."""
+    """The paths that we can't use in a folder, itself included: (path, command that fixes it), each once."""
     if not os.path.lexists(folder):
         return
     if command := _command(folder):
@@ -108,7 +108,7 @@ def _from(root: Path, path: Path) -> Iterator[Path]:
 
 
 def _command(path: Path) -> str:
-    """What mends one path: it is somebody else's and closed to us, or ours without the rights of an owner."""
+    """The command that fixes one path: another user owns it and closed it, or we own it without an owner's rights."""
     if os.name != "posix":
         return ""
     try:

@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 
 def creatable() -> list[str]:
-    """The drivers that `create` takes: not those for virtual machines that somebody else made."""
+    """The drivers that `create` can use: without those for virtual machines of docker-machine."""
     return [name for name in names() if not _only_takes_over(name)]
 
 
@@ -40,7 +40,7 @@ def _only_takes_over(name: str) -> bool:
 
 @functools.cache
 def load(name: str) -> type[Driver]:
-    """The driver class of that name; raises Usage when there is none."""
+    """The driver class with that name. Raises Usage for an unknown one."""
     point = _installed().get(name) or _elsewhere().get(name)
     if point is None:
         raise Usage(

@@ -81,7 +81,7 @@ def await_off(driver: Driver, *, timeout: float) -> None:
 
 
 def _slowest(instance: Instance) -> Slowest:
-    """Docker is asked. Where it doesn't answer, nothing is known of containers, and they have the usual time."""
+    """Ask Docker for the slowest container. If Docker doesn't answer, containers get the usual time."""
     found = Slowest()
     if instance.driver.state() is not State.RUNNING:
         return found
@@ -115,6 +115,6 @@ def _stop_timeout(client: docker.Client, key: str) -> int:
 
 
 def _tell(instance: Instance, seconds: int) -> None:
-    """Have machineos end its containers in time. Another system, or one that SSH doesn't reach, takes its own time."""
+    """Have machineos end its containers in time. Other systems, or ones that SSH doesn't reach, take their own time."""
     with contextlib.suppress(MachineError):
         instance.shell().run(["sh", "-c", _TELL.format(seconds=seconds)], timeout=ASKING)

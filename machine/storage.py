@@ -1,4 +1,4 @@
-"""What is wrong with the store's files: whose they are, who can read them, whether there is room."""
+"""Checks of the store's files: their owners, who can read them, and free space."""
 
 from __future__ import annotations
 

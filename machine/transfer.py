@@ -1,6 +1,6 @@
-"""Copying files and mounting folders by the tools that speak SSH: scp, rsync, sshfs.
+"""Copy files and mount folders with tools that use SSH: scp, rsync, sshfs.
 
-They get an ssh_config file with the machines' entries, so that each machine of a copy has its own key, port and pin.
+They get an ssh_config file with the machines' entries, so that each machine has its own key, port and pinned host key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SSHFS = {
 
 @dataclass(frozen=True)
 class Place:
-    """A file on this host (machine is None) or on a machine; user is the machine's own when empty."""
+    """A file on this host (machine is None) or on a machine; an empty user means the machine's own."""
 
     path: str
     machine: str | None = None
@@ -104,7 +104,7 @@ def _configuration(machines: Sequence[str]) -> Iterator[Path]:
 
 
 def mount(source: Place, mountpoint: Path) -> None:
-    """Show a folder of a machine in a folder of this host, which is made when it isn't there.
+    """Show a folder of a machine in a folder of this host, which is made if it doesn't exist.
 
     Raises NotRunning, ToolMissing, ToolFailed.
     """
