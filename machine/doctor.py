@@ -180,7 +180,7 @@ def _certificate(instance: Instance) -> Iterator[Finding]:
 def _is_certified(machine: Machine) -> bool:
     """Whether we made its certificate; True for a machine whose driver can't be loaded."""
     try:
-        return renewal.is_ours(machine)
+        return renewal.has_our_certificate(machine)
     except MachineError:
         return True
 

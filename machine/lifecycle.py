@@ -142,8 +142,8 @@ def wait_ready(instance: Instance, progress: Progress, *, timeout: float, warm: 
         # sshd is up long before Docker; in a clone it is away for a moment, when it takes its new key.
         return instance.shell().ready(timeout, expected=logins <= LOGINS)
 
-    # A login costs an emulated processor a second: it goes on beside Docker's first answer where both are up already,
-    # and a guest that boots isn't bothered with it before its Docker is up.
+    # A login costs an emulated processor a second. In a clone it runs beside Docker's first answer, because both are
+    # up. During a cold boot, SSH is not tried until Docker answers.
     login = _Early(lets_in) if warm else None
 
     for what, probe in (

@@ -8,8 +8,8 @@ from machine.progress import Progress
 from machine.spec import Machine, State
 
 
-def is_ours(machine: Machine) -> bool:
-    """Whether the machine's daemon has a certificate that we make."""
+def has_our_certificate(machine: Machine) -> bool:
+    """Whether we make the certificate of the machine's daemon."""
     return machine.tls and registry.load(machine.driver).kind.is_provisioned
 
 

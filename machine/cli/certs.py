@@ -35,7 +35,9 @@ def regenerate_certs(
     if ca and machines:
         raise Usage("--ca takes no names: a new CA is for all machines", hint="machine regenerate-certs --ca")
     wanted = [
-        name for name in (targets.readable() if ca else targets.several(machines)) if renewal.is_ours(store.load(name))
+        name
+        for name in (targets.readable() if ca else targets.several(machines))
+        if renewal.has_our_certificate(store.load(name))
     ]
     question = "Regenerate TLS machine certs?  Warning: this is irreversible."
     hint = "machine regenerate-certs -f"
@@ -61,7 +63,7 @@ def _share_client(others: set[str]) -> None:
 
     for name in others:
         instance = load(name)
-        if renewal.is_ours(instance.machine):
+        if renewal.has_our_certificate(instance.machine):
             names, addresses = [name, *instance.machine.tls_sans], [instance.address.host]
             certs.renew_if_due(paths.store() / "certs", instance.home, names=names, addresses=addresses, days=0)
             contexts.refresh(instance.docker())

@@ -249,7 +249,7 @@ def test_other_sizes_for_a_smaller_host(invoke: Invoke, written: Home, tmp_path:
 def test_an_archive_of_the_first_version(
     invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]
 ) -> None:
-    """It had the public keys, what a kernel's loader takes out of the image, and files that nobody needs."""
+    """Format 1 had the public keys, the kernel and initrd of the image, and files that nothing needs."""
     crafted = apart(exported(invoke, tmp_path))
     crafted.about = {"format": 1, "machine": crafted.about["machine"], "image": True}
     beside = {"kernel": b"theirs", "initrd": b"theirs", "cmdline": b"theirs", "clones": b"", "boot.json": b"{}"}

@@ -85,7 +85,7 @@ CONFIG = """\
 
 
 def kept(version: str, tmp_path: Path, patch: pytest.MonkeyPatch) -> Path:
-    """The folder of that version's store; without libvirt's machine where there is no libvirt-python."""
+    """The folder of that version's store; without libvirt-python it lacks libvirt's machine."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     store = kept_store.copy(version, home, patch)

@@ -1,4 +1,4 @@
-"""machine ls: what is listed, filtered and formatted; and that a dead machine hides no other."""
+"""machine ls: lists, filters and formats; a dead machine delays no other."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def hints() -> list[str]:
 
 
 def written() -> list[str]:
-    """Every text of the source that an error gives as its hint, with X for what is put in."""
+    """Every hint of an error in the source, with X for each inserted value."""
     found = []
     for folder in ("machine", "drivers", "isos"):
         for path in (ROOT / folder).rglob("*.py"):

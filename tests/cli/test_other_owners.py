@@ -1,4 +1,4 @@
-"""A store in which something belongs to somebody else: `sudo machine` left it. All else goes on working."""
+"""A store with files of another user, which `sudo machine` left. Everything else keeps working."""
 
 import json
 import os

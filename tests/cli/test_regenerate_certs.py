@@ -1,4 +1,4 @@
-"""machine regenerate-certs: what changes, what doesn't, and what a running machine is told."""
+"""machine regenerate-certs: what changes, what doesn't, and what a running machine gets."""
 
 from __future__ import annotations
 

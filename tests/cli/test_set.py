@@ -116,7 +116,7 @@ GONE = (
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Machine, bool]]:
-    """What running machines were told to be, and whether by force: they take all of it."""
+    """The settings that running machines got, and whether by force; they accept all of them."""
     found: list[tuple[Machine, bool]] = []
 
     def adjust(machine: Machine, target: Machine, *_: object, force: bool) -> reconfigure.Outcome:

@@ -1,4 +1,4 @@
-"""What verbs that take long show where there is no terminal: little, and nothing with --quiet or --json."""
+"""The output of long verbs without a terminal: little, and nothing with --quiet or --json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is typed wrongly: click's errors in the words and the form of all others."""
+"""Wrong usage: click's errors have the words and the form of all others."""
 
 from __future__ import annotations
 

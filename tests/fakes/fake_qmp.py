@@ -16,7 +16,7 @@ Answer = Callable[[dict[str, Any]], list[Any]]
 
 
 class Server:
-    """answer makes of each message what is sent back: objects as JSON lines, bytes as they are, HANG_UP ends."""
+    """answer(message) returns the replies: objects become JSON lines, bytes are sent unchanged, HANG_UP ends."""
 
     def __init__(self, path: Path, answer: Answer, greeting: list[Any]) -> None:
         self.asked: list[dict[str, Any]] = []

@@ -138,7 +138,7 @@ def binary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def choose(tmp_path: Path, binary: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int | Exception], str]:
-    """What is chosen on a Linux host with /dev/kvm where the proof ends so."""
+    """The choice on a Linux host with /dev/kvm after this result of the proof."""
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(os, "access", lambda *_: True)

@@ -1,4 +1,4 @@
-"""Folders of Windows that their owner alone may read: what icacls is told. (That ssh.exe likes it, nobody has seen.)"""
+"""Windows folders that only their owner may read: the arguments of icacls. (Nobody has tried it with ssh.exe.)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop that every driver's helper runs: what may fail, and that it goes on."""
+"""The loop of every driver's helper: it survives each failure."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_stop_and_start_say_whether_there_was_something_to_do(make: Make, vms: P
 
 
 def test_a_certificate_that_comes_a_moment_late(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docker's port has the template's for a moment; one that stays is told."""
+    """Docker's port has the template's certificate for a moment; if it stays, that is an error."""
     answers = [DockerFailed("the certificates don't fit")] * 2
 
     def ping(*_: object, **__: object) -> bool:

@@ -1,4 +1,4 @@
-"""Locks between commands: a deadline, a name, a word; and that there is no other way to wait for one."""
+"""Locks between commands: each wait has a deadline and a name, and nothing else waits for a lock."""
 
 from __future__ import annotations
 

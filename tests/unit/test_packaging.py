@@ -1,4 +1,4 @@
-"""The wheel and the sdist hold what the checkout holds, and the wheel works where there is no checkout."""
+"""The wheel and the sdist hold the checkout's files, and the wheel works without a checkout."""
 
 import os
 import re

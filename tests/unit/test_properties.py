@@ -1,4 +1,4 @@
-"""Names, paths and settings that nobody thought of, and the programs that read them: each gets back what was meant."""
+"""Random names, paths and settings: each program that reads them must get the same value back."""
 
 from __future__ import annotations
 

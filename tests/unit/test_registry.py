@@ -15,7 +15,7 @@ from machine.errors import MachineError, Usage
 
 @pytest.fixture(autouse=True)
 def afresh() -> Iterator[None]:
-    """What a process reads once is read in each test here, and by whoever comes after."""
+    """Clear the caches of a process before and after each test."""
     _forget()
     yield
     _forget()

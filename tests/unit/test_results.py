@@ -1,4 +1,4 @@
-"""benchmarks/RESULTS.md: parts that weren't measured keep what is said of them."""
+"""benchmarks/RESULTS.md: parts that weren't measured keep their sections."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_a_pipe_has_the_encoding_of_the_console(windows: None, monkeypatch: pyte
 
 
 def test_what_the_console_doesnt_have_is_said(windows: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of it something else would be a wrong path, which nobody notices."""
+    """A replacement would give a wrong path, which nobody notices."""
     monkeypatch.setattr(shell_output, "_code_page", lambda: 850)
     with pytest.raises(MachineError, match=r"\(cp850\) doesn't have ł") as caught:
         said("C:\\Users\\Paweł", monkeypatch)

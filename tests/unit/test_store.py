@@ -51,7 +51,7 @@ def broken(*_: object) -> NoReturn:
 
 
 def entries(place: Path) -> list[str]:
-    """What is in the store, without the lock that all commands share."""
+    """The files of the store, without the lock that all commands share."""
     return sorted(path.name for path in (place / "machines").iterdir() if path.name != ".lock")
 
 

@@ -1,4 +1,4 @@
-"""What is left in libvirt of machines that the store doesn't know, with libvirt's own test hypervisor."""
+"""Domains in libvirt that belong to no machine of the store, with libvirt's own test hypervisor."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def laid(larger: Qemu, origin: Template) -> Qemu:
 
 
 class Clone:
-    """The QEMU of a clone and its guest. answer: what the guest says when it is told that it is one."""
+    """The QEMU of a clone and its guest. answer: the guest's answer to the message that it is a clone."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}

@@ -225,7 +225,7 @@ def test_what_cant_be_told_is_refused(pidfile: Path, launch: Launch) -> None:
 def test_one_that_cant_be_seen_isnt_taken_for_ended(
     pidfile: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs in a container, or /proc hides it: what is left to see is that it holds its pidfile's lock."""
+    """It runs in a container, or /proc hides it. Only the lock of its pidfile shows that it runs."""
     lock = (
         "import fcntl, sys, time; file = open(sys.argv[-1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True)"
     )

@@ -79,7 +79,7 @@ class Model:
         self.file = None
 
     def revive(self) -> None:
-        """The next command is another process of ours, and nobody interrupts it."""
+        """Start as the next command does: in a new process, without an interrupt."""
         self.killed, self.at = False, -1
 
     def execute(self, command: str, **arguments: Any) -> Any:
@@ -171,7 +171,7 @@ class Modelled(Qemu):  # type: ignore[misc]  # to mypy Qemu is Any: it sees no m
 
 
 class Make(Protocol):
-    """A running machine whose disk was written to. Each call makes it anew; step `at` raises the error."""
+    """A running machine with a changed disk. Each call makes a new one; step `at` raises the error."""
 
     def __call__(self, at: int = -1, error: BaseException | None = None) -> Modelled: ...
 
@@ -326,7 +326,7 @@ def test_a_state_that_was_used_is_dropped_with_a_word(make: Make) -> None:
 
 @pytest.mark.parametrize(("later", "boots"), [(10, 1), (-10, 0), (0, 0)])
 def test_a_state_that_is_older_than_its_disk_is_dropped(make: Make, later: int, boots: int) -> None:
-    """As an earlier version left it, or somebody who wrote to the disk."""
+    """The state that an earlier version left, or a user who wrote to the disk."""
     dev = make()
     dev.suspend()
     when = (dev.home / SUSPENDED).stat().st_mtime_ns + later * SECOND

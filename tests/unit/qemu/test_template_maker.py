@@ -113,7 +113,7 @@ def test_the_processor_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def maker(larger: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[Home]:
-    """The homes in which a template's QEMU was started; it has booted at once, and its guest does as it is told."""
+    """The homes in which a template's QEMU was started. It boots at once, and its guest obeys."""
     homes: list[Home] = []
 
     def launched(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is left in VirtualBox of machines that the store doesn't know."""
+"""Virtual machines in VirtualBox that belong to no machine of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is different on Windows and macOS, tried here with the platform injected."""
+"""The differences on Windows and macOS, tested with an injected platform."""
 
 from __future__ import annotations
 
