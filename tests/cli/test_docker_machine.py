@@ -16,10 +16,8 @@ from machine import (
     certs,
     docker,
     docker_machine,
-    doctor,
     existing_host,
     guest_checks,
-    lifecycle,
     orphans,
     run,
     ssh,
@@ -128,7 +126,7 @@ def vboxmanage(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     """A VirtualBox that knows of no machine."""
     scripted = Scripted()
     scripted.answer("showvminfo", refused("Could not find a registered machine", "VBOX_E_OBJECT_NOT_FOUND"))
-    for module in (docker_machine, doctor, lifecycle, orphans, run):
+    for module in (docker_machine, orphans, run):
         monkeypatch.setattr(module, "run", scripted)
     monkeypatch.setattr("machine.drivers.virtualbox.vboxmanage.find", lambda: "VBoxManage")
     return scripted

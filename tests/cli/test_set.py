@@ -9,6 +9,7 @@ import pytest
 
 from machine import provision, reconfigure, store
 from machine.errors import EngineRefused
+from machine.instance import Instance
 from machine.spec import Engine, Machine
 from tests.fixture_types import Add, Invoke
 
@@ -119,9 +120,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Machine, bool]]:
     """The settings that running machines got, and whether by force; they accept all of them."""
     found: list[tuple[Machine, bool]] = []
 
-    def adjust(machine: Machine, target: Machine, *_: object, force: bool) -> reconfigure.Outcome:
+    def adjust(instance: Instance, target: Machine, *_: object, force: bool) -> reconfigure.Outcome:
         found.append((target, force))
-        return RELOADED if machine.engine != target.engine else reconfigure.Outcome.UNCHANGED
+        return RELOADED if instance.machine.engine != target.engine else reconfigure.Outcome.UNCHANGED
 
     monkeypatch.setattr(provision, "adjust", adjust)
     return found
@@ -216,7 +217,7 @@ def test_taking_away_what_is_not_there_is_said(invoke: Invoke, add: Add) -> None
 
 def test_create_has_the_same_settings(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Machine] = []
-    monkeypatch.setattr(provision, "check", lambda machine, *_: settled.append(machine))
+    monkeypatch.setattr(provision, "check", lambda instance, *_: settled.append(instance.machine))
     assert invoke("create", *ALL, "dev").code == 0
     made = store.load("dev")
     assert settled == [made]
