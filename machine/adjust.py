@@ -1,4 +1,4 @@
-"""Changing the settings of a machine that is there: at once when it runs, else at its next start."""
+"""Change the settings of an existing machine: at once if it runs, else at its next start."""
 
 from __future__ import annotations
 

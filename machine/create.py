@@ -73,7 +73,7 @@ def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, dis
 
 
 def check(wanted: Instance, progress: Progress) -> None:
-    """Everything that can be found out before something is written. Raises Usage, CheckFailed, ImageCorrupt."""
+    """All checks that are possible before anything is written. Raises Usage, CheckFailed, ImageCorrupt."""
     check_host(wanted, progress)
     # Before the driver makes anything: it may boot a template from it.
     check_image(wanted)
@@ -109,7 +109,7 @@ def _sizes(asked: Machine) -> list[str]:
 
 
 def placed(wanted: Instance, others: list[Machine]) -> Instance:
-    """The machine with an address that none of the others has, where its driver takes one."""
+    """The machine with an address that no other machine has, if its driver takes one."""
     driver = wanted.driver
     if not driver.on_loopback():
         return wanted

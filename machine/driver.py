@@ -1,8 +1,8 @@
 """The contract between the core and a driver.
 
 A driver makes, starts and ends a virtual machine, and nothing else: it doesn't wait, doesn't provision, and knows
-neither SSH nor Docker. What it may need is in its Machine; everything that it writes lies in its home.
-A driver is found by its entry point (group `machine.drivers`), so a wheel of somebody else can bring one.
+neither SSH nor Docker. It finds all that it needs in its Machine, and writes only into its home.
+A driver is found by its entry point (group `machine.drivers`), so other packages can bring drivers.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ __all__ = [
 ]
 
 
-# A snapshot's name stands in file formats and command lines of several hypervisors. QEMU takes a number for the place
-# of a snapshot in its list, and goes back to another than the one of that name.
+# A snapshot's name is used in file formats and command lines of several hypervisors. QEMU takes a number for the index
+# of a snapshot in its list, and would restore another snapshot than the one with that name.
 SNAPSHOT_NAME = re.compile(r"(?!\d+\Z)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """The Options of a driver that has none."""
+    """The Options of a driver without options."""
 
 
 @dataclass(frozen=True)
 class KeptTemplate:
     """A booted machine that new ones are cloned from.
 
-    key: its name; created in ISO 8601; size_mib: what it takes on disk; what: of which system and settings, in words;
-    stale: why no new machine is cloned from it any more, "" when some are; failed: why it couldn't be made or loaded,
-    and machines boot without it, "" when it can be.
+    key: its name; created in ISO 8601; size_mib: its size on disk; what: its system and settings, in words;
+    stale: why no new machine is cloned from it any more, else ""; failed: why it couldn't be made or loaded, so that
+    machines boot without it, else "".
     """
 
     key: str
@@ -79,8 +79,8 @@ class KeptTemplate:
 class Orphan:
     """What a hypervisor has of a machine without a record in the store.
 
-    name, uuid: the machine's, "" where that can't be told; what: is left, in words; remove takes it away, with what is
-    on its disk, and is None where it may be somebody else's: hint is then the command for whoever knows better.
+    name, uuid: the machine's, "" if unknown; what: the rest, in words. remove deletes it with its disk. remove is None
+    if it may belong to somebody else; hint is then the command for a user who knows better.
     """
 
     name: str
@@ -97,12 +97,13 @@ class Driver(ABC):
     option --virtualbox-memory; its metadata may hold `help`, `envvar`, `metavar` (what help calls its value) and `flag`
     (another spelling of the option).
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
-    loopback: whether the core gives the machine an address of its own in 127.0.0.0/8 (machine.address).
+    loopback: whether the core gives the machine its own address in 127.0.0.0/8 (machine.address).
     cloud_images: whether it boots cloud images (disks), and not machineos only.
     kind: what its machines are to us.
     machine: gets its address after `check`, and before `create`: what a driver keeps mustn't depend on that.
-    user: who logs in, unless the machine says otherwise.
-    say: told what the user should know, in a few words. advance: told how far a long step is, as often as one likes.
+    user: the user who logs in, unless the machine says otherwise.
+    say(text) tells the user something in a few words. advance(text) reports the progress of a long step, and may be
+    called often.
     """
 
     name: ClassVar[str]
@@ -120,15 +121,15 @@ class Driver(ABC):
         self.advance: Callable[[str], None] = lambda text: None
 
     def on_loopback(self) -> bool:
-        """Whether the core gives this machine an address; for a driver where that depends on the options."""
+        """Whether the core gives this machine an address; drivers override it if that depends on the options."""
         return self.loopback
 
     def lowest_port(self) -> int:
-        """The first port that the hypervisor may open for this machine; more than 0 where it runs as another user."""
+        """The lowest port that the hypervisor may open for this machine; more than 0 if it runs as another user."""
         return 0
 
     def is_local(self) -> bool:
-        """Whether the machine takes its memory and disk from this host, which is then checked for them."""
+        """Whether the machine uses this host's memory and disk, which are then checked."""
         return self.kind.is_ours
 
     def architecture(self) -> str:
@@ -137,9 +138,9 @@ class Driver(ABC):
 
     @classmethod
     def is_available(cls) -> bool:
-        """Whether this host has what the driver runs, as far as one look tells: help shows its options then.
+        """Whether this host seems to have the driver's tools; if so, help shows the driver's options.
 
-        Quick, because it starts no program and asks no daemon; `check` finds out the rest.
+        It is quick: it starts no program and asks no daemon. `check` tests the rest.
         """
         return True
 
@@ -149,54 +150,54 @@ class Driver(ABC):
 
     @abstractmethod
     def create(self) -> None:
-        """Make the virtual machine, switched off. Succeeds, changing nothing, when it is there already."""
+        """Make the virtual machine, switched off. Succeeds without a change if it exists."""
 
     @abstractmethod
     def start(self) -> bool:
-        """Switch on, or go on where suspend or pause stopped. Returns when the hypervisor has taken it.
+        """Switch on, or continue after suspend or pause. Returns when the hypervisor has accepted it.
 
-        True: the guest goes on from a saved state and doesn't boot, so that its services answer at once.
+        True: the guest continues from a saved state and doesn't boot, so its services answer at once.
         """
 
     @abstractmethod
     def stop(self) -> None:
-        """Press the power button. Returns at once: the guest takes its time."""
+        """Press the power button. Returns at once, while the guest shuts down."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Pull the plug. The virtual machine is off when this returns. Succeeds when it is off already."""
+        """Switch off at once. The virtual machine is off when this returns. Succeeds if it is off already."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Kill and remove everything outside the home. Succeeds when there is nothing."""
+        """Kill the machine, and remove everything outside the home. Succeeds if there is nothing."""
 
     @abstractmethod
     def state(self) -> State: ...
 
     def pause(self, seconds: float) -> None:
-        """Wait so long, or until the machine's state has changed, where the hypervisor tells of that."""
+        """Wait so many seconds; end earlier if the hypervisor reports that the machine's state has changed."""
         time.sleep(seconds)
 
     def address(self) -> Address:
-        """Where the machine is reached. Raises DriverFailed while that isn't known."""
+        """The machine's address. Raises DriverFailed while it is unknown."""
         if self.machine.address is None:
             raise DriverFailed(f'the machine "{self.machine.name}" has no address')
         return self.machine.address
 
     def host_key(self) -> str:
-        """The SSH key of an existing host, or its fingerprint; "" when the user hasn't said which it is."""
+        """The SSH host key of an existing host, or its fingerprint; "" if the user gave none."""
         return ""
 
     def mounts(self) -> tuple[Mount, ...]:
-        """Folders of the host that the guest mounts: its seed says so."""
+        """Folders of the host that the guest mounts, for its seed."""
         return ()
 
     def interfaces(self) -> tuple[Interface, ...]:
-        """All network cards of the machine for its seed, when one has a fixed address; none when all ask DHCP."""
+        """All network cards of the machine, for its seed, if one has a fixed address; empty if all use DHCP."""
         return ()
 
     def warnings(self) -> list[str]:
-        """What is amiss with a running machine without breaking it (a port that is taken): `status` shows it."""
+        """Problems of a running machine that don't stop it (a port that is taken); `status` shows them."""
         from machine import oom
 
         return [text] if (text := oom.warning(self.home)) else []
@@ -208,19 +209,18 @@ class Driver(ABC):
 
     @classmethod
     def remove_template(cls, store: Path, key: str) -> None:
-        """Remove the template of that key; machines cloned from it stay as they are."""
+        """Remove the template with that key; machines cloned from it don't change."""
         raise DriverFailed(f"{cls.name} machines are made without templates")
 
     @classmethod  # noqa: B027 - most drivers keep none
     def sweep_templates(cls, store: Path) -> None:
-        """Remove what a killed process left of a template: a folder templates/.KEY.new that nobody is at work on."""
+        """Remove what a killed process left of a template: a folder templates/.KEY.new that no command works on."""
 
     @classmethod
     def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:
-        """What the hypervisor remembers of machines of this store that aren't known.
+        """What the hypervisor has of this store's machines that aren't among the known ones.
 
-        Asks nobody where nothing can be: neither a tool that isn't installed nor a daemon that would have to be started
-        for it. Raises MachineError.
+        Calls no tool that isn't installed, and no daemon that would have to be started for it. Raises MachineError.
         """
         return []
 
@@ -234,7 +234,7 @@ class Driver(ABC):
 
 @runtime_checkable
 class Suspend(Protocol):
-    """`start` goes on where `suspend` stopped; the state in between is SAVED."""
+    """`start` continues where `suspend` stopped; the state in between is SAVED."""
 
     def suspend(self) -> None:
         """Write the machine's memory to disk and switch it off. Raises DriverFailed when it isn't running."""
@@ -251,34 +251,34 @@ class Snapshot:
 
 @runtime_checkable
 class Snapshots(Protocol):
-    """Memory, if the machine runs, and disk at one moment, kept under a name."""
+    """Saves the disk, and the memory if the machine runs, under a name."""
 
     def snapshot(self, name: str) -> None:
-        """Raises DriverFailed when there is one of that name."""
+        """Raises DriverFailed if the name is taken."""
 
     def snapshots(self) -> list[Snapshot]:
         """Oldest first."""
 
     def restore(self, name: str) -> None:
-        """Bring the machine back, running if it was. Raises DriverFailed when there is none of that name."""
+        """Restore the machine, running if it ran then. Raises DriverFailed if no snapshot has that name."""
 
     def forget(self, name: str) -> None:
-        """Remove the snapshot. Raises DriverFailed when there is none of that name."""
+        """Remove the snapshot. Raises DriverFailed if no snapshot has that name."""
 
 
 @runtime_checkable
 class Resize(Protocol):
-    """Other sizes for a machine that is there."""
+    """Changes the sizes of an existing machine."""
 
     def resize(self, wanted: Machine) -> list[str]:
-        """Bring memory_mib, cpus and disk_mib in line with wanted; returns those that wait for the next start."""
+        """Change memory_mib, cpus and disk_mib to those of wanted; returns those that wait for the next start."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What a stopped machine consists of, beside its record and keys.
+    """The files of a stopped machine, without its record and keys.
 
-    files: the name in the archive, one of the driver's `parts`, and the file; left: what stays behind, in words.
+    files: (name in the archive, which is one of the driver's `parts`, and the file); left: what stays behind, in words.
     """
 
     files: dict[str, Path]
@@ -287,9 +287,9 @@ class Export:
 
 @dataclass(frozen=True)
 class Reach:
-    """What a machine can get at of this host that not every machine can.
+    """Something that a machine reaches on this host, and that not every machine reaches.
 
-    what: in words, after "the machine asks for"; without: the same machine, but for that.
+    what: in words, after "the machine asks for"; without: the same machine without it.
     """
 
     what: str
@@ -298,34 +298,35 @@ class Reach:
 
 @runtime_checkable
 class Portable(Protocol):
-    """A stopped machine can be written into a file, and made again from it in another store.
+    """A stopped machine can be exported to a file, and imported into another store.
 
-    parts: the names of all files of a home that such a machine may consist of: import takes no others.
+    parts: the names of all files of a home that such a machine may have: import takes no others.
     """
 
     parts: ClassVar[frozenset[str]]
 
     def export(self) -> AbstractContextManager[Export]:
-        """What to write; it stays as it is for as long as the block takes."""
+        """The files to write; they don't change during the block."""
 
     def reaches(self) -> list[Reach]:
-        """What the machine's options, and those that are absent, let it reach. Asks nothing but the options."""
+        """What the machine's options, or absent ones, let it reach. Depends on the options only."""
 
     def accept(self) -> Machine:
-        """Check the parts that lie in the home now, which a stranger may have made, before anything opens them.
+        """Check the parts that are now in the home, before anything opens them: a stranger may have made them.
 
-        Returns the machine with what follows from them and from this host (disk_mib, options). `create` comes after it,
-        and uses them. Raises MachineError.
+        Returns the machine with the values that follow from them and from this host (disk_mib, options). `create` comes
+        next, and uses the parts. Raises MachineError.
         """
 
 
 @runtime_checkable
 class Identify(Protocol):
-    """Virtual machines that somebody else made can be used as they are."""
+    """The driver can use virtual machines that another program made."""
 
     @classmethod
     def identify(cls, folder: Path, name: str, store: Path, run: Run) -> str:
-        """The UUID of the virtual machine of that name, whose files lie in folder. Raises CheckFailed: why not."""
+        """The UUID of the virtual machine with that name, whose files are in folder. Raises CheckFailed with the
+        reason."""
 
 
 @runtime_checkable

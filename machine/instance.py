@@ -1,6 +1,6 @@
-"""A machine in this store: what was asked for and its folder, with all that speaks to it.
+"""A machine in this store: its settings, its folder, and its driver, docker client and shell.
 
-The one place that makes a driver. What is below takes the half that it needs: a driver, a docker client, a shell.
+Only this module makes drivers. Modules below it take the part that they need: a driver, a docker client, a shell.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOCKER_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Instance:
-    """home is the machine's folder, which need not be there yet."""
+    """home is the machine's folder, which need not exist yet."""
 
     machine: Machine
     home: Home

@@ -1,4 +1,4 @@
-"""Asking many hypervisors at once, so that one that is slow to answer hides no other."""
+"""Ask many hypervisors at once, so that a slow one doesn't delay the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Giving a machine more memory, processors or disk: at once where its hypervisor can, else at its next start."""
+"""Change a machine's memory, processors or disk: at once if its hypervisor can, else at its next start."""
 
 from __future__ import annotations
 

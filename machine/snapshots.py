@@ -1,4 +1,4 @@
-"""What only some drivers can do with a machine: suspend it, keep snapshots of it, start it with the host."""
+"""Abilities that only some drivers have: suspend a machine, save and restore snapshots, start it with the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def suspend(name: str, progress: Progress) -> bool:
 
 
 def take(name: str, snapshot: str, progress: Progress) -> None:
-    """Keep the machine as it is now. Raises Usage, and DriverFailed when there is one of that name."""
+    """Save the machine's present state. Raises Usage, and DriverFailed if the name is taken."""
     if not SNAPSHOT_NAME.fullmatch(snapshot):
         raise Usage(
             f'invalid name "{snapshot}" of a snapshot: use letters, digits, dots, dashes and _, not digits only',
@@ -44,7 +44,7 @@ def list_all(name: str) -> list[Snapshot]:
 
 
 def restore(name: str, snapshot: str, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> State:
-    """Bring the machine back to a snapshot; wait until Docker and SSH answer when it ran then. Returns its state."""
+    """Restore a snapshot; if the machine ran then, wait until Docker and SSH answer. Returns its state."""
     with changing(name) as instance:
         progress.phase("restoring the snapshot")
         _able(instance.driver).restore(snapshot)
