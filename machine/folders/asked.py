@@ -1,0 +1,102 @@
+"""What --mount asks for: DIR[:PATH][:ro], a folder of the host, and where it is in the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from machine import paths
+from machine.errors import CheckFailed, Usage
+
+if TYPE_CHECKING:
+    from machine.seed import Mount
+
+# Where a QEMU machine finds the server: an address of its user-mode network's, and NFS's own port.
+SERVER, PORT = "10.0.2.100", 2049
+# In the machine's folder: what its file handles mean. It is made when the guest connects for the first time.
+DATABASE = "folders.db"
+# hard: a call waits for the server as long as it takes, over a suspend too. nolock: locks hold among the machine's own
+# processes. actimeo: seconds for which the guest trusts what it knows of a file. The rest is what mount.nfs would find
+# out, which the guest doesn't have.
+_OPTIONS = (
+    f"hard,nolock,nfsvers=3,proto=tcp,port={PORT},mountproto=tcp,mountport={PORT},noresvport,actimeo=1,addr={SERVER}"
+)
+# The machine's own folders; and what of these trees lies below.
+_OWN = ("/", "/home", "/home/docker", "/root", "/var", "/tmp", "/mnt", "/opt", "/media", "/srv")
+_OWN_TREES = (
+    *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/mnt/data", "/mnt/seed", "/proc", "/run", "/sbin", "/sys"),
+    *("/usr", "/var/lib/docker", "/var/lib/containerd", "/var/run"),
+)
+_EXAMPLE = 'machine create --mount "$PWD"'
+
+
+@dataclass(frozen=True)
+class Folder:
+    source: Path
+    target: str
+    read_only: bool
+
+
+def parse(text: str) -> Folder:
+    """Raises Usage for what isn't DIR[:PATH][:ro] with absolute paths."""
+    source, *more = text.split(":")
+    read_only = more[-1:] == ["ro"]
+    if more and more[-1] in {"ro", "rw"}:
+        more.pop()
+    if len(more) > 1:
+        raise Usage(f'"{text}" has more than DIR:PATH:ro', hint="a colon can't be part of a path that is shared")
+    target = more[0] if more else source
+    for path in (source, target):
+        _check_path(path, text)
+    return Folder(Path(source), str(PurePosixPath(target)), read_only)
+
+
+def check(mounts: Sequence[str], store: Path) -> None:
+    """Raises Usage for a wrong item, or a path that two have; CheckFailed for a folder that can't be had."""
+    folders = [parse(text) for text in mounts]
+    targets = [folder.target for folder in folders]
+    if twice := sorted({target for target in targets if targets.count(target) > 1}):
+        raise Usage(f"{twice[0]} is given twice", hint="give each folder once: --mount DIR, or --mount DIR:PATH")
+    for folder in folders:
+        if _is_own(folder.target):
+            raise Usage(
+                f"{folder.target} is a folder that the machine needs itself",
+                hint=f"have it at another path: --mount {folder.source}:/host{folder.source}",
+            )
+        if not folder.source.is_dir():
+            what = "is no folder" if paths.is_there(folder.source) else "isn't there"
+            raise CheckFailed(f"{folder.source} can't be shared: it {what}", hint=_EXAMPLE)
+        if paths.below(folder.source.resolve(), store) is not None:
+            raise CheckFailed(f"{folder.source} can't be shared: it lies in the store, with keys", hint=_EXAMPLE)
+
+
+def hidden(store: Path) -> list[Path]:
+    """What a machine doesn't see of a folder that has it somewhere below: keys, and machines."""
+    home = paths.user_home()
+    return [store, *(home / name for name in (".machine", ".ssh", ".docker"))]
+
+
+def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
+    """For the seed. One that lies below another comes after it."""
+    from machine.seed import Mount
+
+    folders = sorted(map(parse, texts), key=lambda folder: folder.target)
+    return tuple(
+        Mount(f"{SERVER}:{folder.target}", folder.target, "nfs", f"ro,{_OPTIONS}" if folder.read_only else _OPTIONS)
+        for folder in folders
+    )
+
+
+def _check_path(path: str, text: str) -> None:
+    if not path.startswith("/"):
+        raise Usage(f'"{path}" in --mount {text} is no absolute path', hint=_EXAMPLE)
+    if ".." in path.split("/"):
+        raise Usage(f'"{path}" in --mount {text} has ".." in it', hint="write the path as it is: realpath DIR")
+    if not path.isprintable() or "\\" in path:
+        raise Usage(f"{path!r} can't be mounted", hint="rename it, without backslashes and control characters")
+
+
+def _is_own(target: str) -> bool:
+    return target in _OWN or any(PurePosixPath(target).is_relative_to(tree) for tree in _OWN_TREES)

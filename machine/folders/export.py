@@ -1,0 +1,316 @@
+"""One folder of the host that the guest may reach: by descriptors, never by a path.
+
+Each step from the top folder is one name in an open folder, and no symbolic link is followed: so neither `..` nor a
+link, nor one that is put there meanwhile, leads out. A link's text is the guest's to follow, in its own tree.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from machine.folders import attributes
+from machine.folders.attributes import Attributes, Identity
+from machine.folders.handles import MARK, Handles
+
+# A descriptor that only names a file: it opens no device, and needs no right to read. macOS has none.
+_NAMED = getattr(os, "O_PATH", os.O_RDONLY)
+_FOLDER = _NAMED | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# Open folders and files are kept, so many of each; files for so many seconds after their last use.
+_KEPT = 256
+_IDLE = 5.0
+# No folder lies deeper; records that lead in a circle, after moves on the host, end here.
+_DEPTH = 512
+# Listings that the guest is in the midst of.
+_LISTINGS = 8
+# The smallest cookie of an entry: 0 is the beginning, 1 and 2 are `.` and `..`.
+_FIRST_COOKIE = 3
+
+
+class OpenFile:
+    """A descriptor that is closed when nobody uses it any more."""
+
+    def __init__(self, descriptor: int, *, writable: bool) -> None:
+        self.descriptor = descriptor
+        self.writable = writable
+        self.used = time.monotonic()
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Export:
+    """source: the folder of the host; target: its path in the guest; hidden: what isn't in it for the guest.
+
+    Not for several threads at once: who uses it holds `lock`. Methods raise OSError, with ESTALE for a file that isn't
+    there any more.
+    """
+
+    def __init__(
+        self, source: Path, target: bytes, handles: Handles, *, read_only: bool = False, hidden: Iterable[Path] = ()
+    ) -> None:
+        self.target = target
+        self.read_only = read_only
+        self.mark = hashlib.blake2b(target, digest_size=MARK).digest()
+        self.lock = handles.lock
+        self._handles = handles
+        self._root = os.open(source, _NAMED | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._device = attributes.of_open(self._root).identity.device
+        self.top = self.attributes_of(self._root).identity
+        self._folders: dict[Identity, OpenFile] = {}
+        self._files: dict[Identity, OpenFile] = {}
+        self._timer: threading.Timer | None = None
+        self._listings: dict[Identity, list[tuple[int, bytes]]] = {}
+        self._hidden_names, self._hidden_files = self._find_hidden(hidden)
+
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._files.clear()
+        self._folders.clear()
+        os.close(self._root)
+
+    def attributes_of(self, descriptor: int) -> Attributes:
+        return self._own(attributes.of_open(descriptor))
+
+    def find(self, identity: Identity) -> Attributes:
+        """The attributes of a file that was seen before."""
+        try:
+            return self.locate(identity)[2]
+        except OSError:
+            if file := self._files.get(identity):  # removed on the host, and open in the guest
+                return self.attributes_of(file.descriptor)
+            raise
+
+    def locate(self, identity: Identity, depth: int = 0) -> tuple[int, bytes, Attributes]:
+        """The open folder that a file lies in, its name there, and its attributes."""
+        if identity == self.top:
+            return self._root, b".", self.attributes_of(self._root)
+        if depth > _DEPTH:
+            raise _stale()
+        for anew in (False, True):
+            if not (place := self._handles.place(identity, anew=anew)):
+                raise _stale()
+            parent, name = place
+            folder = self._open_folder(parent, depth)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found = self._look(folder, parent, name)
+                if found.identity == identity:
+                    return folder, name, found
+            # Renamed on the host, most likely beside where it was.
+            if again := self._search(folder, parent, identity):
+                return folder, *again
+        raise _stale()
+
+    def folder(self, identity: Identity) -> tuple[int, Attributes]:
+        """An open folder, and its attributes."""
+        descriptor = self._open_folder(identity)
+        found = self.attributes_of(descriptor)
+        if not found.links:
+            self._folders.pop(identity, None)
+            raise _stale()
+        return descriptor, found
+
+    def child(self, folder: int, parent: Identity, name: bytes) -> Attributes:
+        """What has that name in an open folder; it can be found by its identity from then on."""
+        found = self._look(folder, parent, name)
+        self._handles.note(found.identity, parent, name)
+        return found
+
+    def check_new(self, parent: Identity, name: bytes) -> None:
+        """Raise PermissionError for a name that is hidden from the guest."""
+        if (parent.device, parent.inode, name) in self._hidden_names:
+            raise PermissionError(errno.EACCES, "hidden")
+
+    def parent(self, identity: Identity) -> Identity:
+        """The folder that a folder lies in; of the top, itself."""
+        place = self._handles.place(identity) if identity != self.top else None
+        return place[0] if place else self.top
+
+    def open_file(self, identity: Identity, *, write: bool) -> OpenFile:
+        """A regular file, open for reading, or for both."""
+        file = self._files.pop(identity, None)
+        if file is None or (write and not file.writable):
+            folder, name, found = self.locate(identity)
+            if not found.is_file:
+                raise OSError(errno.EISDIR if found.is_folder else errno.EINVAL, "no regular file")
+            file = OpenFile(_opened(folder, name, found, write=write), writable=write)
+            if self.attributes_of(file.descriptor).identity != identity:
+                raise _stale()
+        self.keep(identity, file)
+        return file
+
+    def keep(self, identity: Identity, file: OpenFile) -> None:
+        """Have an open file at hand for the calls that follow."""
+        file.used = time.monotonic()
+        _add(self._files, identity, file)
+        self._close_later()
+
+    def drop(self, identity: Identity) -> None:
+        """Forget a file that was removed."""
+        self._files.pop(identity, None)
+        self._folders.pop(identity, None)
+        self._handles.forget(identity)
+
+    def listing(self, identity: Identity, cookie: int) -> list[tuple[int, bytes]]:
+        """The names in a folder that come after the cookie (0: all), each with its own.
+
+        A cookie is a digest of the name: a listing goes on rightly though names come and go, or the server is another.
+        """
+        found = self._listings.pop(identity, None) if cookie else None
+        if found is None:
+            found = sorted((_cookie(name), name) for name in self._names(identity))
+        while len(self._listings) >= _LISTINGS:
+            del self._listings[next(iter(self._listings))]
+        self._listings[identity] = found
+        return found[bisect.bisect_right(found, cookie, key=lambda entry: entry[0]) :]
+
+    def _names(self, identity: Identity) -> list[bytes]:
+        folder, _ = self.folder(identity)
+        descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            with os.scandir(descriptor) as entries:
+                names = [os.fsencode(entry.name) for entry in entries]
+            return [name for name in names if (identity.device, identity.inode, name) not in self._hidden_names]
+        finally:
+            os.close(descriptor)
+
+    def _open_folder(self, identity: Identity, depth: int = 0) -> int:
+        if identity == self.top:
+            return self._root
+        if file := self._folders.pop(identity, None):
+            self._folders[identity] = file
+            return file.descriptor
+        folder, name, found = self.locate(identity, depth + 1)
+        if not found.is_folder:
+            raise NotADirectoryError(errno.ENOTDIR, "no folder")
+        file = OpenFile(os.open(name, _FOLDER, dir_fd=folder), writable=False)
+        if self.attributes_of(file.descriptor).identity != identity:
+            raise _stale()
+        _add(self._folders, identity, file)
+        return file.descriptor
+
+    def _look(self, folder: int, parent: Identity, name: bytes) -> Attributes:
+        if (parent.device, parent.inode, name) in self._hidden_names:
+            raise FileNotFoundError(errno.ENOENT, "hidden")
+        found = self._own(attributes.of(folder, name))
+        if found.identity[:2] in self._hidden_files:
+            raise FileNotFoundError(errno.ENOENT, "hidden")
+        return found
+
+    def _own(self, found: Attributes) -> Attributes:
+        """The device of the top folder has another number after the host was booted: here it is the export's mark."""
+        device, inode, born = found.identity
+        if device != self._device:
+            return found
+        return found._replace(identity=Identity(int.from_bytes(self.mark), inode, born))
+
+    def _search(self, folder: int, parent: Identity, identity: Identity) -> tuple[bytes, Attributes] | None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                with os.scandir(descriptor) as entries:
+                    names = [os.fsencode(entry.name) for entry in entries if entry.inode() == identity.inode]
+            finally:
+                os.close(descriptor)
+            for name in names:
+                if (found := self._look(folder, parent, name)).identity == identity:
+                    self._handles.note(identity, parent, name)
+                    return name, found
+        return None
+
+    def _close_later(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(_IDLE, self._close_idle)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _close_idle(self) -> None:
+        """What was removed on the host takes room there as long as it is open here."""
+        with self.lock:
+            self._timer = None
+            limit = time.monotonic() - _IDLE
+            self._files = {identity: file for identity, file in self._files.items() if file.used > limit}
+            if self._files:
+                self._close_later()
+
+    def _find_hidden(self, hidden: Iterable[Path]) -> tuple[set[tuple[int, int, bytes]], set[tuple[int, int]]]:
+        names, files = set(), set()
+        for path in _spellings(hidden):
+            with contextlib.suppress(OSError):
+                for found, name in self._by_path(path):
+                    if name:
+                        names.add((found.device, found.inode, name))
+                    elif found != self.top:  # what was asked for by its own path is meant
+                        files.add((found.device, found.inode))
+        return names, files
+
+    def _by_path(self, path: Path) -> Iterator[tuple[Identity, bytes]]:
+        descriptor = os.open(path.parent, _NAMED | os.O_DIRECTORY)
+        try:
+            yield self.attributes_of(descriptor).identity, os.fsencode(path.name)
+            yield self._own(attributes.of(descriptor, os.fsencode(path.name))).identity, b""
+        finally:
+            os.close(descriptor)
+
+
+def _spellings(paths: Iterable[Path]) -> set[Path]:
+    return {spelling for path in paths for spelling in (path, path.resolve())}
+
+
+def _opened(folder: int, name: bytes, found: Attributes, *, write: bool) -> int:
+    """A descriptor of a regular file. Its owner gets at it whatever its mode.
+
+    Who made a file may write to it though its mode forbids that (git makes its objects so), and here each write opens
+    the file anew: so the server, which has no more rights than the owner, lends itself the right for a moment.
+    """
+    flags = _FILE | (os.O_RDWR if write else os.O_RDONLY)
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except PermissionError:
+        if found.uid != os.geteuid():
+            raise
+    change_mode(folder, name, stat.S_IMODE(found.mode) | stat.S_IRUSR | stat.S_IWUSR)
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    finally:
+        change_mode(folder, name, stat.S_IMODE(found.mode))
+
+
+def change_mode(folder: int, name: bytes, mode: int) -> None:
+    """Not through a symbolic link, whose own mode nobody asks for."""
+    if sys.platform != "linux":
+        os.chmod(name, mode, dir_fd=folder, follow_symlinks=False)
+        return
+    descriptor = os.open(name, _NAMED | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            Path(f"/proc/self/fd/{descriptor}").chmod(mode)
+    finally:
+        os.close(descriptor)
+
+
+def _add(kept: dict[Identity, OpenFile], identity: Identity, file: OpenFile) -> None:
+    while len(kept) >= _KEPT:
+        del kept[next(iter(kept))]
+    kept[identity] = file
+
+
+def _cookie(name: bytes) -> int:
+    # 63 bits: where a guest's C library has signed offsets, there are no more.
+    digest = hashlib.blake2b(name, digest_size=8).digest()
+    return max(int.from_bytes(digest) >> 1, _FIRST_COOKIE)
+
+
+def _stale() -> OSError:
+    return OSError(errno.ESTALE, os.strerror(errno.ESTALE))

@@ -1,0 +1,137 @@
+"""Remote procedure calls over a stream (RFC 5531): records, calls and replies."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from machine.folders import xdr
+
+CALL, REPLY = 0, 1
+VERSION = 2
+AUTH_NONE, AUTH_SYS = 0, 1
+SUCCESS, PROG_UNAVAIL, PROG_MISMATCH, PROC_UNAVAIL, GARBAGE_ARGS, SYSTEM_ERR = range(6)
+# The highest bit of a fragment's length (RFC 5531, 11): it is the record's last.
+_LAST = 0x80000000
+# A guest whose record is longer is no NFS client: the largest is a write of 1 MiB.
+_LONGEST = 2 << 20
+_AUTH_LIMIT = 400
+
+
+class Broken(Exception):
+    """The stream holds no records, or ended amidst one: nothing more can be read from it."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, as the guest has it: a user and a group of its own, or root where it doesn't say."""
+
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    xid: int
+    program: int
+    version: int
+    procedure: int
+    caller: Caller
+    arguments: xdr.Reader
+    # The whole message, by which a call that is sent once more is known.
+    raw: memoryview
+
+
+Procedure = Callable[[Call], bytes]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What answers one version of a program; a procedure's answer is its results in XDR. It may raise xdr.Garbage."""
+
+    number: int
+    version: int
+    procedures: Mapping[int, Procedure]
+
+
+def records(connection: socket.socket) -> Iterator[memoryview]:
+    """The records that come in, until the other side hangs up. Raises Broken, OSError."""
+    while (head := _receive(connection, 4, may_end=True)) is not None:
+        parts, size = [], 0
+        while True:
+            (word,) = struct.unpack(">I", head)
+            size += word & ~_LAST
+            if size > _LONGEST:
+                raise Broken(f"a record of {size} bytes")
+            part = _receive(connection, word & ~_LAST)
+            assert part is not None
+            parts.append(part)
+            if word & _LAST:
+                break
+            head = _receive(connection, 4)
+            assert head is not None
+        yield parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+
+
+def record(message: bytes) -> bytes:
+    return xdr.u32(_LAST | len(message)) + message
+
+
+def parse(message: memoryview) -> Call:
+    """Raises xdr.Garbage for what is no call."""
+    reader = xdr.Reader(message)
+    xid, kind = reader.u32(), reader.u32()
+    if kind != CALL:
+        raise xdr.Garbage("no call")
+    if reader.u32() != VERSION:
+        raise xdr.Garbage("another version of RPC")
+    program, version, procedure = reader.u32(), reader.u32(), reader.u32()
+    flavor, credentials = reader.u32(), reader.opaque(_AUTH_LIMIT)
+    reader.u32()
+    reader.opaque(_AUTH_LIMIT)
+    caller = _caller(credentials) if flavor == AUTH_SYS else Caller()
+    return Call(xid, program, version, procedure, caller, reader, message)
+
+
+def answer(call: Call, programs: list[Program]) -> bytes:
+    """The message that answers the call; an error of the protocol is an answer too."""
+    same = [program for program in programs if program.number == call.program]
+    if not same:
+        return accepted(call.xid, PROG_UNAVAIL)
+    found = next((program for program in same if program.version == call.version), None)
+    if found is None:
+        versions = [program.version for program in same]
+        return accepted(call.xid, PROG_MISMATCH, xdr.u32(min(versions)) + xdr.u32(max(versions)))
+    if call.procedure not in found.procedures:
+        return accepted(call.xid, PROC_UNAVAIL)
+    try:
+        return accepted(call.xid, SUCCESS, found.procedures[call.procedure](call))
+    except xdr.Garbage:
+        return accepted(call.xid, GARBAGE_ARGS)
+
+
+def accepted(xid: int, state: int, results: bytes = b"") -> bytes:
+    return struct.pack(">IIIIII", xid, REPLY, 0, AUTH_NONE, 0, state) + results
+
+
+def _caller(credentials: bytes) -> Caller:
+    reader = xdr.Reader(credentials)
+    reader.u32()
+    reader.opaque(255)
+    return Caller(reader.u32(), reader.u32())
+
+
+def _receive(connection: socket.socket, size: int, *, may_end: bool = False) -> memoryview | None:
+    """So many bytes; None when the stream ends before the first and may."""
+    data = memoryview(bytearray(size))
+    done = 0
+    while done < size:
+        count = connection.recv_into(data[done:])
+        if not count:
+            if may_end and not done:
+                return None
+            raise Broken("the connection ended amidst a record")
+        done += count
+    return data

@@ -1,0 +1,158 @@
+"""The process that serves one connection of the guest's: python -m machine.folders FOLDER, FOLDER being the machine's.
+
+QEMU starts it with the connection as its standard input, output and error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from machine import store
+from machine.folders import asked, mountd, nfs3, rpc, xdr
+from machine.folders.export import Export
+from machine.folders.handles import Handles
+from machine.paths import Home
+
+LOG = "folders.log"
+_LOG_LIMIT = 1 << 20
+# Calls that wait for a disk at the same time.
+_WORKERS = 4
+
+
+class Server:
+    """Answers the calls that come through one connection, each as soon as it can."""
+
+    def __init__(self, connection: socket.socket, programs: list[rpc.Program]) -> None:
+        self.connection = connection
+        self.programs = programs
+        self._sending = threading.Lock()
+        self._slow: queue.SimpleQueue[rpc.Call | None] = queue.SimpleQueue()
+        self._workers: list[threading.Thread] = []
+
+    def run(self) -> None:
+        """Return when the guest, or QEMU, has hung up. Raises rpc.Broken for what is no stream of records."""
+        try:
+            for message in rpc.records(self.connection):
+                try:
+                    call = rpc.parse(message)
+                except xdr.Garbage as error:
+                    raise rpc.Broken(str(error)) from error
+                if call.program == nfs3.PROGRAM and call.procedure in nfs3.SLOW:
+                    self._hand_over(call)
+                else:
+                    self._answer(call)
+        finally:
+            for _ in self._workers:
+                self._slow.put(None)
+            for worker in self._workers:
+                worker.join()
+
+    def _hand_over(self, call: rpc.Call) -> None:
+        self._slow.put(call)
+        if len(self._workers) < _WORKERS:
+            worker = threading.Thread(target=self._work, daemon=True)
+            self._workers.append(worker)
+            worker.start()
+
+    def _work(self) -> None:
+        while call := self._slow.get():
+            with contextlib.suppress(OSError):  # the connection has ended: the reading thread sees it, too
+                self._answer(call)
+
+    def _answer(self, call: rpc.Call) -> None:
+        try:
+            message = rpc.answer(call, self.programs)
+        except Exception:  # a fault of ours; the other files of the guest go on being served
+            log(traceback.format_exc())
+            message = rpc.accepted(call.xid, rpc.SYSTEM_ERR)
+        with self._sending:
+            self.connection.sendall(rpc.record(message))
+
+
+@contextlib.contextmanager
+def programs(folders: list[asked.Folder], home: Path, hidden: list[Path]) -> Iterator[list[rpc.Program]]:
+    """What serves these folders; home is where handles are kept. A folder that isn't there is left out."""
+    handles = Handles(home / asked.DATABASE)
+    exports: list[Export] = []
+    try:
+        for folder in folders:
+            try:
+                exports.append(
+                    Export(
+                        folder.source,
+                        os.fsencode(folder.target),
+                        handles,
+                        read_only=folder.read_only,
+                        hidden=hidden,
+                    )
+                )
+            except OSError as error:
+                log(f"{folder.source}: {error.strerror}")
+        served = nfs3.Nfs3({export.mark: export for export in exports}, handles, nfs3.boot_verifier())
+        by_path = {export.target: export for export in exports}
+        yield [
+            served.program(),
+            mountd.program(by_path, lambda export: served.handle(export, export.top)),
+        ]
+    finally:
+        with handles.lock:
+            for export in exports:
+                export.close()
+            handles.close()
+
+
+def log(text: str) -> None:
+    """A line in the machine's folder; the disk may be full."""
+    with contextlib.suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def main(folder: str) -> None:
+    home = Home(Path(folder))
+    connection = _connection(home.folder)
+    os.umask(0)  # the guest has taken its own from the modes already
+    _allow_files()
+    machine = store.read(home)
+    folders = [asked.parse(text) for text in machine.mounts]
+    with contextlib.closing(connection), programs(folders, home.folder, asked.hidden(home.store)) as served:
+        try:
+            Server(connection, served).run()
+        except (rpc.Broken, OSError) as error:
+            log(f"the connection ended: {error}")
+
+
+def _connection(home: Path) -> socket.socket:
+    """Standard input; what is printed from here on goes to a log, and not to the guest."""
+    connection = socket.socket(fileno=os.dup(0))
+    path = home / LOG
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > _LOG_LIMIT:
+            path.unlink()
+    try:
+        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        output = os.open(os.devnull, os.O_WRONLY)
+    for standard in (0, 1, 2):
+        os.dup2(output, standard)
+    os.close(output)
+    if connection.family == socket.AF_INET:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _allow_files() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

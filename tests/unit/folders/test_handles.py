@@ -1,0 +1,268 @@
+"""What a handle means: as long as the file is there, for this machine only, and nothing outside of the folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nfs_client import NfsError, Served, Set
+
+from machine.folders import nfs3
+from machine.folders.asked import DATABASE
+from machine.folders.handles import Handles, forget_answers
+from tests.unit.folders.conftest import Share
+from tests.unit.folders.test_nfs3 import refused
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_handles_outlive_the_server(home: Path, host: Path) -> None:
+    (host / "a/b").mkdir(parents=True)
+    (host / "a/b/file").write_bytes(b"text")
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        handle = client.walk(top, "a", "b", "file")
+    with Served(home, str(host)) as client:
+        assert client.read(handle)[0] == b"text"
+        assert client.mount(host) == top
+
+
+def test_handles_outlive_renames_on_the_host(home: Path, host: Path) -> None:
+    (host / "a").mkdir()
+    (host / "a/file").write_bytes(b"text")
+    with Served(home, str(host)) as client:
+        handle = client.walk(client.mount(host), "a", "file")
+    (host / "a/file").rename(host / "a/other")
+    (host / "a").rename(host / "b")
+    with Served(home, str(host)) as client:
+        assert client.read(handle)[0] == b"text"
+
+
+def test_a_server_that_is_killed_has_forgotten_no_handle(home: Path, host: Path) -> None:
+    handles = """
+import os, signal, sys
+from pathlib import Path
+from machine.folders.attributes import Identity
+from machine.folders.handles import Handles
+handles = Handles(Path(sys.argv[1]))
+handles.note(Identity(1, 2, 3), Identity(1, 1, 1), b"name")
+with handles.noting_many():
+    handles.note(Identity(1, 3, 3), Identity(1, 1, 1), b"more")
+print(handles.seal(b"mark", Identity(1, 2, 3)).hex(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", handles, home / DATABASE], capture_output=True, text=True)
+    again = Handles(home / DATABASE)
+    mark, identity = again.unseal(bytes.fromhex(killed.stdout))
+    assert (mark, again.place(identity)) == (b"mark", ((1, 1, 1), b"name"))
+    assert again.place(identity._replace(inode=3)) == ((1, 1, 1), b"more")
+    again.close()
+
+
+def test_a_removed_file_is_stale_though_another_has_its_inode(home: Path, host: Path) -> None:
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        victim, found = client.create(top, b"a"), client.lookup(top, b"a")[1]
+    for number in range(50):  # ext4 gives the next file the same inode
+        (host / "a").unlink(missing_ok=True)
+        (host / str(number)).write_bytes(b"somebody else's")
+        if (host / str(number)).stat().st_ino == found.fileid:
+            break
+    with Served(home, str(host)) as client:
+        client.names(top)
+        with refused(nfs3.STALE):
+            client.write(victim, b"x")
+    assert {path.read_bytes() for path in host.iterdir()} == {b"somebody else's"}
+
+
+def test_a_file_that_was_removed_on_the_host_can_be_read_while_it_is_open(share: Share) -> None:
+    (share.host / "a").write_bytes(b"text")
+    handle = share.client.walk(share.top, "a")
+    share.client.read(handle, 0, 1)
+    (share.host / "a").unlink()
+    assert share.client.read(handle)[0] == b"text"
+    assert share.client.getattr(handle).links == 0
+
+
+def test_guessed_handles_are_no_handles(share: Share) -> None:
+    for place in range(len(share.top)):
+        changed = bytearray(share.top)
+        changed[place] ^= 1
+        with refused(nfs3.BADHANDLE):
+            share.client.getattr(bytes(changed))
+    for handle in (b"", b"x", share.top + b"x", share.top[:-1], bytes(64)):
+        with refused(nfs3.BADHANDLE):
+            share.client.getattr(handle)
+
+
+def test_handles_of_another_machine_are_none(share: Share, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with Served(other, str(share.host)) as client:
+        client.mount(share.host)
+        with refused(nfs3.BADHANDLE):
+            client.getattr(share.top)
+
+
+def test_handles_of_a_folder_that_isnt_shared_any_more_are_stale(home: Path, host: Path, tmp_path: Path) -> None:
+    with Served(home, str(host)) as client:
+        handle = client.mount(host)
+    with Served(home, f"{tmp_path}:/another") as client, refused(nfs3.STALE):
+        client.getattr(handle)
+
+
+@pytest.mark.parametrize("name", [b"..", b"../outside", b"/etc", b"a/../..", b"\0", b"", b"a\0b"])
+def test_no_name_leads_out(share: Share, tmp_path: Path, name: bytes) -> None:
+    (tmp_path / "outside").write_bytes(b"secret")
+    if name == b"..":
+        assert share.client.lookup(share.top, name)[0] == share.top
+    else:
+        with pytest.raises(NfsError):
+            share.client.lookup(share.top, name)
+    for attempt in (
+        lambda: share.client.create(share.top, name),
+        lambda: share.client.mkdir(share.top, name),
+        lambda: share.client.remove(share.top, name),
+        lambda: share.client.rename(share.top, name, share.top, b"x"),
+        lambda: share.client.symlink(share.top, name, b"x"),
+    ):
+        with pytest.raises(NfsError):
+            attempt()
+    assert (tmp_path / "outside").read_bytes() == b"secret"
+
+
+def test_links_arent_followed(share: Share, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    (share.host / "link").symlink_to(outside)
+    (share.host / "file").symlink_to(outside / "secret")
+    link, found = share.client.lookup(share.top, b"link")
+    assert found.type == 5
+    with pytest.raises(NfsError):
+        share.client.lookup(link, b"secret")
+    with pytest.raises(NfsError):
+        share.client.names(link)
+    with pytest.raises(NfsError):
+        share.client.create(link, b"new")
+    with pytest.raises(NfsError):
+        share.client.read(share.client.walk(share.top, "file"))
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+
+
+def test_a_folder_that_a_link_takes_the_place_of_leads_nowhere(home: Path, host: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (host / "a").mkdir()
+    (host / "a/file").write_bytes(b"text")
+    outside.mkdir()
+    (outside / "file").write_bytes(b"secret")
+    with Served(home, str(host)) as client:
+        folder = client.walk(client.mount(host), "a")
+        file = client.walk(folder, "file")
+    (host / "a").rename(tmp_path / "moved")
+    (host / "a").symlink_to(outside)
+    with Served(home, str(host)) as client:
+        for attempt in (lambda: client.read(file), lambda: client.lookup(folder, b"file")):
+            with refused(nfs3.STALE):
+                attempt()
+
+
+def test_keys_arent_shown(home: Path, host: Path) -> None:
+    (host / ".ssh").mkdir()
+    (host / ".ssh/id").write_bytes(b"secret")
+    (host / "kept").touch()
+    with Served(home, str(host), hidden=(host / ".ssh", host / ".docker")) as client:
+        top = client.mount(host)
+        assert client.names(top) == [b"kept"]
+        for name in (b".ssh", b".docker"):
+            with refused(2):
+                client.lookup(top, name)
+            with refused(nfs3.ACCES):
+                client.mkdir(top, name)
+            with refused(nfs3.ACCES):
+                client.rename(top, b"kept", top, name)
+        with refused(2):
+            client.rename(top, b".ssh", top, b"seen")
+    assert (host / ".ssh/id").exists()
+
+
+def test_what_is_hidden_can_be_shared_by_itself(home: Path, host: Path) -> None:
+    (host / ".docker").mkdir()
+    (host / ".docker/config.json").touch()
+    with Served(home, str(host / ".docker"), hidden=(host / ".docker",)) as client:
+        assert client.names(client.mount(host / ".docker")) == [b"config.json"]
+
+
+def test_a_folder_below_another_has_rights_of_its_own(home: Path, host: Path) -> None:
+    (host / "sub").mkdir()
+    (host / "sub/a").write_bytes(b"1")
+    with Served(home, str(host), f"{host}/sub:/readonly:ro") as client:
+        above, below = client.walk(client.mount(host), "sub", "a"), client.walk(client.mount("/readonly"), "a")
+        assert above != below
+        with refused(30):
+            client.write(below, b"2")
+        client.write(above, b"3")
+        assert client.read(below)[0] == b"3"
+        with refused(18):
+            client.rename(client.mount(host), b"sub", client.mount("/readonly"), b"x")
+
+
+def test_a_damaged_database_is_made_anew(home: Path, host: Path) -> None:
+    (home / DATABASE).write_bytes(b"no database" * 1000)
+    with Served(home, str(host)) as client:
+        assert client.getattr(client.mount(host)).type == 2
+    assert (home / DATABASE).stat().st_mode & 0o077 == 0
+
+
+def test_a_call_that_comes_twice_is_done_once(home: Path, host: Path) -> None:
+    """The connection ended before the answer: the guest asks the next server."""
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        made = client.create(top, b"a", how=nfs3.GUARDED, xid=1000)
+        client.remove(top, b"a", xid=1001)
+    (host / "a").touch()
+    with Served(home, str(host)) as client:
+        assert client.create(top, b"a", how=nfs3.GUARDED, xid=1000) == made
+        client.remove(top, b"a", xid=1001)
+        assert (host / "a").exists()
+        client.remove(top, b"a", xid=1002)
+        assert not (host / "a").exists()
+
+
+def test_a_guest_that_goes_back_in_time_is_answered_anew(home: Path, host: Path) -> None:
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        client.create(top, b"a", how=nfs3.GUARDED, xid=1000)
+    (host / "a").unlink()
+    forget_answers(home / DATABASE)
+    with Served(home, str(host)) as client:
+        client.create(top, b"a", how=nfs3.GUARDED, xid=1000)
+    assert (host / "a").exists()
+
+
+def test_the_owner_writes_what_he_made_for_reading_only(home: Path, host: Path) -> None:
+    """git makes its objects so; each write comes by itself, and the server may be another by then."""
+    with Served(home, str(host)) as client:
+        handle = client.create(client.mount(host), b"object", Set(mode=0o444))
+        client.write(handle, b"one")
+    with Served(home, str(host)) as client:
+        client.write(handle, b"two", offset=3)
+    assert (host / "object").read_bytes() == b"onetwo"
+    assert (host / "object").stat().st_mode & 0o777 == 0o444
+
+
+def test_no_descriptors_are_lost(home: Path, host: Path) -> None:
+    for number in range(400):
+        (host / f"d{number}").mkdir()
+        (host / f"d{number}/file").touch()
+    before = descriptors()
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        for number in range(400):
+            client.read(client.walk(top, f"d{number}", "file"))
+        assert descriptors() < before + 600
+    assert descriptors() <= before

@@ -1,0 +1,162 @@
+"""The process, its protocol, and what it does with bytes that are no calls."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from nfs_client import Client, NfsError, Served
+
+from machine import spec
+from machine.folders import mountd, nfs3, rpc, xdr
+from machine.folders.server import LOG
+from tests.unit.folders.conftest import Share
+
+NFS = (nfs3.PROGRAM, nfs3.VERSION)
+MOUNT = (mountd.PROGRAM, mountd.VERSION)
+
+
+def test_every_procedure_is_there(share: Share) -> None:
+    for procedure in range(22):
+        assert share.client.call(*NFS, procedure)[0] in {rpc.SUCCESS, rpc.GARBAGE_ARGS}
+    for procedure in range(6):
+        assert share.client.call(*MOUNT, procedure)[0] in {rpc.SUCCESS, rpc.GARBAGE_ARGS}
+    assert share.client.call(*NFS, 22)[0] == rpc.PROC_UNAVAIL
+    assert share.client.call(*MOUNT, 6)[0] == rpc.PROC_UNAVAIL
+
+
+def test_other_programs_and_versions_are_told_apart(share: Share) -> None:
+    assert share.client.call(100021, 4, 0)[0] == rpc.PROG_UNAVAIL
+    state, reader = share.client.call(nfs3.PROGRAM, 4, 0)
+    assert (state, reader.u32(), reader.u32()) == (rpc.PROG_MISMATCH, 3, 3)
+
+
+def test_only_what_is_shared_can_be_mounted(share: Share) -> None:
+    for path in ("/", "/etc", f"{share.host}/", f"{share.host}/..", str(share.host.parent), ""):
+        with pytest.raises(NfsError, match="status 2"):
+            share.client.mount(path)
+    _, reader = share.client.call(*MOUNT, mountd.EXPORT)
+    assert (reader.flag(), reader.opaque(1024)) == (True, os.fsencode(share.host))
+    assert share.client.call(*MOUNT, mountd.UMNT, xdr.opaque(os.fsencode(share.host)))[0] == rpc.SUCCESS
+    assert share.client.call(*MOUNT, mountd.UMNTALL)[0] == rpc.SUCCESS
+
+
+def test_a_folder_that_is_gone_leaves_the_others(home: Path, host: Path) -> None:
+    with Served(home, "/no/such/folder", str(host)) as client:
+        with pytest.raises(NfsError):
+            client.mount("/no/such/folder")
+        client.mount(host)
+
+
+def test_arguments_that_are_cut_short_are_garbage(share: Share) -> None:
+    whole = xdr.opaque(share.top) + xdr.opaque(b"name")
+    for size in range(0, len(whole), 3):
+        assert share.client.call(*NFS, nfs3.LOOKUP, whole[:size])[0] == rpc.GARBAGE_ARGS
+
+
+def test_noise_kills_nobody_but_its_connection(home: Path, host: Path) -> None:
+    noise = random.Random(1)
+    (host / "kept").write_bytes(b"kept")
+    for _ in range(30):
+        with Served(home, str(host)) as client:
+            top = client.mount(host)
+            for _ in range(20):
+                arguments = noise.choice([b"", xdr.opaque(top)]) + noise.randbytes(noise.randrange(64))
+                procedure = noise.choice([0, 1, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21])
+                assert client.call(*NFS, procedure, arguments)[0] in {rpc.SUCCESS, rpc.GARBAGE_ARGS}
+            client.connection.sendall(noise.randbytes(noise.randrange(100)))
+    assert (host / "kept").read_bytes() == b"kept"
+
+
+def test_a_record_too_long_ends_the_connection(share: Share) -> None:
+    share.client.connection.sendall(struct.pack(">I", 0xFFFFFFFF))
+    assert share.client.connection.recv(1) == b""
+
+
+def test_a_record_may_come_in_fragments(share: Share) -> None:
+    message = share.client.message(*NFS, nfs3.GETATTR, xdr.opaque(share.top))
+    for part in (message[:7], message[7:40]):
+        share.client.connection.sendall(struct.pack(">I", len(part)) + part)
+    share.client.send(message[40:])
+    assert share.client.receive()[1] == rpc.SUCCESS
+
+
+def test_calls_at_once_are_all_answered(share: Share) -> None:
+    handle = share.client.create(share.top, b"a")
+    blocks = {number: bytes([number]) * 4096 for number in range(64)}
+    wanted = set()
+    for number, block in blocks.items():
+        head = xdr.opaque(handle) + xdr.u64(number * 4096) + xdr.u32(4096) + xdr.u32(nfs3.UNSTABLE)
+        share.client.send(share.client.message(*NFS, nfs3.WRITE, head + xdr.opaque(block), xid=5000 + number))
+        wanted.add(5000 + number)
+    answers = [share.client.receive() for _ in wanted]
+    assert {xid for xid, *_ in answers} == wanted
+    assert (share.host / "a").read_bytes() == b"".join(blocks.values())
+
+
+def test_two_connections_see_each_others_files(home: Path, host: Path) -> None:
+    with Served(home, str(host)) as one, Served(home, str(host)) as two:
+        top = one.mount(host)
+        folder = one.mkdir(top, b"d")
+        file = two.create(folder, b"a")
+        one.write(file, b"text")
+        two.rename(top, b"d", top, b"e")
+        assert one.read(file)[0] == b"text"
+        assert one.lookup(folder, b"a")[0] == file
+
+
+def test_the_process_serves_its_standard_input(tmp_path: Path, host: Path) -> None:
+    """As QEMU starts it; and nothing but answers comes back."""
+    home = tmp_path / "store/machines/dev"
+    home.mkdir(parents=True)
+    asked = {"uuid": "u", "mac": "52:54:00:00:00:01", "image": "", "memory_mib": 1, "cpus": 1, "disk_mib": 1}
+    machine = spec.Machine(name="dev", driver="qemu", mounts=(str(host), "/no/such/folder"), **asked)  # type: ignore[arg-type]
+    (home / "machine.json").write_text(spec.dumps(machine))
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "machine.folders", str(home)]
+    with (
+        subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=theirs.fileno()) as process,
+        ours,
+    ):
+        theirs.close()
+        ours.settimeout(30)
+        client = Client(ours)
+        top = client.mount(host)
+        client.create(top, b"a")
+        assert (host / "a").stat().st_mode & 0o777 == 0o644
+        ours.shutdown(socket.SHUT_RDWR)
+        assert process.wait(30) == 0
+    assert "/no/such/folder" in (home / LOG).read_text()
+
+
+def test_a_fault_of_the_servers_is_an_answer(home: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        monkeypatch.setattr("machine.folders.export.Export.folder", fail)
+        assert client.call(*NFS, nfs3.LOOKUP, xdr.opaque(top) + xdr.opaque(b"a"))[0] == rpc.SYSTEM_ERR
+        assert client.getattr(top).type == 2
+
+
+def test_files_are_closed_when_nobody_uses_them(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machine.folders.export._IDLE", 0.05)
+    closed = threading.Event()
+    remove = os.close
+
+    def close(descriptor: int) -> None:
+        remove(descriptor)
+        closed.set()
+
+    handle = share.client.create(share.top, b"a")
+    share.client.read(handle)
+    monkeypatch.setattr(os, "close", close)
+    assert closed.wait(10)
