@@ -21,11 +21,13 @@ from machine import (
     spec,
     store,
 )
-from machine.errors import CheckFailed, EngineRefused, MachineExists, before_anything
+from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineExists, before_anything
 from machine.instance import Instance, reserve
 from machine.paths import Image
 from machine.progress import Progress
 from machine.spec import Machine
+
+_OLD_IMAGE = "the image may be of an earlier version, without folders: machine iso build"
 
 
 def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> Machine:
@@ -49,6 +51,8 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
         try:
             driver.create()
             lifecycle.boot(instance, progress, timeout=timeout)
+            if instance.machine.mounts and not driver.has_mounted():
+                raise DriverFailed("the guest didn't mount the shared folders", hint=_OLD_IMAGE)
             if driver.kind.is_provisioned:
                 provision.check(instance, progress)
         except EngineRefused as error:
@@ -83,8 +87,23 @@ def check_host(wanted: Instance, progress: Progress) -> None:
     """Whether this host can have such a machine, whatever it boots. Raises Usage, CheckFailed."""
     settings.check(wanted.machine)
     driver = wanted.driver
+    check_mounts(wanted)
     for note in [*(_sizes(wanted.machine) if driver.is_local() else ()), *driver.check()]:
         progress.note(note)
+
+
+def check_mounts(wanted: Instance) -> None:
+    """Whether it can have the folders that it is to share. Raises Usage, CheckFailed."""
+    machine, driver = wanted.machine, wanted.driver
+    if not machine.mounts:
+        return
+    from machine.folders import asked
+
+    asked.check(machine.mounts, paths.store())
+    if not driver.shares:
+        raise CheckFailed(f"the driver {driver.name} has no --mount", hint="machine create --driver qemu --mount DIR")
+    if machine.image and images.is_cloud_image(machine.image):
+        raise CheckFailed("--mount works with machineos only", hint="leave out --image, or --mount")
 
 
 def check_image(wanted: Instance) -> None:

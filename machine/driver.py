@@ -99,6 +99,7 @@ class Driver(ABC):
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine its own address in 127.0.0.0/8 (machine.address).
     cloud_images: whether it boots cloud images (disks), and not machineos only.
+    shares: whether machines get the folders that they are asked for (machine.mounts).
     kind: what its machines are to us.
     machine: gets its address after `check`, and before `create`: what a driver keeps mustn't depend on that.
     user: the user who logs in, unless the machine says otherwise.
@@ -110,6 +111,7 @@ class Driver(ABC):
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
     cloud_images: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.VM
     user: ClassVar[str] = "docker"
 
@@ -191,6 +193,10 @@ class Driver(ABC):
     def mounts(self) -> tuple[Mount, ...]:
         """Folders of the host that the guest mounts, for its seed."""
         return ()
+
+    def has_mounted(self) -> bool:
+        """Whether the guest of a machine that is up has come for its shared folders (machine.mounts)."""
+        return True
 
     def interfaces(self) -> tuple[Interface, ...]:
         """All network cards of the machine, for its seed, if one has a fixed address; empty if all use DHCP."""

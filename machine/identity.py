@@ -54,7 +54,7 @@ def anonymous(machine: Machine, path: Path) -> None:
             keys.generate(key, "template")
         if machine.tls:
             certs.renew_if_due(Path(folder) / "certs", nobody, names=["template"], addresses=[])
-        template = dataclasses.replace(machine, name="template", uuid=NOBODY, hosts=(), sysctls=())
+        template = dataclasses.replace(machine, name="template", uuid=NOBODY, hosts=(), sysctls=(), mounts=())
         seed.write(path, describe(template, nobody))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from machine.errors import StoreDamaged, Usage
 from machine.reasons import reason
 
-# Format 1 had no hosts, sysctls and host_network_ports. An earlier version reports an unknown field as damage.
+# Format 1 had no hosts, sysctls, host_network_ports and mounts. An earlier version reports an unknown field as damage.
 FORMAT = 2
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
@@ -74,7 +74,7 @@ class Machine:
     host_network_ports: whether ports of containers with the guest's own network (--network host) are forwarded.
     address is set at create for drivers that take one from the store's loopback block, None where the driver knows it.
     options are the driver's own, by the field names of its Options. hosts and sysctls are items as typed: NAME=IP of
-    /etc/hosts, KEY=VALUE of the guest's kernel.
+    /etc/hosts, KEY=VALUE of the guest's kernel. mounts, as typed too: DIR[:PATH][:ro].
     """
 
     name: str
@@ -95,6 +95,7 @@ class Machine:
     hosts: tuple[str, ...] = ()
     sysctls: tuple[str, ...] = ()
     host_network_ports: bool = True
+    mounts: tuple[str, ...] = ()
 
 
 def check_name(name: str) -> None:

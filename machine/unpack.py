@@ -40,7 +40,7 @@ _LEFT_OUT = re.compile(
     r"|image/(?:kernel|initrd|cmdline|clones|boot\.json)"
 )
 # The fields of a machine that its owner chose, and those that this host or the disk decides.
-KEPT = ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls", "host_network_ports")
+KEPT = ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls", "host_network_ports", "mounts")
 RENEWED = ("name", "driver", "uuid", "mac", "image", "memory_mib", "cpus", "disk_mib", "address", "created")
 _IMAGE_PARTS = {"image", "image.json"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -203,7 +203,18 @@ def _ours(theirs: Machine, name: str, draft: Callable[..., Machine]) -> Machine:
     new = draft(name, theirs.driver, theirs.image, **sizes)
     made = dataclasses.replace(new, **{field: getattr(theirs, field) for field in KEPT})
     _check_options(made)
+    _check_mounts(made)
     return made
+
+
+def _check_mounts(machine: Machine) -> None:
+    from machine.folders import asked
+
+    for text in machine.mounts:
+        try:
+            asked.parse(text)
+        except Usage as error:
+            raise foreign(f"{text!r} for a shared folder") from error
 
 
 def _check_options(machine: Machine) -> None:
@@ -233,6 +244,9 @@ def _reaches(machine: Machine) -> list[Reach]:
     if machine.tls_sans:
         what = f"a certificate of your CA for the names {', '.join(machine.tls_sans)}"
         found.append(Reach(what, lambda asked: dataclasses.replace(asked, tls_sans=())))
+    if machine.mounts:
+        what = f"folders of this host, with your rights: {', '.join(machine.mounts)}"
+        found.append(Reach(what, lambda asked: dataclasses.replace(asked, mounts=())))
     return found
 
 

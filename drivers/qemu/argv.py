@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from machine.driver import Machine
+from machine.folders import asked
 from machine.paths import Home, Image
 from machine.spec import DOCKER_PORT
 
+# What serves a machine's folders is started as: python -m.
+FOLDERS = "machine.folders"
 PIDFILE = "qemu.pid"
 MONITOR = "qmp.sock"
 # A monitor serves one client at a time; this one belongs to the helper that forwards ports.
@@ -108,7 +113,7 @@ def argv(
         *(_boot(image, f"{command_line} {COMMAND_LINE}") if command_line else ()),
         *_disk("data", home / DISK, "qcow2", boots=not command_line),
         *_medium("seed", home.seed),
-        *_network(machine),
+        *_network(machine, home),
         *_channels(home, sockets or home.folder, host.architecture),
         *("-device", f"virtio-balloon-pci,id=balloon,free-page-reporting={_on(memory.reporting)}"),
         *("-rtc", "base=utc,clock=host"),
@@ -173,7 +178,7 @@ def _disk(name: str, path: Path, driver: str, *, boots: bool = False) -> Sequenc
     ]
 
 
-def _network(machine: Machine) -> Sequence[str]:
+def _network(machine: Machine, home: Home) -> Sequence[str]:
     address = machine.address
     forwards = (
         [
@@ -184,10 +189,21 @@ def _network(machine: Machine) -> Sequence[str]:
         else []
     )
     return [
-        *("-netdev", ",".join(["user", "id=net", *forwards])),
+        *("-netdev", ",".join(["user", "id=net", *forwards, *_folders(machine, home)])),
         # Without its boot ROM: we never boot from the network.
         *("-device", f"virtio-net-pci,netdev=net,mac={machine.mac},romfile="),
     ]
+
+
+def _folders(machine: Machine, home: Home) -> Sequence[str]:
+    """QEMU starts the server of host folders for each connection of the guest, which is its standard input.
+
+    Nothing listens for it on the host, where other users could come.
+    """
+    if not machine.mounts:
+        return ()
+    command = shlex.join([sys.executable, "-m", FOLDERS, str(home.folder)])
+    return [f"guestfwd=tcp:{asked.SERVER}:{asked.PORT}-cmd:{command.replace(',', ',,')}"]
 
 
 def _channels(home: Home, sockets: Path, architecture: str) -> Sequence[str]:

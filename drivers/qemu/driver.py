@@ -6,7 +6,7 @@ import contextlib
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from machine import filesystem
 from machine.driver import Driver, Export, KeptTemplate, Machine, Reach, Snapshot, State
@@ -21,6 +21,9 @@ from .argv import CLONE_OF, DISK, PARTS, SUSPENDED, Memory
 from .options import ACCELERATORS, Options
 from .vm import INSTALL, Vm, find_binary, is_paused
 
+if TYPE_CHECKING:
+    from machine.seed import Mount
+
 # What the helper of a running machine is started as: python -m.
 MODULE = "machine.drivers.qemu"
 
@@ -28,6 +31,7 @@ MODULE = "machine.drivers.qemu"
 class Qemu(Driver):
     name: ClassVar[str] = "qemu"
     cloud_images: ClassVar[bool] = True
+    shares: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = PARTS
     Options: ClassVar[type] = Options
 
@@ -123,6 +127,18 @@ class Qemu(Driver):
 
     def reaches(self) -> list[Reach]:
         return []
+
+    def mounts(self) -> tuple[Mount, ...]:
+        if not self.machine.mounts:
+            return ()
+        from machine.folders import asked
+
+        return asked.mounts(self.machine.mounts)
+
+    def has_mounted(self) -> bool:
+        from machine.folders import asked
+
+        return (self.home / asked.DATABASE).exists()
 
     def accept(self) -> Machine:
         from . import portable

@@ -67,6 +67,7 @@ def restore(vm: Vm, name: str) -> None:
         layout.apply(vm).argv(layout.memory)  # before anything is lost: is its image there?
     vm.end()
     suspended.forget(vm.home)
+    _forget_answers(vm)
     if not layout:
         vm.run(["qemu-img", "snapshot", "-a", name, vm.home / DISK])
         return
@@ -74,6 +75,14 @@ def restore(vm: Vm, name: str) -> None:
         _job(monitor, "snapshot-load", tag=name, vmstate="data", devices=["data"])
         monitor.execute("cont")
     vm.set_clock()
+
+
+def _forget_answers(vm: Vm) -> None:
+    """The guest numbers its calls as it did before: those that look the same are others now."""
+    if vm.machine.mounts:
+        from machine.folders import asked, handles
+
+        handles.forget_answers(vm.home / asked.DATABASE)
 
 
 def forget(vm: Vm, name: str) -> None:

@@ -77,7 +77,7 @@ def make(vm: Vm, recipe: Recipe, folder: Path) -> bool:
     Returns whether clones can open the memory read-only.
     """
     machine = dataclasses.replace(
-        vm.machine, name="template", memory_mib=recipe.base_mib, disk_mib=recipe.disk_mib, address=None
+        vm.machine, name="template", memory_mib=recipe.base_mib, disk_mib=recipe.disk_mib, address=None, mounts=()
     )
 
     def undo(machine: Machine, home: Home) -> None:

@@ -147,6 +147,9 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
 @_list("--tls-san", "NAME", "A further name or address in the daemon's certificate.")
 @_docker("--no-tls", is_flag=True, help="Use plain HTTP: every user of this computer gets root on the machine.")
 @_docker("--no-host-network-ports", is_flag=True, help="Don't forward ports of containers with --network host.")
+@_list(
+    "--mount", "DIR[:PATH][:ro]", "A folder of this host, at the same path in the machine or at PATH.", section="Guest"
+)
 @_list("--host", "NAME=IP", "A name that the machine and its dockerd know.", section="Guest")
 @_list("--sysctl", "KEY=VALUE", "A setting of the machine's kernel.", section="Guest")
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
@@ -199,6 +202,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         tls_sans=asked["tls_san"],
         hosts=asked["host"],
         sysctls=asked["sysctl"],
+        mounts=asked["mount"],
         host_network_ports=not asked["no_host_network_ports"],
         engine=Engine(
             options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),

@@ -12,12 +12,12 @@ from machine.cli import targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 from machine.instance import Instance, load
-from machine.spec import State
+from machine.spec import Machine, State
 
 
 @click.command()
 @answer_option
-@click.option("--json", "as_json", is_flag=True, help='Print {"name", "state", "warnings": [text]}.')
+@click.option("--json", "as_json", is_flag=True, help='Print {"name", "state", "mounts", "warnings": [text]}.')
 @name_argument
 def status(name: str | None, as_json: bool, timeout: float) -> None:
     """Print a machine's state: Running, Paused, Saved, Stopped, Stopping, Starting or Error.
@@ -29,7 +29,8 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
     state = _state(instance, timeout)
     warnings = _warnings(instance) if state is State.RUNNING else []
     if as_json:
-        print(json.dumps({"name": chosen, "state": state, "warnings": warnings}, indent=4, ensure_ascii=False))
+        found = {"name": chosen, "state": state, "mounts": _mounts(instance.machine), "warnings": warnings}
+        print(json.dumps(found, indent=4, ensure_ascii=False))
         return
     print(state, flush=True)
     for warning in warnings:
@@ -111,7 +112,29 @@ def version(name: str | None, as_json: bool, timeout: float) -> None:
 
 
 def _warnings(instance: Instance) -> list[str]:
-    return [*instance.driver.warnings(), *console.warnings(instance.home.console)]
+    return [*instance.driver.warnings(), *_absent(instance.machine), *console.warnings(instance.home.console)]
+
+
+def _absent(machine: Machine) -> list[str]:
+    """What the machine can't reach any more of its shared folders."""
+    if not machine.mounts:
+        return []
+    from machine.folders import asked
+
+    folders = map(asked.parse, machine.mounts)
+    return [f"{folder.source}, which is shared, isn't there" for folder in folders if not folder.source.is_dir()]
+
+
+def _mounts(machine: Machine) -> list[dict[str, object]]:
+    """The folders of the host that the machine shares: path on the host, path in the machine."""
+    if not machine.mounts:
+        return []
+    from machine.folders import asked
+
+    return [
+        {"source": str(folder.source), "target": folder.target, "read_only": folder.read_only}
+        for folder in map(asked.parse, machine.mounts)
+    ]
 
 
 def _docker_version(instance: Instance, timeout: float) -> str:

@@ -151,6 +151,7 @@ CRAFTED: dict[str, Callable[[Crafted], object]] = {
     "an entry of hosts that isn't text": fields(hosts=[{}]),
     "an entry of hosts of two lines": fields(hosts=["a=127.0.0.1\n10.0.0.1 b"]),
     "a host that isn't one": fields(hosts=["a b=127.0.0.1"]),
+    "a folder that isn't one": fields(mounts=["/tmp:/a\x1b[2J"]),
     "a setting of the kernel that isn't one": fields(sysctls=["../../x=1"]),
     "a driver that isn't there": fields(driver="evil"),
     "a driver for hosts": fields(driver="generic", options={"ip_address": "127.0.0.1", "ssh_key": "/root/.ssh/id"}),
@@ -341,7 +342,12 @@ def test_what_reaches_this_host_is_shown_and_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("fields", "shown"), [({"tls": False}, "a Docker without TLS"), ({"tls_sans": ["a.b"]}, "for the names a.b")]
+    ("fields", "shown"),
+    [
+        ({"tls": False}, "a Docker without TLS"),
+        ({"tls_sans": ["a.b"]}, "for the names a.b"),
+        ({"mounts": ["/tmp:/src"]}, "folders of this host, with your rights: /tmp:/src"),
+    ],
 )
 def test_what_any_driver_allows_is_asked_for_too(
     crafted: Crafted, bring: Bring, tmp_path: Path, fields: dict[str, object], shown: str
@@ -354,7 +360,8 @@ def test_what_any_driver_allows_is_asked_for_too(
     assert shlex.split(file) == [str(tmp_path / "g")]
     assert store.names() == []
     assert bring(crafted, "--isolated").code == 0
-    assert (store.load("dev").tls, store.load("dev").tls_sans) == (True, ())
+    made = store.load("dev")
+    assert (made.tls, made.tls_sans, made.mounts) == (True, (), ())
 
 
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])

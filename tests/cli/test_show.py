@@ -22,7 +22,12 @@ def test_status_is_one_word(invoke: Invoke, add: Add) -> None:
     add("web")
     assert invoke("status").out == "Running\n"
     assert invoke("status", "web").out == "Stopped\n"
-    assert json.loads(invoke("status", "web", "--json").out) == {"name": "web", "state": "Stopped", "warnings": []}
+    assert json.loads(invoke("status", "web", "--json").out) == {
+        "name": "web",
+        "state": "Stopped",
+        "mounts": [],
+        "warnings": [],
+    }
 
 
 def test_status_warns_on_stderr(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ FOR_DRIVERS = {
     "links",
     "reasons",
     "filesystem",
+    "folders.asked",
+    "folders.handles",
     "spec",
     "store",
     "copies",

@@ -22,7 +22,16 @@ from tests.vm.full import FULL
 # Where no machine may run yet comes first, where the shared machine is stopped last: so it boots as seldom as can be,
 # and what is broken early shows early.
 FIRST = ("test_failed_creates",)
-LAST = ("test_guest", "test_docker", "test_ports", "test_registry", "test_other_clients", "test_access", "test_verbs")
+LAST = (
+    "test_guest",
+    "test_folders",
+    "test_docker",
+    "test_ports",
+    "test_registry",
+    "test_other_clients",
+    "test_access",
+    "test_verbs",
+)
 VERY_LAST = ("test_two_machines", "test_life", "test_export")
 USER, PASSWORD = "tester", "correct horse"
 
@@ -109,7 +118,15 @@ def registry_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def shared(images: Path, registry_port: int) -> Iterator[Vm]:
+def host_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the shared machine has at the same path; its name, too, each program must take."""
+    folder = tmp_path_factory.mktemp("shared") / "a b,ü"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared(images: Path, registry_port: int, host_folder: Path) -> Iterator[Vm]:
     store = Store(images)
     registry = f"10.0.2.2:{registry_port}"
     try:
@@ -119,6 +136,7 @@ def shared(images: Path, registry_port: int) -> Iterator[Vm]:
             *("--engine-insecure-registry", registry, "--engine-registry-mirror", f"http://{registry}"),
             *("--engine-label", "stage=test", "--engine-opt", "experimental=true"),
             *("--host", "registry.test=10.0.2.2", "--sysctl", "vm.swappiness=35"),
+            *("--mount", str(host_folder), "--mount", f"{host_folder}:/host/read only:ro"),
             *("--engine-env", "HTTP_PROXY=http://proxy.invalid:3128", "--engine-env", "NO_PROXY=10.0.2.2"),
         )
         yield vm_of(store, "default")

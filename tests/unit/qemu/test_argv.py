@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,10 @@ def test_a_comma_in_a_path_is_doubled_where_qemu_splits_at_it() -> None:
     files = [word for word in words if "machines/dev" in word]
     assert [word for word in files if "/a,,b/" not in word] == ["/a,b/machines/dev/qemu.pid"]
     assert len(files) == 8
+
+
+def test_the_server_of_shared_folders_is_started_by_qemu() -> None:
+    words = command("/my store,1/machines/dev", machine=replace(MACHINE, mounts=("/home/ann",)))
+    (network,) = [word for word in words if word.startswith("user,")]
+    server = f"{sys.executable} -m machine.folders '/my store,,1/machines/dev'"
+    assert network.endswith(f",guestfwd=tcp:10.0.2.100:2049-cmd:{server}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from machine import run
 from machine import snapshots as core
 from machine.driver import Snapshots, State
 from machine.errors import DriverFailed, NoSuchImage, Usage, WaitTimeout
+from machine.folders.asked import DATABASE
+from machine.folders.handles import Handles
 from machine.paths import Home
 from machine.progress import Silent
 
@@ -261,6 +264,19 @@ def test_going_back_to_a_running_machine(
     assert (job["command"], job["tag"]) == ("snapshot-load", "one")
     assert with_memory.state() is State.RUNNING
     assert len(detached) == 1
+
+
+def test_answers_for_the_guests_shared_folders_are_of_another_time(
+    with_memory: Qemu, home: Home, qemu_again: object, detached: list[list[str]]
+) -> None:
+    with_memory.machine = dataclasses.replace(with_memory.machine, mounts=("/home/ann",))
+    before = Handles(home / DATABASE)
+    before.note_answer(b"call", b"reply")
+    before.close()
+    with_memory.restore("one")
+    after = Handles(home / DATABASE)
+    assert after.answer(b"call") is None
+    after.close()
 
 
 def test_a_memory_that_cant_be_loaded_ends_the_new_qemu(

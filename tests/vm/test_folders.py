@@ -1,0 +1,96 @@
+"""A folder of the host in the machine and in containers: the same files on both sides, before and after a suspend."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tarfile
+from pathlib import Path
+
+import psutil
+
+from tests.testbed import until
+from tests.vm.conftest import Docker, Vm
+
+# Seconds; the guest trusts for one second what it knows of a file.
+SOON = 10.0
+
+
+def test_it_is_mounted_at_the_same_path(vm: Vm, host_folder: Path) -> None:
+    (host_folder / "from the host").write_text("hello\n")
+    assert vm.ssh(f"cat {shlex.quote(str(host_folder))}/*host").out == "hello\n"
+    assert vm.ssh("cat '/host/read only/from the host'").out == "hello\n"
+    refused = vm.ssh("sudo touch '/host/read only/x'", code=None)
+    assert (refused.code, "Read-only" in refused.err) == (1, True)
+
+
+def test_a_container_has_it(vm: Vm, docker: Docker, host_folder: Path) -> None:
+    """What a container's root makes is the user's; and another user of a container may write it, too."""
+    (host_folder / "sub").mkdir()
+    bind = ("--rm", "-v", f"{host_folder}:/src", "-w", "/src")
+    docker("run", *bind, "busybox", "sh", "-c", "echo one >made && chmod 640 made && mkfifo p 2>/dev/null; ls")
+    assert (host_folder / "made").read_text() == "one\n"
+    assert ((host_folder / "made").stat().st_uid, (host_folder / "made").stat().st_mode & 0o777) == (
+        os.geteuid(),
+        0o640,
+    )
+    script = "id -u && echo two >>made && stat -c %u made && mv made sub && ln -s sub/made link && cat link"
+    done = docker("run", *bind, "--user", "1234", "busybox", "sh", "-c", script)
+    assert done.out == "1234\n1234\none\ntwo\n"
+    assert (host_folder / "sub/made").read_text() == "one\ntwo\n"
+    assert (host_folder / "link").readlink() == Path("sub/made")
+    (host_folder / "sub/made").write_text("three\n")
+    until(lambda: docker("run", *bind, "busybox", "cat", "link").out == "three\n", "what the host wrote", SOON)
+
+
+def test_a_container_that_has_no_folder_cant_ask_for_one(vm: Vm, docker: Docker) -> None:
+    connect = "nc -w 5 10.0.2.100 2049 </dev/null"
+    assert vm.ssh(connect, code=None).code == 0
+    assert docker("run", "--rm", "busybox", "sh", "-c", connect, code=None).code == 1
+
+
+def test_a_tree_goes_in_and_comes_out(vm: Vm, host_folder: Path, tmp_path: Path) -> None:
+    for number in range(60):
+        folder = tmp_path / f"tree/d{number % 7}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"datei ü{number}").write_bytes(os.urandom(number * 100))
+    with tarfile.open(host_folder / "tree.tar", "w") as archive:
+        archive.add(tmp_path / "tree", "tree")
+    vm.ssh(f"cd {shlex.quote(str(host_folder))} && tar -xf tree.tar && cp -r tree copy && rm -r tree")
+    assert not (host_folder / "tree").exists()
+    subprocess.run(["diff", "-r", host_folder / "copy", tmp_path / "tree"], check=True)
+    shutil.rmtree(host_folder / "copy")
+    until(lambda: vm.ssh(f"ls {shlex.quote(str(host_folder))}/copy", code=None).code != 0, "it to be gone", SOON)
+
+
+def test_it_goes_on_after_a_suspend_and_without_its_server(vm: Vm, docker: Docker, host_folder: Path) -> None:
+    """A container that appends, and reads, loses nothing and sees no error."""
+    script = (
+        "i=0; while :; do i=$((i + 1)); echo $i >>/src/log || exit 1; tail -n 1 /src/log >/dev/null || exit 2; done"
+    )
+    docker("run", "-d", "--name", "writer", "-v", f"{host_folder}:/src", "busybox", "sh", "-c", script)
+    log = host_folder / "log"
+
+    def grows() -> None:
+        before = log.stat().st_size if log.exists() else 0
+        until(lambda: log.exists() and log.stat().st_size > before, "the container to write", 60)
+
+    grows()
+    vm.machine("suspend")
+    assert vm.machine("status").out == "Saved\n"
+    vm.machine("start")
+    grows()
+    for server in servers(vm):
+        server.send_signal(signal.SIGKILL)
+    grows()
+    assert docker("inspect", "-f", "{{.State.Running}}", "writer").out == "true\n"
+    docker("rm", "-f", "writer")
+    numbers = [int(line) for line in log.read_text().splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def servers(vm: Vm) -> list[psutil.Process]:
+    return [process for process in vm.store.processes() if "machine.folders" in process.cmdline()]
