@@ -1,6 +1,6 @@
-"""A Linux host that is there already, and that SSH reaches: the core sets Docker up on it.
+"""An existing Linux host that SSH reaches; the core sets up Docker on it.
 
-The host isn't ours: it is never switched on or off, and rm leaves it, with its Docker, as it is.
+The host belongs to the user: it is never switched on or off, and rm leaves it and its Docker unchanged.
 """
 
 from __future__ import annotations

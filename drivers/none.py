@@ -1,4 +1,4 @@
-"""A Docker daemon that runs somewhere: nothing but its URL, and the certificates for it."""
+"""An existing Docker daemon, known only by its URL and certificates."""
 
 from __future__ import annotations
 

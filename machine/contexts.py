@@ -27,9 +27,9 @@ def name(machine: str) -> str:
 
 
 def write(client: docker.Client) -> bool:
-    """Make the machine's context, or bring it in line; False when it is so already.
+    """Make or update the machine's context; False if it is up to date.
 
-    Raises ToolMissing without a docker client, MachineError when there is one of that name for another engine.
+    Raises ToolMissing without a docker client, MachineError if a context with that name is for another engine.
     """
     machine = client.machine
     host = _host(machine.name)
@@ -49,12 +49,12 @@ def write(client: docker.Client) -> bool:
 
 
 def is_stale(client: docker.Client) -> bool:
-    """Whether the machine has a context, and that holds other certificates than its own."""
+    """Whether the machine has a context with old certificates."""
     return _host(client.machine.name) == client.address.url and not _has_certificates(client)
 
 
 def refresh(client: docker.Client) -> None:
-    """Bring the machine's context in line, if it has one. Raises MachineError."""
+    """Update the machine's context, if it has one. Raises MachineError."""
     if _host(client.machine.name) == client.address.url:
         write(client)
 

@@ -1,8 +1,8 @@
-"""Reading docker-machine's store, to take its machines over. Nothing in it is changed.
+"""Read docker-machine's store, to take over its machines. The store isn't changed.
 
-A machine of a cloud is taken over as a host that SSH reaches: its certificates and its SSH key go on being used, and
-whoever switched it on and off still does so. `machine provision` later brings its Docker, if it runs on a system that
-is known here, under this store's CA. One of VirtualBox can be switched on and off here, as long as VirtualBox has it.
+A cloud machine becomes a host that SSH reaches: it keeps its certificates and its SSH key, and `machine` doesn't start
+or stop it. `machine provision` later gives its Docker certificates of this store's CA, if its system is supported. A
+VirtualBox machine can be started and stopped here, as long as VirtualBox has it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ PORT = 2376
 
 @dataclass(frozen=True)
 class ImportableMachine:
-    """A machine of docker-machine: its folder, its driver there, and what it becomes here.
+    """A machine of docker-machine: its folder, its old driver, and the new machine.
 
-    note: why that is less than it was, "" when it isn't.
+    note: why the new machine can do less than the old one, else "".
     """
 
     folder: Path
@@ -52,7 +52,7 @@ def default() -> Path:
 
 
 def find(path: Path) -> Iterator[tuple[str, ImportableMachine | MachineError]]:
-    """Each machine by its name, or why it can't be taken over. Raises MachineError when there is no such store."""
+    """(name, machine) or (name, the reason why it can't be taken over) of each. Raises MachineError for no store."""
     if not (path / "machines").is_dir():
         raise MachineError(f"there is no store of docker-machine in {path}", hint="machine import-docker-machine PATH")
     for config in sorted((path / "machines").glob("*/config.json")):
@@ -112,7 +112,7 @@ def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host:
 
 
 def _with_its_vm(found: ImportableMachine, ui_type: str) -> ImportableMachine:
-    """With its virtual machine; as a host that we can't switch on and off where there is none any more."""
+    """The machine with its virtual machine; without one, a host that we can't start and stop."""
     machine = found.machine
     try:
         driver = registry.load(EXISTING_VM)

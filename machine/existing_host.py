@@ -1,4 +1,4 @@
-"""Taking a host that is there already: trusting its SSH key, setting Docker up on it."""
+"""Take over an existing host: trust its SSH key, and set up Docker on it."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ DOCKER_TIMEOUT = 60.0
 
 
 def provision(instance: Instance, progress: Progress) -> list[str]:
-    """Make the machine what was asked for, and wait until Docker answers; returns what was changed.
+    """Set up Docker and its settings, and wait until Docker answers; returns the changes.
 
-    Raises SSHFailed, ToolFailed, MachineError for a system that isn't known.
+    Raises SSHFailed, ToolFailed, MachineError for an unknown system.
     """
     return _changed(instance, progress, lambda provisioner, steps: provisioner.provision(steps))
 
 
 def upgrade(instance: Instance, progress: Progress) -> list[str]:
-    """Bring Docker on the machine to its system's newest; returns what was changed."""
+    """Upgrade Docker to the newest package of the machine's system; returns the changes."""
     return _changed(instance, progress, lambda provisioner, steps: provisioner.upgrade(steps))
 
 
@@ -48,7 +48,7 @@ def _changed(instance: Instance, progress: Progress, work: Callable[[Provisioner
 
 
 def check(instance: Instance, progress: Progress) -> None:
-    """See that a machine that has booted took the settings of which its boot doesn't tell. Raises MachineError."""
+    """Check settings that a booted machine may have refused silently. Raises MachineError."""
     machine = instance.machine
     if machine.hosts or machine.sysctls:
         find(instance).settle(Steps(progress))
@@ -58,9 +58,9 @@ def check(instance: Instance, progress: Progress) -> None:
 
 
 def adjust(instance: Instance, target: Machine, progress: Progress, *, force: bool) -> reconfigure.Outcome:
-    """Give the running machine the settings of target. force: also when containers stop for it.
+    """Give the running machine the settings of target. force: even if containers must stop.
 
-    Returns what was done to Docker. Raises EngineRefused, CheckFailed and others; the machine is as it was then.
+    Returns what was done to Docker. After EngineRefused, CheckFailed and other errors the machine is unchanged.
     """
     steps = Steps(progress)
     with steps.step("finding out which system it is"):
@@ -85,7 +85,7 @@ def adjust(instance: Instance, target: Machine, progress: Progress, *, force: bo
 
 
 def _settle(provisioner: Provisioner, before: Machine, steps: Steps) -> None:
-    """Set host names and the kernel; when that fails, as they were before."""
+    """Set host names and kernel settings; if that fails, restore the old ones."""
     try:
         provisioner.settle(steps)
     except BaseException:
@@ -94,14 +94,14 @@ def _settle(provisioner: Provisioner, before: Machine, steps: Steps) -> None:
 
 
 def _settle_back(provisioner: Provisioner, before: Machine, steps: Steps) -> None:
-    """Where that fails, too, the first error is the one to tell."""
+    """Restore the old settings; if that fails too, the first error is the one to report."""
     provisioner.machine = before
     with contextlib.suppress(MachineError):
         provisioner.settle(steps)
 
 
 def send_certificates(instance: Instance, progress: Progress) -> None:
-    """Give a running machine the server's certificate that lies in its home. Containers go on."""
+    """Send the server certificate in its home to a running machine. Containers keep running."""
     steps = Steps(progress)
     with steps.step("sending the certificate"):
         find(instance).send_certificates(steps)
