@@ -14,8 +14,11 @@ from machine.drivers.qemu.argv import AGENT, MONITOR, Memory
 from machine.drivers.qemu.qmp import GuestAgent, Qmp
 
 from benchmarks.measure import MACHINE, Report, repeat, run, seconds
-from machine import create, docker, identity, images, loopback, paths
+from machine import create, loopback, paths
+from machine.docker import api
 from machine.errors import MachineError
+from machine.guest import credentials
+from machine.images import cache
 from machine.paths import Home
 from machine.run import run as machine_run
 
@@ -25,7 +28,7 @@ WARM = 20
 
 def measure(report: Report) -> None:
     """Needs an empty store at $MACHINE_STORAGE_PATH, and an image in the cache."""
-    about = images.find(images.current("machineos").digest)
+    about = cache.find(cache.current("machineos").digest)
     report.add("ISO of machineos", [about.size / 1e6], "machine iso ls", unit="MB", goal="at most 95 MB")
     report.add(
         "floor: bare QEMU, direct boot, to Docker answering",
@@ -79,14 +82,14 @@ def _create(name: str, *options: str, keep: bool = False) -> float:
 @contextlib.contextmanager
 def _bare(name: str) -> Iterator[Qemu]:
     """A machine that only the driver knows of, with keys and seed, switched off."""
-    digest = images.current("machineos").digest
+    digest = cache.current("machineos").digest
     machine = create.draft(name, "qemu", digest, memory_mib=2048, cpus=2, disk_mib=20480)
     machine = dataclasses.replace(machine, address=loopback.choose([], paths.store()))
     with tempfile.TemporaryDirectory(prefix="mb") as folder:
         home = Home(Path(folder) / "machines" / name)
         home.folder.mkdir(parents=True)
         qemu = Qemu(machine, home, machine_run)
-        identity.prepare(qemu)
+        credentials.prepare(qemu)
         try:
             yield qemu
         finally:
@@ -98,7 +101,7 @@ def _bare_boot() -> float:
         began = time.perf_counter()
         disk.make(qemu.vm)
         qemu.vm.launch(Memory(qemu.machine.memory_mib))
-        while not docker.Client(qemu.machine, qemu.home, qemu.address()).ping():
+        while not api.Client(qemu.machine, qemu.home, qemu.address()).ping():
             time.sleep(0.05)
         return time.perf_counter() - began
 

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import DEADLINE, run
-from machine import certs, create, files, identity, images, seed
+from machine import create, files
+from machine.guest import credentials, seed
+from machine.images import cache
 from machine.paths import Home, Image
 from machine.ssh import keys
+from machine.tls import certs
 
 BOX = "machineos"
 # So Vagrantfile has it.
@@ -33,7 +36,7 @@ class Vagrant:
     ) -> None:
         self.folder = folder
         self.enter = enter
-        self.image = Image(images.current(BOX).digest)
+        self.image = Image(cache.current(BOX).digest)
         self.home = _identity(folder)
         shutil.copy(Path(__file__).with_name("Vagrantfile"), folder)
         self.settings = {
@@ -103,7 +106,7 @@ def _identity(folder: Path) -> Home:
         keys.generate(key, NAME)
     certs.renew_if_due(folder / "certs", home, names=[NAME], addresses=[])
     machine = create.draft(NAME, "libvirt", "0" * 64, memory_mib=1024, cpus=1, disk_mib=1024)
-    seed.write(home.seed, identity.describe(machine, home))
+    seed.write(home.seed, credentials.describe(machine, home))
     return home
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from machine import provision, settings, store
+from machine import settings, store
+from machine.docker.reconfigure import Outcome
 from machine.driver import State
 from machine.errors import MachineError, Usage
+from machine.guest import provision
 from machine.instance import changing
 from machine.progress import Progress
-from machine.reconfigure import Outcome
 from machine.spec import Machine
 
 DONE = {

@@ -7,21 +7,10 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import (
-    filesystem,
-    image_users,
-    images,
-    lifecycle,
-    loopback,
-    ownership,
-    paths,
-    provision,
-    resources,
-    settings,
-    spec,
-    store,
-)
+from machine import filesystem, lifecycle, loopback, ownership, paths, resources, settings, spec, store
 from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineExists, before_anything
+from machine.guest import provision
+from machine.images import cache, users
 from machine.instance import Instance, reserve
 from machine.paths import Image
 from machine.progress import Progress
@@ -44,7 +33,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     wanted = Instance(asked, store.home(asked.name))
     with before_anything():
         check(wanted, progress)
-    with image_users.noted(asked.image), reserve(wanted, placed, lifecycle.undo, progress.note) as instance:
+    with users.noted(asked.image), reserve(wanted, placed, lifecycle.undo, progress.note) as instance:
         driver = instance.driver
         driver.say, driver.advance = progress.note, progress.advance
         progress.phase("making the virtual machine")
@@ -102,7 +91,7 @@ def check_mounts(wanted: Instance) -> None:
     asked.check(machine.mounts, paths.store())
     if not driver.shares:
         raise CheckFailed(f"the driver {driver.name} has no --mount", hint="machine create --driver qemu --mount DIR")
-    if machine.image and images.is_cloud_image(machine.image):
+    if machine.image and cache.is_cloud_image(machine.image):
         raise CheckFailed("--mount works with machineos only", hint="leave out --image, or --mount")
 
 
@@ -111,9 +100,9 @@ def check_image(wanted: Instance) -> None:
     image, driver = wanted.machine.image, wanted.driver
     if not image:
         return
-    images.verify(Image(image))
-    images.check_architecture(image, driver.architecture())
-    if not driver.cloud_images and images.is_cloud_image(image):
+    cache.verify(Image(image))
+    cache.check_architecture(image, driver.architecture())
+    if not driver.cloud_images and cache.is_cloud_image(image):
         raise CheckFailed(
             f"the driver {driver.name} boots machineos only", hint="use the image of this driver: --image machineos"
         )

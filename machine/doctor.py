@@ -9,30 +9,19 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from machine import (
-    certs,
-    contexts,
-    docker,
-    guest_checks,
-    images,
-    orphans,
-    ownership,
-    paths,
-    registry,
-    renewal,
-    shells,
-    storage,
-    store,
-    trust,
-)
+from machine import orphans, ownership, paths, registry, renewal, shells, storage, store
+from machine.docker import api, contexts
 from machine.errors import MachineError, NoSuchImage
 from machine.findings import Finding, Level
+from machine.guest import checks
+from machine.images import cache
 from machine.instance import Instance
 from machine.paths import Image
 from machine.progress import Silent
 from machine.run import which
 from machine.spec import Machine, State
 from machine.ssh import client_config
+from machine.tls import certs, trust
 
 # Seconds for a hypervisor or an engine to answer.
 TIMEOUT = 10.0
@@ -111,12 +100,12 @@ def drivers(default: str, used: set[str]) -> Iterator[Finding]:
 def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
     used = {machine.image: name for name, machine in machines.items() if machine and machine.image}
     with contextlib.suppress(NoSuchImage):
-        used.setdefault(images.current("machineos").digest, "")
+        used.setdefault(cache.current("machineos").digest, "")
     if not used:
-        yield Finding("images", Level.WARNING, "there is no machineos in the cache", images.remedy())
+        yield Finding("images", Level.WARNING, "there is no machineos in the cache", cache.remedy())
     for digest, name in used.items():
         try:
-            images.verify(Image(digest))
+            cache.verify(Image(digest))
             yield Finding("images", Level.OK, f"the image {digest[:12]} is whole")
         except MachineError as error:
             text = f"{error.message}{f', and the machine {name} boots it' if name else ''}"
@@ -151,7 +140,7 @@ def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:
 def _certificate(instance: Instance) -> Iterator[Finding]:
     from datetime import timedelta
 
-    from machine import x509
+    from machine.tls import x509
 
     machine, home = instance.machine, instance.home
     if expiry := certs.expires_soon(home):
@@ -227,10 +216,10 @@ def one_machine(instance: Instance) -> Iterator[Finding]:
         yield Finding(name, Level.OK, f"Docker {version} answers on {address.url}")
     except MachineError as error:
         # doctor has shown the state, which the error's own hint would show.
-        hint = f"machine logs {name}" if isinstance(error, docker.Unreachable) else error.hint
+        hint = f"machine logs {name}" if isinstance(error, api.Unreachable) else error.hint
         yield Finding(name, Level.ERROR, error.message, hint)
     if driver.kind.has_ssh:
-        yield from guest_checks.look(name, instance.shell())
+        yield from checks.look(name, instance.shell())
 
 
 def _stale(instance: Instance) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ from machine.paths import Home
 from machine.spec import Address, Machine, State
 
 if TYPE_CHECKING:
+    from machine.guest.seed import Interface, Mount
     from machine.run import Run
-    from machine.seed import Interface, Mount
 
 __all__ = [
     "SNAPSHOT_NAME",
@@ -204,7 +204,7 @@ class Driver(ABC):
 
     def warnings(self) -> list[str]:
         """Problems of a running machine that don't stop it (a port that is taken); `status` shows them."""
-        from machine import oom
+        from machine.guest import oom
 
         return [text] if (text := oom.warning(self.home)) else []
 

@@ -1,4 +1,4 @@
-"""The helper process of a running machine: it forwards ports (`machine.forwarding`) as long as it lives.
+"""The helper process of a running machine: it forwards ports (`docker.forwarding`) as long as it lives.
 
 When it is killed, the next command that asks for the machine's state starts another one. A lock shows whether one runs,
 at the cost of opening a file.
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from machine.docker.ports import NOTE
 from machine.errors import MachineError
 from machine.paths import Home
-from machine.ports import NOTE
 from machine.run import detach
 
 LOCK = "helper.lock"

@@ -17,7 +17,7 @@ from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 from machine.spec import State
 
 if TYPE_CHECKING:
-    from machine import docker
+    from machine.docker import api
     from machine.driver import Driver
     from machine.paths import Home
     from machine.spec import Address, Machine
@@ -58,11 +58,11 @@ class Instance:
         except MachineError:
             return ""
 
-    def docker(self, timeout: float = DOCKER_TIMEOUT) -> docker.Client:
+    def docker(self, timeout: float = DOCKER_TIMEOUT) -> api.Client:
         """timeout in seconds, for connecting and for each read. Raises DriverFailed while its address isn't known."""
-        from machine import docker
+        from machine.docker import api
 
-        return docker.Client(self.machine, self.home, self.address, timeout)
+        return api.Client(self.machine, self.home, self.address, timeout)
 
     def shell(self) -> Shell:
         """The way in, over SSH. Raises DriverFailed while its address isn't known."""

@@ -9,22 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import (
-    contexts,
-    existing_host,
-    identity,
-    image_users,
-    images,
-    links,
-    provision,
-    refusal,
-    registry,
-    shutdown,
-    store,
-    wait,
-)
+from machine import links, registry, store, wait
+from machine.docker import contexts, refusal
 from machine.driver import Kind, Machine, State
 from machine.errors import DockerFailed, DriverFailed, MachineError, ToolMissing, WaitTimeout
+from machine.guest import credentials, existing_host, provision, shutdown
+from machine.images import cache, users
 from machine.instance import Instance, changing, load
 from machine.paths import Home, Image
 from machine.progress import Progress
@@ -47,9 +37,9 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
         if driver.state() is State.RUNNING:
             return False
         if image:
-            images.verify(Image(image))
-            images.check_architecture(image, driver.architecture())
-            image_users.note(image)
+            cache.verify(Image(image))
+            cache.check_architecture(image, driver.architecture())
+            users.note(image)
         driver.say, driver.advance = progress.note, progress.advance
         boot(instance, progress, timeout=timeout)
     return True
@@ -70,12 +60,12 @@ def boot(instance: Instance, progress: Progress, *, timeout: float) -> None:
 
 def _boot_ours(instance: Instance, progress: Progress, *, timeout: float) -> None:
     progress.phase("preparing its keys and seed")
-    identity.prepare(instance.driver)
+    credentials.prepare(instance.driver)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
         contexts.refresh(instance.docker())
     progress.phase("starting the virtual machine")
     warm = instance.driver.start()
-    if (image := instance.machine.image) and images.is_cloud_image(image):
+    if (image := instance.machine.image) and cache.is_cloud_image(image):
         _await_ssh(instance, progress, timeout=timeout)
         for change in provision.provision(instance, progress):
             progress.note(change)
@@ -248,7 +238,7 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
     with store.removing(name, take_down):
         pass
     if instance:
-        image_users.forget(instance.machine.image)
+        users.forget(instance.machine.image)
 
 
 def undo(instance: Instance, *, say: Callable[[str], None] = lambda text: None) -> None:

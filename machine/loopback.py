@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from machine import ports
+from machine.docker import ports
 from machine.errors import CheckFailed
 from machine.spec import DOCKER_PORT, Address
 

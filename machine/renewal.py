@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from machine import certs, contexts, paths, provision, registry
+from machine import paths, registry
+from machine.docker import contexts
+from machine.guest import provision
 from machine.instance import changing
 from machine.progress import Progress
 from machine.spec import Machine, State
+from machine.tls import certs
 
 
 def has_our_certificate(machine: Machine) -> bool:

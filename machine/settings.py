@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from machine import dockerd_options, engine
+from machine.docker import daemon_json, dockerd_options
 from machine.errors import Usage
 from machine.spec import Machine
 
@@ -80,8 +80,8 @@ def edited(machine: Machine, edits: Edits, say: Callable[[str], None] = lambda t
 
 def check(machine: Machine) -> None:
     """Raise Usage for an invalid setting."""
-    engine.daemon_json(machine)
-    engine.docker_env(machine, {})
+    daemon_json.content(machine)
+    daemon_json.docker_env(machine, {})
     hosts(machine)
     sysctls(machine)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from machine import image_users, images, lifecycle, provision, store
+from machine import lifecycle, store
 from machine.driver import State
 from machine.errors import MachineError, Usage
+from machine.guest import provision
+from machine.images import cache, users
 from machine.instance import changing, load, running
 from machine.progress import Progress
 
@@ -19,13 +21,13 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
     """
     instance = load(name)
     machine = instance.machine
-    if not machine.image or images.is_cloud_image(machine.image):
+    if not machine.image or cache.is_cloud_image(machine.image):
         return _upgrade_packages(name, progress)
     kind = _name(machine.image)
-    newest = images.current(kind, instance.driver.architecture())
+    newest = cache.current(kind, instance.driver.architecture())
     if newest.digest == machine.image:
         return ""
-    images.verify(newest)
+    cache.verify(newest)
     state = instance.driver.state()
     if state not in {State.RUNNING, State.STOPPED}:
         raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
@@ -52,16 +54,16 @@ def _upgrade_packages(name: str, progress: Progress) -> str:
 
 def _switch(name: str, digest: str) -> None:
     with changing(name) as instance:
-        image_users.note(digest)
+        users.note(digest)
         store.save(dataclasses.replace(instance.machine, image=digest))
-    image_users.forget(instance.machine.image)
+    users.forget(instance.machine.image)
 
 
 def _name(digest: str) -> str:
-    about = images.find_digest(digest)
+    about = cache.find_digest(digest)
     return about.name if about else "machineos"
 
 
 def _version(digest: str) -> str:
-    about = images.find_digest(digest)
+    about = cache.find_digest(digest)
     return f"{about.version if about else ''} ({digest[:12]})".strip()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from machine import ports
-from machine.ports import Port
+from machine.docker import ports
+from machine.docker.ports import Port
 from machine.spec import Address
 
 # What slirp's DHCP server gives to the first guest, and where forwards lead that name no address.

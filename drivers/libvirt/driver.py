@@ -52,7 +52,7 @@ class Libvirt(Driver):
 
     def lowest_port(self) -> int:
         """A libvirtd of root's runs QEMU as another user (qemu.conf), in a session, too."""
-        from machine.ports import first_unprivileged
+        from machine.docker.ports import first_unprivileged
 
         return first_unprivileged() if self.place.uri.is_session and os.geteuid() == 0 else 0
 
@@ -137,17 +137,17 @@ class Libvirt(Driver):
         return self.place.address()
 
     def warnings(self) -> list[str]:
-        from machine.ports import warnings
+        from machine.docker.ports import warnings
 
         of_ports = warnings(self.home) if self.place.on_loopback else self._only_inside()
         return super().warnings() + of_ports + self._warnings_of_network()
 
     def _only_inside(self) -> list[str]:
         """A machine with an address of its own on a network has no helper that could forward these."""
-        from machine import docker, ports
+        from machine.docker import api, ports
 
         with contextlib.suppress(MachineError):
-            containers = docker.Client(self.machine, self.home, self.address(), DOCKER_TIMEOUT).containers()
+            containers = api.Client(self.machine, self.home, self.address(), DOCKER_TIMEOUT).containers()
             return ports.only_inside(ports.published(containers))
         return []
 

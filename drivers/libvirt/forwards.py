@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from machine.docker.ports import Port, why_not
 from machine.errors import MachineError
-from machine.ports import Port, why_not
 from machine.run import Run, detach
 from machine.spec import DOCKER_PORT, Address
 

@@ -1,7 +1,7 @@
 """The helper process of a running machine that is reached on loopback, or runs on another host.
 
 It ends when the machine does, of which libvirt's events tell. Meanwhile it keeps the SSH tunnel to another host up,
-brings that host's console here, and has `machine.forwarding` forward the ports that containers publish.
+brings that host's console here, and has `machine.docker.forwarding` forward the ports that containers publish.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import helper, store
+from machine.docker.forwarding import Forwarding
+from machine.docker.ports import Forwards, NoForwards
 from machine.errors import MachineError
-from machine.forwarding import Forwarding
 from machine.paths import Home
-from machine.ports import Forwards, NoForwards
 from machine.run import run
 from machine.spec import Address
 from machine.usernet import Slirp

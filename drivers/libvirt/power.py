@@ -99,7 +99,7 @@ def _boot(place: Place) -> None:
         place.domain().create()
     except libvirt.libvirtError as error:
         if place.on_loopback and _NO_FORWARD.search(str(error)):
-            from machine.ports import refused
+            from machine.docker.ports import refused
 
             raise refused(place.address(), str(error)) from error
         raise

@@ -7,7 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-from machine import engine, files, wait
+from machine import files, wait
+from machine.docker import daemon_json
 from machine.driver import Machine
 from machine.errors import DriverFailed, MachineError, WaitTimeout
 
@@ -23,7 +24,7 @@ END = 2.0
 
 def lay_disk(vm: Vm) -> None:
     """Make the disk of a new machine over its template's, which is made when it isn't there. Raises MachineError."""
-    if "@" in engine.docker_env(vm.machine, engine.proxies(os.environ)):
+    if "@" in daemon_json.docker_env(vm.machine, daemon_json.proxies(os.environ)):
         raise DriverFailed("its proxy needs a password, which must not be in a template")
     recipe = template_maker.recipe_for(vm)
     origin = template.obtain(vm.home.store, recipe, lambda folder: template_maker.make(vm, recipe, folder), vm.say)

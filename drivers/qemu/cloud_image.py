@@ -9,8 +9,8 @@ import contextlib
 import os
 import shutil
 
-from machine import disks
 from machine.errors import DriverFailed
+from machine.images import disks
 from machine.paths import Image
 
 from .argv import BASE_IMAGE, DISK

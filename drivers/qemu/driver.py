@@ -22,7 +22,7 @@ from .options import ACCELERATORS, Options
 from .vm import INSTALL, Vm, find_binary, is_paused
 
 if TYPE_CHECKING:
-    from machine.seed import Mount
+    from machine.guest.seed import Mount
 
 # What the helper of a running machine is started as: python -m.
 MODULE = "machine.drivers.qemu"
@@ -200,7 +200,7 @@ class Qemu(Driver):
         return self.vm.diagnosis()
 
     def warnings(self) -> list[str]:
-        from machine import ports
+        from machine.docker import ports
 
         return super().warnings() + ports.warnings(self.home)
 

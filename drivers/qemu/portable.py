@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from machine import disks
 from machine.driver import SNAPSHOT_NAME, Export, Machine
 from machine.errors import ImageCorrupt
+from machine.images import disks
 
 from .argv import BASE_DISK, BASE_IMAGE, DISK
 from .vm import Vm

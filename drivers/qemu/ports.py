@@ -1,4 +1,4 @@
-"""The helper process of a running machine: what `machine.forwarding` needs of QEMU. It lives as long as QEMU."""
+"""The helper process of a running machine: what `machine.docker.forwarding` needs of QEMU. It lives as long as QEMU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import store, wait
-from machine.forwarding import Forwarding
+from machine.docker.forwarding import Forwarding
 from machine.helper import alone
 from machine.paths import Home
 from machine.spec import Address

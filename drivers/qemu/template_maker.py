@@ -12,10 +12,13 @@ import re
 import shutil
 from pathlib import Path
 
-from machine import authorities, engine, identity, refusal, store, wait
+from machine import store, wait
+from machine.docker import daemon_json, refusal
 from machine.driver import Machine
 from machine.errors import DriverFailed, WaitTimeout
+from machine.guest import credentials
 from machine.paths import Home
+from machine.tls import authorities
 
 from . import disk, migration, resume, template
 from .argv import AGENT, DISK, MONITOR, Memory
@@ -56,8 +59,9 @@ def recipe_for(vm: Vm) -> Recipe:
 
 def _engine(machine: Machine) -> str:
     """A digest of all that dockerd is started with: a clone's runs already and isn't started again."""
-    proxies = engine.proxies(os.environ)
-    settings = [engine.daemon_json(machine), engine.docker_env(machine, proxies), engine.environment(proxies)]
+    proxies = daemon_json.proxies(os.environ)
+    proxied = daemon_json.docker_env(machine, proxies)
+    settings = [daemon_json.content(machine), proxied, daemon_json.environment(proxies)]
     trusted = authorities.extra()
     return hashlib.sha256(json.dumps([*settings, machine.tls, trusted]).encode()).hexdigest()[:16]
 
@@ -87,7 +91,7 @@ def make(vm: Vm, recipe: Recipe, folder: Path) -> bool:
         scratch = dataclasses.replace(vm, machine=machine, home=home)
         read_only = _version(scratch) >= READ_ONLY_SINCE
         vm.say("making the template that machines are cloned from (once)")
-        identity.anonymous(machine, home.seed)
+        credentials.anonymous(machine, home.seed)
         disk.make(scratch)
         memory = Memory(recipe.base_mib, file=home / template.MEMORY, shared=True, reporting=read_only)
         scratch.launch(memory)

@@ -157,7 +157,7 @@ class Vm:
     def _explained(self, error: ToolFailed) -> DriverFailed:
         address = self.machine.address
         if address and ("host forwarding" in error.stderr or "Address already in use" in error.stderr):
-            from machine import ports
+            from machine.docker import ports
 
             return ports.refused(address, error.stderr)
         return DriverFailed(error.message, details=error.details, hint="machine doctor")

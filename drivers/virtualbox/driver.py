@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from machine import copies, files, helper
+from machine.docker.ports import blocked as blocked_ports
 from machine.driver import Driver, Export, Machine, Orphan, Reach, Snapshot, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image, same
-from machine.ports import blocked as blocked_ports
 
 from . import host, leftovers, network, portable, ports, settings, share
 from .options import Options as VirtualBoxOptions
@@ -23,8 +23,8 @@ from .parse import Info
 from .vboxmanage import LONG, VBoxManage, find
 
 if TYPE_CHECKING:
+    from machine.guest.seed import Interface, Mount
     from machine.run import Run
-    from machine.seed import Interface, Mount
 
 _FAULT = re.compile(r"VERR_|rc=-\d+|[Gg]uru|[Ff]atal|panic")
 
@@ -133,7 +133,7 @@ class VirtualBox(Driver):
         return network.interfaces(self.machine, self.home)
 
     def warnings(self) -> list[str]:
-        from machine.ports import warnings
+        from machine.docker.ports import warnings
 
         return super().warnings() + warnings(self.home)
 

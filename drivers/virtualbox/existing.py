@@ -21,8 +21,8 @@ from .parse import Info
 from .vboxmanage import LONG, VBoxManage
 
 if TYPE_CHECKING:
+    from machine.guest.seed import Interface, Mount
     from machine.run import Run
-    from machine.seed import Interface, Mount
 
 # What the guest additions tell of the second card; the first is docker-machine's NAT.
 _ADDRESS = "/VirtualBox/GuestInfo/Net/1/V4/IP"

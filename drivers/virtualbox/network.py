@@ -27,7 +27,7 @@ from .options import HOSTONLY_CIDR, Options
 from .vboxmanage import VBoxManage
 
 if TYPE_CHECKING:
-    from machine.seed import Interface
+    from machine.guest.seed import Interface
 
 NOTE = "hostonly.json"
 # The machines' addresses, counted from the network's: below those that VirtualBox's and docker-machine's DHCP servers
@@ -122,7 +122,7 @@ def interfaces(machine: Machine, home: Home) -> tuple[Interface, ...]:
     network = _read(home)
     if network is None:
         return ()
-    from machine.seed import Interface
+    from machine.guest.seed import Interface
 
     return (Interface(machine.mac), Interface(settings.second_mac(machine), network.address))
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from machine import disks
 from machine.driver import Export, Machine, Reach
 from machine.errors import DriverFailed, ImageCorrupt
+from machine.images import disks
 from machine.paths import Home
 from machine.spec import Option
 

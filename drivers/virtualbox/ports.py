@@ -1,4 +1,4 @@
-"""The helper process of a running machine: what `machine.forwarding` needs of VirtualBox, whose NAT forwards by rules.
+"""The helper process of a running machine: what `docker.forwarding` needs of VirtualBox, whose NAT forwards by rules.
 
 A connection that breaks is what tells that a machine has ended, on every system; VirtualBox is asked only then.
 """
@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from machine import ports, store
+from machine import store
+from machine.docker import ports
+from machine.docker.ports import Port
 from machine.driver import State
 from machine.helper import alone
 from machine.paths import Home
-from machine.ports import Port
 from machine.run import run
 from machine.spec import Address
 
@@ -78,7 +79,7 @@ class Hypervisor:
 
 
 def main(folder: str) -> None:
-    from machine.forwarding import Forwarding  # only the helper needs it, and `ls` imports this module
+    from machine.docker.forwarding import Forwarding  # only the helper needs it, and `ls` imports this module
 
     home = Home(Path(folder))
     with alone(home) as held:

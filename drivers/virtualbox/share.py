@@ -14,7 +14,7 @@ from machine.errors import CheckFailed
 from .options import Options
 
 if TYPE_CHECKING:
-    from machine.seed import Mount
+    from machine.guest.seed import Mount
 
 NAME = "home"
 # Its own there: a mount over it would hide what the guest needs.
@@ -49,7 +49,7 @@ class Share:
 
     @property
     def mount(self) -> Mount:
-        from machine.seed import Mount
+        from machine.guest.seed import Mount
 
         return Mount(NAME, self.path, "vboxsf", _OWNER)
 

@@ -21,9 +21,9 @@ from machine.instance import changing
 from machine.progress import Display
 
 if TYPE_CHECKING:
+    from machine.archive.unpack import Incoming
     from machine.instance import Instance
     from machine.spec import Machine
-    from machine.unpack import Incoming
 
 PIPE = "-"
 
@@ -42,7 +42,7 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
     Whoever has the file can log in to the machine, so only you can read it. The snapshots of a QEMU machine are
     included without their memory. Of a VirtualBox machine only the present state of the disk is included.
     """
-    from machine import archive
+    from machine.archive import pack
 
     targets.one(name)
     to_pipe = str(file) == PIPE
@@ -52,10 +52,10 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
         raise Usage("export doesn't write to a terminal", hint=f"machine export {name} {name}.machine")
     with changing(name) as instance, Display(quiet=quiet or as_json) as display, display.of(name) as shown:
         instance.driver.say = shown.phase
-        archive.portable(instance.driver)
-        archive.check_stopped(name, instance.driver.state())
+        pack.portable(instance.driver)
+        pack.check_stopped(name, instance.driver.state())
         with _pipe() if to_pipe else _replacing(file) as out:
-            archive.write(instance, out, shown, compress=compress, image=not no_image)
+            pack.write(instance, out, shown, compress=compress, image=not no_image)
     if as_json and not to_pipe:
         print(json.dumps({"name": name, "file": str(file), "size": file.stat().st_size}, indent=4))
     elif not quiet and not to_pipe:
@@ -111,8 +111,8 @@ def import_(
     a file may come from anybody, import shows what the machine would reach on this host (a shared folder, a bridged
     network, Docker without TLS), and asks.
     """
+    from machine.archive.unpack import Incoming
     from machine.create import draft
-    from machine.unpack import Incoming
 
     with _opened(file) as source:
         incoming = Incoming(source, name, draft)

@@ -7,13 +7,14 @@ import sys
 
 import click
 
-from machine import certs, paths, store
+from machine import paths, store
 from machine.cli import targets
 from machine.cli.ask import confirmed
 from machine.cli.options import machines_argument, quiet_option
 from machine.errors import MachineError, Usage
 from machine.instance import load
 from machine.progress import Display
+from machine.tls import certs
 
 
 @click.command()
@@ -59,7 +60,8 @@ def regenerate_certs(
 
 def _share_client(others: set[str]) -> None:
     """The machines that weren't named have a copy of the client's certificate too; their servers know its CA."""
-    from machine import contexts, renewal
+    from machine import renewal
+    from machine.docker import contexts
 
     for name in others:
         instance = load(name)

@@ -158,8 +158,9 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
 
     NAME is `default` if it is left out.
     """
-    from machine import contexts, progress, spec
+    from machine import progress, spec
     from machine.create import create as make
+    from machine.docker import contexts
     from machine.instance import load
     from machine.shells import evaluated
 
@@ -222,9 +223,9 @@ def _storage_driver(name: str | None) -> tuple[str, ...]:
 
 def _image(text: str, display: Display, *, offline: bool) -> str:
     """The digest of the chosen image, which is copied or downloaded into the cache if necessary."""
-    from machine import catalog, images
+    from machine.images import cache, catalog
 
     if text == MACHINEOS:
-        return images.current(text).digest
+        return cache.current(text).digest
     with display.of(text.partition("#")[0]) as shown:
         return catalog.obtain(text, shown, offline=offline).digest

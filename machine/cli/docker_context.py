@@ -22,7 +22,7 @@ def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: 
 
     `rm` removes it with its machine, and new certificates reach it. `machine create --context` makes one too.
     """
-    from machine import contexts
+    from machine.docker import contexts
 
     wanted = targets.several(machines)
     if use and (remove or len(wanted) > 1):
@@ -48,6 +48,6 @@ def docker_context(machines: tuple[str, ...], remove: bool, use: bool, as_json: 
 
 
 def _removed(instance: Instance) -> bool:
-    from machine import contexts
+    from machine.docker import contexts
 
     return contexts.remove(instance.name, lambda: instance.address.url)

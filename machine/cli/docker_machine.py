@@ -15,7 +15,7 @@ from machine.errors import MachineError
 from machine.progress import Display
 
 if TYPE_CHECKING:
-    from machine.docker_machine import ImportableMachine
+    from machine.docker_machine.takeover import ImportableMachine
 
 
 @click.command()
@@ -36,12 +36,12 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
     keeps its certificates. A VirtualBox machine can be started and stopped here; `rm` only forgets it, and the virtual
     machine stays. A cloud machine becomes a host that SSH reaches (driver generic).
     """
-    from machine import docker_machine
+    from machine.docker_machine import takeover
 
     told: list[dict[str, object]] = []
     failed = False
     with Display(quiet=quiet or as_json) as display:
-        for name, found in docker_machine.find(path or docker_machine.default()):
+        for name, found in takeover.find(path or takeover.default()):
             if only and name not in only:
                 continue
             error = found if isinstance(found, MachineError) else _take(found, name, display, dry_run=dry_run)
@@ -57,14 +57,14 @@ def import_docker_machine(path: Path | None, dry_run: bool, only: tuple[str, ...
 
 
 def _take(found: ImportableMachine, name: str, display: Display, *, dry_run: bool) -> MachineError | None:
-    from machine import docker_machine
+    from machine.docker_machine import takeover
 
     try:
         with display.of(name) as shown:
             if found.note:
                 shown.note(found.note)
             if not dry_run:
-                docker_machine.take(found, shown)
+                takeover.take(found, shown)
     except MachineError as error:
         return error
     return None

@@ -27,9 +27,9 @@ def doctor(repair: bool, quiet: bool, as_json: bool) -> None:
     mark and no longer belongs to a machine of the store.
     """
     from machine.cli.driver_options import default_driver
-    from machine.console import clean
     from machine.doctor import examine
     from machine.findings import Level
+    from machine.guest.console import clean
 
     found = []
     failed = False

@@ -15,7 +15,7 @@ from machine.cli.tables import print_columns
 from machine.progress import Display
 
 if TYPE_CHECKING:
-    from machine.images import ImageInfo
+    from machine.images.cache import ImageInfo
 
 
 @click.group()
@@ -31,7 +31,7 @@ image.add_command(iso.rm, "rm")
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "user", "format", "url", "cached": bool}].')
 def catalog(as_json: bool) -> None:
     """List the cloud images that are known by name, for this host's processor."""
-    from machine import catalog
+    from machine.images import catalog
 
     found = [(entry, catalog.cached(entry.source) is not None) for entry in catalog.entries()]
     if as_json:
@@ -54,7 +54,7 @@ def pull(source: str, quiet: bool, as_json: bool) -> None:
 
     An interrupted download continues where it stopped. The digest is checked against the publisher's.
     """
-    from machine import catalog
+    from machine.images import catalog
     from machine.resources import human
 
     with Display(quiet=quiet or as_json) as display, display.of(source.partition("#")[0]) as shown:
@@ -84,12 +84,12 @@ def prune(dry_run: bool, gone: bool, as_json: bool) -> None:
     Machines of other stores that share the cache count. A missing store may be on a disk that isn't mounted, so the
     images that it used are kept and listed.
     """
-    from machine import images
+    from machine.images import cache
 
     found = _prunable(gone=gone)
     if not dry_run:
         for about in found.unused:
-            images.remove(about)
+            cache.remove(about)
         for half in found.downloads:
             half.unlink(missing_ok=True)
     if as_json:
@@ -108,11 +108,13 @@ def prune(dry_run: bool, gone: bool, as_json: bool) -> None:
 
 
 def _prunable(*, gone: bool) -> _Prunable:
-    from machine import downloads, image_users, images, paths
-    from machine.image_users import Now
+    from machine import paths
+    from machine.images import cache, downloads
+    from machine.images import users as image_users
+    from machine.images.users import Now
 
     unused, kept = [], {}
-    for about in images.cached():
+    for about in cache.cached():
         users = [] if _is_newest(about) else image_users.users(about.digest)
         lost = [str(user.store) for user in users if user.now is Now.GONE]
         if _is_newest(about) or len(lost) < len(users):
@@ -125,10 +127,10 @@ def _prunable(*, gone: bool) -> _Prunable:
 
 
 def _is_newest(about: ImageInfo) -> bool:
-    from machine import images
     from machine.errors import NoSuchImage
+    from machine.images import cache
 
     try:
-        return images.current(about.name, about.architecture).digest == about.digest
+        return cache.current(about.name, about.architecture).digest == about.digest
     except NoSuchImage:
         return False

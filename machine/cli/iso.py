@@ -16,7 +16,7 @@ from machine.cli.tables import print_columns
 from machine.errors import Usage
 
 if TYPE_CHECKING:
-    from machine.images import ImageInfo
+    from machine.images.cache import ImageInfo
 
 
 @click.group()
@@ -34,12 +34,13 @@ def iso() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
 def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:
     """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""
-    from machine import images, machineos, resources
+    from machine import resources
+    from machine.images import cache, machineos
 
     if if_missing and machineos.is_cached(arch or ""):
         if as_json:
             print(
-                json.dumps(dataclasses.asdict(images.find(images.current(machineos.NAME, arch or "").digest)), indent=2)
+                json.dumps(dataclasses.asdict(cache.find(cache.current(machineos.NAME, arch or "").digest)), indent=2)
             )
         return
     began = time.monotonic()
@@ -60,10 +61,10 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, 
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects: name, digest, size, created, ...")
 def list_(quiet: bool, as_json: bool) -> None:
     """List the images in the cache."""
-    from machine import images
+    from machine.images import cache
     from machine.resources import human
 
-    found = list(images.cached())
+    found = list(cache.cached())
     if as_json:
         print(json.dumps([dataclasses.asdict(about) for about in found], indent=2))
         return
@@ -79,7 +80,7 @@ def list_(quiet: bool, as_json: bool) -> None:
 
 
 def _users(about: ImageInfo) -> str:
-    from machine import image_users
+    from machine.images import users as image_users
 
     return "; ".join(map(str, image_users.users(about.digest)))
 
@@ -89,9 +90,10 @@ def _users(about: ImageInfo) -> str:
 @click.argument("image")
 def rm(image: str, force: bool) -> None:
     """Remove IMAGE (a name, or the beginning of a digest) from the cache."""
-    from machine import image_users, images
+    from machine.images import cache
+    from machine.images import users as image_users
 
-    about = images.find(image)
+    about = cache.find(image)
     users = image_users.users(about.digest)
     used = [str(user) for user in users if user.now is not image_users.Now.GONE]
     if used and not force:
@@ -101,5 +103,5 @@ def rm(image: str, force: bool) -> None:
         )
     for gone in (user for user in users if user.now is image_users.Now.GONE):
         print(f"note: it was used by {gone}", file=sys.stderr)
-    images.remove(about)
+    cache.remove(about)
     print(f"Removed {about.name} {about.digest[:12]}")

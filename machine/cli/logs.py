@@ -9,10 +9,11 @@ from collections.abc import Iterable
 
 import click
 
-from machine import console, store
+from machine import store
 from machine.cli import INTERRUPTED, targets
 from machine.cli.options import Number, name_argument
 from machine.errors import MachineError, Usage
+from machine.guest import console
 
 
 @click.command()

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine import certs, console, inspect_json, oom, probe, store
+from machine import probe, store
 from machine.cli.options import answer_option
 from machine.cli.report import explained
 from machine.cli.tables import print_columns
+from machine.docker_machine import inspect_json
 from machine.errors import MachineError, Usage
+from machine.guest import console, oom
 from machine.instance import Instance
 from machine.reasons import reason
 from machine.resources import human
 from machine.spec import State
+from machine.tls import certs
 
 if TYPE_CHECKING:
     from machine.goformat import Value

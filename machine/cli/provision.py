@@ -22,7 +22,7 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
 
     Only what differs is changed. Docker is restarted only if its settings changed.
     """
-    from machine.provision import provision as bring_in_line
+    from machine.guest.provision import provision as bring_in_line
 
     def work(name: str, shown: Progress) -> list[str]:
         running(name)

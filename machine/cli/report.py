@@ -30,7 +30,7 @@ def report(error: MachineError, *, name: str = "", as_json: bool = False) -> Non
         found = {"machine": name, "error": error.message, "details": error.details, "hint": error.hint}
         print(json.dumps({**found, "code": error.exit_code}), file=sys.stderr)
         return
-    from machine.console import clean
+    from machine.guest.console import clean
 
     message = clean(error.message)
     print(f"Error: {name}: {message}" if name else f"Error: {message}", file=sys.stderr)

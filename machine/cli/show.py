@@ -7,10 +7,11 @@ import sys
 
 import click
 
-from machine import __version__, console
+from machine import __version__
 from machine.cli import targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
+from machine.guest import console
 from machine.instance import Instance, load
 from machine.spec import Machine, State
 
@@ -82,7 +83,7 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
       State (as `machine status` prints it)
       Machine (machine.json: what was asked for)
     """
-    from machine import inspect_json
+    from machine.docker_machine import inspect_json
     from machine.goformat import Template
 
     if form is not None and as_json:

@@ -11,7 +11,7 @@ from machine import paths
 from machine.errors import CheckFailed, Usage
 
 if TYPE_CHECKING:
-    from machine.seed import Mount
+    from machine.guest.seed import Mount
 
 # Where a QEMU machine finds the server: an address of its user-mode network's, and NFS's own port.
 SERVER, PORT = "10.0.2.100", 2049
@@ -80,7 +80,7 @@ def hidden(store: Path) -> list[Path]:
 
 def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
     """For the seed. One that lies below another comes after it."""
-    from machine.seed import Mount
+    from machine.guest.seed import Mount
 
     folders = sorted(map(parse, texts), key=lambda folder: folder.target)
     return tuple(

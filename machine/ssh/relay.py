@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from machine.docker.ports import Port, explain
 from machine.errors import MachineError, SSHFailed
 from machine.paths import Home
-from machine.ports import Port, explain
 from machine.reasons import reason
 from machine.spec import Address
 

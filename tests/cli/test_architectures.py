@@ -9,8 +9,9 @@ import machine_fake
 import pytest
 from tiny_iso import ABOUT, iso
 
-from machine import images, machineos, paths, resources, store
+from machine import paths, resources, store
 from machine.errors import NoSuchImage
+from machine.images import cache, machineos
 from machine.paths import Image
 from tests.fixture_types import Invoke
 
@@ -25,12 +26,12 @@ def build(folder: Path, architecture: str, version: str = "0.1") -> Image:
 
 def test_it_does_not_become_the_current_one(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
     ours, other = build(tmp_path, HERE), build(tmp_path, OTHER)
-    assert images.current("machineos").digest == ours.digest
-    assert images.current("machineos", OTHER).digest == other.digest
+    assert cache.current("machineos").digest == ours.digest
+    assert cache.current("machineos", OTHER).digest == other.digest
     assert OTHER in invoke("image", "ls").out
     assert invoke("create", "-q", "dev").code == 0
     assert store.load("dev").image == ours.digest
-    assert images.find(other.digest).architecture == OTHER
+    assert cache.find(other.digest).architecture == OTHER
 
 
 def test_it_is_not_booted_when_it_is_asked_for(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_it_is_not_booted_when_it_is_asked_for(invoke: Invoke, vms: Path, tmp_pa
 def test_a_cache_with_nothing_else(invoke: Invoke, store: Path, tmp_path: Path) -> None:
     build(tmp_path, OTHER)
     with pytest.raises(NoSuchImage, match=f"for {HERE} processors"):
-        images.current("machineos")
+        cache.current("machineos")
     assert not machineos.is_cached()
 
 
@@ -55,9 +56,9 @@ def test_what_an_earlier_version_wrote(vms: Path, tmp_path: Path) -> None:
     other = build(tmp_path, OTHER)
     (paths.images() / "machineos").write_text(f"{other.digest}\n", encoding="utf-8")
     with pytest.raises(NoSuchImage):
-        images.current("machineos")
+        cache.current("machineos")
     ours = build(tmp_path, HERE)
-    assert images.current("machineos").digest == ours.digest
+    assert cache.current("machineos").digest == ours.digest
 
 
 def test_a_store_that_two_hosts_share(
@@ -109,4 +110,4 @@ def test_a_machine_of_other_processors_is_not_imported(
 def test_both_newest_ones_survive_a_prune(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
     kept = {build(tmp_path, HERE, "0.2").digest, build(tmp_path, OTHER, "0.2").digest}
     assert "Removed" in invoke("image", "prune").out  # what the fixture has put there
-    assert {about.digest for about in images.cached()} == kept
+    assert {about.digest for about in cache.cached()} == kept

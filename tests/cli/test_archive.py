@@ -20,8 +20,9 @@ from archives import apart, content, tar
 from fake_fixtures import ended
 from tiny_iso import iso
 
-from machine import images, instance, machineos, resources, store
+from machine import instance, resources, store
 from machine.errors import NoSuchImage
+from machine.images import cache, machineos
 from machine.paths import Home, Image
 from tests.fixture_types import Add, Begin, Invoke, Spawn
 
@@ -76,9 +77,9 @@ def test_a_machine_moves_to_another_store(
         b"kernel" * 1000,
         "quiet root=x",
     )
-    assert [about.digest for about in images.cached()] == [before.image]
+    assert [about.digest for about in cache.cached()] == [before.image]
     with pytest.raises(NoSuchImage):  # what new machines boot is this host's choice
-        images.current("machineos")
+        cache.current("machineos")
     assert (home / "disk.qcow2").stat().st_mode & 0o777 == 0o600
     assert invoke("start", "-q", "dev").code == 0
     assert invoke("status", "dev").out == "Running\n"
@@ -134,7 +135,7 @@ def test_an_image_that_is_there_is_not_touched(
     elsewhere()
     newer = add_image(tmp_path, "machineos", b"a newer one")
     invoke("import", "-q", tmp_path / "f")
-    assert images.current("machineos").digest == newer.digest
+    assert cache.current("machineos").digest == newer.digest
     assert Image(store.load("dev").image).file.exists()
 
 
@@ -196,7 +197,7 @@ def test_what_is_damaged_leaves_nothing(
     assert not list(folder.glob("machines/[!.]*"))
     assert not list(folder.glob("images/[!.]*"))
     assert not list(tmp_path.rglob("evil"))
-    assert list(images.cached()) == []
+    assert list(cache.cached()) == []
 
 
 def test_a_file_that_is_not_there(invoke: Invoke, store: Path) -> None:
@@ -329,7 +330,7 @@ def test_a_disk_that_fills_up_while_it_is_written(
     ended = invoke("import", "-q", tmp_path / "g")
     assert (ended.code, "the machine needs" in ended.err) == (3, True)
     assert not list(folder.glob("machines/[!.]*"))
-    assert list(images.cached()) == []
+    assert list(cache.cached()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a small disk is made by root")

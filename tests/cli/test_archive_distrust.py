@@ -21,8 +21,10 @@ from machine.drivers.qemu import Qemu
 from machine.drivers.virtualbox import VirtualBox
 from tiny_iso import ABOUT, iso
 
-from machine import disks, images, machineos, registry, run, store, unpack
+from machine import registry, run, store
+from machine.archive import unpack
 from machine.errors import NoSuchImage
+from machine.images import cache, disks, machineos
 from machine.paths import Image
 from machine.spec import Machine
 from tests.fixture_types import Invoke, Outcome
@@ -185,7 +187,7 @@ def test_what_is_crafted_is_refused(crafted: Crafted, bring: Bring, tmp_path: Pa
 
 def assert_nothing_is_left(tmp_path: Path) -> None:
     assert store.names() == []
-    assert list(images.cached()) == []
+    assert list(cache.cached()) == []
     assert not [path for path in (tmp_path / "elsewhere").rglob("*") if path.is_file() and path.name != ".lock"]
     assert not list(tmp_path.rglob("evil"))
     assert not Path("/tmp/evil").exists()
@@ -391,16 +393,16 @@ def test_the_kernel_comes_out_of_the_image(crafted: Crafted, bring: Bring) -> No
 def test_what_the_image_says_of_itself_is_read_out_of_it(crafted: Crafted, bring: Bring) -> None:
     crafted.files["image/image.json"] = b'{"name": "../../../evil", "architecture": "x", "digest": "evil"}'
     assert bring(crafted).code == 0
-    [about] = images.cached()
+    [about] = cache.cached()
     assert (about.name, about.digest, about.architecture) == ("machineos", store.load("dev").image, "x86_64")
     with pytest.raises(NoSuchImage):
-        images.current("machineos")
+        cache.current("machineos")
 
 
 def test_an_image_that_is_no_machineos(crafted: Crafted, bring: Bring, tmp_path: Path) -> None:
     path = iso(tmp_path / "evil.iso", leave_out="/boot/vmlinuz")
     crafted.files["image/image"] = path.read_bytes()
-    crafted.machine(image=images.digest(path))
+    crafted.machine(image=cache.digest(path))
     path.unlink()
     assert "is no machineos" in bring(crafted).err
     assert_nothing_is_left(tmp_path)
@@ -410,7 +412,7 @@ def test_a_cloud_image_that_names_a_file(crafted: Crafted, bring: Bring, tmp_pat
     path = tmp_path / "image"
     path.write_bytes(qcow2(backing="/etc/shadow", backing_format="raw"))
     crafted.files["image/image"] = path.read_bytes()
-    crafted.machine(image=images.digest(path))
+    crafted.machine(image=cache.digest(path))
     assert "it needs the file /etc/shadow" in bring(crafted).err
     assert_nothing_is_left(tmp_path)
 

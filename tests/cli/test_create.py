@@ -13,9 +13,10 @@ from typing import Protocol
 import pytest
 from fake_fixtures import ended, host_of
 
-from machine import downloads, images, machineos, paths, registry, resources, store
+from machine import paths, registry, resources, store
 from machine.cli import driver_options
 from machine.driver import State
+from machine.images import cache, downloads, machineos
 from machine.spec import Machine
 from tests.fixture_types import Begin, Invoke, Outcome
 
@@ -84,7 +85,7 @@ def test_every_option_reaches_the_machine(invoke: Invoke, vms: Path) -> None:
     assert (machine.engine.registry_mirrors, machine.engine.insecure_registries) == (("http://a",), ("b:5000",))
     assert (machine.tls, machine.tls_sans) == (True, ("dev.test", "10.0.0.1"))
     assert machine.options == {"bold": True, "word": ("x", "y"), "slow": 0}
-    assert machine.image == images.current("machineos").digest
+    assert machine.image == cache.current("machineos").digest
 
 
 def test_plain_http_is_asked_for(invoke: Invoke, vms: Path) -> None:
@@ -229,7 +230,7 @@ def test_without_qemu_the_package_is_named(invoke: Invoke, vms: Path, monkeypatc
 
 
 def test_without_an_image_the_hint_builds_one(invoke: Invoke, vms: Path) -> None:
-    images.remove(images.find("machineos"))
+    cache.remove(cache.find("machineos"))
     shown = invoke("create", "dev")
     assert shown.code == 3
     assert shown.err == 'Error: there is no image "machineos" in the cache\nNext: machine iso build\n'
@@ -263,7 +264,7 @@ def test_what_is_found_before_anything_is_made_has_an_exit_code_of_its_own(
 
 
 def test_a_damaged_image_too(invoke: Invoke, vms: Path) -> None:
-    paths.Image(images.find("machineos").digest).file.write_bytes(b"another")
+    paths.Image(cache.find("machineos").digest).file.write_bytes(b"another")
     assert invoke("create", "dev").code == 3
     assert nothing_is_left(vms)
 
@@ -275,7 +276,7 @@ def test_an_iso_is_taken_by_its_path(
 
     def add(path: Path, **_: object) -> paths.Image:
         taken.append(path)
-        return images.current("machineos")
+        return cache.current("machineos")
 
     monkeypatch.setattr(machineos, "add", add)
     assert invoke("create", "--image", str(tmp_path / "my.iso"), "a", "b").code == 0

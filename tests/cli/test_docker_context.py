@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from machine import contexts, identity, store
-from machine.docker import Client
+from machine import store
+from machine.docker import contexts
+from machine.docker.api import Client
+from machine.guest import credentials
 from machine.instance import Instance
 from machine.paths import Home
 from machine.spec import Address
@@ -41,7 +43,7 @@ def made(add: Add) -> Made:
     def make(name: str = "default", **fields: Any) -> Home:
         machine = add(name, uuid=name, **fields)
         home = store.home(name)
-        identity.prepare(Instance(machine, home).driver)
+        credentials.prepare(Instance(machine, home).driver)
         return home
 
     return make

@@ -12,19 +12,12 @@ import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused
 from real_sshd import USER, Server
 
-from machine import (
-    certs,
-    docker,
-    docker_machine,
-    existing_host,
-    guest_checks,
-    orphans,
-    run,
-    ssh,
-    store,
-    x509,
-)
+from machine import orphans, run, ssh, store
+from machine.docker import api
+from machine.docker_machine import takeover
+from machine.guest import checks, existing_host
 from machine.ssh import keys
+from machine.tls import certs, x509
 from tests.fixture_types import Invoke
 
 
@@ -42,7 +35,7 @@ def old(tmp_path: Path, sshd: Server, store: Path, monkeypatch: pytest.MonkeyPat
     put(folder, "url", "none", {"IPAddress": "192.0.2.9:2376", "URL": "tcp://192.0.2.9:2376"})
     with sshd.authorized.open("a") as authorized:
         authorized.write((folder / "machines/far/id_rsa.pub").read_text())
-    monkeypatch.setattr(docker_machine, "default", lambda: folder)
+    monkeypatch.setattr(takeover, "default", lambda: folder)
     return folder
 
 
@@ -114,8 +107,8 @@ def test_a_second_time_takes_what_is_new(invoke: Invoke, old: Path) -> None:
 
 def test_one_of_virtualbox_is_reached_by_its_own_address(invoke: Invoke, old: Path, vboxmanage: Scripted) -> None:
     put(old, "vm", "virtualbox", {"IPAddress": "192.168.99.100", "SSHUser": "docker", "SSHPort": 40123})
-    found = dict(docker_machine.find(old))["vm"]
-    assert isinstance(found, docker_machine.ImportableMachine)
+    found = dict(takeover.find(old))["vm"]
+    assert isinstance(found, takeover.ImportableMachine)
     assert (found.address.url, found.address.ssh_port) == ("tcp://192.168.99.100:2376", 22)
     assert "vm (virtualbox): would be taken over as generic" in invoke("import-docker-machine", "--dry-run").lines
     assert store.names() == []
@@ -126,7 +119,7 @@ def vboxmanage(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     """A VirtualBox that knows of no machine."""
     scripted = Scripted()
     scripted.answer("showvminfo", refused("Could not find a registered machine", "VBOX_E_OBJECT_NOT_FOUND"))
-    for module in (docker_machine, orphans, run):
+    for module in (takeover, orphans, run):
         monkeypatch.setattr(module, "run", scripted)
     monkeypatch.setattr("machine.drivers.virtualbox.vboxmanage.find", lambda: "VBoxManage")
     return scripted
@@ -143,7 +136,7 @@ def vm(old: Path, vboxmanage: Scripted, monkeypatch: pytest.MonkeyPatch) -> Path
     settings.write_text(f'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{UUID}}}"/></VirtualBox>')
     vboxmanage.answer("showvminfo", info("running", config=str(settings)))
     monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
-    for module, name in ((docker.Client, "ping"), (ssh, "ready")):
+    for module, name in ((api.Client, "ping"), (ssh, "ready")):
         monkeypatch.setattr(module, name, lambda *_, **__: True)
     return settings.parent
 
@@ -188,8 +181,8 @@ def test_rm_leaves_the_original_and_says_so(invoke: Invoke, vm: Path, vboxmanage
 
 def test_its_certificates_are_not_ours(invoke: Invoke, vm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     invoke("import-docker-machine", "-q", "-m", "vm")
-    monkeypatch.setattr(docker.Client, "version", lambda _: "19.03")
-    monkeypatch.setattr(guest_checks, "look", lambda *_: iter(()))
+    monkeypatch.setattr(api.Client, "version", lambda _: "19.03")
+    monkeypatch.setattr(checks, "look", lambda *_: iter(()))
     said = json.loads(invoke("doctor", "--repair", "--json").out)
     assert [one["text"] for one in said if one["check"] == "vm"] == [
         "Docker 19.03 answers on tcp://192.168.99.100:2376"

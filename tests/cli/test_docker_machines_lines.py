@@ -103,12 +103,12 @@ def test_config(invoke: Invoke, add: Add, store: Path) -> None:
 def test_what_is_printed(
     invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch, words: list[str], printed: str
 ) -> None:
-    from machine import docker
+    from machine.docker import api
 
     def silent(*_: object, **__: object) -> str:
         raise DockerFailed("nothing answers")
 
-    monkeypatch.setattr(docker.Client, "version", silent)
+    monkeypatch.setattr(api.Client, "version", silent)
     add(state="Running")
     add("web")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.77.0.2:2375")

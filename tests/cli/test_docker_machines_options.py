@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from machine import reconfigure, store, x509
+from machine import store
+from machine.docker import reconfigure
+from machine.tls import x509
 from tests.fixture_types import Add, Invoke
 
 

@@ -20,23 +20,16 @@ from fake_host import FakeHost, stand_in
 from filelock import FileLock
 from machine.drivers.qemu import failures
 
-from machine import (
-    certs,
-    docker,
-    doctor,
-    guest_checks,
-    identity,
-    images,
-    orphans,
-    registry,
-    store,
-    wait,
-)
+from machine import doctor, orphans, registry, store, wait
+from machine.docker import api
 from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
+from machine.guest import checks, credentials
+from machine.images import cache
 from machine.instance import Instance
 from machine.paths import Home, Image
 from machine.run import Completed
+from machine.tls import certs
 from tests.fixture_types import Add, Invoke, Made
 
 DISK = "/dev/vda 10 5 5 {used}% /var/lib/docker"
@@ -63,7 +56,7 @@ class Guest:
 def guest(monkeypatch: pytest.MonkeyPatch) -> Guest:
     inner = Guest()
     stand_in(monkeypatch, inner)
-    monkeypatch.setattr(docker.Client, "version", lambda _: "28.5.1")
+    monkeypatch.setattr(api.Client, "version", lambda _: "28.5.1")
     return inner
 
 
@@ -96,7 +89,7 @@ def made(add: Add) -> Made:
         machine = add(name, uuid=name, **fields)
         home = store.home(name)
         home.folder.chmod(0o700)
-        identity.prepare(Instance(machine, home).driver)
+        credentials.prepare(Instance(machine, home).driver)
         return home
 
     return make
@@ -173,7 +166,7 @@ def test_a_running_machine_gets_the_repaired_certificate(
     home = made(state="Running")
     host = FakeHost("machineos")
     stand_in(monkeypatch, host)
-    monkeypatch.setattr(guest_checks, "look", lambda *_: iter(()))
+    monkeypatch.setattr(checks, "look", lambda *_: iter(()))
     home.server_key.write_text("")
     found("--repair")
     assert host.applied["tls/server-key.pem"] == home.server_key.read_text() != ""
@@ -334,7 +327,7 @@ def test_a_record_that_came_back_meanwhile(lost: Lose, made: Made, vms: Path) ->
 
 
 def test_images(found: Findings, add: Add, vms: Path) -> None:
-    digest = images.current("machineos").digest
+    digest = cache.current("machineos").digest
     add(image=digest)
     Image(digest).file.write_bytes(b"changed")
     said = next(one for one in found().values() if one["check"] == "images")
@@ -393,7 +386,7 @@ def test_a_repair_that_fails_is_told_and_stays_wrong(
     def fail(_: object) -> None:
         raise ToolFailed(["date"], 1, "not permitted")
 
-    monkeypatch.setattr(guest_checks, "set_clock", fail)
+    monkeypatch.setattr(checks, "set_clock", fail)
     ended = invoke("doctor", "--repair")
     assert (ended.code, "that can't be repaired: date failed: not permitted" in ended.err) == (1, True)
 
@@ -401,10 +394,10 @@ def test_a_repair_that_fails_is_told_and_stays_wrong(
 def test_the_real_look(reachable: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this host, through a real SSH server, without a question to a name server."""
     home = reachable()
-    monkeypatch.setattr(guest_checks, "_SCRIPT", guest_checks._SCRIPT.replace("command -v nslookup", "false"))
+    monkeypatch.setattr(checks, "_SCRIPT", checks._SCRIPT.replace("command -v nslookup", "false"))
     machine = store.load("default")
     assert machine.address
-    said = {finding.text: finding.level for finding in guest_checks.look("default", Instance(machine, home).shell())}
+    said = {finding.text: finding.level for finding in checks.look("default", Instance(machine, home).shell())}
     assert said["its clock is right"] == "ok"
     assert said["its name server wasn't tested: it has no nslookup"] == "ok"
     assert any("full" in text for text in said)

@@ -14,12 +14,15 @@ from fake_host import FakeHost, stand_in
 from real_sshd import USER, Server
 from web_server import docker_engine
 
-from machine import docker, existing_host, instance, store, x509
+from machine import instance, store
+from machine.docker import api
 from machine.errors import SSHFailed
+from machine.guest import existing_host
 from machine.paths import Home
 from machine.progress import Silent
 from machine.spec import Address
 from machine.ssh import keys
+from machine.tls import x509
 from tests.fixture_types import Add, Invoke
 
 
@@ -28,7 +31,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """A Debian host behind the SSH server: what provisioning does to it happens to this, and not to our own."""
     fake = FakeHost("debian")
     stand_in(monkeypatch, fake)
-    monkeypatch.setattr(docker.Client, "ping", lambda _: True)
+    monkeypatch.setattr(api.Client, "ping", lambda _: True)
     return fake
 
 

@@ -14,8 +14,10 @@ import pytest
 from disk_files import qcow2
 from web_server import Quiet, serving
 
-from machine import catalog, downloads, images, provision, store
-from machine.downloads import Source
+from machine import store
+from machine.guest import provision
+from machine.images import cache, catalog, downloads
+from machine.images.downloads import Source
 from tests.fixture_types import Invoke
 
 DISK = qcow2()
@@ -109,7 +111,7 @@ def test_prune(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
     assert len(told["downloads"]) == 1
     ended = invoke("image", "prune")
     assert f"Removed machineos {old[:12]}" in ended.out
-    assert sorted(about.digest for about in images.cached()) == sorted([used, new])
+    assert sorted(about.digest for about in cache.cached()) == sorted([used, new])
     assert invoke("image", "prune").out == ""
 
 

@@ -7,9 +7,9 @@ import pytest
 from fake_fixtures import add_image
 from machine.isos.machineos import recipe
 
-from machine import images, machineos
 from machine.errors import CheckFailed
-from machine.images import ImageInfo
+from machine.images import cache, machineos
+from machine.images.cache import ImageInfo
 from machine.paths import Image
 from tests.fixture_types import Add, Invoke, Outcome
 
@@ -30,7 +30,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> list
 
 def test_build_shows_its_steps_and_what_was_made(invoke: Invoke, builds: list[tuple[str, Path | None]]) -> None:
     shown = invoke("iso", "build")
-    digest = images.find("machineos").digest
+    digest = cache.find("machineos").digest
     assert (shown.code, shown.out) == (0, f"machineos x86_64 2 MiB sha256:{digest}\n")
     assert shown.err == "[  0.0 s] making it\n"
     machine = platform.machine().lower()
@@ -47,7 +47,7 @@ def test_build_if_missing(invoke: Invoke, builds: list[tuple[str, Path | None]])
     assert invoke("iso", "build", "--if-missing", "-q").code == 0
     assert invoke("iso", "build", "--if-missing") == Outcome(0, "", "")
     assert len(builds) == 1
-    Image(images.find("machineos").digest).file.unlink()
+    Image(cache.find("machineos").digest).file.unlink()
     invoke("iso", "build", "--if-missing")
     assert len(builds) == 2
 
@@ -90,7 +90,7 @@ def test_ls(invoke: Invoke, add: Add, tmp_path: Path) -> None:
 def test_rm(invoke: Invoke, add: Add, tmp_path: Path) -> None:
     about = add_image(tmp_path, "machineos", b"one")
     assert invoke("iso", "rm", about.digest[:6]) == Outcome(0, f"Removed machineos {about.digest[:12]}\n", "")
-    assert list(images.cached()) == []
+    assert list(cache.cached()) == []
 
 
 def test_rm_of_one_that_is_used(invoke: Invoke, add: Add, tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_rm_of_what_isnt_there(invoke: Invoke, store: Path, tmp_path: Path, name
     shown = invoke("iso", "rm", name)
     assert shown.code == 1
     assert "there is no image" in shown.err
-    assert len(list(images.cached())) == 1
+    assert len(list(cache.cached())) == 1

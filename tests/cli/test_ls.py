@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from machine import registry
-from machine.docker import Client
+from machine.docker.api import Client
 from machine.errors import DriverFailed
 from machine.instance import Instance
 from machine.spec import Address, Engine
@@ -26,7 +26,7 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(client.machine.name)
         return "28.5.1"
 
-    monkeypatch.setattr("machine.docker.Client.version", version)
+    monkeypatch.setattr("machine.docker.api.Client.version", version)
     return asked
 
 
@@ -152,7 +152,7 @@ def test_a_docker_that_hangs_leaves_the_machine_running(
     invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add("deaf", state="Running")
-    monkeypatch.setattr("machine.docker.Client.version", lambda _: time.sleep(30))
+    monkeypatch.setattr("machine.docker.api.Client.version", lambda _: time.sleep(30))
     (row,) = json.loads(invoke("ls", "--json", "-t", "0.2").out)
     assert (row["state"], row["docker"], row["error"]) == ("Running", None, "no answer within 0.2 s")
 

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from fake_host import FakeHost, stand_in
 
-from machine import certs, docker, identity, instance, paths, seed, store
+from machine import instance, paths, store
+from machine.docker import api
+from machine.guest import credentials, seed
 from machine.instance import Instance
 from machine.paths import Home
+from machine.tls import certs
 from tests.fixture_types import Add, Invoke, Made
 
 
@@ -22,7 +25,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """A running machineos behind every machine."""
     fake = FakeHost("machineos")
     stand_in(monkeypatch, fake)
-    monkeypatch.setattr(docker.Client, "ping", lambda _: True)
+    monkeypatch.setattr(api.Client, "ping", lambda _: True)
     return fake
 
 
@@ -33,7 +36,7 @@ def made(add: Add, store: Path) -> Made:
     def make(name: str = "default", state: str = "Stopped", **fields: object) -> Home:
         machine = add(name, state=state, uuid=name, **fields)
         home = Home(store / "machines" / name)
-        identity.prepare(Instance(machine, home).driver)
+        credentials.prepare(Instance(machine, home).driver)
         return home
 
     return make
@@ -138,11 +141,11 @@ def test_a_start_renews_what_is_due(made: Made, monkeypatch: pytest.MonkeyPatch)
     home = made()
     machine = store.load("default")
     before = home.server_cert.read_bytes()
-    identity.prepare(Instance(machine, home).driver)
+    credentials.prepare(Instance(machine, home).driver)
     assert home.server_cert.read_bytes() == before
     monkeypatch.setattr(certs, "RENEW_DAYS", 100_000)
     monkeypatch.setattr(certs.renew_if_due, "__kwdefaults__", {"days": 100_000})
-    identity.prepare(Instance(machine, home).driver)
+    credentials.prepare(Instance(machine, home).driver)
     assert home.server_cert.read_bytes() != before
     assert "machineos/tls/server.pem" in seed.read(home.seed)
     assert seed.read(home.seed)["machineos/tls/server.pem"] == home.server_cert.read_text()

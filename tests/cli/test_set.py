@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from machine import provision, reconfigure, store
+from machine import store
+from machine.docker import reconfigure
 from machine.errors import EngineRefused
+from machine.guest import provision
 from machine.instance import Instance
 from machine.spec import Engine, Machine
 from tests.fixture_types import Add, Invoke

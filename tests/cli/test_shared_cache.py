@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from fake_fixtures import add_image
 
-from machine import image_users, images, paths, store
+from machine import paths, store
+from machine.images import cache, users
 from tests.fixture_types import Invoke
 
 Use = Callable[[str], Path]
@@ -39,7 +40,7 @@ def old(invoke: Invoke, use: Use, tmp_path: Path) -> str:
     """
     use("theirs")
     assert invoke("create", "-q", "web").code == 0
-    digest = images.current("machineos").digest
+    digest = cache.current("machineos").digest
     add_image(tmp_path, "machineos", b"a newer one", "2026-01-01")
     use("ours")
     return digest
@@ -48,7 +49,7 @@ def old(invoke: Invoke, use: Use, tmp_path: Path) -> str:
 def test_prune_leaves_what_another_store_uses(invoke: Invoke, use: Use, old: str) -> None:
     assert f"web (in {use('theirs')})" in (use("ours"), invoke("image", "ls").out)[1]
     assert invoke("image", "prune").out == ""
-    assert images.find(old)
+    assert cache.find(old)
     use("theirs")
     assert invoke("rm", "-y", "web").code == 0
     use("ours")
@@ -59,7 +60,7 @@ def test_prune_leaves_what_another_store_uses(invoke: Invoke, use: Use, old: str
 def test_rm_refuses_and_can_be_made_to(invoke: Invoke, use: Use, old: str, tmp_path: Path) -> None:
     ended = invoke("image", "rm", old)
     assert (ended.code, f"is used by web (in {tmp_path}/theirs)" in ended.err) == (2, True)
-    assert images.find(old)
+    assert cache.find(old)
     assert invoke("image", "rm", "-f", old).code == 0
 
 
@@ -74,7 +75,7 @@ def test_a_store_that_is_gone_is_told_apart(invoke: Invoke, use: Use, old: str, 
     ended = invoke("image", "prune")
     assert f"Kept machineos {old[:12]}, used by {tmp_path}/theirs, which isn't there now" in ended.out
     assert json.loads(invoke("image", "prune", "--json").out)["kept"] == [f"machineos {old}"]
-    assert images.find(old)
+    assert cache.find(old)
     assert f"Would remove machineos {old[:12]}" in invoke("image", "prune", "--gone", "-n").out
     shutil.move(tmp_path / "unmounted", tmp_path / "theirs")
     assert invoke("image", "prune", "--gone").out == ""
@@ -89,14 +90,14 @@ def test_rm_of_what_only_a_gone_store_used_says_so(invoke: Invoke, use: Use, old
 
 
 def test_a_store_that_cannot_be_read_counts(invoke: Invoke, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = image_users._machines
+    theirs = users._machines
 
     def refused(folder: Path, digest: str) -> object:
         if folder.name == "theirs":
             raise PermissionError(13, "Permission denied")
         return theirs(folder, digest)
 
-    monkeypatch.setattr(image_users, "_machines", refused)
+    monkeypatch.setattr(users, "_machines", refused)
     assert invoke("image", "prune").out == ""
     assert "which nobody here may read" in invoke("image", "rm", old).err
 
@@ -119,7 +120,7 @@ def test_a_machine_of_an_earlier_version_counts_from_its_next_start(invoke: Invo
     assert invoke("start", "-q", "web").code == 0
     use("ours")
     assert invoke("image", "prune").out == ""
-    assert images.find(old)
+    assert cache.find(old)
 
 
 def test_an_upgrade_changes_what_is_used(invoke: Invoke, use: Use, old: str) -> None:
@@ -128,7 +129,7 @@ def test_an_upgrade_changes_what_is_used(invoke: Invoke, use: Use, old: str) -> 
     new = store.load("web").image
     use("ours")
     assert f"Removed machineos {old[:12]}" in invoke("image", "prune").out
-    assert [str(user.store) for user in image_users.users(new)] == [str(use("theirs"))]
+    assert [str(user.store) for user in users.users(new)] == [str(use("theirs"))]
 
 
 def test_a_snapshot_of_a_running_machine_needs_the_image_that_it_ran(invoke: Invoke, use: Use, old: str) -> None:
@@ -136,14 +137,14 @@ def test_a_snapshot_of_a_running_machine_needs_the_image_that_it_ran(invoke: Inv
     assert invoke("upgrade", "web").code == 0
     use("ours")
     assert invoke("image", "prune").out == ""
-    assert images.find(old)
+    assert cache.find(old)
 
 
 def test_two_spellings_of_a_store_are_one(use: Use, old: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "theirs")
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(tmp_path / "link"))
-    image_users.note(old)
-    assert [str(user) for user in image_users.users(old)] == ["web"]
+    users.note(old)
+    assert [str(user) for user in users.users(old)] == ["web"]
     assert len(list((paths.images() / ".users" / old).iterdir())) == 1
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import machine_fake
 import pytest
 
-from machine import downloads, progress, store
+from machine import progress, store
 from machine.errors import DriverFailed
+from machine.images import downloads
 from tests.fixture_types import Add, Invoke
 
 # Each verb that shows progress, in an order in which each can be done, and what comes before --quiet and --json.

@@ -80,10 +80,10 @@ def test_snapshots(invoke: Invoke, dev: Home) -> None:
 
 
 def test_restore_waits_for_docker(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    from machine import docker
+    from machine.docker import api
 
     invoke("snapshot", "create", "-q", "dev", "up")
-    monkeypatch.setattr(docker.Client, "ping", lambda _: False)
+    monkeypatch.setattr(api.Client, "ping", lambda _: False)
     shown = invoke("snapshot", "restore", "--timeout", "1", "dev", "up")
     assert (shown.code, shown.out) == (1, "")
     assert "timed out after 1 s waiting for Docker to answer" in shown.err

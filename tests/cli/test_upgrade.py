@@ -9,7 +9,9 @@ import pytest
 from fake_fixtures import add_image
 from fake_host import FakeHost, stand_in
 
-from machine import docker, lifecycle, seed, store
+from machine import lifecycle, store
+from machine.docker import api
+from machine.guest import seed
 from machine.paths import Home, Image
 from tests.fixture_types import Invoke
 
@@ -40,7 +42,7 @@ def test_one_whose_new_image_fails_gets_its_old_one_back(
     invoke: Invoke, dev: Home, newer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = store.load("dev").image
-    monkeypatch.setattr(docker.Client, "ping", lambda client: client.machine.image == old)
+    monkeypatch.setattr(api.Client, "ping", lambda client: client.machine.image == old)
     ended = invoke("upgrade", "-q", "--timeout", "1", "dev")
     assert (ended.code, "it runs with its old image again" in ended.err) == (1, True)
     assert store.load("dev").image == old

@@ -11,9 +11,11 @@ from typing import Unpack
 import machine_fake
 import pytest
 
-from machine import docker, images, ssh
+from machine import ssh
 from machine import store as stores
-from machine.images import ImageInfo
+from machine.docker import api
+from machine.images import cache
+from machine.images.cache import ImageInfo
 from machine.paths import Home
 from machine.spec import Machine
 from tests.fixture_types import Begin, Invoke, Pipes
@@ -31,7 +33,7 @@ def vms(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MACHINE_DRIVER", "fake")
     # For processes that are started; in this one:
     monkeypatch.setenv(machine_fake.ANSWERS, "1")
-    monkeypatch.setattr(docker.Client, "ping", lambda client: machine_fake.pretend(client.home))
+    monkeypatch.setattr(api.Client, "ping", lambda client: machine_fake.pretend(client.home))
     monkeypatch.setattr(ssh, "ready", lambda home, *_, **__: machine_fake.pretend(home))
     add_image(tmp_path, "machineos", b"an operating system")
     return folder
@@ -58,8 +60,8 @@ def host_of(machine: Machine) -> str:
 def add_image(folder: Path, name: str, content: bytes, created: str = "2024-01-01", recipe: str = "") -> ImageInfo:
     file = folder / "image"
     file.write_bytes(content)
-    about = ImageInfo(name, images.digest(file), "x86_64", "iso", len(content), created, recipe=recipe)
-    images.add(file, about, boot={"kernel": b"k", "initrd": b"i", "cmdline": b"quiet\n"})
+    about = ImageInfo(name, cache.digest(file), "x86_64", "iso", len(content), created, recipe=recipe)
+    cache.add(file, about, boot={"kernel": b"k", "initrd": b"i", "cmdline": b"quiet\n"})
     return about
 
 

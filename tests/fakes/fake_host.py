@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from archives import content
 
-from machine.daemon import MACHINEOS, OPENRC, SYSTEMD
+from machine.docker.daemon import MACHINEOS, OPENRC, SYSTEMD
 from machine.errors import ToolFailed
 from machine.run import Completed
 from machine.ssh.remote import Shell

@@ -7,9 +7,10 @@ from pathlib import Path
 import machine_fake
 import pytest
 
-from machine import create, images, lifecycle, resources, store
+from machine import create, lifecycle, resources, store
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, ImageCorrupt, MachineError, MachineExists, Usage, WaitTimeout
+from machine.images import cache
 from machine.paths import Image
 from machine.progress import Silent
 from machine.spec import Engine, Machine, Option
@@ -21,7 +22,7 @@ def hypervisor(vms: Path) -> Path:
 
 
 def draft(name: str = "dev", **options: Option) -> Machine:
-    image = images.current("machineos").digest
+    image = cache.current("machineos").digest
     return replace(create.draft(name, "fake", image, memory_mib=512, cpus=1, disk_mib=1024), options=options)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from machine import helper
+from machine.docker.ports import NOTE
 from machine.paths import Home
-from machine.ports import NOTE
 
 HOLDS = """
 import sys

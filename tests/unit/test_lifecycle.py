@@ -6,7 +6,8 @@ import machine_fake
 import pytest
 from fake_fixtures import host_of
 
-from machine import create, docker, images, lifecycle, registry, ssh, store, wait
+from machine import create, lifecycle, registry, ssh, store, wait
+from machine.docker import api
 from machine.driver import State
 from machine.errors import (
     DockerFailed,
@@ -19,6 +20,7 @@ from machine.errors import (
     Usage,
     WaitTimeout,
 )
+from machine.images import cache
 from machine.paths import Image
 from machine.progress import Silent
 from machine.spec import Machine, Option
@@ -52,7 +54,7 @@ class Make(Protocol):
 @pytest.fixture
 def make(vms: Path) -> Make:
     def make(name: str = "dev", **options: Option) -> Machine:
-        asked = create.draft(name, "fake", images.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=1024)
+        asked = create.draft(name, "fake", cache.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=1024)
         made = create.create(asked, Silent())
         if options:
             made = machine_with(made, options)
@@ -98,7 +100,7 @@ def test_a_certificate_that_comes_a_moment_late(make: Make, monkeypatch: pytest.
             raise answers.pop()
         return True
 
-    monkeypatch.setattr(docker.Client, "ping", ping)
+    monkeypatch.setattr(api.Client, "ping", ping)
     make()
     assert answers == []
     lifecycle.stop("dev", Silent())
@@ -149,7 +151,7 @@ def test_a_boot_without_docker_times_out_with_the_evidence(
     make()
     lifecycle.stop("dev", shown)
     store.home("dev").console.write_text("\n".join(f"line {number}" for number in range(100)))
-    monkeypatch.setattr(docker.Client, "ping", lambda _: False)
+    monkeypatch.setattr(api.Client, "ping", lambda _: False)
     with pytest.raises(WaitTimeout, match="waiting for Docker to answer on tcp://") as caught:
         lifecycle.start("dev", shown, timeout=0.1)
     assert "machine logs dev" in caught.value.hint
@@ -183,7 +185,7 @@ def test_a_guest_that_went_on_is_logged_into_while_docker_is_awaited(
         return order.count("login") == 3
 
     monkeypatch.setattr(machine_fake.Fake, "start", go_on)
-    monkeypatch.setattr(docker.Client, "ping", ping)
+    monkeypatch.setattr(api.Client, "ping", ping)
     monkeypatch.setattr(ssh, "ready", login)
     lifecycle.start("dev", shown, timeout=5)
     assert order.count("login") == 3
@@ -207,7 +209,7 @@ def test_a_machine_that_stops_while_it_boots_isnt_waited_for(
         (vms / "dev").write_text(State.STOPPED)
         return False
 
-    monkeypatch.setattr(docker.Client, "ping", ping)
+    monkeypatch.setattr(api.Client, "ping", ping)
     began = time.monotonic()
     with pytest.raises(DriverFailed, match="stopped while it was booting"):
         lifecycle.start("dev", shown, timeout=60)
@@ -315,7 +317,7 @@ def test_dockerds_refusal_ends_the_wait(make: Make, shown: Record, monkeypatch: 
         "machineos: [ 20.00] dockerd ended, its last words:\nmachineos: [ 20.00]   dockerd: failed to start daemon: x\n"
     )
     store.home("dev").console.write_text(last * 2)
-    monkeypatch.setattr(docker.Client, "ping", lambda _: False)
+    monkeypatch.setattr(api.Client, "ping", lambda _: False)
     with pytest.raises(EngineRefused, match="dockerd refuses its settings: failed to start daemon: x") as caught:
         lifecycle.start("dev", shown, timeout=5)
     assert caught.value.hint == "machine set --engine-opt-rm OPTION dev"

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from machine import loopback, ports
+from machine import loopback
+from machine.docker import ports
 from machine.errors import CheckFailed
 from machine.spec import Address
 

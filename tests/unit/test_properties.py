@@ -19,15 +19,18 @@ from hypothesis import strategies as st
 from machine.drivers.qemu import argv
 from machine.drivers.virtualbox import parse
 
-from machine import certs, config, contexts, filesystem, init_systems, resources, seed, shells, spec, transfer
+from machine import config, filesystem, resources, shells, spec, transfer
 from machine.config import Kind
-from machine.docker import Client
+from machine.docker import contexts
+from machine.docker.api import Client
 from machine.errors import CheckFailed, MachineError, StoreDamaged, Usage
+from machine.guest import init_systems, seed
 from machine.paths import Home
 from machine.render import render
 from machine.spec import Address, Engine, Machine
 from machine.ssh import client_config, openssh
 from machine.ssh.remote import Shell
+from machine.tls import certs
 
 # The same examples in each run, so that a failure is always somebody's change.
 quick = settings(

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from machine import certs
+from machine.tls import certs
 from tests.testbed import Done, environment, execute, listening
 from tests.vm.conftest import Vm
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from machine import dockerd_options
-from machine.dockerd_options import OwnOption
+from machine.docker import dockerd_options
+from machine.docker.dockerd_options import OwnOption
 from tests import testbed
 from tests.testbed import Store, until
 from tests.vm.conftest import Vm, import_busybox, vm_of

@@ -19,12 +19,14 @@ from machine.drivers.virtualbox import VirtualBox, parse
 from machine.drivers.virtualbox.ports import Rules
 from virtualbox_rig import Rig, rig
 
-from machine import images, paths, shutdown, spec, store
+from machine import paths, spec, store
 from machine.create import draft
+from machine.docker.ports import bring_in_line, why_not
 from machine.driver import State
 from machine.errors import DriverFailed
-from machine.images import ImageInfo
-from machine.ports import bring_in_line, why_not
+from machine.guest import shutdown
+from machine.images import cache
+from machine.images.cache import ImageInfo
 from machine.run import run
 from machine.spec import Address, Machine
 
@@ -57,8 +59,8 @@ def driver(rig: Rig) -> Iterator[VirtualBox]:
         patch.setenv(paths.STORE_VARIABLE, str(rig.share / "store"))
         patch.setenv(paths.IMAGES_VARIABLE, str(rig.share / "images"))
         iso = rig.guest / "tiny.iso"
-        about = ImageInfo("tiny", images.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01")
-        image = images.add(iso, about)
+        about = ImageInfo("tiny", cache.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01")
+        image = cache.add(iso, about)
         key = rig.share / "id"
         shutil.copy(rig.guest / "id", key)
         key.chmod(0o600)

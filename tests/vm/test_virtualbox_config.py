@@ -15,10 +15,12 @@ from machine.drivers.virtualbox import VirtualBox, parse
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed
 from virtualbox_rig import Rig, rig
 
-from machine import docker_machine, existing_host, lifecycle, paths, spec, store
+from machine import lifecycle, paths, spec, store
 from machine.create import draft
+from machine.docker_machine import takeover
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed
+from machine.guest import existing_host
 from machine.instance import Instance
 from machine.paths import Home
 from machine.progress import Silent
@@ -405,12 +407,12 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
     before = rig("list", "vms")
     settings = (theirs / "old" / "old.vbox").read_bytes()
 
-    (found,) = [found for _, found in docker_machine.find(folder)]
-    assert isinstance(found, docker_machine.ImportableMachine)
+    (found,) = [found for _, found in takeover.find(folder)]
+    assert isinstance(found, takeover.ImportableMachine)
     assert (found.machine.driver, found.note) == ("virtualbox-adopted", "")
     # Nothing listens at its address.
     monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
-    docker_machine.take(found, Silent())
+    takeover.take(found, Silent())
     machine, home = store.load("old"), store.home("old")
     existing = Instance(machine, home).driver
     assert existing.state() is State.STOPPED
@@ -424,8 +426,8 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
     assert (theirs / "old" / "old.vbox").read_bytes() == settings
 
     rig("unregistervm", machine.uuid, "--delete")
-    (found,) = [found for _, found in docker_machine.find(folder)]
-    assert isinstance(found, docker_machine.ImportableMachine)
+    (found,) = [found for _, found in takeover.find(folder)]
+    assert isinstance(found, takeover.ImportableMachine)
     assert found.machine.driver == "generic"
     assert "its virtual machine isn't there" in found.note
     rig("unregistervm", "old", "--delete")

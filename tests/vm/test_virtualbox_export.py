@@ -20,9 +20,10 @@ import pytest
 from machine.drivers.virtualbox import VirtualBox
 from virtualbox_rig import Rig, rig
 
-from machine import images, paths, spec, store
+from machine import paths, spec, store
 from machine.create import draft
-from machine.images import ImageInfo
+from machine.images import cache
+from machine.images.cache import ImageInfo
 from machine.run import Completed, run
 from machine.spec import Address, Machine
 from machine.ssh import keys
@@ -55,9 +56,7 @@ def snapshotted(rig: Rig, data: Path) -> Iterator[VirtualBox]:
         patch.setenv(paths.STORE_VARIABLE, str(rig.share / "store"))
         patch.setenv(paths.IMAGES_VARIABLE, str(rig.share / "images"))
         iso = rig.guest / "tiny.iso"
-        image = images.add(
-            iso, ImageInfo("tiny", images.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01")
-        )
+        image = cache.add(iso, ImageInfo("tiny", cache.digest(iso), "x86_64", "iso", iso.stat().st_size, "2026-01-01"))
         asked = draft("dev", "virtualbox", image.digest, memory_mib=256, cpus=1, disk_mib=DISK_MIB)
         options = {"no_vtx_check": True, "no_share": True}
         machine = Machine(**{**vars(asked), "address": Address("127.77.255.4"), "options": options})

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from machine.folders import asked
 from machine.folders.asked import Folder
-from machine.seed import Mount
+from machine.guest.seed import Mount
 
 OPTIONS = asked._OPTIONS
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from machine.isos.machineos import programs
 
-from machine import certs
 from machine.paths import Home
+from machine.tls import certs
 
 Engine = Callable[[socket.socket], None]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is the guest's, and the guest is Linux")

@@ -8,7 +8,9 @@ import pytest
 from machine.drivers.libvirt import Libvirt
 from machine.drivers.libvirt.place import Place
 
-from machine import create, helper, images, lifecycle, provision
+from machine import create, helper, lifecycle
+from machine.guest import provision
+from machine.images import cache
 from machine.instance import Instance
 from machine.progress import Silent
 from machine.spec import Address
@@ -31,7 +33,7 @@ def test_create_connects_once(driver: Libvirt, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(libvirt, "open", lambda uri: opened.append(uri) or connect(uri))
     monkeypatch.setattr(lifecycle, "boot", boot)
     monkeypatch.setattr(provision, "check", lambda *_: None)
-    monkeypatch.setattr(images, "check_architecture", lambda digest, architecture: None)
+    monkeypatch.setattr(cache, "check_architecture", lambda digest, architecture: None)
     monkeypatch.setattr(helper, "begin", lambda home, module: None)
     monkeypatch.setattr(Place, "on_loopback", on_loopback)
     made = create.create(dataclasses.replace(driver.machine, name="web"), Silent())

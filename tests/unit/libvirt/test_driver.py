@@ -352,7 +352,7 @@ def test_warnings_and_diagnosis(driver: Libvirt, monkeypatch: pytest.MonkeyPatch
     [warning] = driver.warnings()
     assert "192.168.122.9" in warning
     containers = [{"Ports": [{"IP": "127.0.0.1", "PublicPort": 80, "Type": "tcp"}]}]
-    monkeypatch.setattr("machine.docker.Client.containers", lambda client: containers)
+    monkeypatch.setattr("machine.docker.api.Client.containers", lambda client: containers)
     assert driver.warnings() == ["port 80/tcp is published inside of the machine only, on 127.0.0.1", warning]
     monkeypatch.setattr(Place, "on_loopback", True)
     (driver.home / "ports.json").write_text('["80/tcp"]')
@@ -393,7 +393,7 @@ def test_ports_are_chosen_for_the_user_that_runs_qemu(
     monkeypatch: pytest.MonkeyPatch, uri: str, uid: int, lowest: int
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: uid)
-    monkeypatch.setattr("machine.ports.first_unprivileged", lambda: 1024)
+    monkeypatch.setattr("machine.docker.ports.first_unprivileged", lambda: 1024)
     driver = Libvirt(machine(options={"uri": uri}), Home(Path("/store/machines/dev")), run)
     assert driver.lowest_port() == lowest
 
@@ -406,7 +406,7 @@ def test_a_port_that_qemu_cant_open_is_named(driver: Libvirt, monkeypatch: pytes
 
     made(driver)
     monkeypatch.setattr(libvirt.virDomain, "create", refuse)
-    monkeypatch.setattr("machine.ports.why_not", lambda *_: "")
+    monkeypatch.setattr("machine.docker.ports.why_not", lambda *_: "")
     with pytest.raises(DriverFailed, match="can't be started: process exited"):
         driver.start()
     monkeypatch.setattr(Place, "on_loopback", True)

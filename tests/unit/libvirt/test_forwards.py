@@ -12,8 +12,8 @@ from machine.drivers.libvirt import forwards
 from machine.drivers.libvirt.connection import Uri
 from machine.drivers.libvirt.forwards import Tunnel, monitor
 
+from machine.docker.ports import bring_in_line
 from machine.errors import DriverFailed
-from machine.ports import bring_in_line
 from machine.run import Completed
 from machine.spec import Address
 from tests.unit.libvirt.conftest import refusal

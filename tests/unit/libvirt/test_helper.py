@@ -9,8 +9,8 @@ import pytest
 from machine.drivers.libvirt import Libvirt, helper, power
 
 from machine import helper as processes
+from machine.docker.ports import NoForwards
 from machine.paths import Home
-from machine.ports import NoForwards
 from machine.spec import Address
 from machine.usernet import Slirp
 from tests.unit.libvirt.conftest import changed

@@ -16,10 +16,12 @@ from machine.drivers.qemu import Qemu, cloud_image
 from machine.drivers.qemu.argv import DISK, Host, Memory
 from machine.drivers.qemu.vm import Vm
 
-from machine import create, docker, images, lifecycle, run, ssh, store, upgrade
+from machine import create, lifecycle, run, ssh, store, upgrade
+from machine.docker import api
 from machine.driver import State
 from machine.errors import DriverFailed, ImageCorrupt
-from machine.images import ImageInfo
+from machine.images import cache
+from machine.images.cache import ImageInfo
 from machine.paths import Home, Image
 from machine.progress import Silent
 from machine.spec import Address, Machine
@@ -36,8 +38,8 @@ def cloud(store: Path, tmp_path: Path) -> Image:
 
 
 def add(disk: Path) -> Image:
-    about = ImageInfo("test", images.digest(disk), "x86_64", "qcow2", disk.stat().st_size, "2024-01-01")
-    images.add(disk, about)
+    about = ImageInfo("test", cache.digest(disk), "x86_64", "qcow2", disk.stat().st_size, "2024-01-01")
+    cache.add(disk, about)
     return Image(about.digest)
 
 
@@ -98,7 +100,7 @@ def test_the_core_sets_docker_up_over_ssh(
     stand_in(monkeypatch, host)
     order: list[str] = []
     monkeypatch.setattr(ssh, "ready", lambda *_, **__: order.append("ssh") or True)
-    monkeypatch.setattr(docker.Client, "ping", lambda _: order.append("docker") or True)
+    monkeypatch.setattr(api.Client, "ping", lambda _: order.append("docker") or True)
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
     asked = create.draft("dev", "fake", make_disk().digest, memory_mib=512, cpus=1, disk_mib=1024)
     made = create.create(asked, Silent())

@@ -14,8 +14,9 @@ from fake_qmp import HANG_UP, agent, monitor
 from machine.drivers.qemu import Qemu, driver, migration, vm
 from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
 
-from machine import acceleration, files, ports, resources
+from machine import acceleration, files, resources
 from machine import driver as contract
+from machine.docker import ports
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
 from machine.paths import Home

@@ -14,9 +14,10 @@ from fake_qmp import HANG_UP, monitor
 from machine.drivers.qemu.argv import PIDFILE, PORTS_MONITOR
 from machine.drivers.qemu.qmp import Qmp
 
-from machine import ports, spec
+from machine import spec
+from machine.docker import ports
+from machine.docker.ports import bring_in_line
 from machine.paths import Home
-from machine.ports import bring_in_line
 from machine.spec import Address, Machine
 from machine.usernet import Slirp
 

@@ -17,9 +17,11 @@ from machine.drivers.qemu import Qemu, clone, template, template_maker
 from machine.drivers.qemu.process import Process
 from machine.drivers.qemu.vm import Vm
 
-from machine import contexts, identity, lifecycle, seed, spec
+from machine import lifecycle, spec
 from machine import store as stores
+from machine.docker import contexts
 from machine.errors import DriverFailed, EngineRefused
+from machine.guest import credentials, seed
 from machine.instance import Instance
 from machine.paths import Home
 from machine.spec import Engine, Machine
@@ -136,9 +138,9 @@ def test_a_template_is_made_from_a_machine_without_identity(
     larger: Qemu, store: Path, home: Home, maker: list[Home], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[dict[str, str]] = []
-    anonymous = identity.anonymous
+    anonymous = credentials.anonymous
     monkeypatch.setattr(
-        identity,
+        credentials,
         "anonymous",
         lambda machine, path: (anonymous(machine, path), seeds.append(seed.read(path))),
     )

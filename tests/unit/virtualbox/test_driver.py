@@ -26,7 +26,7 @@ SNAPSHOTS = """<?xml version="1.0"?>
 
 @pytest.fixture(autouse=True)
 def every_port_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("machine.ports.why_not", lambda *_: "")
+    monkeypatch.setattr("machine.docker.ports.why_not", lambda *_: "")
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_start_of_a_machine_that_has_broken(make: Make, run: Scripted, state: st
 def test_start_on_a_port_that_is_taken(
     make: Make, run: Scripted, image: Path, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    monkeypatch.setattr("machine.ports.why_not", lambda protocol, host, port: "it rains" if port == 2375 else "")
+    monkeypatch.setattr("machine.docker.ports.why_not", lambda protocol, host, port: "it rains" if port == 2375 else "")
     run.answer("showvminfo", info(state))
     with pytest.raises(DriverFailed, match="port 2375, for Docker, can't be opened: it rains"):
         make().start()

@@ -9,8 +9,8 @@ from machine.drivers.virtualbox.options import Options
 from machine.drivers.virtualbox.vboxmanage import VBoxFailed, VBoxManage
 
 from machine.errors import CheckFailed, DriverFailed, Usage
+from machine.guest.seed import Interface
 from machine.run import Completed
-from machine.seed import Interface
 from tests.unit.virtualbox.conftest import Make
 
 NEW = (7, 2, 22)

@@ -8,8 +8,8 @@ from machine.drivers.virtualbox import ports
 from machine.drivers.virtualbox.ports import Hypervisor, Rules
 from machine.drivers.virtualbox.vboxmanage import VBoxManage
 
+from machine.docker.ports import bring_in_line, note
 from machine.driver import State
-from machine.ports import bring_in_line, note
 from machine.spec import Address
 from tests.unit.virtualbox.conftest import Make
 
@@ -68,6 +68,6 @@ def test_whoever_asks_for_the_state_starts_a_helper_that_was_killed(
 
 def test_only_the_helper_imports_what_forwards_ports() -> None:
     """Each verb that asks for a machine's state imports the driver, and `ls` is to be quick."""
-    script = "import sys, machine.drivers.virtualbox; print('machine.forwarding' in sys.modules)"
+    script = "import sys, machine.drivers.virtualbox; print('machine.docker.forwarding' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"

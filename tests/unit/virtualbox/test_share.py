@@ -7,7 +7,7 @@ from machine.drivers.virtualbox.options import Options
 from machine.drivers.virtualbox.share import Share, guest_path
 
 from machine.errors import CheckFailed
-from machine.seed import Mount
+from machine.guest.seed import Mount
 from tests.unit.virtualbox.conftest import Make
 
 

@@ -1,0 +1,1 @@
+"""docker-machine's store, taken over; and its form of `inspect`."""

@@ -1,0 +1,1 @@
+"""What machines boot: the cache of images, where they come from, and the formats of disks."""

@@ -1,0 +1,120 @@
+"""machineos in the cache of images: built here, or brought as a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+from machine import files
+from machine.errors import CheckFailed, ImageCorrupt, NoSuchImage
+from machine.images import cache
+from machine.images.cache import ImageInfo
+from machine.paths import Image
+from machine.reasons import reason
+
+NAME = "machineos"
+
+
+def is_cached(architecture: str = "") -> bool:
+    """Whether the newest machineos of the cache was made by the recipe that this version of machine has.
+
+    architecture: of which processors, this host's when none is given.
+    """
+    from machine.isos.machineos import recipe
+
+    try:
+        image = cache.current(NAME, architecture)
+        return image.file.exists() and bool(cache.find(image.digest).recipe == recipe.digest())
+    except NoSuchImage:
+        return False
+
+
+def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> ImageInfo:
+    """Build the ISO and take it into the cache; a copy with its manifest goes to output.
+
+    Raises CheckFailed where it can't be built, ToolFailed when a tool of the build fails.
+    """
+    from machine.isos.machineos.build import build as make
+
+    if sys.platform != "linux":
+        raise CheckFailed("machineos is made of Debian's packages, on Linux only", hint=cache.remedy())
+    with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
+        iso = Path(folder) / f"{NAME}-{architecture}.iso"
+        make(iso, arch=architecture, say=say)
+        image = add(iso)
+        if output:
+            files.make_folder(output, 0o755)
+            for product in Path(folder).glob(f"{NAME}-{architecture}.*"):
+                shutil.copy(product, output)
+    return cache.find(image.digest)
+
+
+def is_iso(path: Path) -> bool:
+    """Whether the file is an ISO 9660 image (ECMA-119, 8.1.2)."""
+    with path.open("rb") as file:
+        file.seek(16 * 2048 + 1)
+        return file.read(5) == b"CD001"
+
+
+def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda text: None) -> Image:
+    """Take an ISO into the cache, with its kernel and initrd beside it. Raises NoSuchImage, ImageCorrupt.
+
+    named: whether new machines boot it from now on; say is told when another command is waited for.
+    """
+    if not path.is_file():
+        raise NoSuchImage(f"there is no file {path}", hint="machine iso ls")
+    boot = extract(path, "/boot/vmlinuz", "/boot/initrd.img", "/machineos/about.json")
+    kernel, initrd, raw = boot
+    try:
+        facts = json.loads(raw)
+        about = ImageInfo(
+            name=NAME,
+            digest=cache.digest(path),
+            architecture=facts["architecture"],
+            format="iso",
+            size=path.stat().st_size,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=facts["version"],
+            recipe=facts.get("recipe", ""),
+        )
+        beside = {"kernel": kernel, "initrd": initrd, "cmdline": facts["command_line"].encode()}
+        if facts.get("clones"):
+            beside["clones"] = b""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _foreign(path, error) from error
+    if not all(text.isprintable() for text in (about.architecture, about.version, about.recipe)):
+        raise _foreign(path, ValueError("its version can't be printed"))
+    return cache.add(path, about, boot=beside, named=named, say=say)
+
+
+def extract(iso: Path, *names: str) -> list[bytes]:
+    """Files out of an ISO, by their Rock Ridge names. Raises ImageCorrupt when it is no machineos."""
+    import pycdlib
+
+    reader = pycdlib.PyCdlib()
+    try:
+        reader.open(str(iso))
+        try:
+            return [_file(reader, name) for name in names]
+        finally:
+            reader.close()
+    except OSError:
+        raise
+    except Exception as error:  # its own, and whatever comes of an ISO that was made to break it
+        raise _foreign(iso, error) from error
+
+
+def _foreign(iso: Path, error: Exception) -> ImageCorrupt:
+    return ImageCorrupt(f"{iso} is no machineos: {reason(error)}", hint="machine iso build")
+
+
+def _file(reader: object, name: str) -> bytes:
+    content = BytesIO()
+    reader.get_file_from_iso_fp(content, rr_path=name)  # type: ignore[attr-defined]  # pycdlib has no types
+    return content.getvalue()

@@ -1,0 +1,318 @@
+"""The loop of every driver's helper: it survives each failure."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine import spec, store
+from machine.docker import api, forwarding, ports
+from machine.docker.forwarding import Forwarding
+from machine.docker.ports import Port
+from machine.errors import DockerFailed, DriverFailed, SSHFailed
+from machine.paths import Home
+from machine.spec import Address, Machine
+
+MACHINE = Machine("dev", "fake", "u", "m", "i", 512, 1, 1024, address=Address("127.77.0.2"))
+WEB = [{"Ports": [{"IP": "0.0.0.0", "PublicPort": 8080, "Type": "tcp"}]}]
+HOST = [{"HostConfig": {"NetworkMode": "host"}, "Ports": []}]
+LISTENS = "sl local_address inode\n0: 00000000:1FA5 00000000:0000 0A\n"
+
+
+class Hypervisor:
+    """Runs for so many rounds. Each item of fails is raised once: by lives, by forwards, or when a port is added."""
+
+    guest = "10.0.2.15"
+    protocols = frozenset({"tcp", "udp"})
+
+    def __init__(self) -> None:
+        self.rounds = 1
+        self.fails: dict[str, list[BaseException]] = {"lives": [], "forwards": [], "add": []}
+        self.busy: set[Port] = set()
+        self.forwarded: set[Port] = set()
+        self.opened = 0
+        self.asked = 0
+
+    def lives(self) -> bool:
+        self.rounds -= 1
+        self._fail("lives")
+        return self.rounds >= 0
+
+    @contextlib.contextmanager
+    def forwards(self, address: Address) -> Iterator[ports.Forwards]:
+        self._fail("forwards")
+        self.opened += 1
+        yield self
+
+    def current(self) -> set[Port]:
+        self.asked += 1
+        return set(self.forwarded)
+
+    def add(self, protocol: str, port: int) -> str:
+        self._fail("add")
+        if (protocol, port) in self.busy:
+            return "busy"
+        self.forwarded.add((protocol, port))
+        return ""
+
+    def drop(self, protocol: str, port: int) -> None:
+        self.forwarded.discard((protocol, port))
+
+    def _fail(self, where: str) -> None:
+        if self.fails[where]:
+            raise self.fails[where].pop(0)
+
+
+class Docker:
+    """Follows a script: a list is what containers are after an event, None time that passes, an error is raised."""
+
+    def __init__(self) -> None:
+        self.script: list[list[dict[str, Any]] | BaseException | None] = []
+        self.now: list[dict[str, Any]] = []
+        self.patience: list[float] = []
+        self.intervals: list[float] = []
+        self.listed = 0
+
+    def __call__(self, machine: Machine, home: Home, address: Address, timeout: float) -> Docker:
+        self.patience.append(timeout)
+        return self
+
+    def container_events(self, interval: Callable[[], float]) -> Iterator[bool]:
+        while self.script:
+            step = self.script.pop(0)
+            if isinstance(step, BaseException):
+                raise step
+            self.now = self.now if step is None else step
+            yield step is not None
+            self.intervals.append(interval())
+        raise DockerFailed("the stream ended")
+
+    def containers(self) -> list[dict[str, Any]]:
+        self.listed += 1
+        return self.now
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "store" / "machines" / "dev")
+    home.folder.mkdir(parents=True)
+    home.config.write_text(spec.dumps(MACHINE))
+    return home
+
+
+@pytest.fixture
+def hypervisor() -> Hypervisor:
+    return Hypervisor()
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Docker:
+    engine = Docker()
+    monkeypatch.setattr(api, "Client", engine)
+    monkeypatch.setattr(forwarding, "SHORTEST", 0.0)
+    monkeypatch.setattr(forwarding, "LONGEST", 0.0)
+    return engine
+
+
+def test_ports_come_and_go_with_containers(home: Home, hypervisor: Hypervisor, engine: Docker) -> None:
+    engine.script = [[], WEB]
+    Forwarding(home, hypervisor).run()
+    assert hypervisor.forwarded == {("tcp", 8080)}
+    hypervisor.rounds = 1
+    engine.script = [WEB, []]
+    Forwarding(home, hypervisor).run()
+    assert hypervisor.forwarded == set()
+
+
+FAULTS = [
+    DriverFailed("no answer on ports.sock within 10 s"),
+    OSError(28, "No space left on device"),
+    DockerFailed("refused"),
+    KeyError("a fault of our own"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize("where", ["lives", "forwards", "add", "docker"])
+def test_it_goes_on_whatever_fails(
+    home: Home, hypervisor: Hypervisor, engine: Docker, where: str, fault: Exception
+) -> None:
+    hypervisor.rounds = 3
+    if where == "docker":
+        engine.script = [fault, WEB]
+    else:
+        hypervisor.fails[where].append(fault)
+        engine.script = [WEB, WEB]
+    Forwarding(home, hypervisor).run()
+    assert hypervisor.forwarded == {("tcp", 8080)}
+
+
+def test_a_full_disk_costs_the_note_only(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = [OSError(28, "No space left on device")]
+    note = ports.note
+
+    def write(home: Home, warnings: list[str]) -> None:
+        if full:
+            raise full.pop()
+        note(home, warnings)
+
+    monkeypatch.setattr(ports, "note", write)
+    hypervisor.busy, hypervisor.rounds = {("tcp", 8080)}, 2
+    engine.script = [WEB]
+    first = Forwarding(home, hypervisor)
+    first.run()
+    engine.script, hypervisor.rounds = [WEB], 1
+    first.run()
+    assert ports.warnings(home) == ["port 8080/tcp isn't forwarded: busy"]
+
+
+def test_it_ends_when_the_machine_was_removed(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypervisor.rounds = 1000
+    hypervisor.fails["lives"] = [DriverFailed("can't be asked")] * 1000
+    loop = Forwarding(home, hypervisor)
+
+    def remove(interval: Callable[[], float]) -> Iterator[bool]:
+        home.folder.rename(home.folder.with_name(".trash-dev"))
+        raise DockerFailed("gone")
+
+    monkeypatch.setattr(engine, "container_events", remove)
+    loop.run()
+    assert len(hypervisor.fails["lives"]) == 999
+
+
+def test_a_taken_port_is_noted_and_tried_again_without_an_event(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypervisor.busy = {("tcp", 8080)}
+    noted: list[list[str]] = []
+    engine.script = [WEB, None, None, None]
+    events = engine.container_events
+
+    def watched(interval: Callable[[], float]) -> Iterator[bool]:
+        for changed in events(interval):
+            yield changed
+            noted.append(ports.warnings(home))
+            if len(noted) == 2:
+                hypervisor.busy.clear()
+
+    monkeypatch.setattr(engine, "container_events", watched)
+    Forwarding(home, hypervisor).run()
+    assert noted == [["port 8080/tcp isn't forwarded: busy"]] * 2 + [[], []]
+    assert engine.intervals == [forwarding.RETRY] * 2 + [forwarding.RELIST] * 2
+    assert engine.listed == 1, "Docker isn't asked for that"
+
+
+def test_where_nothing_changed_nobody_is_asked(home: Home, hypervisor: Hypervisor, engine: Docker) -> None:
+    engine.script = [WEB, None, None, None]
+    Forwarding(home, hypervisor).run()
+    assert (engine.listed, hypervisor.asked) == (1, 1)
+
+
+def test_containers_are_listed_now_and_then(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event may be lost, and a hypervisor may forget a forward (a snapshot was restored)."""
+    monkeypatch.setattr(forwarding, "RELIST", 0.0)
+    engine.script = [WEB, None]
+    Forwarding(home, hypervisor).run()
+    assert (engine.listed, hypervisor.asked) == (2, 2)
+
+
+def test_patience_grows_with_silence_and_ends_with_an_answer(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 100000, 50))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    hypervisor.rounds = 4
+    silence = DockerFailed("timed out")
+    engine.script = [silence, silence, WEB, silence]
+    Forwarding(home, hypervisor).run()
+    assert engine.patience == [10.0, 15.0, 22.5, 10.0]
+
+
+class Reads:
+    """The guest's files; an error is raised."""
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = list(answers)
+        self.closed = 0
+
+    def read(self) -> str:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_ports_of_containers_with_the_guests_network(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Forwarding(home, hypervisor)
+    monkeypatch.setattr(loop, "reader", Reads("", LISTENS, SSHFailed("no SSH")))
+    seen: list[set[Port]] = []
+    engine.script = [HOST, None, None, []]
+    events = engine.container_events
+
+    def watched(interval: Callable[[], float]) -> Iterator[bool]:
+        for changed in events(interval):
+            yield changed
+            seen.append(set(hypervisor.forwarded))
+
+    monkeypatch.setattr(engine, "container_events", watched)
+    loop.run()
+    assert seen == [set(), {("tcp", 8101)}, {("tcp", 8101)}, set()]
+    assert engine.intervals == [forwarding.LOOK] * 3 + [forwarding.RELIST]
+    assert ports.warnings(home) == []
+
+
+def test_published_ports_are_forwarded_though_ssh_is_out_of_order(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Forwarding(home, hypervisor)
+    monkeypatch.setattr(loop, "reader", Reads(SSHFailed("no SSH connection")))
+    engine.script = [HOST + WEB]
+    loop.run()
+    assert hypervisor.forwarded == {("tcp", 8080)}
+    assert ports.warnings(home) == ["new ports of containers with --network host aren't seen: no SSH connection"]
+
+
+def test_ports_through_an_ssh_that_lets_nobody_in_are_told(
+    home: Home, hypervisor: Hypervisor, engine: Docker, unused: int
+) -> None:
+    engine.script = [[{"Ports": [{"IP": "127.0.0.1", "PublicPort": unused, "Type": "tcp"}]}], None]
+    loop = Forwarding(home, hypervisor)
+    loop.relay.connection.trouble = "no SSH connection to 127.77.0.2:22"
+    loop.run()
+    assert ports.warnings(home) == ["ports that lead through SSH don't answer: no SSH connection to 127.77.0.2:22"]
+
+
+@pytest.fixture
+def unused() -> int:
+    with socket.create_server(("127.77.0.2", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_the_guests_sockets_are_left_out_when_the_user_says_so(
+    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Forwarding(home, hypervisor)
+    monkeypatch.setattr(loop, "reader", Reads(LISTENS))
+    engine.script = [HOST, HOST]
+    home.config.write_text(spec.dumps(dataclasses.replace(store.read(home), host_network_ports=False)))
+    loop.run()
+    assert hypervisor.forwarded == set()
+    assert engine.intervals == [forwarding.RELIST] * 2

@@ -1,0 +1,300 @@
+import contextlib
+import multiprocessing
+import socket
+import ssl
+import stat
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine.errors import CheckFailed, MachineError, Usage
+from machine.paths import Home
+from machine.tls import certs, x509
+
+OWN = ("MACHINE_TLS_CA_CERT", "MACHINE_TLS_CA_KEY", "MACHINE_TLS_CLIENT_CERT", "MACHINE_TLS_CLIENT_KEY")
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in OWN:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def new_store(folder: Path) -> Home:
+    home = Home(folder / "machines" / "dev")
+    home.folder.mkdir(parents=True)
+    issue(home)
+    return home
+
+
+def issue(home: Home) -> None:
+    certs.issue_server(home.store / "certs", home, names=["docker.test"], addresses=["127.0.0.1", "fd00::2"])
+
+
+def renew(home: Home, **changes: Any) -> bool:
+    asked: dict[str, Any] = {"names": ["docker.test"], "addresses": ["127.0.0.1", "fd00::2"]}
+    return certs.renew_if_due(home.store / "certs", home, **{**asked, **changes})
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A store that tests only read."""
+    return new_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return new_store(tmp_path)
+
+
+def openssl(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["openssl", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"), [("server", "sslserver", "sslclient"), ("cert", "sslclient", "sslserver")]
+)
+def test_openssl_accepts_each_for_its_own_purpose(original: Home, name: str, good: str, bad: str) -> None:
+    verify: list[str | Path] = ["verify", "-x509_strict", "-CAfile", original.ca]
+    assert openssl(*verify, "-purpose", good, original / f"{name}.pem").stdout.endswith(": OK\n")
+    assert openssl(*verify, "-purpose", bad, original / f"{name}.pem").returncode != 0
+
+
+@pytest.mark.parametrize("name", ["dev", "localhost", "docker.test"])
+def test_names(original: Home, name: str) -> None:
+    check: list[str | Path] = ["verify", "-CAfile", original.ca]
+    assert openssl(*check, "-verify_hostname", name, original.server_cert).returncode == 0
+    assert openssl(*check, "-verify_hostname", f"x-{name}", original.server_cert).returncode != 0
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "fd00::2"])
+def test_addresses(original: Home, address: str) -> None:
+    check: list[str | Path] = ["verify", "-CAfile", original.ca, "-verify_ip"]
+    assert openssl(*check, address, original.server_cert).returncode == 0
+    assert openssl(*check, "127.0.0.9", original.server_cert).returncode != 0
+
+
+def test_extensions(original: Home) -> None:
+    text = openssl("x509", "-in", original.server_cert, "-noout", "-text").stdout
+    for part in (
+        "Basic Constraints: critical\n                CA:FALSE",
+        "Key Usage: critical\n                Digital Signature\n",
+        "Extended Key Usage: \n                TLS Web Server Authentication\n",
+        "Subject Key Identifier",
+        "Authority Key Identifier",
+        "CN = dev",
+        "prime256v1",
+    ):
+        assert part in text
+    text = openssl("x509", "-in", original.ca, "-noout", "-text").stdout
+    assert "CA:TRUE, pathlen:0" in text
+    assert "Certificate Sign, CRL Sign" in text
+
+
+def test_lifetimes(original: Home) -> None:
+    now = datetime.now(UTC)
+    assert timedelta(days=3649) < certs.expiry(original.ca) - now <= timedelta(days=3650)
+    server = x509.read(original.server_cert)
+    assert server.not_valid_after_utc - server.not_valid_before_utc <= timedelta(days=825)
+    assert server.not_valid_before_utc < now - timedelta(hours=23)
+    assert server.not_valid_after_utc == certs.expiry(original.server_cert)
+
+
+def test_modes(original: Home) -> None:
+    certificates = original.store / "certs"
+    assert stat.S_IMODE(certificates.stat().st_mode) == 0o700
+    for key in (certificates / "ca-key.pem", certificates / "key.pem", original.key, original.server_key):
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    for cert in (certificates / "ca.pem", certificates / "cert.pem", original.cert, original.server_cert):
+        assert stat.S_IMODE(cert.stat().st_mode) == 0o644
+    assert not (original / "ca-key.pem").exists()
+
+
+def test_ten_processes_make_one_ca(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    homes = [Home(tmp_path / "machines" / f"a{number}") for number in range(10)]
+    for home in homes:
+        home.folder.mkdir(parents=True)
+    processes = [context.Process(target=issue, args=(home,)) for home in homes]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0] * 10
+    certificates = [path for home in homes for path in (home.server_cert, home.cert)]
+    assert openssl("verify", "-CAfile", tmp_path / "certs" / "ca.pem", *certificates).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["two words", "a\nb", "", "-x", "a..b", "{{ 7 * 7 }}"])
+def test_what_is_no_name_is_refused(home: Home, name: str) -> None:
+    with pytest.raises(Usage, match="certificate"):
+        certs.issue_server(home.store / "certs", home, names=[name], addresses=[])
+
+
+def test_a_certificate_that_fits_is_left_alone(home: Home) -> None:
+    before = home.server_cert.read_bytes()
+    assert not renew(home)
+    assert home.server_cert.read_bytes() == before
+
+
+def damage_key(home: Home) -> None:
+    home.server_key.write_bytes((home.store / "certs" / "key.pem").read_bytes())
+
+
+def cut_off(home: Home) -> None:
+    home.server_cert.write_bytes(home.server_cert.read_bytes()[:100])
+
+
+def new_ca(home: Home) -> None:
+    certs.regenerate(home.store / "certs", ca=True)
+
+
+def forget(home: Home) -> None:
+    home.server_cert.unlink()
+
+
+@pytest.mark.parametrize("spoil", [damage_key, cut_off, new_ca, forget])
+def test_a_certificate_that_is_unfit_is_renewed(home: Home, spoil: Callable[[Home], None]) -> None:
+    spoil(home)
+    assert renew(home)
+    assert not renew(home)
+    assert openssl("verify", "-CAfile", home.ca, home.server_cert, home.cert).returncode == 0
+
+
+def test_renewed_for_other_names_and_before_the_end(home: Home) -> None:
+    assert renew(home, addresses=["127.77.0.2"])
+    assert renew(home, addresses=["127.77.0.2"], days=x509.LEAF_DAYS)
+
+
+def test_a_new_client_comes_to_the_machine(home: Home) -> None:
+    before = home.cert.read_bytes()
+    certs.regenerate(home.store / "certs")
+    assert not renew(home)
+    assert home.cert.read_bytes() == (home.store / "certs" / "cert.pem").read_bytes() != before
+    x509.load(home.cert, home.key)
+
+
+def test_a_client_that_is_due_is_renewed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home.store / "certs"
+    before = (folder / "cert.pem").read_bytes()
+    certs.share_client(folder, home)
+    assert (folder / "cert.pem").read_bytes() == before
+    monkeypatch.setattr(certs, "RENEW_DAYS", x509.LEAF_DAYS)
+    certs.share_client(folder, home)
+    assert (folder / "cert.pem").read_bytes() != before
+
+
+def test_nothing_outlives_its_ca_and_is_renewed_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(x509, "CA_DAYS", 10)
+    home = new_store(tmp_path)
+    assert certs.expiry(home.server_cert) == certs.expiry(home.ca)
+    assert not renew(home)
+
+
+def test_a_damaged_ca_is_named(home: Home) -> None:
+    (home.store / "certs" / "ca-key.pem").write_text("nonsense")
+    with pytest.raises(MachineError, match=r"ca-key\.pem") as caught:
+        certs.share_client(home.store / "certs", home)
+    assert "regenerate-certs" in caught.value.hint
+    certs.regenerate(home.store / "certs", ca=True)
+    certs.share_client(home.store / "certs", home)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CA that openssl made: RSA, without key identifiers."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    words = "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=mine -addext keyUsage=critical,keyCertSign"
+    openssl(*words.split(), "-keyout", folder / "k", "-out", folder / "c")
+    monkeypatch.setenv("MACHINE_TLS_CA_CERT", str(folder / "c"))
+    monkeypatch.setenv("MACHINE_TLS_CA_KEY", str(folder / "k"))
+    return folder
+
+
+def test_the_users_own_ca_signs(own: Path, tmp_path: Path) -> None:
+    home = new_store(tmp_path / "store")
+    assert home.ca.read_bytes() == (own / "c").read_bytes()
+    assert openssl("verify", "-CAfile", own / "c", home.server_cert, home.cert).returncode == 0
+
+
+def test_the_users_own_ca_never_replaces_the_stores(home: Home, own: Path) -> None:
+    before = (home.store / "certs" / "ca.pem").read_bytes()
+    with pytest.raises(CheckFailed, match="another certificate"):
+        certs.share_client(home.store / "certs", home)
+    assert (home.store / "certs" / "ca.pem").read_bytes() == before
+
+
+def test_half_of_a_pair_is_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MACHINE_TLS_CA_KEY")
+    with pytest.raises(CheckFailed, match="go together"):
+        new_store(tmp_path / "store")
+    monkeypatch.setenv("MACHINE_TLS_CA_KEY", str(tmp_path / "absent"))
+    with pytest.raises(CheckFailed, match="absent"):
+        new_store(tmp_path / "other")
+
+
+def test_the_users_own_client_is_used_as_it_is(original: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MACHINE_TLS_CLIENT_CERT", str(original.cert))
+    monkeypatch.setenv("MACHINE_TLS_CLIENT_KEY", str(original.key))
+    home = new_store(tmp_path)
+    assert home.cert.read_bytes() == original.cert.read_bytes()
+    assert home.ca.read_bytes() != original.ca.read_bytes()
+
+
+@contextlib.contextmanager
+def server(home: Home) -> Iterator[int]:
+    """A server that says "hello" to clients of the home's CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(home.server_cert, home.server_key)
+    context.load_verify_locations(home.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+            tls.sendall(b"hello")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def hello(port: int, ca: Path, client: Home | None) -> bytes:
+    context = ssl.create_default_context(cafile=ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    if client:
+        context.load_cert_chain(client.cert, client.key)
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as connection,
+        context.wrap_socket(connection, server_hostname="127.0.0.1") as tls,
+    ):
+        return tls.recv(5)
+
+
+def test_handshake_both_ways(original: Home) -> None:
+    with server(original) as port:
+        assert hello(port, original.ca, original) == b"hello"
+
+
+def test_no_client_certificate_is_refused(original: Home) -> None:
+    with server(original) as port, pytest.raises(ssl.SSLError, match="certificate required"):
+        hello(port, original.ca, None)
+
+
+def test_another_stores_client_is_refused(original: Home, home: Home) -> None:
+    with server(original) as port, pytest.raises(ssl.SSLError, match="unknown ca"):
+        hello(port, original.ca, home)
+
+
+def test_another_stores_server_is_refused(original: Home, home: Home) -> None:
+    with server(original) as port, pytest.raises(ssl.SSLCertVerificationError):
+        hello(port, home.ca, home)
