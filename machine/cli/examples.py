@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine create", "Make the machine `default` and start it."),
         ("machine create --memory 8G --cpus 4 dev", "Make the machine dev with 8 GiB of memory and 4 processors."),
         ("machine create --engine-insecure-registry registry.test:5000 dev", "With a registry that has no TLS."),
-        ('machine create --mount "$PWD" dev', "With this folder in it, at the same path."),
+        ("machine create --mount /home/ann/project dev", "With that folder in it, at the same path."),
         ("machine create web db cache", "Make three machines at once."),
     ),
     "docker-context": (
