@@ -62,8 +62,8 @@ def test_what_isnt_asked_for_stays(add: Add, notes: Notes) -> None:
         ({"disk_mib": 10000}, "a disk can't shrink: it has 19.5 GiB"),
         ({"memory_mib": 100}, "too little for Docker"),
         ({"memory_mib": 17 * 1024}, "this host has 16 GiB"),
-        ({"cpus": 0}, "needs a CPU"),
-        ({"cpus": -1}, "needs a CPU"),
+        ({"cpus": 0}, "at least one CPU"),
+        ({"cpus": -1}, "at least one CPU"),
     ],
 )
 def test_sizes_that_cant_be_change_nothing(
