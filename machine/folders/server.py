@@ -21,6 +21,7 @@ from machine.folders import asked, mountd, nfs3, rpc, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
 from machine.paths import Home
+from machine.reasons import reason
 
 LOG = "folders.log"
 _LOG_LIMIT = 1 << 20
@@ -96,7 +97,7 @@ def programs(folders: list[asked.Folder], home: Path, hidden: list[Path]) -> Ite
                     )
                 )
             except OSError as error:
-                log(f"{folder.source}: {error.strerror}")
+                log(f"{folder.source}: {reason(error)}")
         served = nfs3.Nfs3({export.mark: export for export in exports}, handles, nfs3.boot_verifier())
         by_path = {export.target: export for export in exports}
         yield [
@@ -127,7 +128,7 @@ def main(folder: str) -> None:
         try:
             Server(connection, served).run()
         except (rpc.Broken, OSError) as error:
-            log(f"the connection ended: {error}")
+            log(f"the connection ended: {reason(error)}")
 
 
 def _connection(home: Path) -> socket.socket:

@@ -152,7 +152,8 @@ def test_inspect(second: Path, invoke: Invoke) -> None:
         state, host, port, ssh_port, user, tls = MACHINES[name]
         found: dict[str, Any] = json.loads(invoke("inspect", name).out)
         driver, folder = found["Driver"], second / "machines" / name
-        assert found["Machine"] == json.loads((folder / "machine.json").read_text(encoding="utf-8"))
+        written = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
+        assert found["Machine"] == {"mounts": [], **written}  # a field that came later
         assert (found["State"], found["HostOptions"]["EngineOptions"]["TlsVerify"]) == (state, tls)
         assert [driver[key] for key in ("IPAddress", "EnginePort", "SSHPort", "SSHUser")] == [
             *(host, port, ssh_port, user)
@@ -285,7 +286,7 @@ def test_the_first_version(first: Path, invoke: Invoke) -> None:
     written = json.loads((first / "machines" / "dev" / "machine.json").read_text(encoding="utf-8"))
     found = json.loads(invoke("inspect", "dev").out)["Machine"]
     assert written["format"] == 1
-    later = {"format": found["format"], "hosts": [], "sysctls": [], "host_network_ports": True}
+    later = {"format": found["format"], "hosts": [], "sysctls": [], "host_network_ports": True, "mounts": []}
     assert found == {**written, **later}
     assert ENV["bash"].format(home=first / "machines" / "dev") in invoke("env", "--shell", "bash", "dev").out
     assert invoke("config", "dev").out == CONFIG.format(home=first / "machines" / "dev")
