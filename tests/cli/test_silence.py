@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_a_download(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(downloads, "fetched", fetched)
     shown = invoke("image", "pull", f"http://127.0.0.1:1/x.qcow2#sha256={'0' * 64}")
-    lines = [line for line in shown.err.splitlines() if "fetching" in line]
+    lines = [line for line in shown.err.splitlines() if re.search("fetching|downloading", line)]
     assert len(lines) == 1 + 300 // progress.INTERVAL
     assert "x: 99 % of 150 MiB, 0.5 MiB/s" in lines[-1]
 
