@@ -29,7 +29,7 @@ class Options:
     key: str = field(default="", metadata={"help": "The client's key.", "metavar": "FILE"})
 
 
-class Nothing(Driver):
+class UrlOnly(Driver):
     name: ClassVar[str] = "none"
     Options: ClassVar[type] = Options
     loopback: ClassVar[bool] = False

@@ -1,6 +1,6 @@
 """VirtualBox, through VBoxManage."""
 
 from .driver import VirtualBox
-from .existing import Adopted
+from .existing import ExistingVM
 
-__all__ = ["Adopted", "VirtualBox"]
+__all__ = ["ExistingVM", "VirtualBox"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ADDRESS = "/VirtualBox/GuestInfo/Net/1/V4/IP"
 
 
-class Adopted(VirtualBox):
+class ExistingVM(VirtualBox):
     name: ClassVar[str] = "virtualbox-adopted"
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = False

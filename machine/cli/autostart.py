@@ -15,12 +15,12 @@ from machine.cli import targets
 @click.argument("switch", metavar="[on|off]", type=click.Choice(["on", "off"]), required=False)
 def autostart(name: str, switch: str | None, as_json: bool) -> None:
     """Start the machine when the host boots (on), or don't (off). Without on or off, print the setting."""
-    from machine import snapshots
+    from machine import capabilities
 
     chosen = targets.one(name)
     if switch:
-        snapshots.set_autostart(chosen, switch == "on")
+        capabilities.set_autostart(chosen, switch == "on")
     if as_json:
-        print(json.dumps({"name": chosen, "autostart": snapshots.autostart(chosen)}, indent=4))
+        print(json.dumps({"name": chosen, "autostart": capabilities.autostart(chosen)}, indent=4))
     elif not switch:
-        print("on" if snapshots.autostart(chosen) else "off")
+        print("on" if capabilities.autostart(chosen) else "off")

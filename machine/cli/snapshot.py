@@ -28,10 +28,10 @@ def snapshot() -> None:
 @snapshot_argument
 def create(name: str, snapshot: str, quiet: bool) -> None:
     """Save the machine's present state. A running machine continues afterwards."""
-    from machine import snapshots
+    from machine import capabilities
 
     def work(name: str, shown: Progress) -> str:
-        snapshots.take(name, snapshot, shown)
+        capabilities.take(name, snapshot, shown)
         return f'The snapshot "{snapshot}" of "{name}" was made.'
 
     on_each([targets.one(name)], quiet, work)
@@ -43,9 +43,9 @@ def create(name: str, snapshot: str, quiet: bool) -> None:
 @click.argument("name", metavar="[NAME]", required=False)
 def list_(name: str | None, quiet: bool, as_json: bool) -> None:
     """List the machine's snapshots, oldest first."""
-    from machine import snapshots
+    from machine import capabilities
 
-    found = snapshots.list_all(targets.one(name))
+    found = capabilities.list_all(targets.one(name))
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=4))
     elif quiet:
@@ -63,10 +63,10 @@ def list_(name: str | None, quiet: bool, as_json: bool) -> None:
 @snapshot_argument
 def restore(name: str, snapshot: str, quiet: bool, timeout: float) -> None:
     """Restore the machine's state, running if it ran then. The present state is lost."""
-    from machine import snapshots
+    from machine import capabilities
 
     def work(name: str, shown: Progress) -> str:
-        state = snapshots.restore(name, snapshot, shown, timeout=timeout)
+        state = capabilities.restore(name, snapshot, shown, timeout=timeout)
         return f'"{name}" is as it was at the snapshot "{snapshot}": {state}.'
 
     on_each([targets.one(name)], quiet, work)
@@ -78,10 +78,10 @@ def restore(name: str, snapshot: str, quiet: bool, timeout: float) -> None:
 @snapshot_argument
 def rm(name: str, snapshot: str, quiet: bool) -> None:
     """Remove a snapshot. The machine stays as it is."""
-    from machine import snapshots
+    from machine import capabilities
 
     def work(name: str, shown: Progress) -> str:
-        snapshots.forget(name, snapshot)
+        capabilities.forget(name, snapshot)
         return f'The snapshot "{snapshot}" of "{name}" was removed.'
 
     on_each([targets.one(name)], quiet, work)

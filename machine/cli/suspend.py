@@ -15,10 +15,10 @@ from machine.progress import Progress
 @machines_argument
 def suspend(machines: tuple[str, ...], quiet: bool) -> None:
     """Write the memory of machines to disk and switch them off. `start` or `resume` continues from there."""
-    from machine import snapshots
+    from machine import capabilities
 
     def work(name: str, shown: Progress) -> str:
-        done = snapshots.suspend(name, shown)
+        done = capabilities.suspend(name, shown)
         return f'Machine "{name}" was suspended.' if done else f'Machine "{name}" is already suspended.'
 
     on_each(targets.several(machines), quiet, work)

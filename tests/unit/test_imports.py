@@ -153,7 +153,7 @@ def test_only_the_command_line_creates() -> None:
 
 
 def test_the_life_of_a_machine_is_known_to_the_command_line_and_create() -> None:
-    above = {"machine.create", "machine.resize", "machine.snapshots", "machine.upgrade"}
+    above = {"machine.create", "machine.resize", "machine.capabilities", "machine.upgrade"}
     assert all(name in above or name.startswith("machine.cli") for name in importers("machine.lifecycle"))
 
 

@@ -20,8 +20,8 @@ from fake_qmp import HANG_UP, agent, monitor
 from machine.drivers.qemu import Qemu, snapshots
 from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
 
+from machine import capabilities as core
 from machine import run
-from machine import snapshots as core
 from machine.driver import Snapshots, State
 from machine.errors import DriverFailed, NoSuchImage, Usage, WaitTimeout
 from machine.folders.asked import DATABASE

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused
-from machine.drivers.virtualbox import Adopted
+from machine.drivers.virtualbox import ExistingVM
 
 from machine.driver import Address, Identify, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, ToolMissing
@@ -20,11 +20,11 @@ ADDRESS: dict[str, Option] = {"ip_address": "192.168.99.100", "engine_port": 237
 
 
 @pytest.fixture
-def existing(run: Scripted, tmp_path: Path) -> Adopted:
+def existing(run: Scripted, tmp_path: Path) -> ExistingVM:
     home = Home(tmp_path / "store" / "machines" / "old")
     home.folder.mkdir(parents=True)
     machine = Machine("old", "virtualbox-adopted", UUID, "", "", 0, 0, 0, options={**ADDRESS, "ui_type": "gui"})
-    return Adopted(machine, home, run)
+    return ExistingVM(machine, home, run)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def theirs(tmp_path: Path) -> Path:
 
 
 def identify(folder: Path, run: Scripted) -> str:
-    assert isinstance(Adopted, Identify)
-    return Adopted.identify(folder, "old", folder.parent.parent / "store", run)
+    assert isinstance(ExistingVM, Identify)
+    return ExistingVM.identify(folder, "old", folder.parent.parent / "store", run)
 
 
 def test_it_is_known_by_its_uuid(theirs: Path, run: Scripted) -> None:
@@ -80,13 +80,15 @@ def test_without_vboxmanage(theirs: Path, run: Scripted, monkeypatch: pytest.Mon
         ("running", []),
     ],
 )
-def test_start_switches_it_on_and_changes_nothing(existing: Adopted, run: Scripted, word: str, call: list[str]) -> None:
+def test_start_switches_it_on_and_changes_nothing(
+    existing: ExistingVM, run: Scripted, word: str, call: list[str]
+) -> None:
     run.answer("showvminfo", info(word, 'Forwarding(0)="ssh,tcp,127.0.0.1,40123,,22"'))
     existing.start()
     assert [said for said in run.calls if said[0] != "showvminfo"] == ([call] if call else [])
 
 
-def test_a_start_that_fails_names_docker_machine(existing: Adopted, run: Scripted) -> None:
+def test_a_start_that_fails_names_docker_machine(existing: ExistingVM, run: Scripted) -> None:
     run.answer("showvminfo", info())
     run.answer("startvm", refused("something that isn't known"))
     with pytest.raises(DriverFailed) as caught:
@@ -94,7 +96,7 @@ def test_a_start_that_fails_names_docker_machine(existing: Adopted, run: Scripte
     assert caught.value.hint == "docker-machine start old"
 
 
-def test_the_rest_of_its_life(existing: Adopted, run: Scripted) -> None:
+def test_the_rest_of_its_life(existing: ExistingVM, run: Scripted) -> None:
     run.answer("showvminfo", info("running"))
     assert (existing.state(), existing.address()) == (State.RUNNING, Address("192.168.99.100", 2376, 22))
     existing.stop()
@@ -106,17 +108,17 @@ def test_the_rest_of_its_life(existing: Adopted, run: Scripted) -> None:
     assert (existing.mounts(), existing.interfaces()) == ((), ())
 
 
-def test_rm_touches_nothing_and_says_so(existing: Adopted, run: Scripted) -> None:
+def test_rm_touches_nothing_and_says_so(existing: ExistingVM, run: Scripted) -> None:
     said: list[str] = []
     existing.say = said.append
     existing.remove()
-    Adopted(Machine("old", "", "", "", "", 0, 0, 0), existing.home, run).remove()
+    ExistingVM(Machine("old", "", "", "", "", 0, 0, 0), existing.home, run).remove()
     assert run.calls == []
     assert said == ["its virtual machine isn't ours and stays in VirtualBox as it is"]
-    assert Adopted.orphans(existing.home.store, [], run) == []
+    assert ExistingVM.orphans(existing.home.store, [], run) == []
 
 
-def test_another_address_is_told(existing: Adopted, run: Scripted) -> None:
+def test_another_address_is_told(existing: ExistingVM, run: Scripted) -> None:
     run.answer("showvminfo", info("running"))
     for told in ("No value set!\n", "Value: 192.168.99.100\n"):
         run.answer("guestproperty", Completed([], 0, told, ""))
@@ -128,7 +130,7 @@ def test_another_address_is_told(existing: Adopted, run: Scripted) -> None:
     assert existing.warnings() == []
 
 
-def test_it_isnt_made(existing: Adopted) -> None:
+def test_it_isnt_made(existing: ExistingVM) -> None:
     for step in (existing.check, existing.create):
         with pytest.raises(CheckFailed) as caught:
             step()
