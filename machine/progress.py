@@ -63,7 +63,9 @@ class Plain:
 
     def _print(self, text: str) -> None:
         self.printed = time.monotonic()
-        print(f"[{self.printed - self.began:5.1f} s] {self.name}: {text}", file=sys.stderr, flush=True)
+        # In one piece: other machines' threads print at the same time.
+        line = f"[{self.printed - self.began:5.1f} s] {self.name}: {text}\n"
+        print(line, end="", file=sys.stderr, flush=True)
 
 
 class Bar:

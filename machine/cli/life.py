@@ -38,7 +38,7 @@ def on_each(wanted: list[str], quiet: bool, work: Callable[[str, Progress], str]
     def told(name: str, shown: Progress) -> str:
         text = work(name, shown)
         if not quiet and not as_json:
-            print(text, flush=True)
+            print(f"{text}\n", end="", flush=True)  # in one piece: others print at the same time
         return text
 
     with Display(quiet=quiet or as_json) as display:

@@ -266,3 +266,26 @@ def test_threads_are_not_left(invoke: Invoke, dev: Home) -> None:
     before = threading.active_count()
     invoke("restart", "dev")
     assert threading.active_count() == before
+
+
+class Pieces(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.pieces.append(text)
+        return len(text)
+
+
+def test_lines_of_several_machines_dont_run_together(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each machine has a thread: what it prints goes out in one piece, the newline included."""
+    add("a")
+    add("b")
+    out, err = Pieces(), Pieces()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert invoke("rm", "-y", "a", "b").code == 0
+    told = [piece for piece in out.pieces + err.pieces if "remov" in piece and "About" not in piece]
+    assert len(told) == 4
+    assert all(piece.count("\n") == 1 and piece.endswith("\n") for piece in told)
