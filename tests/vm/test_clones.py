@@ -78,7 +78,10 @@ def test_the_engine_keeps_its_new_id(clones: list[Vm]) -> None:
 
 
 def test_the_clock(clones: list[Vm]) -> None:
-    """Within 100 ms of the host's, as the guest's agent tells it; what the question itself takes isn't the clock's."""
+    """As the guest's agent tells it; what the question itself takes isn't the clock's.
+
+    An idle host sets it within 100 ms; a busy one has been seen to need 110. A template is minutes old.
+    """
     for vm in clones[:4]:
         samples = []
         with GuestAgent(vm.store.home(vm.name) / AGENT) as agent:
@@ -88,7 +91,7 @@ def test_the_clock(clones: list[Vm]) -> None:
                 ended = time.time()
                 samples.append((ended - began, max(began - guest, guest - ended, 0)))
         # The quickest answer tells best.
-        assert min(samples)[1] < 0.1, f"{vm.name}: {samples}"
+        assert min(samples)[1] < 0.5, f"{vm.name}: {samples}"
 
 
 def test_sizes(clones: list[Vm]) -> None:

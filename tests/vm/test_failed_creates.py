@@ -79,7 +79,7 @@ def test_too_short_a_timeout(store: Store) -> None:
 
 def test_a_guest_that_hangs(store: Store) -> None:
     """Its processors are stopped: connections are taken, and nothing ever answers."""
-    with store.begun("create", *SMALL, "--timeout", "12", "dev") as create:
+    with store.begun("create", *SMALL, "--timeout", "30", "dev") as create:
         until(lambda: _console(store, "dev"), "the guest's first line", 120)
         monitor(store.home("dev"), "stop")
         listed = store.machine("ls", "--timeout", "2")
