@@ -30,7 +30,7 @@ _MAIN = _SETUP + "from machine.cli import main; main()"
 @cache
 def _interpreter() -> str | None:
     """A Python that the user can run with our packages: root's own may lie in a folder that is closed to others."""
-    script = _SETUP.format(packages=_packages()) + "import machine.cli, filelock, psutil, machine.x509"
+    script = _SETUP.format(packages=_packages()) + "import click, cryptography, filelock, psutil"
     for python in filter(None, (sys.executable, shutil.which("python3", path="/usr/bin"))):
         words = [python, "-c", script]
         try:

@@ -23,10 +23,11 @@ from tests.testbed.places import LibvirtPlace, libvirt_system
 # What `machine create` does up to where it would start the machine.
 MAKE = """
 import sys
-from machine import images, lifecycle, store
+from machine import lifecycle, store
+from machine.images import cache
 from machine.create import draft
 from machine.instance import Instance
-asked = draft(sys.argv[1], "libvirt", images.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=2048)
+asked = draft(sys.argv[1], "libvirt", cache.current("machineos").digest, memory_mib=512, cpus=1, disk_mib=2048)
 undo = lambda machine, home: lifecycle.undo(Instance(machine, home))
 with store.reserve(asked.name, lambda others: asked, undo) as (machine, home):
     Instance(machine, home).driver.create()
