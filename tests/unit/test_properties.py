@@ -370,12 +370,15 @@ def test_any_file_is_settings_or_refused(raw: bytes, store: Path) -> None:
     value=words | st.integers() | st.floats(),
 )
 def test_any_value_of_an_option_is_taken_or_refused(key: str, value: str | float, store: Path) -> None:
+    from machine.cli import machine
     from machine.cli.create import create
 
+    # As it is called: click keeps the names of a command's help option from its first context.
+    root = click.Context(machine, info_name="machine", **machine.context_settings)
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
     (store / "config.toml").write_text(f"{key} = {text}\n", encoding="utf-8")
     with contextlib.suppress(click.UsageError, MachineError):
-        create.make_context("create", ["dev"])
+        create.make_context("create", ["dev"], parent=root)
 
 
 @quick
