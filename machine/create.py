@@ -47,6 +47,8 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
         except EngineRefused as error:
             error.hint = "correct the engine option, or leave it out; nothing was made"
             raise
+        if note := _without_folders(instance):
+            progress.note(note)
     return instance.machine
 
 
@@ -93,6 +95,17 @@ def check_mounts(wanted: Instance) -> None:
         raise CheckFailed(f"the driver {driver.name} has no --mount", hint="machine create --driver qemu --mount DIR")
     if machine.image and cache.is_cloud_image(machine.image):
         raise CheckFailed("--mount works with machineos only", hint="leave out --image, or --mount")
+
+
+def _without_folders(instance: Instance) -> str:
+    """What to say of a machine that has no folder of this host; "" when it has one, or isn't ours."""
+    driver = instance.driver
+    if not driver.kind.is_ours or driver.mounts():
+        return ""
+    image = instance.machine.image
+    can = driver.shares and not (image and cache.is_cloud_image(image))
+    way = "share one by" if can else "machineos with the driver qemu shares one by"
+    return f"no folder of this computer is in it, so docker run -v shows empty ones; {way} create --mount DIR"
 
 
 def check_image(wanted: Instance) -> None:

@@ -10,6 +10,7 @@ import pytest
 from machine import create, lifecycle, resources, store
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, ImageCorrupt, MachineError, MachineExists, Usage, WaitTimeout
+from machine.guest.seed import Mount
 from machine.images import cache
 from machine.paths import Image
 from machine.progress import Silent
@@ -84,7 +85,7 @@ def test_a_driver_tells_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None
             machine_fake.Fake, step, lambda self, step=step, done=done: (self.say(f"{step}: slow"), done(self))
         )
     create.create(draft(), Notes())
-    assert notes == ["a note of the fake", "create: slow", "start: slow"]
+    assert notes[:-1] == ["a note of the fake", "create: slow", "start: slow"]
 
 
 def test_without_tls_there_are_no_certificates() -> None:
@@ -211,6 +212,25 @@ def test_what_the_host_is_short_of_is_noted(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(resources, "host_memory_mib", lambda: (8192, 256))
     create.create(draft(), Shown())
     assert "it may swap" in notes[0]
+    assert notes[1] == "a note of the fake"
+
+
+def test_a_machine_without_folders_of_the_host_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run -v` makes an empty folder there, without a word."""
+    notes: list[str] = []
+
+    class Shown(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    create.create(draft(), Shown())
+    assert notes[-1].startswith("no folder of this computer is in it")
+    assert "the driver qemu" in notes[-1]
+    monkeypatch.setattr(machine_fake.Fake, "shares", True)
+    create.create(replace(draft(), name="second"), Shown())
+    assert notes[-1].endswith("; share one by create --mount DIR")
+    monkeypatch.setattr(machine_fake.Fake, "mounts", lambda self: (Mount("tag", "/home/ann", "vboxsf"),))
+    create.create(replace(draft(), name="third"), Shown())
     assert notes[-1] == "a note of the fake"
 
 
