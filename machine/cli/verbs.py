@@ -41,7 +41,7 @@ GROUPS = {
         "autostart": ("autostart", "Start a machine when the host boots, or not."),
     },
     "Maintain": {
-        "set": ("sizes", "Change a machine's sizes and settings."),
+        "set": ("set", "Change a machine's sizes and settings."),
         "provision": ("provision", "Apply the settings of machines again."),
         "upgrade": ("provision", "Upgrade machines to the newest system."),
         "regenerate-certs": ("certs", "Make new TLS certificates for machines."),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 
 from machine.docker import dockerd_options
 from machine.errors import Usage
-from machine.render import render
 from machine.spec import Machine
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -35,7 +35,7 @@ def content(machine: Machine) -> str:
     ):
         dockerd_options.extend(config, key, added)
     _check_labels(config["labels"])
-    return render("daemon.json.j2", config=config)
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
 def docker_env(machine: Machine, proxies: Mapping[str, str]) -> str:

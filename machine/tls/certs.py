@@ -21,15 +21,13 @@ from pathlib import Path
 from machine import files, paths
 from machine.errors import CheckFailed, MachineError, Usage
 from machine.paths import Home
+from machine.tls.lifetimes import RENEW_DAYS, WARN_DAYS
 
 if typing.TYPE_CHECKING:
     from filelock import BaseFileLock
 
     from machine.tls.x509 import Pair
 
-RENEW_DAYS = 60
-# `ls`, `status` and `doctor` report certificates that end within so many days.
-WARN_DAYS = 30
 LOCK_TIMEOUT = 60.0
 # SEQUENCE of two times, each a UTCTime or a GeneralizedTime; the second is the end.
 _TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"

@@ -19,9 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from machine import ownership
 from machine.errors import MachineError
 from machine.reasons import reason
+from machine.tls.lifetimes import CA_DAYS, LEAF_DAYS
 
-CA_DAYS = 3650
-LEAF_DAYS = 820
 # Certificates begin in the past, because a guest's clock may be behind the host's.
 SKEW = timedelta(days=1)
 _DNS_NAME = re.compile(

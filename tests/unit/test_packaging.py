@@ -142,7 +142,7 @@ def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> No
     code = (
         "import machine, machine.isos.machineos; from machine import registry, render; "
         "print(machine.__file__); print(*[registry.load(name).name for name in registry.names()]); "
-        "print(render.render('daemon.json.j2', config={}))"
+        "print(render.render('seed/meta-data.yaml.j2', instance_id='u', hostname='dev'))"
     )
     file, drivers, *_ = run(python, "-c", code, cwd=tmp_path, env=environment).splitlines()
     assert Path(file).is_relative_to(site)

@@ -14,7 +14,7 @@ import pytest
 
 from machine.errors import CheckFailed, MachineError, Usage
 from machine.paths import Home
-from machine.tls import certs, x509
+from machine.tls import certs, lifetimes, x509
 
 OWN = ("MACHINE_TLS_CA_CERT", "MACHINE_TLS_CA_KEY", "MACHINE_TLS_CLIENT_CERT", "MACHINE_TLS_CLIENT_KEY")
 
@@ -168,7 +168,7 @@ def test_a_certificate_that_is_unfit_is_renewed(home: Home, spoil: Callable[[Hom
 
 def test_renewed_for_other_names_and_before_the_end(home: Home) -> None:
     assert renew(home, addresses=["127.77.0.2"])
-    assert renew(home, addresses=["127.77.0.2"], days=x509.LEAF_DAYS)
+    assert renew(home, addresses=["127.77.0.2"], days=lifetimes.LEAF_DAYS)
 
 
 def test_a_new_client_comes_to_the_machine(home: Home) -> None:
@@ -184,7 +184,7 @@ def test_a_client_that_is_due_is_renewed(home: Home, monkeypatch: pytest.MonkeyP
     before = (folder / "cert.pem").read_bytes()
     certs.share_client(folder, home)
     assert (folder / "cert.pem").read_bytes() == before
-    monkeypatch.setattr(certs, "RENEW_DAYS", x509.LEAF_DAYS)
+    monkeypatch.setattr(certs, "RENEW_DAYS", lifetimes.LEAF_DAYS)
     certs.share_client(folder, home)
     assert (folder / "cert.pem").read_bytes() != before
 
