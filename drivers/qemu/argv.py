@@ -202,7 +202,7 @@ def _folders(machine: Machine, home: Home) -> Sequence[str]:
     """
     if not machine.mounts:
         return ()
-    command = shlex.join([sys.executable, "-m", FOLDERS, str(home.folder)])
+    command = shlex.join([sys.executable, "-P", "-m", FOLDERS, str(home.folder)])
     return [f"guestfwd=tcp:{asked.SERVER}:{asked.PORT}-cmd:{command.replace(',', ',,')}"]
 
 

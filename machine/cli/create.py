@@ -203,7 +203,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         tls_sans=asked["tls_san"],
         hosts=asked["host"],
         sysctls=asked["sysctl"],
-        mounts=asked["mount"],
+        mounts=_mounts(asked["mount"]),
         host_network_ports=not asked["no_host_network_ports"],
         engine=Engine(
             options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),
@@ -215,6 +215,14 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         options=driver_options.own(driver, asked),
         **{"ssh_user": chosen.user, **driver_options.common(driver, asked)},
     )
+
+
+def _mounts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if not texts:
+        return ()
+    from machine.folders import asked
+
+    return asked.resolved(texts)
 
 
 def _storage_driver(name: str | None) -> tuple[str, ...]:

@@ -53,6 +53,17 @@ def parse(text: str) -> Folder:
     return Folder(Path(source), str(PurePosixPath(target)), read_only)
 
 
+def resolved(texts: Sequence[str]) -> tuple[str, ...]:
+    """The same, by paths without symbolic links: one that leads elsewhere later shares nothing. Raises Usage."""
+    found = []
+    for text in texts:
+        folder = parse(text)
+        if (source := folder.source.resolve()) != folder.source:
+            text = f"{source}:{folder.target}" + (":ro" if folder.read_only else "")
+        found.append(text)
+    return tuple(found)
+
+
 def check(mounts: Sequence[str], store: Path) -> None:
     """Raises Usage for a wrong item, or a path that two have; CheckFailed for a folder that can't be had."""
     folders = [parse(text) for text in mounts]
@@ -60,6 +71,9 @@ def check(mounts: Sequence[str], store: Path) -> None:
     if twice := sorted({target for target in targets if targets.count(target) > 1}):
         raise Usage(f"{twice[0]} is given twice", hint="give each folder once: --mount DIR, or --mount DIR:PATH")
     for folder in folders:
+        # A link that a container puts into the outer one would lead the inner one over the machine's own folders.
+        if outer := next((one for one in targets if one != folder.target and below(folder.target, one)), ""):
+            raise Usage(f"{folder.target} lies in {outer}, which is shared, too", hint="share one of them")
         if _is_own(folder.target):
             raise Usage(
                 f"{folder.target} is a folder that the machine needs itself",
@@ -75,7 +89,7 @@ def check(mounts: Sequence[str], store: Path) -> None:
 def hidden(store: Path) -> list[Path]:
     """What a machine doesn't see of a folder that has it somewhere below: keys, and machines."""
     home = paths.user_home()
-    return [store, *(home / name for name in (".machine", ".ssh", ".docker"))]
+    return [store, paths.images(), *(home / name for name in (".machine", ".ssh", ".docker"))]
 
 
 def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
@@ -90,12 +104,16 @@ def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
 
 
 def _check_path(path: str, text: str) -> None:
-    if not path.startswith("/"):
+    if not path.startswith("/") or path.startswith("//"):
         raise Usage(f'"{path}" in --mount {text} is no absolute path', hint=_EXAMPLE)
     if ".." in path.split("/"):
         raise Usage(f'"{path}" in --mount {text} has ".." in it', hint="write the path as it is: realpath DIR")
     if not path.isprintable() or "\\" in path:
         raise Usage(f"{path!r} can't be mounted", hint="rename it, without backslashes and control characters")
+
+
+def below(path: str, folder: str) -> bool:
+    return PurePosixPath(path).is_relative_to(folder)
 
 
 def _is_own(target: str) -> bool:

@@ -29,8 +29,11 @@ _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # Open folders and files are kept, so many of each; files for so many seconds after their last use.
 _KEPT = 256
 _IDLE = 5.0
-# No folder lies deeper; records that lead in a circle, after moves on the host, end here.
-_DEPTH = 512
+# Seconds for which an open folder is taken to lie where it lay.
+_CHECKED = 1.0
+# No folder lies deeper: fewer than are kept open, so that a walk closes none of its own. Records that lead in a circle,
+# after moves on the host, end here.
+_DEPTH = 200
 # Listings that the guest is in the midst of.
 _LISTINGS = 8
 # The smallest cookie of an entry: 0 is the beginning, 1 and 2 are `.` and `..`.
@@ -64,13 +67,14 @@ class Export:
         self.mark = hashlib.blake2b(target, digest_size=MARK).digest()
         self.lock = handles.lock
         self._handles = handles
-        self._root = os.open(source, _NAMED | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = _top(source)
         self._device = attributes.of_open(self._root).identity.device
         self.top = self.attributes_of(self._root).identity
         self._folders: dict[Identity, OpenFile] = {}
         self._files: dict[Identity, OpenFile] = {}
         self._timer: threading.Timer | None = None
         self._listings: dict[Identity, list[tuple[int, bytes]]] = {}
+        self._pinned: set[tuple[int, int]] = set()
         self._hidden_names, self._hidden_files = self._find_hidden(hidden)
 
     def close(self) -> None:
@@ -132,6 +136,14 @@ class Export:
         if (parent.device, parent.inode, name) in self._hidden_names:
             raise PermissionError(errno.EACCES, "hidden")
 
+    def check_may_go(self, found: Attributes) -> None:
+        """Raise PermissionError for a folder or link that leads to what is hidden.
+
+        What is hidden is found by its path: under another name it would come into view with the next connection.
+        """
+        if found.identity[:2] in self._pinned:
+            raise PermissionError(errno.EACCES, "leads to what is hidden")
+
     def parent(self, identity: Identity) -> Identity:
         """The folder that a folder lies in; of the top, itself."""
         place = self._handles.place(identity) if identity != self.top else None
@@ -144,7 +156,8 @@ class Export:
             folder, name, found = self.locate(identity)
             if not found.is_file:
                 raise OSError(errno.EISDIR if found.is_folder else errno.EINVAL, "no regular file")
-            file = OpenFile(_opened(folder, name, found, write=write), writable=write)
+            lend = not self.read_only
+            file = OpenFile(_opened(folder, name, found, write=write, lend=lend), writable=write)
             if self.attributes_of(file.descriptor).identity != identity:
                 raise _stale()
         self.keep(identity, file)
@@ -189,6 +202,9 @@ class Export:
         if identity == self.top:
             return self._root
         if file := self._folders.pop(identity, None):
+            if time.monotonic() - file.used > _CHECKED:
+                self.locate(identity, depth + 1)  # raises OSError when the host moved it out of the export
+                file.used = time.monotonic()
             self._folders[identity] = file
             return file.descriptor
         folder, name, found = self.locate(identity, depth + 1)
@@ -246,6 +262,9 @@ class Export:
 
     def _find_hidden(self, hidden: Iterable[Path]) -> tuple[set[tuple[int, int, bytes]], set[tuple[int, int]]]:
         names, files = set(), set()
+        for above in {above for path in _spellings(hidden) for above in path.parents}:
+            with contextlib.suppress(OSError):
+                self._pinned |= {found[:2] for found, name in self._by_path(above) if not name}
         for path in _spellings(hidden):
             with contextlib.suppress(OSError):
                 for found, name in self._by_path(path):
@@ -264,12 +283,27 @@ class Export:
             os.close(descriptor)
 
 
+def _top(source: Path) -> int:
+    """The folder that is shared. Raises OSError when a link on the way to it leads elsewhere now than at create.
+
+    Another machine, or another share of this one, may have the folders above it, and be able to rename them.
+    """
+    descriptor = os.open(source, _NAMED | os.O_DIRECTORY | os.O_CLOEXEC)
+    if source.resolve() != source:
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if sys.platform == "linux" and Path(f"/proc/self/fd/{descriptor}").readlink() != source:
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return descriptor
+
+
 def _spellings(paths: Iterable[Path]) -> set[Path]:
     return {spelling for path in paths for spelling in (path, path.resolve())}
 
 
-def _opened(folder: int, name: bytes, found: Attributes, *, write: bool) -> int:
-    """A descriptor of a regular file. Its owner gets at it whatever its mode.
+def _opened(folder: int, name: bytes, found: Attributes, *, write: bool, lend: bool) -> int:
+    """A descriptor of a regular file. Its owner gets at it whatever its mode, if lend is true.
 
     Who made a file may write to it though its mode forbids that (git makes its objects so), and here each write opens
     the file anew: so the server, which has no more rights than the owner, lends itself the right for a moment.
@@ -278,7 +312,7 @@ def _opened(folder: int, name: bytes, found: Attributes, *, write: bool) -> int:
     try:
         return os.open(name, flags, dir_fd=folder)
     except PermissionError:
-        if found.uid != os.geteuid():
+        if not lend or found.uid != os.geteuid():
             raise
     change_mode(folder, name, stat.S_IMODE(found.mode) | stat.S_IRUSR | stat.S_IWUSR)
     try:

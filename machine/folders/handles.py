@@ -46,7 +46,9 @@ class Handles:
         self.lock = threading.RLock()
         try:
             self._database = _opened(path)
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+                raise  # a full disk, a lock: the key is there, and the guest's handles are good
             # Power failed while it was written. The guest finds its files again by their paths.
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -89,11 +91,11 @@ class Handles:
         place = (parent, name)
         if self._places.get(identity) == place:
             return
-        self._remember(identity, place)
         if self._pending is not None:
             self._pending[identity] = place
         else:
             self._write({identity: place})
+        self._remember(identity, place)
 
     @contextlib.contextmanager
     def noting_many(self) -> Iterator[None]:
@@ -102,6 +104,10 @@ class Handles:
         try:
             yield
             self._write(self._pending)
+        except BaseException:
+            for identity in self._pending:
+                self._places.pop(identity, None)
+            raise
         finally:
             self._pending = None
 
@@ -139,9 +145,9 @@ class Handles:
         rows = [
             (_IDENTITY.pack(*identity), _IDENTITY.pack(*parent), name) for identity, (parent, name) in places.items()
         ]
-        self._database.execute("BEGIN")
-        self._database.executemany("REPLACE INTO places VALUES (?, ?, ?)", rows)
-        self._database.execute("COMMIT")
+        with self._database:  # rolled back when it fails
+            self._database.execute("BEGIN")
+            self._database.executemany("REPLACE INTO places VALUES (?, ?, ?)", rows)
 
     def _sealed(self, body: bytes) -> bytes:
         return hashlib.blake2b(body, key=self._key, digest_size=_SEAL).digest()

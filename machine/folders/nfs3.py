@@ -7,6 +7,7 @@ nobody's. Who owns a file isn't for the guest to say: chown succeeds, and change
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -206,6 +207,7 @@ class Nfs3:
             raise xdr.Garbage("no way of creating")
         mark = _exclusive_mark(call.arguments.fixed(8)) if how == EXCLUSIVE else None
         wanted = mark or _wanted(call.arguments)
+        size = _offset(wanted.size or 0)
 
         def make(folder: int) -> None:
             mode = _safe(0o600 if wanted.mode is None else wanted.mode)
@@ -223,8 +225,8 @@ class Nfs3:
                 raise
             made = target.export.attributes_of(file.descriptor)
             target.export.keep(made.identity, file)
-            if wanted.size:
-                os.ftruncate(file.descriptor, wanted.size)
+            if size:
+                os.ftruncate(file.descriptor, size)
             _set_times(folder, name, made, wanted)
 
         return self._made(call, target, name, make)
@@ -270,7 +272,9 @@ class Nfs3:
             self._check_writable(source)
             export.check_new(target.identity, new)
             (here, before), (there, others) = export.folder(source.identity), export.folder(target.identity)
-            export.child(here, source.identity, old)
+            export.check_may_go(export.child(here, source.identity, old))
+            with contextlib.suppress(FileNotFoundError):
+                export.check_may_go(export.child(there, target.identity, new))
             os.rename(old, new, src_dir_fd=here, dst_dir_fd=there)
             export.child(there, target.identity, new)
             return xdr.u32(OK) + self._wcc(source, before, call.caller) + self._wcc(target, others, call.caller)
@@ -451,6 +455,7 @@ class Nfs3:
             self._check_writable(target)
             folder, before = export.folder(target.identity)
             gone = export.child(folder, target.identity, name)
+            export.check_may_go(gone)
             remove(folder, name)
             if gone.links == 1 or gone.is_folder:
                 export.drop(gone.identity)

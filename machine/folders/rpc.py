@@ -17,6 +17,8 @@ SUCCESS, PROG_UNAVAIL, PROG_MISMATCH, PROC_UNAVAIL, GARBAGE_ARGS, SYSTEM_ERR = r
 _LAST = 0x80000000
 # A guest whose record is longer is no NFS client: the largest is a write of 1 MiB.
 _LONGEST = 2 << 20
+# No client of NFS sends a record in more: each takes memory, also when it is empty.
+_FRAGMENTS = 64
 _AUTH_LIMIT = 400
 
 
@@ -59,11 +61,12 @@ class Program:
 def records(connection: socket.socket) -> Iterator[memoryview]:
     """The records that come in, until the other side hangs up. Raises Broken, OSError."""
     while (head := _receive(connection, 4, may_end=True)) is not None:
-        parts, size = [], 0
+        parts: list[memoryview] = []
+        size = 0
         while True:
             (word,) = struct.unpack(">I", head)
             size += word & ~_LAST
-            if size > _LONGEST:
+            if size > _LONGEST or len(parts) >= _FRAGMENTS:
                 raise Broken(f"a record of {size} bytes")
             part = _receive(connection, word & ~_LAST)
             assert part is not None

@@ -27,6 +27,8 @@ LOG = "folders.log"
 _LOG_LIMIT = 1 << 20
 # Calls that wait for a disk at the same time.
 _WORKERS = 4
+# Calls that wait for a worker; with that many the guest is read no further.
+_WAITING = 16
 
 
 class Server:
@@ -36,7 +38,7 @@ class Server:
         self.connection = connection
         self.programs = programs
         self._sending = threading.Lock()
-        self._slow: queue.SimpleQueue[rpc.Call | None] = queue.SimpleQueue()
+        self._slow: queue.Queue[rpc.Call | None] = queue.Queue(_WAITING)
         self._workers: list[threading.Thread] = []
 
     def run(self) -> None:
@@ -52,6 +54,12 @@ class Server:
                 else:
                     self._answer(call)
         finally:
+            # What wasn't begun is asked again by the next connection: done then and here, old data would lie over new.
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._slow.get_nowait()
+            with contextlib.suppress(OSError):  # nobody reads the answers any more
+                self.connection.shutdown(socket.SHUT_RDWR)
             for _ in self._workers:
                 self._slow.put(None)
             for worker in self._workers:

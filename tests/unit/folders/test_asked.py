@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+
+from machine.errors import Usage
 from machine.folders import asked
 from machine.folders.asked import Folder
 from machine.guest.seed import Mount
@@ -28,3 +31,23 @@ def test_the_guest_waits_for_the_server_and_does_without_programs_of_its_own() -
 def test_keys_are_hidden(tmp_path: Path) -> None:
     assert tmp_path in asked.hidden(tmp_path)
     assert {path.name for path in asked.hidden(tmp_path)} >= {".ssh", ".docker", ".machine"}
+
+
+@pytest.mark.parametrize("text", ["//etc", "/home/ann://etc"])
+def test_two_slashes_are_no_way_to_the_machines_own_folders(text: str) -> None:
+    with pytest.raises(Usage):
+        asked.parse(text)
+
+
+def test_one_in_another_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Usage, match=r"/src/q lies in /src"):
+        asked.check([f"{tmp_path}:/src", f"{tmp_path}:/src/q"], tmp_path / "store")
+
+
+def test_links_are_resolved_once(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert asked.resolved([f"{tmp_path}/link:ro", f"{tmp_path}/real"]) == (
+        f"{tmp_path}/real:{tmp_path}/link:ro",
+        f"{tmp_path}/real",
+    )

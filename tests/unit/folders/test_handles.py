@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from nfs_client import NfsError, Served, Set
 
 from machine.folders import nfs3
 from machine.folders.asked import DATABASE
+from machine.folders.attributes import Identity
 from machine.folders.handles import Handles, forget_answers
 from tests.unit.folders.conftest import Share
 from tests.unit.folders.test_nfs3 import refused
@@ -46,6 +49,7 @@ def test_a_server_that_is_killed_has_forgotten_no_handle(home: Path, host: Path)
     handles = """
 import os, signal, sys
 from pathlib import Path
+from typing import NoReturn
 from machine.folders.attributes import Identity
 from machine.folders.handles import Handles
 handles = Handles(Path(sys.argv[1]))
@@ -266,3 +270,86 @@ def test_no_descriptors_are_lost(home: Path, host: Path) -> None:
             client.read(client.walk(top, f"d{number}", "file"))
         assert descriptors() < before + 600
     assert descriptors() <= before
+
+
+def test_a_share_whose_folder_was_swapped_for_a_link_shares_nothing(home: Path, host: Path, tmp_path: Path) -> None:
+    """The guest may do that through another share of it, which has the folder above."""
+    (tmp_path / "outside").mkdir()
+    (host / "data").mkdir()
+    with Served(home, str(host), f"{host}/data:/data:ro") as client:
+        top = client.mount(host)
+        client.rename(top, b"data", top, b"old")
+        client.symlink(top, b"data", str(tmp_path / "outside").encode())
+    with Served(home, str(host), f"{host}/data:/data:ro") as client, pytest.raises(NfsError):
+        client.mount("/data")
+
+
+def test_nothing_above_what_is_hidden_can_be_moved(home: Path, host: Path) -> None:
+    """What is hidden is found by its path when a server starts: elsewhere it would be seen."""
+    (host / "state/store").mkdir(parents=True)
+    (host / "state/store/key").write_bytes(b"secret")
+    (host / "other").mkdir()
+    (host / "link").symlink_to("state")
+    with Served(home, str(host), hidden=(host / "link/store",)) as client:
+        top = client.mount(host)
+        for name in (b"state", b"link"):
+            with refused(nfs3.ACCES):
+                client.rename(top, name, top, b"moved")
+        with refused(nfs3.ACCES):
+            client.rename(top, b"other", top, b"link")
+        with refused(nfs3.ACCES):
+            client.remove(top, b"link")
+        client.rename(top, b"other", top, b"moved")
+
+
+def test_a_folder_that_the_host_moved_away_is_not_written_any_more(
+    home: Path, host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machine.folders.export._CHECKED", -1.0)
+    (host / "private").mkdir()
+    with Served(home, str(host)) as client:
+        folder = client.walk(client.mount(host), "private")
+        client.create(folder, b"before")
+        (host / "private").rename(tmp_path / "private")
+        (tmp_path / "private/new").write_bytes(b"secret")
+        with refused(nfs3.STALE):
+            client.lookup(folder, b"new")
+        with refused(nfs3.STALE):
+            client.create(folder, b"after")
+    assert not (tmp_path / "private/after").exists()
+
+
+def test_a_full_disk_keeps_the_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another key all that the guest has would be no handles any more."""
+    first = Handles(home / DATABASE)
+    seal = first.seal(b"mark", Identity(1, 2, 3))
+    first.close()
+
+    def full(path: Path) -> NoReturn:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("machine.folders.handles._opened", full)
+        with pytest.raises(sqlite3.OperationalError):
+            Handles(home / DATABASE)
+    again = Handles(home / DATABASE)
+    assert again.unseal(seal) == (b"mark", (1, 2, 3))
+    again.close()
+
+
+def test_a_place_that_couldnt_be_written_is_not_taken_for_written(home: Path) -> None:
+    handles, file = Handles(home / DATABASE), Identity(1, 2, 3)
+    handles._database.execute("PRAGMA query_only = ON")
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError):
+            handles.note(file, Identity(1, 1, 1), b"name")
+        with pytest.raises(sqlite3.OperationalError), handles.noting_many():
+            handles.note(file, Identity(1, 1, 1), b"name")
+    handles._database.execute("PRAGMA query_only = OFF")
+    handles.note(file, Identity(1, 1, 1), b"name")
+    handles.close()
+    again = Handles(home / DATABASE)
+    assert again.place(file) == ((1, 1, 1), b"name")
+    again.close()

@@ -16,7 +16,7 @@ from nfs_client import Client, NfsError, Served
 
 from machine import spec
 from machine.folders import mountd, nfs3, rpc, xdr
-from machine.folders.server import LOG
+from machine.folders.server import _WORKERS, LOG
 from tests.unit.folders.conftest import Share
 
 NFS = (nfs3.PROGRAM, nfs3.VERSION)
@@ -160,3 +160,37 @@ def test_files_are_closed_when_nobody_uses_them(share: Share, monkeypatch: pytes
     share.client.read(handle)
     monkeypatch.setattr(os, "close", close)
     assert closed.wait(10)
+
+
+def test_fragments_of_nothing_end_the_connection() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(bytes(4 * 100))
+        with pytest.raises(rpc.Broken):
+            next(rpc.records(theirs))
+
+
+def test_calls_that_were_not_begun_when_the_guest_hung_up_are_not_done(
+    home: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest sends them again: done late, they would lie over what it wrote since."""
+    begun, go_on, done = threading.Semaphore(0), threading.Event(), []
+    write = nfs3.Nfs3.write
+
+    def slow(self: nfs3.Nfs3, call: rpc.Call) -> bytes:
+        begun.release()
+        assert go_on.wait(30)
+        done.append(call.xid)
+        return write(self, call)
+
+    monkeypatch.setattr(nfs3.Nfs3, "write", slow)
+    served = Served(home, str(host))
+    with served as client:
+        handle = client.create(client.mount(host), b"a")
+        arguments = xdr.opaque(handle) + xdr.u64(0) + xdr.u32(1) + xdr.u32(2) + xdr.opaque(b"x")
+        for xid in range(900, 910):
+            client.send(client.message(*NFS, nfs3.WRITE, arguments, xid))
+        for _ in range(_WORKERS):
+            assert begun.acquire(timeout=30)
+        threading.Timer(0.3, go_on.set).start()
+    assert len(done) == _WORKERS

@@ -142,5 +142,5 @@ def test_a_comma_in_a_path_is_doubled_where_qemu_splits_at_it() -> None:
 def test_the_server_of_shared_folders_is_started_by_qemu() -> None:
     words = command("/my store,1/machines/dev", machine=replace(MACHINE, mounts=("/home/ann",)))
     (network,) = [word for word in words if word.startswith("user,")]
-    server = f"{sys.executable} -m machine.folders '/my store,,1/machines/dev'"
+    server = f"{sys.executable} -P -m machine.folders '/my store,,1/machines/dev'"
     assert network.endswith(f",guestfwd=tcp:10.0.2.100:2049-cmd:{server}")
