@@ -50,6 +50,8 @@ _TRANSIENT = re.compile(
     r"|while it is locked"
     r"|is being (?:locked|unlocked)"
     r"|Failed to create the (?:VirtualBox|session) object"
+    # Of a machine that was started a moment ago, on a busy host.
+    r"|Failed to save machine state"
     r"|NS_ERROR_CALL_FAILED|NS_ERROR_ABORT|RPC_S_SERVER_UNAVAILABLE"
 )
 

@@ -101,6 +101,7 @@ def test_an_end_without_a_word(call: VBoxManage, run: Scripted) -> None:
     [
         transcript("running-startvm-already"),
         refused("The object is not ready", "E_ACCESSDENIED"),
+        refused("Failed to save machine state", "E_FAIL"),
         refused(f"Cannot unregister the machine '{UUID}' while it is locked"),
         refused("Failed to create the VirtualBox object!", "NS_ERROR_ABORT"),
     ],
