@@ -206,7 +206,7 @@ def _keep_alive(transport: paramiko.Transport) -> None:
             while transport.is_active():
                 with _within(ALIVE_TIMEOUT, transport.close):
                     transport.global_request("keepalive@openssh.com")
-                time.sleep(ALIVE_INTERVAL)
+                transport.join(ALIVE_INTERVAL)  # its thread ends with the connection, and so does this one
 
     _start(ask)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
+from loopback_sockets import stop
 
 STEPS = ("banner", "kex", "auth", "open", "exec", "output", "status")
 FAULTS = ("drop", "stall", "lie")
@@ -32,13 +33,18 @@ class BadServer(paramiko.ServerInterface):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.connections: list[socket.socket] = []
+        self.transports: list[paramiko.Transport] = []
+        self.threads: list[threading.Thread] = []
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
-    def serve(self) -> None:
+    def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self.listener.accept()
                 self.connections.append(connection)
-                threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+                self.threads.append(threading.Thread(target=self._serve, args=[connection], daemon=True))
+                self.threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
@@ -60,11 +66,14 @@ class BadServer(paramiko.ServerInterface):
         connection.close()
 
     def _with_keys(self, connection: socket.socket) -> None:
-        self.transport = paramiko.Transport(connection)
-        self.transport.add_server_key(self.key)
-        self.transport.start_server(server=self)
-        channel = self.transport.accept(_LONGEST)
-        if channel and self.executed.wait(_LONGEST):
+        transport = paramiko.Transport(connection)
+        self.transports.append(transport)
+        transport.add_server_key(self.key)
+        transport.start_server(server=self)
+        channel = None
+        while not (channel or self.ended.is_set()):
+            channel = transport.accept(0.1)
+        if channel and self.executed.wait(_LONGEST) and not self.ended.is_set():
             self._answer(channel, connection)
 
     def _answer(self, channel: paramiko.Channel, connection: socket.socket) -> None:
@@ -90,7 +99,7 @@ class BadServer(paramiko.ServerInterface):
             message.add_boolean(False)
             message.add_string("")
             message.add_string("")
-            self.transport._send_user_message(message)  # type: ignore[attr-defined]  # no public method sends this
+            channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]  # none is public
         else:
             channel.send_exit_status(self.status)
         channel.close()
@@ -136,16 +145,22 @@ class BadServer(paramiko.ServerInterface):
         return True
 
     def close(self) -> None:
+        """Leave nothing behind that goes on beside the next test."""
         self.ended.set()
-        self.listener.close()
+        self.executed.set()
+        stop(self.listener)
+        self.accepting.join(_LONGEST)
+        for transport in self.transports:
+            transport.close()
         for connection in self.connections:
-            connection.close()
+            stop(connection)
+        for thread in self.threads:
+            thread.join(_LONGEST)
 
 
 @contextlib.contextmanager
 def bad_server(step: str, fault: str, key: Path) -> Iterator[BadServer]:
     server = BadServer(step, fault, key)
-    threading.Thread(target=server.serve, daemon=True).start()
     try:
         yield server
     finally:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_sockets import port_for_a_server
 
-from machine import ssh
 from machine.paths import Home
 from machine.spec import Address
 from machine.ssh import keys
@@ -23,6 +23,7 @@ from tests.fixture_types import Add, Made
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 USER = getpass.getuser()
+DEADLINE = 60
 
 
 @dataclass(frozen=True)
@@ -34,36 +35,46 @@ class Server:
     authorized: Path
 
 
+@contextlib.contextmanager
+def running_sshd(folder: Path, port: int, *options: str) -> Iterator[None]:
+    """OpenSSH's server on 127.0.0.1, with the host's key and authorized_keys of the folder, until the block ends."""
+    asked = [
+        *(f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {folder}/key"),
+        *(f"AuthorizedKeysFile {folder}/authorized_keys", "PidFile none", "UsePAM no", "StrictModes no"),
+        *("PasswordAuthentication no", "PermitRootLogin prohibit-password", "MaxStartups 100", *options),
+    ]
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    conf = folder / "conf"
+    conf.write_text("\n".join(asked) + "\n")
+    if "persourcepenalties" in subprocess.run([str(SSHD), "-T", "-f", conf], capture_output=True, text=True).stdout:
+        # From OpenSSH 9.8 on: strangers' keys are tried here, and who comes after them would be kept out.
+        conf.write_text("\n".join([*asked, "PerSourcePenalties no"]) + "\n")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", conf], stderr=log)
+    with process:
+        try:
+            deadline = time.monotonic() + DEADLINE
+            while f" port {port}." not in (said := (folder / "log").read_text()):  # "Server listening on 127.0.0.1 …"
+                assert process.poll() is None, said
+                assert time.monotonic() < deadline, said
+                time.sleep(0.02)
+            yield
+        finally:
+            process.terminate()
+
+
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if not SSHD:
         pytest.skip("needs OpenSSH's server")
     folder = tmp_path_factory.mktemp("sshd")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    server = Server(Address("127.0.0.1", ssh_port=port), folder / "key", folder / "authorized_keys")
-    keys.generate(server.host_key, "host")
-    server.authorized.touch()
-    (folder / "conf").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {server.host_key}\n"
-        f"AuthorizedKeysFile {server.authorized}\nPidFile none\nUsePAM no\nStrictModes no\n"
-        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
-        "MaxStartups 100\n"
-    )
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "conf"], stderr=log)
-    with process:
-        try:
-            deadline = time.monotonic() + 10
-            while not ssh.banner(server.address, 1):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.02)
+    with port_for_a_server() as port:
+        server = Server(Address("127.0.0.1", ssh_port=port), folder / "key", folder / "authorized_keys")
+        keys.generate(server.host_key, "host")
+        server.authorized.touch()
+        with running_sshd(folder, port, "Subsystem sftp internal-sftp"):
             yield server
-        finally:
-            process.terminate()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from machine.spec import Address
 from machine.ssh import keys
 from machine.ssh import native as native_ssh
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 both = pytest.mark.parametrize("native", ["false", "true"], ids=["openssh", "paramiko"])
 Begin = Callable[[str, str], contextlib.AbstractContextManager[tuple[BadServer, Address]]]
 COMMAND = ["say", "something"]
