@@ -20,7 +20,7 @@ from .lists import HERE, entries
 from .manifest import Manifest, digest
 
 CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
-# quiet: a line on an emulated serial port costs more than what it tells.
+# quiet: writing the kernel's lines to an emulated serial port takes too long.
 CMDLINE = "console={console} quiet loglevel=4 panic=10 random.trust_cpu=on memhp_default_state=online"
 
 
@@ -32,15 +32,15 @@ def cmdline(arch: str = "x86_64") -> str:
 def build(out: Path, *, arch: str = "x86_64", work: Path | None = None, say: Callable[[str], None]) -> Manifest:
     """Write the ISO to out and its manifest beside it (.json).
 
-    work: where to keep the intermediate files (1.5 GiB), a temporary folder if None; say: is told each step.
-    Raises ToolMissing, ToolFailed, and Usage when the architecture isn't known.
+    work: the folder for intermediate files (1.5 GiB), a temporary one if None. say is called with each step's name.
+    Raises ToolMissing, ToolFailed, and Usage for an unknown architecture.
     """
     if arch not in CONSOLE:
         raise Usage(f"machineos can't be built for {arch}", hint=f"choose one of {', '.join(CONSOLE)}")
     if work is None:
         with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
             return build(out, arch=arch, work=Path(folder), say=say)
-    programs.compiler(arch)  # said before minutes of other work
+    programs.compiler(arch)  # fail here if it is missing, not after minutes of work
     unpacked, tree = fresh(work / "packages"), fresh(work / "iso")
     say("fetching packages")
     versions = packages.fetch(arch, work / "packages.tar")
@@ -64,14 +64,14 @@ def fresh(folder: Path) -> Path:
 
 
 def version_of(time: int) -> str:
-    """machineos is as new as the newest file in it: its version is that day, as 2025.11.17."""
+    """The version of machineos: the day of its newest file, for example 2025.11.17. time: seconds since 1970."""
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(time, UTC).strftime("%Y.%m.%d")
 
 
 def write_about(path: Path, arch: str, version: str) -> None:
-    """What a host must know to boot this ISO without its boot loader."""
+    """Write the facts that a host needs to boot this ISO without its boot loader."""
     facts = {
         "architecture": arch,
         "version": version,
@@ -89,7 +89,7 @@ def make_root(unpacked: Path, folder: Path, tree: Path, time: int, arch: str) ->
 
 
 def make_initrd(unpacked: Path, folder: Path, tree: Path, time: int) -> None:
-    """Kernel and initrd, where the hosts look for them: /boot/vmlinuz and /boot/initrd.img."""
+    """Write kernel and initrd to the paths where hosts look for them: /boot/vmlinuz and /boot/initrd.img."""
     boot = tree / "boot"
     boot.mkdir()
     version = modules.kernel_version(unpacked)
@@ -100,7 +100,7 @@ def make_initrd(unpacked: Path, folder: Path, tree: Path, time: int) -> None:
     (folder / "init").chmod(0o755)
     modules.install(unpacked, folder, entries("initrd-modules.list"))
     for index in folder.glob("usr/lib/modules/*/modules.*"):
-        # Busybox reads the two text indexes only.
+        # Busybox reads only these two indexes.
         if index.name not in ("modules.dep", "modules.alias"):
             index.unlink()
     (folder.parent / "initrd.cpio").write_bytes(cpio.archive(folder, time=time))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def archive(folder: Path, *, time: int) -> bytes:
-    """The archive of a folder: sorted, owned by root, every file of the same time, so alike for like contents."""
+    """The archive of a folder. Equal contents give equal bytes: sorted, owned by root, one time for all files."""
     parts = []
     for number, path in enumerate(sorted(folder.rglob("*")), start=1):
         mode = path.lstat().st_mode

@@ -1,4 +1,4 @@
-"""Just enough of ELF to know which shared libraries a program asks for (System V ABI, chapter 5)."""
+"""Reads from an ELF file which shared libraries a program needs (System V ABI, chapter 5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DT_NULL, DT_NEEDED, DT_STRTAB = 0, 1, 5
 
 
 def needed(path: Path) -> list[str]:
-    """The names of the libraries (and of the loader) that a 64-bit little-endian ELF file asks for; else nothing."""
+    """The names of the libraries and of the loader that a 64-bit little-endian ELF file needs; [] for other files."""
     with path.open("rb") as file:
         if file.read(6) != b"\x7fELF\x02\x01":
             return []

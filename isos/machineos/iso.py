@@ -18,7 +18,7 @@ EFI = {
 
 
 def make(tree: Path, packages: Path, iso: Path, *, arch: str, cmdline: str, time: int) -> None:
-    """Write the ISO with the files of tree; boot loaders come from the unpacked packages. Alike for like contents."""
+    """Write the ISO: the files of tree, boot loaders of the unpacked packages. Equal contents give equal bytes."""
     boot = tree / "boot"
     write_menu(boot / "grub/grub.cfg", "grub.cfg", cmdline)
     write_efi(boot / "efi.img", packages, arch, time)

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def entries(name: str) -> list[str]:
-    """The lines of a list that aren't blank, without their comments."""
+    """The lines of a list, without comments and blank lines."""
     lines = (HERE / name).read_text(encoding="utf-8").splitlines()
     return [line for line in (line.split("#")[0].strip() for line in lines) if line]
 
@@ -30,7 +30,7 @@ def packages(arch: str) -> list[str]:
 
 
 def is_kept(path: str, patterns: list[str]) -> bool:
-    """Whether a path is wanted: the last pattern that matches decides, and "!" says no."""
+    """Whether a path is kept: the last pattern that matches decides; "!" in front of it excludes."""
     kept = False
     for pattern in patterns:
         if fnmatchcase(path, pattern.removeprefix("!")):

@@ -1,4 +1,4 @@
-"""What an image was made of; stands beside the ISO as JSON."""
+"""Describes what an image was made of; lies beside the ISO as JSON."""
 
 from __future__ import annotations
 

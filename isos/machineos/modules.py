@@ -1,4 +1,4 @@
-"""Kernel modules: the wanted ones and what they depend on, unpacked, with the indexes that modprobe reads."""
+"""Installs kernel modules with their dependencies, uncompressed, and the indexes that modprobe reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def kernel_version(packages: Path) -> str:
 
 
 def install(packages: Path, root: Path, wanted: Iterable[str]) -> None:
-    """Put the wanted modules, uncompressed (quicker to load, and the root is compressed anyway), into a root."""
+    """Copy the wanted modules into a root, uncompressed: they load faster, and the root is compressed anyway."""
     version = kernel_version(packages)
     source, target = (base / "usr/lib/modules" / version for base in (packages, root))
     target.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def install(packages: Path, root: Path, wanted: Iterable[str]) -> None:
         (target / path.removesuffix(".xz")).write_bytes(data)
     for index in source.glob("modules.*"):
         (target / index.name).write_bytes(index.read_bytes())
-    # depmod looks below lib/modules, and is itself where an ordinary user's PATH may not lead.
+    # depmod reads lib/modules. It lies in sbin, which an ordinary user's PATH may lack.
     if not (root / "lib").exists():
         (root / "lib").symlink_to("usr/lib")
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"

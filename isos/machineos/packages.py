@@ -1,4 +1,4 @@
-"""Debian's packages: fetched and unpacked, never installed: nothing of them is run, so any architecture will do."""
+"""Fetches and unpacks Debian's packages. It runs none of their programs, so it works for every architecture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNWANTED = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/
 
 
 def fetch(arch: str, tar: Path) -> dict[str, str]:
-    """Write the files of our packages and of all they depend on to a tar; return each package's version."""
+    """Write the files of our packages and of their dependencies to a tar; return name -> version."""
     # "chrootless" needs neither root nor user namespaces, and "extract" runs none of the packages' scripts.
     argv = ["mmdebstrap", "--mode=chrootless", "--variant=extract", "--format=tar"]
     argv += ["--skip=check/chrootless,cleanup/apt/cache", f"--architectures={DEBIAN[arch]}"]
@@ -30,7 +30,7 @@ def fetch(arch: str, tar: Path) -> dict[str, str]:
 
 
 def unpack(tar: Path, folder: Path) -> int:
-    """Unpack what we may need into a folder; return the time of the newest file (seconds since 1970)."""
+    """Unpack all except documentation and the like into a folder; return the time of the newest file (Unix time)."""
     newest = 0
     with tarfile.open(tar) as archive:
         for member in archive:

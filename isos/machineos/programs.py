@@ -1,4 +1,4 @@
-"""The guest's own programs in C (src/): compiled for the guest, against the headers and libraries of its packages."""
+"""Compiles the guest's own programs in C (src/) with the headers and libraries of its packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIBRARIES = ("-lssl", "-lcrypto")
 
 
 def compiler(arch: str) -> str:
-    """Debian's name of the compiler for an architecture, native or not. Raises ToolMissing."""
+    """The path of the compiler for an architecture, native or cross. Raises ToolMissing."""
     if found := which(f"{arch}-linux-gnu-gcc"):
         return found
     package = "gcc" if arch == resources.architecture() else f"gcc-{arch.replace('_', '-')}-linux-gnu"
@@ -25,15 +25,15 @@ def compiler(arch: str) -> str:
 
 
 def make(packages: Path, folder: Path, *, arch: str) -> None:
-    """Compile each src/NAME.c to folder/NAME. packages: where the guest's packages lie unpacked. Raises ToolFailed."""
+    """Compile each src/NAME.c to folder/NAME. packages: the folder of the unpacked packages. Raises ToolFailed."""
     gcc = compiler(arch)
-    for name in ("lib", "lib64"):  # in an unmerged tree the linker's scripts name what isn't there
+    for name in ("lib", "lib64"):  # linker scripts name these paths; packages lie in usr
         if not (packages / name).exists():
             (packages / name).symlink_to(f"usr/{name}")
     folder.mkdir(parents=True, exist_ok=True)
-    # -B: or a native compiler would take this host's libraries.
+    # Without -B a native compiler would use this host's libraries.
     guest = [f"--sysroot={packages}", f"-B{packages}/usr/lib/{arch}-linux-gnu"]
     for source in sorted(SOURCES.glob("*.c")):
-        # The source's name without a folder: paths of this host don't get into the program.
+        # Give the source's name without its folder, so that the program holds no path of this host.
         argv = [gcc, *guest, *FLAGS, source.name, "-o", str(folder / source.stem), *LINK, *LIBRARIES]
         run(argv, cwd=SOURCES, timeout=300)

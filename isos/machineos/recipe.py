@@ -1,4 +1,4 @@
-"""Whether an image was made by the recipe that lies here: without it an old image would be used after a change."""
+"""A digest of this recipe. The image holds it, so that an image built before a change is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The root file system: chosen files of the packages, our own files over them, packed as a squashfs."""
+"""Makes the root file system, a squashfs: some files of the packages, and our own files, which win."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from machine.run import run
 from . import elf, modules, programs
 from .lists import HERE, entries, is_kept, words
 
-# An ordinary user's mmdebstrap loses these bits.
+# mmdebstrap loses the setuid bit when an ordinary user runs it.
 SETUID = ("usr/bin/sudo",)
 FOLDERS = ("dev", "proc", "sys", "run", "tmp", "mnt", "root", "home", "opt", "srv", "var/lib", "var/log", "var/tmp")
 OS_RELEASE = """\
@@ -59,7 +59,7 @@ def copy_kept(packages: Path, root: Path) -> None:
 
 
 def copy_libraries(packages: Path, root: Path) -> None:
-    """Copy what the programs in root name in their ELF headers, and what that names, and so on."""
+    """Copy the libraries that the programs in root need, and the libraries that these need."""
     folders = [*(packages / "usr/lib").glob("*-linux-gnu*"), packages / "usr/lib64", packages / "usr/lib"]
     waiting = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
     while waiting:
@@ -71,7 +71,7 @@ def copy_libraries(packages: Path, root: Path) -> None:
 
 
 def follow(path: Path, packages: Path, root: Path) -> list[Path]:
-    """Copy what a symbolic link points at; return the copy of the file at its end."""
+    """Copy the target of a symbolic link; return the path of the copy in root."""
     real = path.resolve()
     target = root / real.relative_to(packages.resolve())
     if path.is_symlink() and not target.exists():
@@ -92,12 +92,12 @@ def copy_ours(source: Path, root: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             target.write_bytes(path.read_bytes())
-            # Not the checkout's mode: a wheel or a strict umask may have lost it.
+            # Don't use the checkout's mode: a wheel or a strict umask may have changed it.
             target.chmod(0o755 if target.read_bytes().startswith(b"#!") else 0o644)
 
 
 def install_authorities(packages: Path, root: Path) -> None:
-    """One bundle of the CA certificates, as Debian's update-ca-certificates would make it."""
+    """Write the CA certificates into one bundle, as Debian's update-ca-certificates does."""
     certificates = sorted((packages / "usr/share/ca-certificates").rglob("*.crt"))
     bundle = root / "usr/share/machineos/ca-certificates.crt"
     bundle.parent.mkdir(parents=True)
@@ -106,7 +106,7 @@ def install_authorities(packages: Path, root: Path) -> None:
 
 
 def pack(root: Path, squashfs: Path, *, time: int) -> None:
-    """Pack a folder as a squashfs owned by root, alike for like contents."""
+    """Pack a folder as a squashfs owned by root. Equal contents give equal bytes. time: seconds since 1970."""
     (root / "tmp").chmod(0o1777)
     (root / "var/tmp").chmod(0o1777)
     options = ["-comp", "zstd", "-Xcompression-level", "19", "-b", "1M", "-noappend", "-all-root", "-no-xattrs"]

@@ -1,15 +1,15 @@
 /*
- * docker-front PORT SOCKET [TLS-FOLDER]: Docker's port on the network, in front of the socket of dockerd.
+ * docker-front PORT SOCKET [TLS-FOLDER]: opens Docker's port and forwards connections to dockerd's socket.
  *
- * With a folder, clients speak TLS and must show a certificate of the CA in it (ca.pem, server.pem, server-key.pem).
- * The files are looked at for each connection: a renewed certificate needs no signal, and connections that are open go on.
- * Without a folder, bytes are passed on as they are.
+ * With a folder (ca.pem, server.pem, server-key.pem), clients must use TLS and have a certificate of that CA. The
+ * program checks for changed files at each connection: a renewed certificate needs no signal, and open connections go
+ * on. Without a folder, it forwards the bytes unchanged.
  *
- * dockerd's answers keep the one boundary that clients rely on: the head of an HTTP answer ends a TLS record. Clients that
- * take over the connection after it ("101 UPGRADED") read the head through a buffer and the rest past that buffer, so what
- * stands behind the head in the same record is lost to them. dockerd's own TLS never joins the two.
+ * The header of an HTTP response always ends a TLS record. Clients that take over the connection after it ("101
+ * UPGRADED") read the header through a buffer, and the rest directly: they would lose data that follows the header in
+ * the same record. dockerd's own TLS never puts both into one record, and clients rely on it.
  *
- * A thread for each connection, which sleeps in poll: a handshake or a client that doesn't read holds up nobody else.
+ * Each connection has a thread, which sleeps in poll: a slow handshake or a client that doesn't read delays no others.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,13 +32,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The most that a TLS record holds (RFC 8446, 5.1). */
+/* The maximum size of a TLS record (RFC 8446, 5.1). */
 #define RECORD 16384
-/* Who hasn't finished the handshake by then, or doesn't hang up after everything was said, is let go: milliseconds. An
- * interpreted processor takes minutes for a handshake. */
+/* Milliseconds: the limit for the TLS handshake (an interpreted processor needs minutes), and the limit for a client to
+ * close the connection after dockerd has closed it. */
 #define HANDSHAKE_MS 300000
 #define FAREWELL_MS 30000
-/* Who is gone without a word is found out by keepalive: seconds. */
+/* Seconds until TCP keepalive checks whether a silent client still exists. */
 #define KEEPALIVE_S 60
 #define STACK (128 * 1024)
 
@@ -99,14 +99,14 @@ static bool fill(SSL_CTX *made)
     SSL_CTX_set_session_cache_mode(made, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(made, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_verify(made, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    /* ChaCha20 first: without the host's AES instructions (emulation) it is the quicker one. */
+    /* ChaCha20 first: it is faster where the processor has no AES instructions, as under emulation. */
     return SSL_CTX_set_ciphersuites(made, "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384") &&
            SSL_CTX_load_verify_locations(made, ca, NULL) &&
            SSL_CTX_use_certificate_chain_file(made, certificate) == 1 &&
            SSL_CTX_use_PrivateKey_file(made, key, SSL_FILETYPE_PEM) == 1 && SSL_CTX_check_private_key(made) == 1;
 }
 
-/* Tells clients whose certificates are taken, so that those with several choose the right one. */
+/* Tells clients which CA is accepted, so that a client with several certificates chooses the right one. */
 static void name_authorities(SSL_CTX *made)
 {
     char ca[256];
@@ -116,7 +116,7 @@ static void name_authorities(SSL_CTX *made)
         SSL_CTX_set_client_CA_list(made, names);
 }
 
-/* Takes the files anew when they have changed. Halfway through a renewal they don't fit: the old ones serve until they do. */
+/* Reloads the files if they changed. During a renewal they may not match: then the old ones stay in use. */
 static void refresh(void)
 {
     struct stamp found[FILES];
@@ -131,7 +131,7 @@ static void refresh(void)
         return;
     }
     name_authorities(made);
-    SSL_CTX_free(context); /* open connections hold it as long as they need it */
+    SSL_CTX_free(context); /* open connections hold references to it */
     context = made;
     memcpy(stamps, found, sizeof stamps);
 }
@@ -141,20 +141,20 @@ static void refresh(void)
 struct flow {
     char data[RECORD];
     size_t start, end;
-    bool ended; /* its source has said all */
-    bool told;  /* and its target knows */
+    bool ended; /* the source has closed: no more data follows */
+    bool told;  /* this was passed on to the target */
 };
 
 enum { HEAD_SEEN = 4 };
 
 struct connection {
     int client, engine;
-    SSL *ssl;                 /* NULL: the client speaks plainly */
+    SSL *ssl;                 /* NULL: without TLS */
     struct flow up, down;     /* to the engine; to the client */
-    size_t writing;           /* how much of `down` was given to TLS, which must be given again */
-    int read_wants, write_wants; /* what TLS waits for at the client: POLLIN or POLLOUT */
-    int head;                 /* how much of the end of an answer's head has been seen: "\r\n\r\n" */
-    bool engine_gone;         /* it has closed its end altogether */
+    size_t writing;           /* bytes of `down` that SSL_write was called with: the next call must repeat them */
+    int read_wants, write_wants; /* what TLS waits for on the client's socket: POLLIN or POLLOUT */
+    int head;                 /* bytes of "\r\n\r\n" seen: the end of a response's header */
+    bool engine_gone;         /* dockerd has closed both directions */
 };
 
 enum outcome { DONE, WAIT, END, FAILED };
@@ -166,7 +166,7 @@ static enum outcome of_tls(SSL *ssl, int result, int *wants)
     case SSL_ERROR_WANT_WRITE: *wants = POLLOUT; return WAIT;
     case SSL_ERROR_ZERO_RETURN: return END;
     case SSL_ERROR_SSL:
-        /* TCP ended without TLS's good bye: whoever is gone for good is met at the next write. */
+        /* TCP ended without TLS's close_notify. If the client is gone, the next write fails. */
         if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
             return END;
         return FAILED;
@@ -223,7 +223,7 @@ static enum outcome write_client(struct connection *c, size_t size)
     return DONE;
 }
 
-/* How much of what waits for the client may go into one record: all, or as far as the head of an answer goes. */
+/* Bytes of `down` that may go into one TLS record: up to the end of a response's header, else all. */
 static size_t one_record(struct connection *c)
 {
     size_t size = c->down.end - c->down.start;
@@ -245,7 +245,7 @@ static bool is_empty(const struct flow *flow)
     return flow->start == flow->end;
 }
 
-/* From the client to the engine. False when the connection is at its end. */
+/* From the client to the engine. Returns false if the connection must be closed. */
 static bool move_up(struct connection *c, bool *moved)
 {
     enum outcome outcome;
@@ -263,12 +263,12 @@ static bool move_up(struct connection *c, bool *moved)
     if (!is_empty(&c->up)) {
         size = send(c->engine, c->up.data + c->up.start, c->up.end - c->up.start, MSG_NOSIGNAL);
         if (size < 0 && errno != EAGAIN && errno != EINTR) {
-            /* The engine hears no more; what it has said, and may still say, is for the client all the same. */
+            /* The engine reads no more. The client still gets what the engine has sent and will send. */
             c->up.ended = c->up.told = true;
             c->up.start = c->up.end;
         } else if (size > 0) {
             c->up.start += (size_t)size;
-            c->head = 0; /* a request: an answer follows */
+            c->head = 0; /* a request: a response with a header follows */
             *moved = true;
         }
     }
@@ -279,7 +279,7 @@ static bool move_up(struct connection *c, bool *moved)
     return true;
 }
 
-/* Says good bye, once the client takes it. */
+/* Sends close_notify and ends the direction to the client. Tried again later if the client isn't ready. */
 static void farewell(struct connection *c)
 {
     int result;
@@ -294,7 +294,7 @@ static void farewell(struct connection *c)
     shutdown(c->client, SHUT_WR);
 }
 
-/* From the engine to the client. False when the connection is at its end. */
+/* From the engine to the client. Returns false if the connection must be closed. */
 static bool move_down(struct connection *c, bool *moved)
 {
     ssize_t size;
@@ -323,7 +323,7 @@ static bool move_down(struct connection *c, bool *moved)
     return true;
 }
 
-/* Sleeps until one side can go on. False when there is nothing more to wait for. */
+/* Sleeps until one side is ready. Returns false if there is nothing more to wait for. */
 static bool sleep_until_ready(struct connection *c)
 {
     struct pollfd ends[] = {{.fd = c->client}, {.fd = c->engine}};
@@ -334,7 +334,7 @@ static bool sleep_until_ready(struct connection *c)
         engine->events |= POLLIN;
     if (!is_empty(&c->up))
         engine->events |= POLLOUT;
-    /* poll reports a hang-up unasked, again and again: who isn't to be heard now is left out. */
+    /* poll always reports a hang-up: leave out a socket that we don't wait for, or this loop would spin. */
     if (!client->events && !c->up.ended)
         client->fd = -1;
     if (!engine->events && (!c->down.ended || c->engine_gone))
@@ -483,7 +483,7 @@ int main(int count, char **words)
     socket_path = words[2];
     tls_folder = count == 4 ? words[3] : NULL;
     openlog("docker-front", 0, LOG_DAEMON);
-    signal(SIGPIPE, SIG_IGN); /* TLS writes without MSG_NOSIGNAL */
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&detached, STACK);
@@ -493,7 +493,7 @@ int main(int count, char **words)
     for (;;) {
         client = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (client < 0) {
-            /* Out of descriptors or memory: those that are open may end. */
+            /* Out of descriptors or memory: wait until other connections end. */
             if (errno != EINTR && errno != ECONNABORTED)
                 usleep(100000);
             continue;

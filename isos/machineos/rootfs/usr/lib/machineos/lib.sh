@@ -1,9 +1,9 @@
-# Sourced by the scripts beside it.
+# The scripts in this folder source this file.
 RUN=/run/machineos
 DATA=/mnt/data
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 
-# say WORDS: a line on every console, with the uptime. The host shows these when a wait of its own expires.
+# say WORDS: writes a line with the uptime to every console. The host shows the last lines when it waited in vain.
 say() {
     read -r now _ </proc/uptime
     read -r ttys </sys/class/tty/console/active
