@@ -23,7 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform != "win32":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The same examples each time, and none too slow on a busy host: a red run says that something was changed.
-settings.register_profile("machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+_CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("machine", deadline=None, derandomize=True, suppress_health_check=_CHECKS)
 settings.load_profile("machine")
 
 _prove = acceleration.proved
@@ -97,7 +98,7 @@ def spawn(store: Path) -> Spawn:
             capture_output=True,
             encoding="utf-8",
             errors="backslashreplace",
-            timeout=60,
+            timeout=200,
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)

@@ -15,7 +15,7 @@ import machine_fake
 import pytest
 from archives import Crafted, apart, tar
 from disk_files import qcow2, vdi
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine.drivers.qemu import Qemu
 from machine.drivers.virtualbox import VirtualBox
@@ -374,7 +374,7 @@ def test_a_terminal_is_asked(
     (tmp_path / "g").write_bytes(crafted.raw())
     environment = {**os.environ, "PYTHONPATH": str(Path(machine_fake.__file__).parent)}
     words = [sys.executable, "-m", "machine", "import", str(tmp_path / "g")]
-    ended, shown = in_terminal(words, typed.encode(), env=environment, timeout=60)
+    ended, shown = in_terminal(words, typed.encode(), env=environment, timeout=200)
     assert (ended, 'The machine "dev" asks for:' in shown, "the bold switch" in shown) == (code, True, True)
     assert store.names() == (["dev"] if code == 0 else [])
 
@@ -435,7 +435,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(NAMES, st.binary(max_size=20), max_size=4), st.booleans())
 def test_any_other_members(
     crafted: Crafted, bring: Bring, tmp_path: Path, files: dict[str, bytes], first: bool

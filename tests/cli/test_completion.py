@@ -56,7 +56,8 @@ def typed(tmp_path: Path, add: Add, monkeypatch: pytest.MonkeyPatch) -> Callable
             words=quoted, last=len(words) - 1, current=len(words), line=line
         )
         options = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
-        done = subprocess.run([shell, *options, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+        words = [shell, *options, "-c", program]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
         assert done.stderr == ""
         return [offer.partition("\t")[0] for offer in done.stdout.splitlines() if offer]
 

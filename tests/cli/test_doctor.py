@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -117,7 +118,7 @@ def test_a_clock_that_is_off_is_set(found: Findings, made: Made, guest: Guest) -
     assert "its clock is 3" in next(text for text in found() if "clock" in text)
     repaired = next(one for one in found("--repair").values() if "slow" in one["text"])
     assert (repaired["repaired"], repaired["hint"]) == (True, "")
-    assert abs(float(guest.set[0].removeprefix("@")) - time.time()) < 5
+    assert abs(float(guest.set[0].removeprefix("@")) - time.time()) < 600
 
 
 def test_inside_a_machine(found: Findings, made: Made, guest: Guest) -> None:
@@ -183,9 +184,13 @@ def test_a_client_certificate_that_ends(found: Findings, made: Made, monkeypatch
 
 @contextlib.contextmanager
 def process(*words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as process:
-        yield process
-        process.kill()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *words]) as process:
+        try:
+            # For a moment a new process has no command line.
+            wait.until(lambda: "-pidfile" in psutil.Process(process.pid).cmdline(), timeout=60, what="the process")
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -219,7 +224,6 @@ def test_orphans_of_a_store_by_another_way(
         monkeypatch.setenv("MACHINE_STORAGE_PATH", str(other))
     gone = (other if was_made_so else store) / "machines" / "gone"
     with process("-uuid", "u-1", "-pidfile", gone / "qemu.pid") as qemu:
-        until_seen(qemu)
         assert [one.hint for one in orphans.processes()] == [f"kill {qemu.pid}"]
 
 
@@ -228,21 +232,14 @@ def test_a_process_of_a_known_uuid_is_no_orphan(store: Path, add: Add) -> None:
     add("new", uuid="u-1")
     add("dev", uuid="u-3")
     folder = store / "machines"
-    with process("-uuid", "u-1", "-pidfile", folder / "old" / "qemu.pid") as renamed:
-        until_seen(renamed)
+    with process("-uuid", "u-1", "-pidfile", folder / "old" / "qemu.pid"):
         assert list(orphans.processes()) == []
     with process("-uuid", "u-2", "-pidfile", folder / "dev" / "qemu.pid") as earlier:
-        until_seen(earlier)
         assert [one.text for one in orphans.processes()] == [
             f"processes of a machine dev that isn't there: {earlier.pid}"
         ]
         (folder / "dev" / "machine.json").write_text("{")
         assert list(orphans.processes()) == [], "its UUID may be just that"
-
-
-def until_seen(process: subprocess.Popen[bytes]) -> None:
-    """For a moment a new process has no command line."""
-    wait.until(lambda: "-pidfile" in psutil.Process(process.pid).cmdline(), timeout=20, what="the process")
 
 
 @pytest.fixture
@@ -307,8 +304,10 @@ def test_what_isnt_sure_to_be_ours_is_only_told(found: Findings, lost: Lose) -> 
 def test_a_hypervisor_that_doesnt_answer_or_fails(found: Findings, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = registry.load("fake")
     monkeypatch.setattr(doctor, "ORPHANS_TIMEOUT", 0.2)
-    monkeypatch.setattr(fake, "orphans", lambda *_: time.sleep(3) or [])
+    answers = threading.Event()
+    monkeypatch.setattr(fake, "orphans", lambda *_: answers.wait(300) and [])
     assert "fake didn't list its virtual machines within 0.2 s" in found()
+    answers.set()
 
     def fail(*_: object) -> list[Orphan]:
         raise DriverFailed("it is on strike")

@@ -263,7 +263,7 @@ def test_docker_takes_what_config_prints_for_a_path_with_blanks(
     environment = {**os.environ, "MACHINE_STORAGE_PATH": str(there), "DOCKER_CONFIG": str(tmp_path)}
     try:
         done = subprocess.run(
-            ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+            ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=200, check=False
         )
         assert "Cannot connect to the Docker daemon at tcp://127.77." in done.stderr, done.stderr
     finally:

@@ -17,7 +17,7 @@ def test_without_a_home_folder_the_one_of_the_account_is_taken(
 ) -> None:
     pwd = pytest.importorskip("pwd")
     monkeypatch.delenv("MACHINE_STORAGE_PATH", raising=False)
-    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("HOME", raising=False)
     if home is not None:
         monkeypatch.setenv("HOME", home)
     assert paths.store() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".machine"

@@ -54,7 +54,7 @@ def test_follow_across_a_restart(console: Path) -> None:
             console.write_text("anew\n", encoding="utf-8")
             assert _read(process.stdout) == b"anew\n"
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(120) == 130
             assert process.stderr.read() == b""
         finally:
             process.kill()

@@ -161,7 +161,7 @@ def test_the_module_is_the_command(begin: Begin) -> None:
         [Path(sys.executable).with_name("machine"), "--version"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=200,
         check=False,
     )
     assert done.stdout == f"machine version {__version__}\n"

@@ -21,7 +21,7 @@ MAN = ROOT / "docs" / "man"
 def generate(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "docs.generator", *words]
     environment = {**os.environ, **(env or {})}
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_it_is_current_on_every_host(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_it_names_every_variable_of_ours_that_the_program_knows() -> None:
 def test_roff_has_nothing_to_say_against_the_pages() -> None:
     pages = sorted(MAN.glob("*.1"))
     done = subprocess.run(
-        ["groff", "-man", "-ww", "-Tutf8", *pages], capture_output=True, text=True, timeout=60, check=False
+        ["groff", "-man", "-ww", "-Tutf8", *pages], capture_output=True, text=True, timeout=200, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "machine create" in re.sub(r"\x1b\[[0-9;]*m|.\x08", "", done.stdout)

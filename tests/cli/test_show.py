@@ -81,8 +81,10 @@ def test_status_and_ls_tell_that_memory_ran_out(invoke: Invoke, add: Add, store:
 
 def test_status_has_a_timeout(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add()
-    monkeypatch.setattr(registry.load("fake"), "state", lambda _: threading.Event().wait(30))
+    answers = threading.Event()
+    monkeypatch.setattr(registry.load("fake"), "state", lambda _: answers.wait(300))
     ended = invoke("status", "-t", "0.1")
+    answers.set()
     assert (ended.code, ended.out) == (1, "")
     assert "timed out" in ended.err
 

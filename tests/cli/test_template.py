@@ -192,7 +192,7 @@ def test_another_process_that_makes_a_template_goes_on(invoke: Invoke, store: Pa
         assert maker.stdout.readline()
         invoke("template", "prune")
         assert (store / "templates" / ".0123456789abcdef.new").exists()
-        maker.communicate(b"\n", timeout=20)
+        maker.communicate(b"\n", timeout=120)
     invoke("template", "prune")
     assert not (store / "templates" / ".0123456789abcdef.new").exists()
 

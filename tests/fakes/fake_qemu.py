@@ -100,11 +100,11 @@ def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @contextlib.contextmanager
 def process(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     """A process that passes for the machine's QEMU."""
-    words = ["-c", "import time; time.sleep(60)", "-pidfile", str(home / "qemu.pid")]
+    words = ["-c", "import time; time.sleep(600)", "-pidfile", str(home / "qemu.pid")]
     with subprocess.Popen([sys.executable, *words]) as popen:
         (home / "qemu.pid").write_text(str(popen.pid))
         # For a moment a new process has no command line.
-        wait.until(Process(home / "qemu.pid").find, timeout=20, what="the process")
+        wait.until(Process(home / "qemu.pid").find, timeout=60, what="the process")
         yield popen
         popen.kill()
 

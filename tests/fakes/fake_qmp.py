@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loopback_sockets import stop
+
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
 HANG_UP = object()
 Answer = Callable[[dict[str, Any]], list[Any]]
@@ -35,13 +37,11 @@ class Server:
         return [message["execute"] for message in self.asked]
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        stop(self.listener)
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self.thread.join(timeout=5)
+        self.thread.join(timeout=60)
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -130,8 +130,7 @@ def channel(path: Path, answer: Callable[[bytes], bytes | object]) -> Iterator[l
         try:
             yield came
         finally:
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
+            stop(listener)
             for connection in connections:
-                connection.close()
-            thread.join(timeout=5)
+                stop(connection)
+            thread.join(timeout=60)

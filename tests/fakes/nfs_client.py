@@ -303,18 +303,18 @@ class Served:
 
     def __enter__(self) -> Client:
         ours, theirs = socket.socketpair()
-        ours.settimeout(30)
+        ours.settimeout(120)
         self._client = ours
-        self._thread = threading.Thread(target=self._serve, args=(theirs,))
-        self._thread.start()
+        self.thread = threading.Thread(target=self._serve, args=(theirs,))
+        self.thread.start()
         return Client(ours)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
+        self.thread.join(120)
+        assert not self.thread.is_alive()
 
     def _serve(self, connection: socket.socket) -> None:
         served = server.programs(self.folders, self.home, list(self.hidden))

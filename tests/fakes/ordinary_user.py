@@ -21,7 +21,7 @@ from tests.fixture_types import Ordinary, Outcome
 
 # Of nobody: a user without an entry in /etc/passwd, as in a container that is run under a number.
 USER = 54321
-DEADLINE = 60
+DEADLINE = 200
 # In front of what the system has of the same packages.
 _SETUP = "import site, sys; sys.path.insert(1, {packages!r}); site.addsitedir({packages!r}); "
 _MAIN = _SETUP + "from machine.cli import main; main()"

@@ -24,7 +24,7 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
             yield server.server_port
         finally:
             server.shutdown()
-            thread.join(30)
+            thread.join(60)
 
 
 class _Engine(Quiet, BaseHTTPRequestHandler):

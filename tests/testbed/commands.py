@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -160,13 +161,23 @@ class Begun:
         self.err.close()
 
 
+# Make standard input the terminal of this session, and become the command.
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 def in_terminal(argv: Sequence[str], typed: bytes, *, env: dict[str, str], timeout: float = COMMAND) -> tuple[int, str]:
     """Run a command on a pseudo-terminal and type into it; its exit code and what it showed."""
     import pty
 
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvpe(argv[0], list(argv), env)
+    terminal, slave = pty.openpty()
+    # Not pty.fork(): a process with threads, as that of the tests, isn't to be copied.
+    words = [sys.executable, "-c", _TAKE_TERMINAL, *argv]
+    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True)
+    os.close(slave)
     shown, deadline = b"", time.monotonic() + timeout
     try:
         os.write(terminal, typed)
@@ -180,8 +191,8 @@ def in_terminal(argv: Sequence[str], typed: bytes, *, env: dict[str, str], timeo
                     break
                 shown += block
         else:
-            os.kill(pid, signal.SIGKILL)
+            process.kill()
     finally:
-        _, status = os.waitpid(pid, 0)
+        process.wait()
         os.close(terminal)
-    return os.waitstatus_to_exitcode(status), shown.decode("utf-8", "replace")
+    return process.returncode, shown.decode("utf-8", "replace")

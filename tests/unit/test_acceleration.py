@@ -60,7 +60,7 @@ def emulated(firmware: bytes, folder: Path) -> int:
     argv: list[str | Path] = [QEMU or "", "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", "64", "-nodefaults"]
     argv += ["-no-user-config", "-display", "none", "-no-reboot", "-bios", folder / "proof.bin"]
     argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
-    return run(argv, timeout=20, check=False).code
+    return run(argv, timeout=300, check=False).code
 
 
 @with_qemu

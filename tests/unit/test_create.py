@@ -178,7 +178,7 @@ def at_once(names: list[str]) -> list[BaseException | None]:
     def work(number: int) -> None:
         try:
             asked = draft(names[number])
-            barrier.wait(timeout=20)
+            barrier.wait(timeout=120)
             create.create(asked, Silent())
             ends[number] = None
         except BaseException as error:
@@ -188,7 +188,7 @@ def at_once(names: list[str]) -> list[BaseException | None]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     return ends
 
 

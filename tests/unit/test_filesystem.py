@@ -21,7 +21,7 @@ from tests.fixture_types import Invoke
 
 MACHINE = Machine("x", "qemu", "id", "52:54:00:00:00:01", "", 1024, 2, 20000)
 SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
-DEADLINE = 10
+DEADLINE = 60
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_docker_prints_the_same(tmp_path: Path) -> None:
     whole = "\n".join(RECORDED)
     done = subprocess.run(
         ["docker", "context", "inspect", "--format", whole],
-        env=environment, capture_output=True, text=True, check=True, timeout=30,
+        env=environment, capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     assert done.stdout == "\n".join(RECORDED.values()) + "\n" == Template(whole).render(CONTEXT) + "\n"
 

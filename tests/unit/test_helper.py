@@ -48,7 +48,7 @@ def hold(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     yield begin
     for process in begun:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_a_helper_stands_in_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_a_helper_that_was_killed_is_started_by_whoever_asks_next(
     helper.ensure(home, "the.module")
     assert len(started) == 1
     process.kill()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     helper.ensure(home, "the.module")
     assert len(started) == 2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from pathlib import Path
 
 import machine_fake
@@ -60,13 +60,15 @@ def test_one_that_runs(add: Add) -> None:
 
 def test_a_hypervisor_that_doesnt_answer(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add("dev", state="Running")
-    monkeypatch.setattr(machine_fake.Fake, "state", lambda _: time.sleep(5) or State.RUNNING)
+    answers = threading.Event()
+    monkeypatch.setattr(machine_fake.Fake, "state", lambda _: answers.wait(300) and State.RUNNING)
     assert instance.load("dev").state(timeout=0.1) is None
     with pytest.raises(WaitTimeout):
         instance.running("dev", timeout=0.1)
+    answers.set()
     monkeypatch.setattr(machine_fake.Fake, "state", failing)
     with pytest.raises(DriverFailed):
-        instance.load("dev").state(timeout=5)
+        instance.load("dev").state(timeout=60)
 
 
 def test_a_machine_keeps_its_driver_when_it_gets_an_address(store: Path) -> None:

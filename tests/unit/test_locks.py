@@ -39,7 +39,7 @@ def test_who_waits_is_told_and_gets_it(path: Path, monkeypatch: pytest.MonkeyPat
         said.append(text)
         holder.release()
 
-    with locks.held(path, what="another command to finish", timeout=20, say=say):
+    with locks.held(path, what="another command to finish", timeout=120, say=say):
         assert said == ["waiting for another command to finish"]
 
 
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_the_wait_of_a_thread(path: Path, monkeypatch: pytest.Monkey
 
     def work() -> None:
         try:
-            with locks.held(path, what="another", timeout=20):
+            with locks.held(path, what="another", timeout=120):
                 pass
         except KeyboardInterrupt as error:
             ended.append(type(error))
@@ -83,7 +83,7 @@ def test_ctrl_c_ends_the_wait_of_a_thread(path: Path, monkeypatch: pytest.Monkey
         thread = threading.Thread(target=work)
         thread.start()
         wait._interrupted.set()
-        thread.join(10)
+        thread.join(60)
     assert ended == [KeyboardInterrupt]
 
 

@@ -32,7 +32,7 @@ print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))
 
 def run(*argv: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False
+        argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=500, stdin=subprocess.DEVNULL, check=False
     )
     assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -59,7 +59,7 @@ batches = st.lists(paths, min_size=10, max_size=30, unique=True)
 
 
 def output(*argv: str | Path, input: str | None = None) -> str:
-    done = subprocess.run(argv, input=input, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    done = subprocess.run(argv, input=input, capture_output=True, encoding="utf-8", timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

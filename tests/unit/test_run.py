@@ -84,8 +84,8 @@ def test_a_missing_folder_isnt_a_missing_tool(tmp_path: Path) -> None:
 def test_a_command_that_takes_too_long_is_killed() -> None:
     began = time.monotonic()
     with pytest.raises(WaitTimeout, match="to end"):
-        run.run(python("import time; time.sleep(30)"), timeout=0.3)
-    assert time.monotonic() - began < 10
+        run.run(python("import time; time.sleep(600)"), timeout=0.3)
+    assert time.monotonic() - began < 120
 
 
 def test_a_streamed_command_writes_where_we_do(capfd: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +104,7 @@ def test_debug_shows_each_command_as_a_shell_takes_it(
 def test_a_detached_process_has_its_own_session_and_no_input(tmp_path: Path) -> None:
     code = "import os, sys; print(os.getsid(0) == os.getpid(), repr(sys.stdin.read()))"
     with (tmp_path / "log").open("wb") as log, run.detach(python(code), output=log, cwd=tmp_path) as process:
-        process.wait(timeout=20)
+        process.wait(timeout=120)
     assert (tmp_path / "log").read_text() == "True ''\n"
 
 

@@ -135,7 +135,7 @@ def test_of_many_threads_each_gets_another_address(place: Path) -> None:
         )
 
     def work(name: str) -> None:
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=120)
         with store.reserve(name, lambda others: build(others, name), lambda *_: None):
             pass
 
@@ -143,7 +143,7 @@ def test_of_many_threads_each_gets_another_address(place: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=120)
     hosts = {host_of(store.load(name)) for name in store.names()}
     assert len(hosts) == 10
 
@@ -226,14 +226,14 @@ def test_while_one_command_clears_up_others_go_on(place: Path, undo: Undo, undon
 
     def slow(machine: Machine, home: Home) -> None:
         entered.set()
-        leave.wait(20)
+        leave.wait(120)
         undo(machine, home)
 
     swept: list[tuple[str, object]] = []
     sweeper = threading.Thread(target=lambda: swept.extend(store.sweep(slow)))
     sweeper.start()
     try:
-        assert entered.wait(20)
+        assert entered.wait(120)
         make("other")
         assert list(store.sweep(undo)) == [], "somebody is at work on it"
         again = threading.Thread(target=make)
@@ -242,8 +242,8 @@ def test_while_one_command_clears_up_others_go_on(place: Path, undo: Undo, undon
         assert again.is_alive(), "the name is free in a moment"
     finally:
         leave.set()
-        sweeper.join(20)
-    again.join(20)
+        sweeper.join(120)
+    again.join(120)
     assert (swept, undone) == ([("dev", None)], [("dev", "dev")])
     assert store.names() == ["dev", "other"]
     assert entries(place) == ["dev", "other"]
@@ -355,7 +355,7 @@ def test_whoever_waits_for_a_machine_that_is_then_removed_learns_that(place: Pat
     waiting = threading.Thread(target=wait)
     with store.removing("dev", lambda home: removed.set()):
         waiting.start()
-    waiting.join(timeout=20)
+    waiting.join(timeout=120)
     assert removed.is_set()
     assert len(errors) == 1
     assert entries(place) == []

@@ -302,6 +302,7 @@ def test_ports_through_an_ssh_that_lets_nobody_in_are_told(
 
 @pytest.fixture
 def unused() -> int:
+    """A port that the relay can open."""
     with socket.create_server(("127.77.0.2", 0)) as listener:
         return int(listener.getsockname()[1])
 

@@ -126,13 +126,13 @@ def test_the_process_serves_its_standard_input(tmp_path: Path, host: Path) -> No
         ours,
     ):
         theirs.close()
-        ours.settimeout(30)
+        ours.settimeout(120)
         client = Client(ours)
         top = client.mount(host)
         client.create(top, b"a")
         assert (host / "a").stat().st_mode & 0o777 == 0o644
         ours.shutdown(socket.SHUT_RDWR)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert "/no/such/folder" in (home / LOG).read_text()
 
 
@@ -159,7 +159,7 @@ def test_files_are_closed_when_nobody_uses_them(share: Share, monkeypatch: pytes
     handle = share.client.create(share.top, b"a")
     share.client.read(handle)
     monkeypatch.setattr(os, "close", close)
-    assert closed.wait(10)
+    assert closed.wait(60)
 
 
 def test_fragments_of_nothing_end_the_connection() -> None:
@@ -179,11 +179,19 @@ def test_calls_that_were_not_begun_when_the_guest_hung_up_are_not_done(
 
     def slow(self: nfs3.Nfs3, call: rpc.Call) -> bytes:
         begun.release()
-        assert go_on.wait(30)
+        assert go_on.wait(120)
         done.append(call.xid)
         return write(self, call)
 
+    shutdown = socket.socket.shutdown
+
+    def hung_up(connection: socket.socket, how: int) -> None:
+        shutdown(connection, how)
+        if threading.current_thread() is served.thread:  # it has forgotten the calls that weren't begun
+            go_on.set()
+
     monkeypatch.setattr(nfs3.Nfs3, "write", slow)
+    monkeypatch.setattr(socket.socket, "shutdown", hung_up)
     served = Served(home, str(host))
     with served as client:
         handle = client.create(client.mount(host), b"a")
@@ -191,6 +199,5 @@ def test_calls_that_were_not_begun_when_the_guest_hung_up_are_not_done(
         for xid in range(900, 910):
             client.send(client.message(*NFS, nfs3.WRITE, arguments, xid))
         for _ in range(_WORKERS):
-            assert begun.acquire(timeout=30)
-        threading.Timer(0.3, go_on.set).start()
+            assert begun.acquire(timeout=120)
     assert len(done) == _WORKERS

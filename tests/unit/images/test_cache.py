@@ -74,7 +74,7 @@ def test_two_that_add_the_same_dont_meet(tmp_path: Path, cache: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=300)
     assert failures == []
     images.verify(images.current("machineos"))
     assert len(entries(cache)) == 2

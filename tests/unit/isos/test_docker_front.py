@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback_sockets import port_for_a_server, stop
 from machine.isos.machineos import programs
 
 from machine.paths import Home
@@ -25,7 +26,7 @@ from machine.tls import certs
 Engine = Callable[[socket.socket], None]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is the guest's, and the guest is Linux")
 HEAD = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\n"
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +70,10 @@ class Front:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(self.socket))
         self.listener.listen(128)
-        threading.Thread(target=self.accept, daemon=True).start()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.accepting = threading.Thread(target=self.accept, daemon=True)
+        self.accepting.start()
+        self.held = contextlib.ExitStack()
+        self.port = self.held.enter_context(port_for_a_server())
         argv: list[str | Path] = [program, str(self.port), self.socket, *([pki / "tls"] if pki else [])]
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE)
         self.await_port()
@@ -82,6 +83,7 @@ class Front:
         while True:
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
                 return
+            assert self.process.poll() is None
             assert time.monotonic() < deadline, "the front didn't open its port"
             time.sleep(0.01)
 
@@ -108,9 +110,11 @@ class Front:
             raise
 
     def close(self) -> None:
-        self.listener.close()
+        stop(self.listener)
+        self.accepting.join(PATIENCE)
         self.process.terminate()
         _, err = self.process.communicate(timeout=PATIENCE)
+        self.held.close()
         assert err == b"", err.decode()
 
 

@@ -86,7 +86,7 @@ def _raise(error: Exception) -> None:
 
 
 def test_it_ends_with_the_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper, "LONG_TICK", 60)
+    monkeypatch.setattr(helper, "LONG_TICK", 600)
     monkeypatch.setattr(helper, "TICK", 0.1)
     driver.create()
     driver.start()
@@ -103,7 +103,7 @@ def test_it_ends_with_the_machine(driver: Libvirt, monkeypatch: pytest.MonkeyPat
     watching.join(0.5)
     assert watching.is_alive()
     driver.place.find().destroy()
-    watching.join(5)
+    watching.join(120)
     assert not watching.is_alive()
     process.close()
 

@@ -202,7 +202,7 @@ def test_a_machine_is_suspended_until_its_memory_is_loaded(
 def test_the_state_without_a_process_or_a_monitor(qemu: Qemu, running: subprocess.Popen[bytes]) -> None:
     assert qemu.state() is State.ERROR
     running.kill()
-    running.wait(timeout=10)
+    running.wait(timeout=60)
     assert qemu.state() is State.STOPPED
 
 
@@ -225,14 +225,14 @@ def test_kill_lets_qemu_write_its_tables_and_ends_what_is_left(
     with monitor(home / "qmp.sock", {"quit": [{"return": {}}, {"event": "SHUTDOWN"}, HANG_UP]}) as server:
         qemu.kill()
     assert server.commands == ["qmp_capabilities", "quit"]
-    assert running.wait(timeout=10) == -9
+    assert running.wait(timeout=60) == -9
     assert not (home / "qemu.pid").exists()
     qemu.kill()
 
 
 def test_remove_ends_the_process_and_minds_none(qemu: Qemu, running: subprocess.Popen[bytes]) -> None:
     qemu.remove()
-    assert running.wait(timeout=10) == -9
+    assert running.wait(timeout=60) == -9
     qemu.remove()
 
 
@@ -266,7 +266,7 @@ def test_suspend_keeps_the_state_and_the_layout(qemu: Qemu, home: Home, running:
     commands = server.commands
     assert commands.index("stop") < commands.index("migrate") < commands.index("quit")
     assert "cont" not in commands
-    assert running.wait(timeout=10) == -9
+    assert running.wait(timeout=60) == -9
     assert qemu.state() is State.SAVED
     assert json.loads((home / SUSPENDED_LAYOUT).read_text()) == LAYOUT
     assert files_of(home) == {SUSPENDED, SUSPENDED_LAYOUT}
@@ -365,7 +365,7 @@ def test_a_state_that_cant_be_loaded_stays(
     woken["query-migrate"] = {"status": "failed", "error-desc": "another device"}
     with pytest.raises(DriverFailed, match="another device"):
         qemu.start()
-    assert woken["process"].wait(timeout=10) == -9
+    assert woken["process"].wait(timeout=60) == -9
     assert files_of(suspended) == {SUSPENDED, SUSPENDED_LAYOUT}
     assert qemu.state() is State.SAVED
     assert detached == []

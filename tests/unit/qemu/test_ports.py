@@ -110,7 +110,7 @@ def engine() -> Iterator[ThreadingHTTPServer]:
             self.end_headers()
             if self.path.startswith("/events"):
                 self.wfile.flush()
-                over.wait(timeout=30)
+                over.wait(timeout=300)
             else:
                 self.wfile.write(json.dumps(WEB).encode())
 
@@ -123,7 +123,7 @@ def engine() -> Iterator[ThreadingHTTPServer]:
     over.set()
     server.shutdown()
     server.server_close()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def running(home: Home) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], 
         begun.append(subprocess.Popen([sys.executable, "-m", "machine.drivers.qemu", home.folder]))
         return begun[-1]
 
-    argv = [sys.executable, "-c", "import time; time.sleep(60)", "-pidfile", home / PIDFILE]
+    argv = [sys.executable, "-c", "import time; time.sleep(600)", "-pidfile", home / PIDFILE]
     with subprocess.Popen(argv) as qemu:
         try:
             (home / PIDFILE).write_text(str(qemu.pid))
@@ -154,7 +154,7 @@ def running(home: Home) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], 
             qemu.kill()
             for helper in begun:
                 helper.kill()
-                helper.wait(timeout=10)
+                helper.wait(timeout=60)
 
 
 FORWARDED = {"tcp:127.0.0.1:8080"}
@@ -166,7 +166,7 @@ def test_the_helper_lives_as_long_as_qemu(home: Home, usernet: UserNetwork) -> N
         await_(lambda: usernet.forwards == FORWARDED)
         assert helper.poll() is None
         qemu.kill()
-        assert helper.wait(timeout=20) == 0
+        assert helper.wait(timeout=120) == 0
 
 
 def test_a_monitor_that_hangs_up_is_opened_again(home: Home, usernet: UserNetwork) -> None:
@@ -188,7 +188,7 @@ def test_the_next_helper_goes_on_where_a_killed_one_stopped(home: Home, usernet:
         helper = begin()
         await_(lambda: usernet.forwards == FORWARDED)
         helper.kill()
-        helper.wait(timeout=10)
+        helper.wait(timeout=60)
         usernet.lines.clear()
         (home / ports.NOTE).unlink(missing_ok=True)
         begin()
@@ -197,7 +197,7 @@ def test_the_next_helper_goes_on_where_a_killed_one_stopped(home: Home, usernet:
 
 
 def await_(probe: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not probe():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -17,9 +17,9 @@ from machine.drivers.qemu.process import Process
 
 from machine.errors import DriverFailed
 
-SLEEP = [sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"]
 # As QEMU does: its pidfile stays open.
-HOLD = [sys.executable, "-c", "import sys, time; file = open(sys.argv[-1]); print(flush=True); time.sleep(60)"]
+HOLD = [sys.executable, "-c", "import sys, time; file = open(sys.argv[-1]); print(flush=True); time.sleep(600)"]
 UUID, OTHER = "5a1f2c34-a6b0-48f1-81a7-1d215a60c752", "6b2f2c34-a6b0-48f1-81a7-1d215a60c752"
 
 
@@ -48,7 +48,7 @@ def launch() -> Iterator[Launch]:
     for one in started:
         one.kill()
         with one:
-            one.wait(timeout=10)
+            one.wait(timeout=60)
 
 
 def test_the_process_of_the_pidfile_is_found(pidfile: Path, launch: Launch) -> None:
@@ -88,7 +88,7 @@ def test_a_process_that_has_ended_isnt_found(pidfile: Path, launch: Launch) -> N
     qemu = launch("-pidfile", pidfile)
     pidfile.write_text(str(qemu.pid), encoding="utf-8")
     qemu.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     # Not waited for: it stays as a zombie.
     while psutil.Process(qemu.pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
@@ -102,7 +102,7 @@ def test_kill_ends_every_process_of_the_machine_and_no_other(pidfile: Path, laun
     pidfile.write_text(str(qemus[0].pid), encoding="utf-8")
     Process(pidfile).kill()
     assert not pidfile.exists()
-    assert [qemu.wait(timeout=10) for qemu in qemus] == [-9, -9]
+    assert [qemu.wait(timeout=60) for qemu in qemus] == [-9, -9]
     assert (reader.poll(), neighbour.poll()) == (None, None)
     assert list(Process(pidfile).find_all()) == []
     Process(pidfile).kill()
@@ -121,7 +121,7 @@ def test_a_process_that_ends_by_itself_meanwhile(
     qemu = launch("-pidfile", pidfile)
     found = list(Process(pidfile).find_all())
     qemu.kill()
-    qemu.wait(timeout=10)
+    qemu.wait(timeout=60)
     monkeypatch.setattr(Process, "find_all", lambda _: iter(found))
     Process(pidfile).kill()
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -153,7 +153,7 @@ def test_the_path_to_the_pidfile_may_be_spelled_otherwise(
     pidfile.unlink()
     assert [one.pid for one in Process(pidfile, uuid).find_all()] == [qemu.pid]
     Process(pidfile, uuid).kill()
-    assert qemu.wait(timeout=10) == -9
+    assert qemu.wait(timeout=60) == -9
 
 
 def test_another_machine_of_that_name_isnt_it(pidfile: Path, launch: Launch) -> None:
@@ -177,7 +177,7 @@ def test_a_store_that_was_moved(tmp_path: Path, launch: Launch) -> None:
     assert found is not None
     assert found.pid == qemu.pid
     Process(pidfile, UUID).kill()
-    assert qemu.wait(timeout=10) == -9
+    assert qemu.wait(timeout=60) == -9
 
 
 def test_a_copy_that_was_put_where_the_folder_was(tmp_path: Path, launch: Launch) -> None:
@@ -206,7 +206,7 @@ def test_a_copy_of_the_folder_is_another(pidfile: Path, launch: Launch) -> None:
     copy.kill()
     assert qemu.poll() is None
     Process(pidfile, UUID).kill()
-    assert qemu.wait(timeout=10) == -9
+    assert qemu.wait(timeout=60) == -9
 
 
 def test_what_cant_be_told_is_refused(pidfile: Path, launch: Launch) -> None:
@@ -230,17 +230,17 @@ def test_one_that_cant_be_seen_isnt_taken_for_ended(
         "import fcntl, sys, time; file = open(sys.argv[-1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True)"
     )
     pidfile.touch()
-    qemu = launch(pidfile, program=[sys.executable, "-c", f"{lock}; time.sleep(60)"])
+    qemu = launch(pidfile, program=[sys.executable, "-c", f"{lock}; time.sleep(600)"])
     pidfile.write_text("7\n", encoding="utf-8")
     monkeypatch.setattr(Process, "leaving", 0.05)
     for ask in (Process(pidfile, UUID).find, Process(pidfile, UUID).kill):
         with pytest.raises(DriverFailed, match=f"it holds {pidfile}"):
             ask()
     assert pidfile.exists()
-    monkeypatch.setattr(Process, "leaving", 20.0)
+    monkeypatch.setattr(Process, "leaving", 120.0)
     threading.Timer(0.1, qemu.kill).start()
     assert Process(pidfile, UUID).find() is None, "it was just ending"
-    qemu.wait(timeout=10)
+    qemu.wait(timeout=60)
     assert Process(pidfile, UUID).find() is None
 
 

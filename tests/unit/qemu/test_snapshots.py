@@ -255,7 +255,7 @@ def test_going_back_to_a_running_machine(
     detached: list[list[str]],
 ) -> None:
     with_memory.restore("one")
-    assert running.wait(timeout=10) == -9
+    assert running.wait(timeout=60) == -9
     (words,) = recorder.launches
     assert words[-1] == "-S"
     assert words[words.index("-smp") + 1] == "3"

@@ -76,7 +76,7 @@ def test_one_makes_it_and_the_others_wait(obtain: Obtain) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=120)
     assert len(made) == 1
 
 
@@ -107,7 +107,7 @@ def test_a_template_that_is_being_made_is_not_swept(store: Path, obtain: Obtain)
         make(folder)
         other = threading.Thread(target=template.sweep, args=(store,))
         other.start()
-        other.join(timeout=20)
+        other.join(timeout=120)
         return True
 
     assert obtain(make=sweeping).about()
@@ -186,7 +186,7 @@ def test_one_tries_and_the_others_hear_of_it(obtain: Obtain) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=120)
     assert len(tried) == 1
 
 

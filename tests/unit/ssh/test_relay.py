@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback_sockets import closed_port, stop
 from real_sshd import USER, reachable, sshd
 
 from machine.errors import SSHFailed
@@ -22,6 +23,8 @@ __all__ = ["reachable", "sshd"]
 pytestmark = pytest.mark.usefixtures("store")
 # Where the relay listens, as on a machine's address; the services are on 127.0.0.1 under the same numbers.
 HOST = "127.77.0.9"
+# Seconds: others may use the processors, too.
+PATIENCE = 60
 
 
 def serve(listener: socket.socket) -> None:
@@ -44,9 +47,11 @@ def _echo(client: socket.socket) -> None:
 def service() -> Iterator[int]:
     """A service that only the guest reaches."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
         yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+        stop(listener)
+        thread.join(PATIENCE)
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def relay(connection: Connection) -> Iterator[Relay]:
 
 
 def ask(port: int, text: bytes) -> bytes:
-    with socket.create_connection((HOST, port), timeout=20) as client:
+    with socket.create_connection((HOST, port), timeout=PATIENCE) as client:
         client.sendall(text)
         client.shutdown(socket.SHUT_WR)
         found = b""
@@ -129,9 +134,9 @@ def test_nobody_listens_in_the_guest(relay: Relay, connection: Connection, servi
 
 
 @pytest.fixture
-def unused() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def unused() -> Iterator[int]:
+    with closed_port() as port:
+        yield port
 
 
 def test_a_connection_that_broke_is_made_again(relay: Relay, connection: Connection, service: int) -> None:
@@ -145,13 +150,13 @@ def test_a_connection_that_broke_is_made_again(relay: Relay, connection: Connect
 def test_the_service_hears_that_its_client_is_gone(relay: Relay) -> None:
     """Some leave without a good bye, as a killed program does that had not read all; services wait for no more."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(PATIENCE)
         begin(relay, listener.getsockname()[1])
         for text in (b"", bytes(64 << 20)):  # it listens; it talks, and fills what is between
-            client = socket.create_connection((HOST, listener.getsockname()[1]), timeout=20)
+            client = socket.create_connection((HOST, listener.getsockname()[1]), timeout=PATIENCE)
             service, _ = listener.accept()
             with service:
-                service.settimeout(20)
+                service.settimeout(PATIENCE)
                 client.sendall(b"x")
                 assert service.recv(1) == b"x"
                 threading.Thread(target=_talk, args=(service, text), daemon=True).start()
@@ -194,7 +199,7 @@ def test_a_reader_whose_connection_breaks_begins_anew(connection: Connection, tm
     assert reader.read() == "first\n"
     assert connection._client
     connection._client.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         with contextlib.suppress(SSHFailed):
             assert reader.read() == "first\n"

@@ -48,7 +48,7 @@ def company(tmp_path: Path) -> Path:
 def ask(home: Home, address: Address) -> object:
     """By docker-py, which most of Python uses, set up as `machine env` does it."""
     environment = {"DOCKER_HOST": address.url, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(home.folder)}
-    client = docker_py.from_env(version="1.51", environment=environment, timeout=10)
+    client = docker_py.from_env(version="1.51", environment=environment, timeout=60)
     try:
         return client.version()["Version"]
     finally:
@@ -84,7 +84,7 @@ def test_ourselves_and_docker_they_dont_touch(
     home: Home, address: Address, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, str(company.parent if variable.endswith("_DIR") else company))
-    assert Client(TLS, home, address, timeout=10).version() == "28.5.1"
+    assert Client(TLS, home, address, timeout=60).version() == "28.5.1"
     if not shutil.which("docker"):
         pytest.skip("needs the docker client")
     files = {"tlscacert": home.ca, "tlscert": home.cert, "tlskey": home.key}
@@ -94,7 +94,7 @@ def test_ourselves_and_docker_they_dont_touch(
         env={**os.environ, "DOCKER_API_VERSION": "1.51"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert "x509" not in done.stderr

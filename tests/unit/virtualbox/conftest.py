@@ -36,7 +36,7 @@ def ensured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.fixture
 def call(run: Scripted, tmp_path: Path) -> VBoxManage:
-    return VBoxManage(run, tmp_path / "store", patience=0.2)
+    return VBoxManage(run, tmp_path / "store", patience=120)
 
 
 @pytest.fixture

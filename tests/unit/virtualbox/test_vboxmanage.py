@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused, transcript
@@ -112,11 +113,19 @@ def test_what_is_busy_is_asked_again(call: VBoxManage, run: Scripted, busy: Comp
     assert len(run.calls) == 3
 
 
-def test_what_stays_busy_fails_in_the_end(call: VBoxManage, run: Scripted) -> None:
+def test_what_stays_busy_fails_in_the_end(call: VBoxManage, run: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(vboxmanage, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(vboxmanage, "PAUSE", call.patience / 3.5)
     run.answer("modifyvm", transcript("running-startvm-already"))
     with pytest.raises(VBoxFailed, match="already locked by a session"):
         call("modifyvm", UUID)
-    assert len(run.calls) > 2
+    assert len(run.calls) == 5
 
 
 def test_what_is_wrong_isnt_tried_again(call: VBoxManage, run: Scripted) -> None:
@@ -171,7 +180,7 @@ def together(*jobs: Callable[[], object]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 
 
 def test_one_at_a_time_per_store(run: Scripted, tmp_path: Path) -> None:
@@ -182,7 +191,7 @@ def test_one_at_a_time_per_store(run: Scripted, tmp_path: Path) -> None:
 
 
 def test_stores_dont_wait_for_each_other(run: Scripted, tmp_path: Path) -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=60)
 
     def meet(argv: object, **_: object) -> Completed:
         both.wait()
@@ -202,19 +211,19 @@ def test_reading_goes_ahead_beside_a_long_call(run: Scripted, tmp_path: Path, mo
     def hold() -> None:
         with VBoxManage(run, tmp_path).alone():
             entered.set()
-            leave.wait(10)
+            leave.wait(120)
 
     holder = threading.Thread(target=hold)
     holder.start()
     try:
-        assert entered.wait(10)
+        assert entered.wait(120)
         call("list", "vms")
         monkeypatch.setattr(vboxmanage, "LONG", 0.01)
         with pytest.raises(WaitTimeout, match="another command to finish with VirtualBox"):
             call("createvm")
     finally:
         leave.set()
-        holder.join(10)
+        holder.join(120)
     assert run.calls == [["list", "vms"]]
 
 
