@@ -25,6 +25,7 @@ from machine.spec import Address
 from machine.usernet import Slirp
 
 from .connection import explained
+from .events import run_loop
 from .forwards import CONTROL, Tunnel, monitor
 from .place import Place, connection_of
 
@@ -54,9 +55,7 @@ def main(folder: str) -> None:
 
 class Helper:
     def __init__(self, place: Place) -> None:
-        import libvirt
-
-        libvirt.virEventRegisterDefaultImpl()
+        run_loop()
         self.place = place
         self.ended = threading.Event()
         self.changed = threading.Event()
@@ -85,8 +84,6 @@ class Helper:
         """Return when the machine has ended, or was removed."""
         import libvirt
 
-        # In a thread of its own: a call of this one would make it return at once, and the loop spin.
-        threading.Thread(target=self._take_events, daemon=True).start()
         while self.place.home.folder.exists():
             try:
                 domain = self.place.find()
@@ -112,15 +109,6 @@ class Helper:
         """A machine that goes back to a snapshot is off for a moment."""
         time.sleep(TICK)
         return bool(domain.isActive())
-
-    def _take_events(self) -> None:
-        import libvirt
-
-        while not self.ended.is_set():
-            try:
-                libvirt.virEventRunDefaultImpl()
-            except libvirt.libvirtError:
-                time.sleep(TICK)
 
     def _subscribe(self, domain: libvirt.virDomain) -> None:
         """An event of the machine, or the end of the connection, ends the wait at once."""

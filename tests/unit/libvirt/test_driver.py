@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from machine.drivers.libvirt import Libvirt, hypervisor
+from machine.drivers.libvirt import Libvirt, events, hypervisor
 from machine.drivers.libvirt.place import Place
 
 from machine.driver import Address, Autostart, Resize, Snapshots, State, Suspend
@@ -141,6 +141,13 @@ def test_a_change_ends_a_pause(driver: Libvirt, monkeypatch: pytest.MonkeyPatch)
     assert time.monotonic() - began < 120
     killer.join()
     assert driver.state() is State.STOPPED
+
+
+def test_one_thread_takes_the_events_of_all_machines(needs_libvirt: None) -> None:
+    """libvirt allows no more, and `machine start a b c` waits for three."""
+    for _ in range(3):
+        events.run_loop()
+    assert [thread.name for thread in threading.enumerate()].count(events.LOOP) == 1
 
 
 def test_a_pause_without_events(driver: Libvirt) -> None:
