@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import MACHINE, Report, repeat, run, seconds
 from machine import create, spec
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 
 RUNS = 20
@@ -44,7 +44,7 @@ def measure(report: Report) -> None:
 def _fill(store: Path, count: int) -> None:
     for number in range(1, count + 1):
         machine = create.draft(f"m{number}", "qemu", "0" * 64, memory_mib=2048, cpus=2, disk_mib=20480)
-        home = Home(store / "machines" / machine.name)
-        home.folder.mkdir(parents=True)
+        folder = MachineFolder(store / "machines" / machine.name)
+        folder.path.mkdir(parents=True)
         placed = dataclasses.replace(machine, address=Address(f"127.77.1.{number + 1}"))
-        home.config.write_text(spec.dumps(placed))
+        folder.config.write_text(spec.dumps(placed))

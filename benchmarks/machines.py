@@ -19,7 +19,7 @@ from machine.docker import api
 from machine.errors import MachineError
 from machine.guest import credentials
 from machine.images import cache
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run as machine_run
 
 COLD = 3
@@ -85,10 +85,10 @@ def _bare(name: str) -> Iterator[Qemu]:
     digest = cache.current("machineos").digest
     machine = create.draft(name, "qemu", digest, memory_mib=2048, cpus=2, disk_mib=20480)
     machine = dataclasses.replace(machine, address=loopback.choose([], paths.store()))
-    with tempfile.TemporaryDirectory(prefix="mb") as folder:
-        home = Home(Path(folder) / "machines" / name)
-        home.folder.mkdir(parents=True)
-        qemu = Qemu(machine, home, machine_run)
+    with tempfile.TemporaryDirectory(prefix="mb") as top:
+        folder = MachineFolder(Path(top) / "machines" / name)
+        folder.path.mkdir(parents=True)
+        qemu = Qemu(machine, folder, machine_run)
         credentials.prepare(qemu)
         try:
             yield qemu
@@ -101,7 +101,7 @@ def _bare_boot() -> float:
         began = time.perf_counter()
         disk.make(qemu.vm)
         qemu.vm.launch(Memory(qemu.machine.memory_mib))
-        while not api.Client(qemu.machine, qemu.home, qemu.address()).ping():
+        while not api.Client(qemu.machine, qemu.folder, qemu.address()).ping():
             time.sleep(0.05)
         return time.perf_counter() - began
 
@@ -113,15 +113,15 @@ def _raw_clone() -> float:
     with _bare("raw") as qemu:
         began = time.perf_counter()
         machine_run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", origin.disk, "-F", "qcow2", qemu.home / "disk.qcow2"]
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", origin.disk, "-F", "qcow2", qemu.folder / "disk.qcow2"]
         )
         memory = Memory(
             int(about.recipe["base_mib"]), origin.memory, read_only=about.read_only, reporting=about.read_only
         )
         qemu.vm.launch(memory, incoming=True)
-        with resume.connect(qemu.home), Qmp(qemu.home / MONITOR) as monitor:
+        with resume.connect(qemu.folder), Qmp(qemu.folder / MONITOR) as monitor:
             migration.load(monitor, origin.state, without_memory=True)
         while True:
-            with contextlib.suppress(MachineError), GuestAgent(qemu.home / AGENT) as agent:
+            with contextlib.suppress(MachineError), GuestAgent(qemu.folder / AGENT) as agent:
                 agent.execute("guest-ping")
                 return time.perf_counter() - began

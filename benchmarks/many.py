@@ -46,11 +46,11 @@ def _grow(names: list[str]) -> list[tuple[int, float, float]]:
 
 
 def _pss(names: list[str]) -> list[float]:
-    return [pss_mib(int(Path(store.home(name) / "qemu.pid").read_text(encoding="utf-8"))) for name in names]
+    return [pss_mib(int(Path(store.folder_of(name) / "qemu.pid").read_text(encoding="utf-8"))) for name in names]
 
 
 def _answers(name: str) -> bool:
     url = run([*MACHINE, "url", name]).strip()
-    home = str(store.home(name).folder)
-    settings = {"DOCKER_HOST": url, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": home}
+    certs = str(store.folder_of(name).path)
+    settings = {"DOCKER_HOST": url, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": certs}
     return bool(run(["docker", "info", "--format", "{{.ID}}"], **settings).strip())

@@ -13,7 +13,7 @@ from benchmarks.measure import DEADLINE, run
 from machine import create, files
 from machine.guest import credentials, seed
 from machine.images import cache
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.ssh import keys
 from machine.tls import certs
 
@@ -37,7 +37,7 @@ class Vagrant:
         self.folder = folder
         self.enter = enter
         self.image = Image(cache.current(BOX).digest)
-        self.home = _identity(folder)
+        self.machine = _identity(folder)
         shutil.copy(Path(__file__).with_name("Vagrantfile"), folder)
         self.settings = {
             "VAGRANT_CWD": str(folder),
@@ -52,8 +52,8 @@ class Vagrant:
             "PEER_INITRD": str(_readable(self.image.initrd, folder)),
             "PEER_COMMAND_LINE": self.image.command_line.read_text().strip(),
             "PEER_CONSOLE": str(folder / "console.log"),
-            "PEER_KEY": str(self.home.ssh_key),
-            "PEER_SEED": self.home.seed.name,
+            "PEER_KEY": str(self.machine.ssh_key),
+            "PEER_SEED": self.machine.seed.name,
         }
 
     def run(self, *words: str | Path) -> str:
@@ -78,7 +78,7 @@ class Vagrant:
         run(["tar", "-C", box, "-cf", self.folder / "machineos.box", "metadata.json", "box.img"])
         self.run("vagrant", "box", "add", "--name", BOX, self.folder / "machineos.box")
         # libvirt finds it there when vagrant makes the pool.
-        self.run("install", "-D", "--mode=600", self.home.seed, POOL / self.home.seed.name)
+        self.run("install", "-D", "--mode=600", self.machine.seed, POOL / self.machine.seed.name)
 
     def wait_for_docker(self) -> None:
         found = re.search(r"(\d+(\.\d+){3})/", self.run("virsh", "domifaddr", DOMAIN))
@@ -92,22 +92,22 @@ class Vagrant:
 
     def _docker_answers(self, address: str) -> bool:
         # The certificate is for the name: the address is the choice of vagrant's network.
-        trust = ("--cacert", self.home.ca, "--cert", self.home.cert, "--key", self.home.key)
+        trust = ("--cacert", self.machine.ca, "--cert", self.machine.cert, "--key", self.machine.key)
         there = ("--resolve", f"{NAME}:2375:{address}", f"https://{NAME}:2375/_ping")
         command: list[str | Path] = [*self.enter, "curl", "-sf", "--max-time", "10", *trust, *there]
         return subprocess.run(command, capture_output=True, check=False).stdout == b"OK"
 
 
-def _identity(folder: Path) -> Home:
+def _identity(top: Path) -> MachineFolder:
     """Keys, certificates and a seed as a machine has them."""
-    home = Home(folder / NAME)
-    files.make_folder(home.folder)
-    for key in (home.ssh_key, home.host_key):
+    folder = MachineFolder(top / NAME)
+    files.make_folder(folder.path)
+    for key in (folder.ssh_key, folder.host_key):
         keys.generate(key, NAME)
-    certs.renew_if_due(folder / "certs", home, names=[NAME], addresses=[])
+    certs.renew_if_due(top / "certs", folder, names=[NAME], addresses=[])
     machine = create.draft(NAME, "libvirt", "0" * 64, memory_mib=1024, cpus=1, disk_mib=1024)
-    seed.write(home.seed, credentials.describe(machine, home))
-    return home
+    seed.write(folder.seed, credentials.describe(machine, folder))
+    return folder
 
 
 def _readable(file: Path, folder: Path) -> Path:

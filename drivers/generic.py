@@ -89,7 +89,7 @@ class Generic(Driver):
         return []
 
     def create(self) -> None:
-        target = self.home.ssh_key
+        target = self.folder.ssh_key
         if not target.exists():
             target.touch(mode=0o600)
             shutil.copyfile(self._key(), target)

@@ -48,7 +48,7 @@ class UrlOnly(Driver):
         return []
 
     def create(self) -> None:
-        for name, target in zip(_FILES, (self.home.ca, self.home.cert, self.home.key), strict=True):
+        for name, target in zip(_FILES, (self.folder.ca, self.folder.cert, self.folder.key), strict=True):
             if path := str(self.machine.options.get(name, "")):
                 files.write(target, paths.expanded(path).read_bytes(), 0o600 if name == "key" else 0o644)
 

@@ -10,24 +10,24 @@ from pathlib import Path
 
 from machine import paths, store
 from machine.errors import MachineError
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Machine
 
 
-def refuse(machine: Machine, home: Home, path: Path) -> None:
+def refuse(machine: Machine, folder: MachineFolder, path: Path) -> None:
     """Raise MachineError when path, where the virtual machine was made, lies in another folder of the same machine."""
-    if machine.uuid and (other := _other(machine, home, path)):
+    if machine.uuid and (other := _other(machine, folder, path)):
         raise MachineError(
-            f'the virtual machine of "{machine.name}" belongs to {other.folder}, and this folder is a copy of that one',
+            f'the virtual machine of "{machine.name}" belongs to {other.path}, and this folder is a copy of that one',
             hint=f"remove the copy alone: machine rm -f {machine.name}",
         )
 
 
-def _other(machine: Machine, home: Home, path: Path) -> Home | None:
-    for folder in (path, *path.parents):
-        if paths.same(folder, home.folder):
+def _other(machine: Machine, folder: MachineFolder, path: Path) -> MachineFolder | None:
+    for place in (path, *path.parents):
+        if paths.same(place, folder.path):
             return None
         with contextlib.suppress(MachineError):
-            if store.read(Home(folder)).uuid == machine.uuid:
-                return Home(folder)
+            if store.read(MachineFolder(place)).uuid == machine.uuid:
+                return MachineFolder(place)
     return None

@@ -30,7 +30,7 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
     filesystem.check(paths.store())
     if store.exists(asked.name):
         raise MachineExists(asked.name)
-    wanted = Instance(asked, store.home(asked.name))
+    wanted = Instance(asked, store.folder_of(asked.name))
     with before_anything():
         check(wanted, progress)
     with users.noted(asked.image), reserve(wanted, placed, lifecycle.undo, progress.note) as instance:

@@ -43,7 +43,11 @@ def examine(default_driver: str) -> Iterator[Finding]:
         ("certificates", certificates(machines)),
         ("orphans", left_over()),
         ("client", client()),
-        *((name, one_machine(Instance(machine, store.home(name)))) for name, machine in machines.items() if machine),
+        *(
+            (name, one_machine(Instance(machine, store.folder_of(name))))
+            for name, machine in machines.items()
+            if machine
+        ),
     ):
         yield from _whole(check, findings)
 
@@ -127,7 +131,9 @@ def templates() -> Iterator[Finding]:
 
 
 def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:
-    checked = [Instance(machine, store.home(name)) for name, machine in machines.items() if machine and machine.tls]
+    checked = [
+        Instance(machine, store.folder_of(name)) for name, machine in machines.items() if machine and machine.tls
+    ]
     found = False
     for instance in checked:
         for finding in _certificate(instance):
@@ -142,8 +148,8 @@ def _certificate(instance: Instance) -> Iterator[Finding]:
 
     from machine.tls import x509
 
-    machine, home = instance.machine, instance.home
-    if expiry := certs.expires_soon(home):
+    machine, folder = instance.machine, instance.folder
+    if expiry := certs.expires_soon(folder):
         hint, repair = expiry.command, _renewing(machine.name) if expiry.only_machine else None
         if not _is_certified(machine):
             hint, repair = "renew it where it was made, and take the machine over again", None
@@ -151,16 +157,16 @@ def _certificate(instance: Instance) -> Iterator[Finding]:
         return
     if not _is_certified(machine):
         return
-    folder = paths.store() / "certs"
+    shared = paths.store() / "certs"
     names = [machine.name, "localhost", *machine.tls_sans]
     with contextlib.suppress(MachineError):
         names.append(instance.address.host)
     try:
-        ca = x509.load(folder / "ca.pem", folder / "ca-key.pem")
+        ca = x509.load(shared / "ca.pem", shared / "ca-key.pem")
     except MachineError as error:
         yield Finding("certificates", Level.ERROR, error.message, "machine regenerate-certs --ca")
         return
-    if not x509.fits(home.server_cert, home.server_key, ca, within=timedelta(), names=list(dict.fromkeys(names))):
+    if not x509.fits(folder.server_cert, folder.server_key, ca, within=timedelta(), names=list(dict.fromkeys(names))):
         text = f"{machine.name}: its certificate is damaged, of another CA, or for other names"
         command = f"machine regenerate-certs {machine.name}"
         yield Finding("certificates", Level.ERROR, text, command, _renewing(machine.name))
@@ -187,7 +193,7 @@ def client() -> Iterator[Finding]:
     name = os.environ.get("DOCKER_MACHINE_NAME", "")
     if not name:
         return
-    known = Instance(machine, store.home(name)).url if (machine := _loaded(name)) else None
+    known = Instance(machine, store.folder_of(name)).url if (machine := _loaded(name)) else None
     if known == host:
         yield Finding("client", Level.OK, f"this shell's docker client is set to the machine {name}")
     else:
@@ -228,7 +234,7 @@ def _stale(instance: Instance) -> Iterator[Finding]:
         text = f"its docker context {contexts.name(name)} has old certificates"
         hint = f"machine docker-context {name}"
         yield Finding(name, Level.WARNING, text, hint, lambda: contexts.refresh(client))
-    if client_config.installed() and not instance.home.ssh_config.exists():
+    if client_config.installed() and not instance.folder.ssh_config.exists():
         text, hint = "ssh doesn't know it yet", "machine ssh-config --install"
         yield Finding(name, Level.WARNING, text, hint, lambda: client_config.write(instance.shell()))
 
@@ -247,4 +253,4 @@ def _loaded(name: str) -> Machine | None:
 def _nobody(driver: str) -> Instance:
     name = "x" * 8
     machine = Machine(name=name, driver=driver, uuid="", mac="", image="", memory_mib=2048, cpus=1, disk_mib=20480)
-    return Instance(machine, store.home(name))
+    return Instance(machine, store.folder_of(name))

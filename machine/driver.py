@@ -1,7 +1,7 @@
 """The contract between the core and a driver.
 
 A driver makes, starts and ends a virtual machine, and nothing else: it doesn't wait, doesn't provision, and knows
-neither SSH nor Docker. It finds all that it needs in its Machine, and writes only into its home.
+neither SSH nor Docker. It finds all that it needs in its Machine, and writes only into its folder.
 A driver is found by its entry point (group `machine.drivers`), so other packages can bring drivers.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 from machine import resources
 from machine.errors import DriverFailed
 from machine.kinds import Kind
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address, Machine, State
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ class Driver(ABC):
     kind: ClassVar[Kind] = Kind.VM
     user: ClassVar[str] = "docker"
 
-    def __init__(self, machine: Machine, home: Home, run: Run) -> None:
+    def __init__(self, machine: Machine, folder: MachineFolder, run: Run) -> None:
         self.machine = machine
-        self.home = home
+        self.folder = folder
         self.run = run
         self.say: Callable[[str], None] = lambda text: None
         self.advance: Callable[[str], None] = lambda text: None
@@ -171,7 +171,7 @@ class Driver(ABC):
 
     @abstractmethod
     def remove(self) -> None:
-        """Kill the machine, and remove everything outside the home. Succeeds if there is nothing."""
+        """Kill the machine, and remove everything outside its folder. Succeeds if there is nothing."""
 
     @abstractmethod
     def state(self) -> State: ...
@@ -206,7 +206,7 @@ class Driver(ABC):
         """Problems of a running machine that don't stop it (a port that is taken); `status` shows them."""
         from machine.guest import oom
 
-        return [text] if (text := oom.warning(self.home)) else []
+        return [text] if (text := oom.warning(self.folder)) else []
 
     @classmethod
     def templates(cls, store: Path) -> list[KeptTemplate]:
@@ -306,7 +306,7 @@ class Reach:
 class Portable(Protocol):
     """A stopped machine can be exported to a file, and imported into another store.
 
-    parts: the names of all files of a home that such a machine may have: import takes no others.
+    parts: the names of all files of a folder that such a machine may have: import takes no others.
     """
 
     parts: ClassVar[frozenset[str]]
@@ -318,7 +318,7 @@ class Portable(Protocol):
         """What the machine's options, or absent ones, let it reach. Depends on the options only."""
 
     def accept(self) -> Machine:
-        """Check the parts that are now in the home, before anything opens them: a stranger may have made them.
+        """Check the parts that are now in the folder, before anything opens them: a stranger may have made them.
 
         Returns the machine with the values that follow from them and from this host (disk_mib, options). `create` comes
         next, and uses the parts. Raises MachineError.

@@ -16,7 +16,7 @@ from typing import IO
 
 from machine.docker.ports import NOTE
 from machine.errors import MachineError
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import detach
 
 LOCK = "helper.lock"
@@ -29,63 +29,63 @@ HANDOVER = 30.0
 TICK = 0.1
 
 
-def begin(home: Home, module: str) -> None:
+def begin(folder: MachineFolder, module: str) -> None:
     """Start the helper of a machine that has just started: python -m MODULE FOLDER. An earlier helper ends itself."""
     with contextlib.suppress(OSError):  # a full disk, too: the helper can do without
-        (home / NOTE).unlink(missing_ok=True)
-        _lock_file(home).touch()
-    with _log(home) as output:
+        (folder / NOTE).unlink(missing_ok=True)
+        _lock_file(folder).touch()
+    with _log(folder) as output:
         # Not in our folder, which couldn't be removed on Windows as long as the machine runs, nor unmounted elsewhere.
-        detach([sys.executable, "-m", module, home.folder], output=output, cwd=home.store)
+        detach([sys.executable, "-m", module, folder.path], output=output, cwd=folder.store)
 
 
-def ensure(home: Home, module: str) -> None:
+def ensure(folder: MachineFolder, module: str) -> None:
     """Start the helper of a running machine unless there is one. Costs some microseconds when there is."""
     with contextlib.suppress(OSError, MachineError):  # whoever asks for a machine's state gets it all the same
-        if _is_ours(home) and not _is_young(home) and not _is_held(home):
-            begin(home, module)
+        if _is_ours(folder) and not _is_young(folder) and not _is_held(folder):
+            begin(folder, module)
 
 
 @contextlib.contextmanager
-def alone(home: Home) -> Iterator[bool]:
+def alone(folder: MachineFolder) -> Iterator[bool]:
     """Hold the lock of the machine's helper; False when another has it and doesn't end within HANDOVER seconds."""
     with contextlib.ExitStack() as stack:
         held = True  # where files can't be locked, too
         with contextlib.suppress(OSError):
-            file = stack.enter_context(_lock_file(home).open("ab"))
+            file = stack.enter_context(_lock_file(folder).open("ab"))
             deadline = time.monotonic() + HANDOVER
             while not (held := _try(file.fileno())) and time.monotonic() < deadline:
                 time.sleep(TICK)
         yield held
 
 
-def _log(home: Home) -> IO[bytes]:
+def _log(folder: MachineFolder) -> IO[bytes]:
     # An open file would keep the machine's folder from being removed on Windows.
     if sys.platform != "win32":
         with contextlib.suppress(OSError):
-            return (home / LOG).open("wb")
+            return (folder / LOG).open("wb")
     return Path(os.devnull).open("wb")
 
 
-def _is_ours(home: Home) -> bool:
+def _is_ours(folder: MachineFolder) -> bool:
     """Whether the machine belongs to this user; a helper for another user's would write into a foreign folder."""
-    return sys.platform == "win32" or home.folder.stat().st_uid == os.geteuid()
+    return sys.platform == "win32" or folder.path.stat().st_uid == os.geteuid()
 
 
-def _is_young(home: Home) -> bool:
+def _is_young(folder: MachineFolder) -> bool:
     with contextlib.suppress(FileNotFoundError):
-        return abs(time.time() - _lock_file(home).stat().st_mtime) < YOUNG
+        return abs(time.time() - _lock_file(folder).stat().st_mtime) < YOUNG
     return False
 
 
-def _is_held(home: Home) -> bool:
-    with _lock_file(home).open("ab") as file:
+def _is_held(folder: MachineFolder) -> bool:
+    with _lock_file(folder).open("ab") as file:
         return not _try(file.fileno())
 
 
-def _lock_file(home: Home) -> Path:
+def _lock_file(folder: MachineFolder) -> Path:
     # An open file would keep the machine's folder from being removed on Windows.
-    return home.store / f"helper-{home.name}.lock" if sys.platform == "win32" else home / LOCK
+    return folder.store / f"helper-{folder.name}.lock" if sys.platform == "win32" else folder / LOCK
 
 
 def _try(descriptor: int) -> bool:

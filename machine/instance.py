@@ -19,7 +19,7 @@ from machine.spec import State
 if TYPE_CHECKING:
     from machine.docker import api
     from machine.driver import Driver
-    from machine.paths import Home
+    from machine.paths import MachineFolder
     from machine.spec import Address, Machine
     from machine.ssh.remote import Shell
 
@@ -29,10 +29,10 @@ DOCKER_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Instance:
-    """home is the machine's folder, which need not exist yet."""
+    """folder is the machine's, which need not exist yet."""
 
     machine: Machine
-    home: Home
+    folder: MachineFolder
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Instance:
         """Raises Usage when there is none of its name here, MachineError when it can't be loaded."""
         from machine import registry, run
 
-        return registry.load(self.machine.driver)(self.machine, self.home, run.run)
+        return registry.load(self.machine.driver)(self.machine, self.folder, run.run)
 
     @cached_property
     def address(self) -> Address:
@@ -62,13 +62,13 @@ class Instance:
         """timeout in seconds, for connecting and for each read. Raises DriverFailed while its address isn't known."""
         from machine.docker import api
 
-        return api.Client(self.machine, self.home, self.address, timeout)
+        return api.Client(self.machine, self.folder, self.address, timeout)
 
     def shell(self) -> Shell:
         """The way in, over SSH. Raises DriverFailed while its address isn't known."""
         from machine.ssh.remote import Shell
 
-        return Shell(self.home, self.address, self.machine.ssh_user)
+        return Shell(self.folder, self.address, self.machine.ssh_user)
 
     def state(self, *, timeout: float) -> State | None:
         """Its state; None when the hypervisor doesn't tell within timeout seconds. Raises MachineError."""
@@ -90,7 +90,7 @@ class Instance:
 
     def at(self, address: Address) -> Instance:
         """The same machine with an address. It keeps its driver, which may have connected to a hypervisor by now."""
-        placed = Instance(dataclasses.replace(self.machine, address=address), self.home)
+        placed = Instance(dataclasses.replace(self.machine, address=address), self.folder)
         self.driver.machine = placed.machine
         vars(placed)["driver"] = self.driver
         return placed
@@ -98,7 +98,7 @@ class Instance:
 
 def load(name: str) -> Instance:
     """Raises NoSuchMachine, or StoreDamaged when machine.json can't be understood."""
-    return Instance(store.load(name), store.home(name))
+    return Instance(store.load(name), store.folder_of(name))
 
 
 def running(name: str, *, timeout: float = 10) -> Instance:
@@ -124,7 +124,7 @@ def running(name: str, *, timeout: float = 10) -> Instance:
 def changing(name: str) -> Iterator[Instance]:
     """Hold the machine's lock while a verb changes it. Raises NoSuchMachine, StoreDamaged, MachineError when busy."""
     with store.changing(name) as machine:
-        yield Instance(machine, store.home(name))
+        yield Instance(machine, store.folder_of(name))
 
 
 @contextlib.contextmanager
@@ -146,5 +146,5 @@ def reserve(
         placed = place(wanted, others)
         return placed.machine
 
-    with store.reserve(wanted.name, build, lambda machine, home: undo(Instance(machine, home)), say):
+    with store.reserve(wanted.name, build, lambda machine, folder: undo(Instance(machine, folder)), say):
         yield placed

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import files, paths
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -37,25 +37,25 @@ def folder() -> Path:
     return paths.store() / "machines"
 
 
-def is_left_over(place: Home) -> bool:
+def is_left_over(place: MachineFolder) -> bool:
     """Whether a folder looks like what a killed create or rm leaves: it is empty, or has creating.json."""
     is_trash = place.name.startswith(TRASH)
-    if not os.access(place.folder, os.R_OK | os.W_OK | os.X_OK):
+    if not os.access(place.path, os.R_OK | os.W_OK | os.X_OK):
         return False  # somebody else's; its owner's commands clear it
     if paths.is_there(place.config) and not is_trash:
         return False
     if paths.is_there(place.creating) or is_trash:
         return True
-    with contextlib.suppress(OSError), os.scandir(place.folder) as entries:
+    with contextlib.suppress(OSError), os.scandir(place.path) as entries:
         unfinished = (place.lock.name, f".{place.creating.name}", SWEEPING)
         return all(entry.name.startswith(unfinished) for entry in entries)
     return False
 
 
-def swept(place: Home, clear: Callable[[Home], None]) -> bool:
+def swept(place: MachineFolder, clear: Callable[[MachineFolder], None]) -> bool:
     """Remove a left-over folder, unless a command works in it; True when it was a machine's. Raises as clear does."""
     if place.name.startswith(TRASH):
-        shutil.rmtree(place.folder, ignore_errors=True)
+        shutil.rmtree(place.path, ignore_errors=True)
         return False
     if (lock := _locked(place)) is None:
         return False
@@ -69,7 +69,7 @@ def swept(place: Home, clear: Callable[[Home], None]) -> bool:
     return True
 
 
-def _locked(place: Home) -> FileLock | None:
+def _locked(place: MachineFolder) -> FileLock | None:
     """The folder's lock, already held, if the folder is left over and no command works in it.
 
     The store's lock excludes a create that has made its folder and hasn't locked it yet. It is held for this moment
@@ -77,7 +77,7 @@ def _locked(place: Home) -> FileLock | None:
     """
     with store_lock():
         lock = lock_of(place)
-        if not paths.is_there(place.folder) or not _attempt(lock):
+        if not paths.is_there(place.path) or not _attempt(lock):
             return None
         if is_left_over(place):
             with contextlib.suppress(OSError):  # a full disk, on which this makes room
@@ -87,7 +87,7 @@ def _locked(place: Home) -> FileLock | None:
         return None
 
 
-def make_room(place: Home, clear: Callable[[Home], None], say: Callable[[str], None]) -> None:
+def make_room(place: MachineFolder, clear: Callable[[MachineFolder], None], say: Callable[[str], None]) -> None:
     """Remove what a killed create has left under the name, or wait for another command that does so.
 
     say is called when this waits. Raises WaitTimeout, and what clear raises.
@@ -102,13 +102,13 @@ def make_room(place: Home, clear: Callable[[Home], None], say: Callable[[str], N
     wait.until(lambda: not paths.is_there(place / SWEEPING), timeout=SWEEP, what=what)
 
 
-def discard(place: Home, lock: FileLock) -> None:
-    """Remove a home: rename it first, so that it disappears in one step, then delete its files."""
-    trash = place.folder.with_name(f"{TRASH}{place.name}-{uuid.uuid4().hex[:8]}")
+def discard(place: MachineFolder, lock: FileLock) -> None:
+    """Remove a machine's folder: rename it first, so that it disappears in one step, then delete its files."""
+    trash = place.path.with_name(f"{TRASH}{place.name}-{uuid.uuid4().hex[:8]}")
     if sys.platform == "win32":
         lock.release()  # an open file can't be moved there
     try:
-        files.patiently(lambda: place.folder.rename(trash))
+        files.patiently(lambda: place.path.rename(trash))
     except FileNotFoundError:
         pass
     except PermissionError:
@@ -117,7 +117,7 @@ def discard(place: Home, lock: FileLock) -> None:
         # Some shell's current folder: it stays, empty, until a later command sweeps it.
         for path in (place.config, place.creating):
             files.remove(path)
-        shutil.rmtree(place.folder, ignore_errors=True)
+        shutil.rmtree(place.path, ignore_errors=True)
     lock.release()
     shutil.rmtree(trash, ignore_errors=True)
 
@@ -131,7 +131,7 @@ def folders() -> list[Path]:
         return []
 
 
-def lock_of(place: Home) -> FileLock:
+def lock_of(place: MachineFolder) -> FileLock:
     from filelock import FileLock  # 30 ms, and a verb that only reads doesn't need it
 
     return FileLock(place.lock, mode=0o600)

@@ -16,7 +16,7 @@ from machine.errors import DockerFailed, DriverFailed, MachineError, ToolMissing
 from machine.guest import credentials, existing_host, provision, shutdown
 from machine.images import cache, users
 from machine.instance import Instance, changing, load
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.progress import Progress
 
 # Seconds. A cold boot takes 20 s in software emulation on two idle cores, and much more on a busy host.
@@ -117,7 +117,7 @@ def wait_ready(instance: Instance, progress: Progress, *, timeout: float, warm: 
         nonlocal well
         if pings():
             return True
-        refusal.check(instance.home.console, hint=f"machine set --engine-opt-rm OPTION {instance.name}")
+        refusal.check(instance.folder.console, hint=f"machine set --engine-opt-rm OPTION {instance.name}")
         state = driver.state()
         if state is not State.ERROR:
             well = time.monotonic()
@@ -226,9 +226,9 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
             raise
         instance = None
 
-    def take_down(home: Home) -> None:
+    def take_down(folder: MachineFolder) -> None:
         try:
-            undo(instance, say=progress.note) if instance else undo_unknown(home)
+            undo(instance, say=progress.note) if instance else undo_unknown(folder)
         except MachineError as error:
             if not force:
                 raise
@@ -248,24 +248,24 @@ def undo(instance: Instance, *, say: Callable[[str], None] = lambda text: None) 
     with contextlib.suppress(MachineError):  # a context that is left does no harm
         contexts.remove(instance.name, lambda: instance.address.url)
     driver.remove()
-    links.forget(instance.home.folder)
+    links.forget(instance.folder.path)
 
 
-def undo_unknown(home: Home) -> None:
+def undo_unknown(folder: MachineFolder) -> None:
     """The same for a folder without a record, with every driver that its machine may have had."""
-    unknown = Machine(name=home.name, driver="", uuid="", mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
+    unknown = Machine(name=folder.name, driver="", uuid="", mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
     for name in registry.names():
         try:
-            driver = Instance(dataclasses.replace(unknown, driver=name), home).driver
+            driver = Instance(dataclasses.replace(unknown, driver=name), folder).driver
         except MachineError:
             continue
         with contextlib.suppress(ToolMissing):  # without its tool it has made nothing here
             driver.remove()
-    links.forget(home.folder)
+    links.forget(folder.path)
 
 
 def _evidence(instance: Instance) -> str:
-    console = tail(instance.home.console, CONSOLE_LINES)
+    console = tail(instance.folder.console, CONSOLE_LINES)
     return "\n".join([instance.driver.diagnosis(), *(f"console: {line}" for line in console)])
 
 

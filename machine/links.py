@@ -25,15 +25,15 @@ SOCKET_ROOM = 103 if sys.platform == "darwin" else 107
 PLACE = Path("/tmp")
 
 
-def way(home: Path) -> Path:
+def way(folder: Path) -> Path:
     """The link to the folder, made if necessary. Not for Windows. Raises CheckFailed."""
-    link = _link(home)
+    link = _link(folder)
     for _ in range(3):
-        check(home)
+        check(folder)
         try:
-            _make(link, home)
-            check(home)  # somebody else may have made the folder since
-        except FileNotFoundError:  # the last machine that had a link has just removed the folder
+            _make(link, folder)
+            check(folder)  # somebody else may have made that place since
+        except FileNotFoundError:  # the last machine that had a link has just removed the place
             continue
         except OSError as error:
             raise CheckFailed(f"{link} can't be made: {reason(error)}", hint=f"rm -r {link}") from error
@@ -41,9 +41,9 @@ def way(home: Path) -> Path:
     return link
 
 
-def check(home: Path) -> None:
+def check(folder: Path) -> None:
     """Raise CheckFailed when no link can be made. Writes nothing."""
-    links = _link(home).parent
+    links = _link(folder).parent
     with contextlib.suppress(FileNotFoundError):
         found = links.lstat()
         # Its owner could redirect our commands to another machine.
@@ -51,25 +51,25 @@ def check(home: Path) -> None:
             raise CheckFailed(f"{links} isn't a folder of yours", hint=f"ls -ld {links}")
 
 
-def forget(home: Path) -> None:
-    """Remove all links to the home (one for each spelling of its path), and the folder of links if it is empty."""
+def forget(folder: Path) -> None:
+    """Remove all links to the folder (one for each spelling of its path), and their place if it is empty."""
     if sys.platform == "win32":
         return
-    links = _link(home).parent
+    links = _link(folder).parent
     with contextlib.suppress(OSError):
         for link in list(links.iterdir()):
-            if same(link, home) or link == _link(home):
+            if same(link, folder) or link == _link(folder):
                 link.unlink()
         links.rmdir()
 
 
-def _make(link: Path, home: Path) -> None:
+def _make(link: Path, folder: Path) -> None:
     with contextlib.suppress(OSError):
-        if same(link.readlink(), home):
+        if same(link.readlink(), folder):
             return
     link.parent.mkdir(mode=0o700, exist_ok=True)
     new = link.with_name(f".{secrets.token_hex(6)}")
-    new.symlink_to(home)
+    new.symlink_to(folder)
     try:
         new.replace(link)
     except OSError:
@@ -77,5 +77,5 @@ def _make(link: Path, home: Path) -> None:
         raise
 
 
-def _link(home: Path) -> Path:
-    return PLACE / f"machine-{os.getuid()}" / hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
+def _link(folder: Path) -> Path:
+    return PLACE / f"machine-{os.getuid()}" / hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]

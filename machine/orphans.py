@@ -18,7 +18,7 @@ from machine import paths, probe, registry, spec, store
 from machine.driver import Driver, Machine, Orphan
 from machine.errors import MachineError
 from machine.findings import Finding, Level
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run
 
 if TYPE_CHECKING:
@@ -116,17 +116,17 @@ def _clearing(name: str, act: Callable[[], None]) -> Callable[[], None]:
     return clear
 
 
-def _home(name: str) -> Home:
-    return Home(store.folder() / name)
+def _home(name: str) -> MachineFolder:
+    return MachineFolder(store.folder() / name)
 
 
 def _has_folder(name: str) -> bool:
-    return spec.NAME.fullmatch(name) is not None and paths.is_there(_home(name).folder)
+    return spec.NAME.fullmatch(name) is not None and paths.is_there(_home(name).path)
 
 
 def _has_record(name: str) -> bool:
-    home = _home(name)
-    return paths.is_there(home.config) or paths.is_there(home.creating)
+    folder = _home(name)
+    return paths.is_there(folder.config) or paths.is_there(folder.creating)
 
 
 def _process_has_record(name: str, uuid: str) -> bool:

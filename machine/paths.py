@@ -150,79 +150,79 @@ class Image:
         return self.folder / "cmdline"
 
 
-class Home:
+class MachineFolder:
     """The folder of one machine, and the names of the files in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.path = folder
 
     def __truediv__(self, name: str) -> Path:
-        return self.folder / name
+        return self.path / name
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.path.name
 
     @property
     def store(self) -> Path:
-        return self.folder.parent.parent
+        return self.path.parent.parent
 
     # The machine as it was asked for. create renames `creating` to it at the end.
     @property
     def config(self) -> Path:
-        return self.folder / "machine.json"
+        return self.path / "machine.json"
 
     @property
     def creating(self) -> Path:
-        return self.folder / "creating.json"
+        return self.path / "creating.json"
 
     @property
     def lock(self) -> Path:
-        return self.folder / "lock"
+        return self.path / "lock"
 
     # The files that docker expects in DOCKER_CERT_PATH.
     @property
     def ca(self) -> Path:
-        return self.folder / "ca.pem"
+        return self.path / "ca.pem"
 
     @property
     def cert(self) -> Path:
-        return self.folder / "cert.pem"
+        return self.path / "cert.pem"
 
     @property
     def key(self) -> Path:
-        return self.folder / "key.pem"
+        return self.path / "key.pem"
 
     @property
     def server_cert(self) -> Path:
-        return self.folder / "server.pem"
+        return self.path / "server.pem"
 
     @property
     def server_key(self) -> Path:
-        return self.folder / "server-key.pem"
+        return self.path / "server-key.pem"
 
     # SSH: the user's key; the machine's host key, which we make so that we can pin it; the pin.
     @property
     def ssh_key(self) -> Path:
-        return self.folder / "id_ed25519"
+        return self.path / "id_ed25519"
 
     @property
     def host_key(self) -> Path:
-        return self.folder / "ssh_host_ed25519_key"
+        return self.path / "ssh_host_ed25519_key"
 
     @property
     def known_hosts(self) -> Path:
-        return self.folder / "known_hosts"
+        return self.path / "known_hosts"
 
     # The user's ~/.ssh/config includes this; scp, rsync and sshfs read it too.
     @property
     def ssh_config(self) -> Path:
-        return self.folder / "ssh_config"
+        return self.path / "ssh_config"
 
     @property
     def seed(self) -> Path:
-        return self.folder / "seed.iso"
+        return self.path / "seed.iso"
 
     @property
     def console(self) -> Path:
-        return self.folder / "console.log"
+        return self.path / "console.log"

@@ -20,7 +20,7 @@ def renew(name: str, progress: Progress) -> None:
     """Issue it, and bring it to the machine if that runs. Raises MachineError; nothing is lost then: run it again."""
     with changing(name) as instance:
         names = [name, *instance.machine.tls_sans]
-        certs.issue_server(paths.store() / "certs", instance.home, names=names, addresses=[instance.address.host])
+        certs.issue_server(paths.store() / "certs", instance.folder, names=names, addresses=[instance.address.host])
         contexts.refresh(instance.docker())
         if instance.driver.state() is State.RUNNING:
             provision.send_certificates(instance, progress)

@@ -39,7 +39,7 @@ def resize(
             disk_mib=disk_mib or machine.disk_mib,
         )
         changed = [field for field in SIZES if getattr(target, field) != getattr(machine, field)]
-        for note in _checked(machine, target, instance.home.folder, local=driver.is_local()):
+        for note in _checked(machine, target, instance.folder.path, local=driver.is_local()):
             progress.note(note)
         if driver.state() is State.SAVED:
             raise MachineError(

@@ -12,7 +12,7 @@ from machine import filesystem, ownership, paths, store
 from machine.errors import MachineError
 from machine.findings import Finding, Level
 from machine.leftovers import TRASH
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.resources import human
 
 # Free space in the store's file system, in MiB, below which a machine's disk can't grow much further.
@@ -58,13 +58,13 @@ def space() -> Iterator[Finding]:
         yield Finding("space", Level.OK, f"{human(free)} are free in {folder}")
 
 
-def _private(folder: Path) -> Iterator[Path]:
-    """The store's folder and what holds secrets in it."""
+def _private(top: Path) -> Iterator[Path]:
+    """The store's folder, top, and what holds secrets in it."""
     # Without those on their way out: they are gone at the next look.
-    homes = [path for path in folder.glob("machines/*") if not path.name.startswith(TRASH)]
-    candidates = [folder, *folder.glob("certs/*key.pem"), *homes]
-    for home in map(Home, homes):
-        candidates += [home.key, home.server_key, home.ssh_key, home.host_key, home.seed]
+    folders = [path for path in top.glob("machines/*") if not path.name.startswith(TRASH)]
+    candidates = [top, *top.glob("certs/*key.pem"), *folders]
+    for folder in map(MachineFolder, folders):
+        candidates += [folder.key, folder.server_key, folder.ssh_key, folder.host_key, folder.seed]
     return (path for path in candidates if _is_seen(path) and not path.is_symlink())
 
 

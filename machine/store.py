@@ -3,7 +3,7 @@
     ~/.machine/
       certs/                  the CA and the client's certificate
       images/                 the cache of images
-      machines/NAME/          what belongs to one machine (paths.Home)
+      machines/NAME/          what belongs to one machine (paths.MachineFolder)
         machine.json          the machine as asked for: it is there when create is through
         creating.json         the same while create is at work
         lock                  held by whoever changes the machine
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from machine import leftovers, paths, spec
 from machine.errors import MachineError, MachineExists, NoSuchMachine, StoreDamaged
 from machine.leftovers import SCRATCH, TRASH
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.reasons import reason
 from machine.spec import Machine
 
@@ -41,9 +41,9 @@ def folder() -> Path:
     return leftovers.folder()
 
 
-def home(name: str) -> Home:
+def folder_of(name: str) -> MachineFolder:
     spec.check_name(name)
-    return Home(folder() / name)
+    return MachineFolder(folder() / name)
 
 
 def names() -> list[str]:
@@ -67,12 +67,12 @@ def natural(name: str) -> list[str | int]:
 
 
 def exists(name: str) -> bool:
-    return paths.is_there(home(name).config) and _is_spelled(name)
+    return paths.is_there(folder_of(name).config) and _is_spelled(name)
 
 
 def has_folder(name: str) -> bool:
     """Whether there is a folder of that name, be it of a machine or of what is left of one."""
-    return paths.is_there(home(name).folder) and _is_spelled(name)
+    return paths.is_there(folder_of(name).path) and _is_spelled(name)
 
 
 def _is_spelled(name: str) -> bool:
@@ -91,7 +91,7 @@ def _alike(name: str) -> str:
 
 def load(name: str) -> Machine:
     """Raises NoSuchMachine, or StoreDamaged when machine.json can't be understood."""
-    config = home(name).config
+    config = folder_of(name).config
     try:
         machine = _read(config)
     except FileNotFoundError as error:
@@ -107,13 +107,13 @@ def load(name: str) -> Machine:
     return machine
 
 
-def read(home: Home) -> Machine:
-    """The machine of a home, also while it is being created."""
+def read(folder: MachineFolder) -> Machine:
+    """The machine of a folder, also while it is being created."""
     # Twice the first: a create that is through meanwhile renames the one to the other.
-    for path in (home.config, home.creating, home.config):
+    for path in (folder.config, folder.creating, folder.config):
         with contextlib.suppress(FileNotFoundError):
             return _read(path)
-    raise NoSuchMachine(home.name)
+    raise NoSuchMachine(folder.name)
 
 
 def _read(path: Path) -> Machine:
@@ -141,7 +141,7 @@ def save(machine: Machine) -> None:
     """Replace machine.json of a machine that is there; the caller holds its lock."""
     from machine import files
 
-    files.write(home(machine.name).config, spec.dumps(machine))
+    files.write(folder_of(machine.name).config, spec.dumps(machine))
 
 
 def all_known() -> list[Machine]:
@@ -151,7 +151,7 @@ def all_known() -> list[Machine]:
         if place.name.startswith(TRASH):
             continue
         with contextlib.suppress(MachineError):
-            known.append(read(Home(place)))
+            known.append(read(MachineFolder(place)))
     return known
 
 
@@ -159,19 +159,19 @@ def all_known() -> list[Machine]:
 def reserve(
     name: str,
     build: Callable[[list[Machine]], Machine],
-    undo: Callable[[Machine, Home], None],
+    undo: Callable[[Machine, MachineFolder], None],
     say: Callable[[str], None] = lambda text: None,
-) -> Iterator[tuple[Machine, Home]]:
+) -> Iterator[tuple[Machine, MachineFolder]]:
     """Hold the name while a machine is made: the machine is in the store when the block ends well, else nothing is.
 
     build makes the Machine, knowing the others (for an address that is free); undo removes what was made outside the
-    home; say is told when another command is waited for. Raises MachineExists, WaitTimeout.
+    folder; say is told when another command is waited for. Raises MachineExists, WaitTimeout.
     """
     from machine import files
 
     if other := _alike(name):
         raise MachineExists(other)
-    place = home(name)
+    place = folder_of(name)
     machine, lock = _begin(place, build, undo, say)
     try:
         yield machine, place
@@ -184,12 +184,12 @@ def reserve(
 
 
 @contextlib.contextmanager
-def scratch(key: str, machine: Machine, undo: Callable[[Machine, Home], None]) -> Iterator[Home]:
-    """A home for a machine that is to live as long as the block: a driver makes a template in it.
+def scratch(key: str, machine: Machine, undo: Callable[[Machine, MachineFolder], None]) -> Iterator[MachineFolder]:
+    """A folder for a machine that is to live as long as the block: a driver makes a template in it.
 
     Like a reserved one it is cleared by the next command when this process is killed. Raises MachineExists.
     """
-    place = Home(folder() / f"{SCRATCH}{key}")
+    place = MachineFolder(folder() / f"{SCRATCH}{key}")
     _, lock = _begin(place, lambda _: machine, undo)
     try:
         yield place
@@ -199,19 +199,19 @@ def scratch(key: str, machine: Machine, undo: Callable[[Machine, Home], None]) -
 
 
 def _begin(
-    place: Home,
+    place: MachineFolder,
     build: Callable[[list[Machine]], Machine],
-    undo: Callable[[Machine, Home], None],
+    undo: Callable[[Machine, MachineFolder], None],
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Machine, FileLock]:
-    """Make the home, locked and with creating.json in it."""
+    """Make the folder, locked and with creating.json in it."""
     from machine import files
 
     leftovers.make_room(place, _clearing(undo), say)
     with leftovers.store_lock(say):
-        if paths.is_there(place.folder):
+        if paths.is_there(place.path):
             raise MachineExists(place.name)
-        files.make_folder(place.folder)
+        files.make_folder(place.path)
         lock = leftovers.lock_of(place)
         try:
             lock.acquire(timeout=0)
@@ -226,7 +226,7 @@ def _begin(
 @contextlib.contextmanager
 def changing(name: str) -> Iterator[Machine]:
     """Hold the machine's lock while a verb changes it. Raises NoSuchMachine, StoreDamaged, MachineError when busy."""
-    place = home(name)
+    place = folder_of(name)
     if not exists(name):
         raise NoSuchMachine(name)
     lock = leftovers.lock_of(place)
@@ -238,9 +238,9 @@ def changing(name: str) -> Iterator[Machine]:
 
 
 @contextlib.contextmanager
-def removing(name: str, remove: Callable[[Home], None]) -> Iterator[None]:
-    """Hold the lock, call remove for what lies outside the home, and then remove the home."""
-    place = home(name)
+def removing(name: str, remove: Callable[[MachineFolder], None]) -> Iterator[None]:
+    """Hold the lock, call remove for what lies outside the folder, and then remove the folder."""
+    place = folder_of(name)
     if not has_folder(name):
         raise NoSuchMachine(name)
     lock = leftovers.lock_of(place)
@@ -250,12 +250,14 @@ def removing(name: str, remove: Callable[[Home], None]) -> Iterator[None]:
         leftovers.discard(place, lock)
 
 
-def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineError | None]]:
+def sweep(undo: Callable[[Machine, MachineFolder], None]) -> Iterator[tuple[str, MachineError | None]]:
     """Clear what a killed create or rm left behind. Costs a look at each folder when there is nothing.
 
     Yields the names, and why one couldn't be cleared: that mustn't keep anybody from the other machines.
     """
-    for place in [Home(place) for place in leftovers.folders() if leftovers.is_left_over(Home(place))]:
+    for place in [
+        MachineFolder(place) for place in leftovers.folders() if leftovers.is_left_over(MachineFolder(place))
+    ]:
         try:
             if leftovers.swept(place, _clearing(undo)) and not place.name.startswith(SCRATCH):
                 yield place.name, None
@@ -263,8 +265,8 @@ def sweep(undo: Callable[[Machine, Home], None]) -> Iterator[tuple[str, MachineE
             yield place.name, error
 
 
-def _clearing(undo: Callable[[Machine, Home], None]) -> Callable[[Home], None]:
-    def clear(place: Home) -> None:
+def _clearing(undo: Callable[[Machine, MachineFolder], None]) -> Callable[[MachineFolder], None]:
+    def clear(place: MachineFolder) -> None:
         with contextlib.suppress(NoSuchMachine, StoreDamaged):
             undo(read(place), place)
 

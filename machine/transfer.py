@@ -116,7 +116,7 @@ def mount(source: Place, mountpoint: Path) -> None:
     mountpoint.mkdir(parents=True, exist_ok=True)
     # sshfs leaves this folder: its paths must be absolute. It connects again by itself after the host slept.
     named = f"fsname=machine-{source.machine}"
-    options: list[str | Path] = ["-F", shell.home.ssh_config, "-o", "reconnect", "-o", named]
+    options: list[str | Path] = ["-F", shell.folder.ssh_config, "-o", "reconnect", "-o", named]
     run(["sshfs", *options, str(source), mountpoint.absolute()], timeout=60)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, TypedDict, Unpack
 
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Machine
 
 
@@ -69,4 +69,4 @@ class Add(Protocol):
 class Made(Protocol):
     """Put a machine of the driver `fake` into the store, with its keys, and give its folder: made("web")."""
 
-    def __call__(self, name: str = "default", **fields: Any) -> Home: ...
+    def __call__(self, name: str = "default", **fields: Any) -> MachineFolder: ...

@@ -31,12 +31,12 @@ def check(place: Place) -> list[str]:
     if uri.is_remote:
         _check_memory(place)
     _check_room(place)
-    return hypervisor.choose(place.options.domain_type, place.connection, place.home, place.run).notes
+    return hypervisor.choose(place.options.domain_type, place.connection, place.folder, place.run).notes
 
 
 def _check_words(place: Place) -> None:
     try:
-        str(place.home.folder).encode()
+        str(place.folder.path).encode()
     except UnicodeEncodeError as error:
         raise CheckFailed(
             "the path of the store isn't UTF-8, which libvirt's XML can't hold",
@@ -67,9 +67,9 @@ def _check_tunnel(place: Place) -> None:
     command = place.uri.command
     if which(command) is None:
         raise ToolMissing(command, hint="sudo apt install openssh-client")
-    filesystem.check_sockets(place.home.store)
-    if len(os.fsencode(place.home / forwards.CONTROL)) > links.SOCKET_ROOM - forwards.SUFFIX:
+    filesystem.check_sockets(place.folder.store)
+    if len(os.fsencode(place.folder / forwards.CONTROL)) > links.SOCKET_ROOM - forwards.SUFFIX:
         raise CheckFailed(
-            f"the path of the store is too long for a socket: {place.home.folder}",
+            f"the path of the store is too long for a socket: {place.folder.path}",
             hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",
         )

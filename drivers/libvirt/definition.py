@@ -35,7 +35,7 @@ def define(place: Place, advance: Callable[[str], None]) -> None:
         raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
     parts = _parts(place, image, advance)
     described = {network: _described(place, parts, network) for network in _user_networks(place)}
-    written = place.home / DEFINED
+    written = place.folder / DEFINED
     if written.exists() and written.read_text(encoding="utf-8") in described.values():
         return
     with explained(f"the domain {parts.name} can't be defined"):
@@ -52,7 +52,7 @@ def define(place: Place, advance: Callable[[str], None]) -> None:
 
 
 def _described(place: Place, parts: Parts, network: str) -> str:
-    return domains.describe(place.machine, place.home, dataclasses.replace(parts, user_network=network))
+    return domains.describe(place.machine, place.folder, dataclasses.replace(parts, user_network=network))
 
 
 def _user_networks(place: Place) -> list[str]:
@@ -65,7 +65,7 @@ def _user_networks(place: Place) -> list[str]:
 
 
 def _parts(place: Place, image: Image, advance: Callable[[str], None]) -> Parts:
-    chosen = hypervisor.choose(place.options.domain_type, place.connection, place.home, place.run)
+    chosen = hypervisor.choose(place.options.domain_type, place.connection, place.folder, place.run)
     place.pool.ready()
     shared = {
         what: place.pool.shared(f"machineos-{image.digest}-{what}", path, advance).path()
@@ -101,4 +101,4 @@ def _console(place: Place) -> str:
     """Where the console's log lies, on the hypervisor's host: there it is a volume, which the helper fetches."""
     if place.uri.is_remote:
         return str(place.pool.make(place.volume("console.log"), size=0).path())
-    return os.path.realpath(place.home.console)
+    return os.path.realpath(place.folder.console)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from machine import copies
 from machine.driver import Machine
-from machine.paths import Home, same
+from machine.paths import MachineFolder, same
 from machine.render import render
 from machine.spec import DOCKER_PORT
 
@@ -63,13 +63,13 @@ class Mark:
         return self.host == socket.gethostname()
 
 
-def describe(machine: Machine, home: Home, parts: Parts) -> str:
+def describe(machine: Machine, folder: MachineFolder, parts: Parts) -> str:
     """The XML to define."""
     return render(
         "libvirt/domain.xml.j2",
         machine=machine,
         namespace=NAMESPACE,
-        store=os.path.realpath(home.store),
+        store=os.path.realpath(folder.store),
         host=socket.gethostname(),
         board=board(parts.architecture),
         tcg_cache_mib=TCG_CACHE_MIB,
@@ -82,9 +82,9 @@ def board(architecture: str) -> str:
     return _BOARDS.get(architecture, "virt")
 
 
-def ours(connection: Connection, home: Home) -> Iterator[libvirt.virDomain]:
+def ours(connection: Connection, folder: MachineFolder) -> Iterator[libvirt.virDomain]:
     """The domains that carry this machine's name and store; for when its machine.json can't be read."""
-    return (domain for name, domain in of_store(connection, home.store) if name == home.name)
+    return (domain for name, domain in of_store(connection, folder.store) if name == folder.name)
 
 
 def of_store(connection: Connection, store: Path) -> Iterator[tuple[str, libvirt.virDomain]]:
@@ -96,11 +96,11 @@ def of_store(connection: Connection, store: Path) -> Iterator[tuple[str, libvirt
                 yield mark.name, domain
 
 
-def refuse_copy(domain: libvirt.virDomain, machine: Machine, home: Home) -> None:
-    """Raise MachineError when the domain was made from another folder of the machine, of which home is a copy."""
+def refuse_copy(domain: libvirt.virDomain, machine: Machine, folder: MachineFolder) -> None:
+    """Raise MachineError when the domain was made from another folder of the machine, of which folder is a copy."""
     mark = _mark(domain)
     if mark and mark.is_here:
-        copies.refuse(machine, home, mark.store / "machines" / mark.name)
+        copies.refuse(machine, folder, mark.store / "machines" / mark.name)
 
 
 def _has_own_disk(domain: libvirt.virDomain) -> bool:

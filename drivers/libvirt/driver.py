@@ -45,7 +45,7 @@ class Libvirt(Driver):
     @property
     def place(self) -> Place:
         """Made for each call, because the core gives the machine its address while it is created."""
-        return Place(self.machine, self.home, self.run, self.connection)
+        return Place(self.machine, self.folder, self.run, self.connection)
 
     def on_loopback(self) -> bool:
         return self.place.on_loopback
@@ -139,7 +139,7 @@ class Libvirt(Driver):
     def warnings(self) -> list[str]:
         from machine.docker.ports import warnings
 
-        of_ports = warnings(self.home) if self.place.on_loopback else self._only_inside()
+        of_ports = warnings(self.folder) if self.place.on_loopback else self._only_inside()
         return super().warnings() + of_ports + self._warnings_of_network()
 
     def _only_inside(self) -> list[str]:
@@ -147,7 +147,7 @@ class Libvirt(Driver):
         from machine.docker import api, ports
 
         with contextlib.suppress(MachineError):
-            containers = api.Client(self.machine, self.home, self.address(), DOCKER_TIMEOUT).containers()
+            containers = api.Client(self.machine, self.folder, self.address(), DOCKER_TIMEOUT).containers()
             return ports.only_inside(ports.published(containers))
         return []
 
@@ -194,7 +194,7 @@ class Libvirt(Driver):
         self.place.make_ready()
         snapshots.restore(domain, name)
         # The domain has the sizes and the image of that time; the next start defines it as it is to be now.
-        files.remove(self.home / definition.DEFINED)
+        files.remove(self.folder / definition.DEFINED)
         power.set_clock(domain)
         if hypervisor.state(domain) is State.RUNNING:
             power.begin_helper(self.place)

@@ -19,7 +19,7 @@ from machine import helper, store
 from machine.docker.forwarding import Forwarding
 from machine.docker.ports import Forwards, NoForwards
 from machine.errors import MachineError
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run
 from machine.spec import Address
 from machine.usernet import Slirp
@@ -40,12 +40,12 @@ TICK = 1.0
 LONG_TICK = 5.0
 
 
-def main(folder: str) -> None:
-    home = Home(Path(folder))
-    with helper.alone(home) as held:
+def main(path: str) -> None:
+    folder = MachineFolder(Path(path))
+    with helper.alone(folder) as held:
         if held:
-            machine = store.read(home)
-            process = Helper(Place(machine, home, run, connection_of(machine)))
+            machine = store.read(folder)
+            process = Helper(Place(machine, folder, run, connection_of(machine)))
             try:
                 process.watch()
             finally:
@@ -65,7 +65,7 @@ class Helper:
         if place.on_loopback:
             if place.uri.over_ssh:
                 self._open_tunnel()
-            threading.Thread(target=Forwarding(place.home, self).run, daemon=True).start()
+            threading.Thread(target=Forwarding(place.folder, self).run, daemon=True).start()
 
     def lives(self) -> bool:
         return not self.ended.is_set()
@@ -84,7 +84,7 @@ class Helper:
         """Return when the machine has ended, or was removed."""
         import libvirt
 
-        while self.place.home.folder.exists():
+        while self.place.folder.path.exists():
             try:
                 domain = self.place.find()
                 if domain is None or not (domain.isActive() or self._is_active_again(domain)):
@@ -124,13 +124,13 @@ class Helper:
 
     def _open_tunnel(self) -> None:
         place = self.place
-        self.tunnel = Tunnel(place.uri, place.home / CONTROL, place.address(), place.reserved(), place.run)
+        self.tunnel = Tunnel(place.uri, place.folder / CONTROL, place.address(), place.reserved(), place.run)
         threading.Thread(target=self._keep_open, args=(self.tunnel,), daemon=True).start()
 
     def _keep_open(self, tunnel: Tunnel) -> None:
         while not self.ended.is_set():
             try:
-                tunnel.hold(self.place.home / helper.LOG)
+                tunnel.hold(self.place.folder / helper.LOG)
             except (MachineError, OSError) as error:
                 print(error, file=sys.stderr)
             time.sleep(PAUSE)
@@ -141,7 +141,7 @@ class Console:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.offset = place.home.console.stat().st_size if place.home.console.exists() else 0
+        self.offset = place.folder.console.stat().st_size if place.folder.console.exists() else 0
 
     def fetch(self) -> None:
         volume = self.place.pool.volume(self.place.volume("console.log"))
@@ -149,7 +149,7 @@ class Console:
             return
         stream = self.place.connection.raw.newStream()
         volume.download(stream, self.offset, 0)
-        with self.place.home.console.open("ab") as console:
+        with self.place.folder.console.open("ab") as console:
             while block := stream.recv(1 << 16):
                 console.write(block)
                 self.offset += len(block)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from machine.driver import State
 from machine.errors import CheckFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Run
 
 from .connection import Connection, explained, is_error
@@ -50,7 +50,7 @@ class Choice:
     notes: list[str]
 
 
-def choose(domain_type: str, connection: Connection, home: Home, run: Run) -> Choice:
+def choose(domain_type: str, connection: Connection, folder: MachineFolder, run: Run) -> Choice:
     """How a domain runs here. domain_type: "auto", "kvm" or "qemu". Raises CheckFailed."""
     with explained(f"{connection.uri} doesn't tell what it is"):
         name, architecture = connection.raw.getType(), connection.raw.getInfo()[0]
@@ -65,7 +65,7 @@ def choose(domain_type: str, connection: Connection, home: Home, run: Run) -> Ch
     emulator = {kind: _emulator(connection, architecture, kind) for kind in ("kvm", "qemu")}
     notes: list[str] = []
     if domain_type == "auto":
-        domain_type, notes = _proved(connection, emulator, home, run)
+        domain_type, notes = _proved(connection, emulator, folder, run)
     if not (path := emulator[domain_type]):
         raise CheckFailed(
             f"{connection.uri} can't run domains of the type {domain_type}",
@@ -84,7 +84,7 @@ def _emulator(connection: Connection, architecture: str, kind: str) -> str:
     return ElementTree.fromstring(xml).findtext("path", "")
 
 
-def _proved(connection: Connection, emulator: dict[str, str], home: Home, run: Run) -> tuple[str, list[str]]:
+def _proved(connection: Connection, emulator: dict[str, str], folder: MachineFolder, run: Run) -> tuple[str, list[str]]:
     """That libvirt offers KVM proves nothing: here a few guest instructions are run, as the driver qemu does."""
     if not emulator["kvm"]:
         return "qemu", [f"no KVM on {connection.uri}: the machine is emulated in software (TCG), which is slow"]
@@ -92,7 +92,7 @@ def _proved(connection: Connection, emulator: dict[str, str], home: Home, run: R
         return "kvm", []
     from machine import acceleration
 
-    chosen = acceleration.choose(emulator["kvm"], home.store / "acceleration.json", run)
+    chosen = acceleration.choose(emulator["kvm"], folder.store / "acceleration.json", run)
     # libvirtd may use /dev/kvm where we may not.
     if chosen == "kvm" or (not connection.uri.is_session and not os.access("/dev/kvm", os.R_OK | os.W_OK)):
         return "kvm", []

@@ -17,7 +17,7 @@ from .connection import Connection, explained, find
 if TYPE_CHECKING:
     import libvirt
 
-# Home routers and the usual VPNs rarely have these.
+# MachineFolder routers and the usual VPNs rarely have these.
 CANDIDATES = [f"192.168.{third}.0/24" for third in range(177, 255)] + [f"172.31.{third}.0/24" for third in range(256)]
 # A VPN's route for half of the internet is none that a machine would be hidden behind.
 WIDEST = 8

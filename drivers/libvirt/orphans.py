@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from machine import paths
 from machine.driver import Machine, Orphan
 from machine.errors import MachineError
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Run
 
 from . import domains, removal
@@ -69,7 +69,7 @@ def _on(connection: Connection, store: Path, known: set[str], run: Run) -> Itera
     for name, domain in domains.of_store(connection, store):
         if (uuid := domain.UUIDString()) not in known:
             pool = volumes[uuid][0] if uuid in volumes else ""
-            yield _orphan(connection, name, domain, pool, Home(store / "machines" / name), run)
+            yield _orphan(connection, name, domain, pool, MachineFolder(store / "machines" / name), run)
     for uuid, (pool, names) in volumes.items():
         if uuid not in known and uuid not in defined:
             # Their names don't say of which store they are: another one may just be making the domain for them.
@@ -78,13 +78,15 @@ def _on(connection: Connection, store: Path, known: set[str], run: Run) -> Itera
             yield Orphan("", uuid, what, hint=f"if no other store has that machine: {lines}")
 
 
-def _orphan(connection: Connection, name: str, domain: libvirt.virDomain, pool: str, home: Home, run: Run) -> Orphan:
+def _orphan(
+    connection: Connection, name: str, domain: libvirt.virDomain, pool: str, folder: MachineFolder, run: Run
+) -> Orphan:
     uuid, title = domain.UUIDString(), domain.name()
     options = {"uri": str(connection.uri), "network": domains.network(domain), "pool": pool}
     machine = Machine(
         name, DRIVER, uuid, domains.mac(domain), image="", memory_mib=0, cpus=0, disk_mib=0, options={**options}
     )
-    place = Place(machine, home, run, connection)
+    place = Place(machine, folder, run, connection)
     return Orphan(name, uuid, f"the domain {title} on {place.uri}", partial(removal.remove, place))
 
 

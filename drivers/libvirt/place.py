@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from machine import files, locks
 from machine.driver import Address, Machine
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Run
 
 from . import domains
@@ -40,7 +40,7 @@ class Place:
     """
 
     machine: Machine
-    home: Home
+    folder: MachineFolder
     run: Run
     connection: Connection
 
@@ -76,12 +76,12 @@ class Place:
     def reserve(self) -> None:
         """Have the network keep an address for the machine; nothing in a session, which has no network of libvirt's."""
         if not self.uri.is_session:
-            files.write(self.home / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
+            files.write(self.folder / ADDRESS, self.network.reserve(self.machine.mac) + "\n")
 
     def reserved(self) -> str:
         """The address that the network keeps for the machine. Raises DriverFailed when it keeps none yet."""
         try:
-            return (self.home / ADDRESS).read_text(encoding="utf-8").strip()
+            return (self.folder / ADDRESS).read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise DriverFailed(f'the machine "{self.machine.name}" has no address yet') from error
 
@@ -102,7 +102,7 @@ class Place:
     def own_domain(self) -> libvirt.virDomain:
         """For a verb that changes the domain. Raises MachineError when that is another folder's."""
         domain = self.domain()
-        domains.refuse_copy(domain, self.machine, self.home)
+        domains.refuse_copy(domain, self.machine, self.folder)
         return domain
 
     def volume(self, what: str) -> str:
@@ -112,7 +112,7 @@ class Place:
     def alone(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """Held while network, pool and images are made, which the machines of a store share. say: told of a wait."""
         what = "another command to finish with libvirt's network and images"
-        return locks.held(self.home.store / LOCK, what=what, timeout=PATIENCE, say=say)
+        return locks.held(self.folder.store / LOCK, what=what, timeout=PATIENCE, say=say)
 
     def make_ready(self) -> None:
         """Start what the domain lies on: after a reboot of the host it may not have been started by itself."""

@@ -79,7 +79,7 @@ def begin_helper(place: Place) -> None:
     from machine import helper
 
     if place.needs_helper:
-        helper.begin(place.home, MODULE)
+        helper.begin(place.folder, MODULE)
 
 
 def ensure_helper(place: Place) -> None:
@@ -87,13 +87,13 @@ def ensure_helper(place: Place) -> None:
     from machine import helper
 
     if place.needs_helper:
-        helper.ensure(place.home, MODULE)
+        helper.ensure(place.folder, MODULE)
 
 
 def _boot(place: Place) -> None:
     import libvirt
 
-    place.pool.replace(place.volume("seed.iso"), place.home.seed)
+    place.pool.replace(place.volume("seed.iso"), place.folder.seed)
     _rotate_console(place)
     try:
         place.domain().create()
@@ -126,7 +126,7 @@ def _rotate_console(place: Place) -> None:
         place.pool.delete(place.volume("console.log"))
         place.pool.make(place.volume("console.log"), size=0)
     # Made here, so that it is ours: libvirt's virtlogd, which is root, only adds to it.
-    console = place.home.console
+    console = place.folder.console
     if console.exists():
         console.replace(console.with_suffix(".log.1"))
     files.write(console, "")

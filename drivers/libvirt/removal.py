@@ -21,13 +21,13 @@ def remove(place: Place) -> None:
         _remove(place, place.find(), place.machine.uuid, place.machine.mac)
         return
     with contextlib.suppress(CheckFailed):  # where there is no libvirtd it has made nothing
-        for domain in list(domains.ours(place.connection, place.home)):
+        for domain in list(domains.ours(place.connection, place.folder)):
             _remove(place, domain, domain.UUIDString(), domains.mac(domain))
 
 
 def _remove(place: Place, domain: libvirt.virDomain | None, uuid: str, mac: str) -> None:
     if domain is not None:
-        domains.refuse_copy(domain, place.machine, place.home)
+        domains.refuse_copy(domain, place.machine, place.folder)
         _undefine(domain)
     _remove_volumes(place, uuid)
     if not place.uri.is_session:

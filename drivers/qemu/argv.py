@@ -10,7 +10,7 @@ from pathlib import Path
 
 from machine.driver import Machine
 from machine.folders import asked
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.spec import DOCKER_PORT
 
 # What serves a machine's folders is started as: python -m.
@@ -27,7 +27,7 @@ DISK = "disk.qcow2"
 BASE_DISK = "base.qcow2"
 BASE_IMAGE = "base.img"
 PARTS = frozenset({DISK, BASE_DISK, BASE_IMAGE})
-# In the home of a machine that was never started: its first start is that of a clone of the template it names.
+# In the folder of a machine that was never started: its first start is that of a clone of the template it names.
 CLONE_OF = "clone-of"
 # The state of a suspended machine, and how its QEMU was laid out: see suspended.py.
 SUSPENDED = "suspended"
@@ -90,7 +90,7 @@ class Memory:
 
 def argv(
     machine: Machine,
-    home: Home,
+    folder: MachineFolder,
     *,
     host: Host,
     image: Image,
@@ -102,7 +102,7 @@ def argv(
     """The command that starts the machine and puts itself into the background once its devices are there.
 
     command_line is the kernel's, "" for a disk that has a boot loader. incoming: wait for a saved state, don't boot.
-    sockets: a short path that leads to the home, when its own is too long for them.
+    sockets: a short path that leads to the machine's folder, when its own is too long for them.
     """
     return [
         *(host.binary, "-name", _name(machine, host), "-uuid", machine.uuid),
@@ -111,13 +111,13 @@ def argv(
         *("-cpu", host.cpu, "-smp", str(machine.cpus)),
         *_memory(memory, host),
         *(_boot(image, f"{command_line} {COMMAND_LINE}") if command_line else ()),
-        *_disk("data", home / DISK, "qcow2", boots=not command_line),
-        *_medium("seed", home.seed),
-        *_network(machine, home),
-        *_channels(home, sockets or home.folder, host.architecture),
+        *_disk("data", folder / DISK, "qcow2", boots=not command_line),
+        *_medium("seed", folder.seed),
+        *_network(machine, folder),
+        *_channels(folder, sockets or folder.path, host.architecture),
         *("-device", f"virtio-balloon-pci,id=balloon,free-page-reporting={_on(memory.reporting)}"),
         *("-rtc", "base=utc,clock=host"),
-        *("-pidfile", str(home / PIDFILE), "-daemonize"),
+        *("-pidfile", str(folder / PIDFILE), "-daemonize"),
         *(("-incoming", "defer") if incoming else ()),
     ]
 
@@ -178,7 +178,7 @@ def _disk(name: str, path: Path, driver: str, *, boots: bool = False) -> Sequenc
     ]
 
 
-def _network(machine: Machine, home: Home) -> Sequence[str]:
+def _network(machine: Machine, folder: MachineFolder) -> Sequence[str]:
     address = machine.address
     forwards = (
         [
@@ -189,26 +189,26 @@ def _network(machine: Machine, home: Home) -> Sequence[str]:
         else []
     )
     return [
-        *("-netdev", ",".join(["user", "id=net", *forwards, *_folders(machine, home)])),
+        *("-netdev", ",".join(["user", "id=net", *forwards, *_folders(machine, folder)])),
         # Without its boot ROM: we never boot from the network.
         *("-device", f"virtio-net-pci,netdev=net,mac={machine.mac},romfile="),
     ]
 
 
-def _folders(machine: Machine, home: Home) -> Sequence[str]:
+def _folders(machine: Machine, folder: MachineFolder) -> Sequence[str]:
     """QEMU starts the server of host folders for each connection of the guest, which is its standard input.
 
     Nothing listens for it on the host, where other users could come.
     """
     if not machine.mounts:
         return ()
-    command = shlex.join([sys.executable, "-P", "-m", FOLDERS, str(home.folder)])
+    command = shlex.join([sys.executable, "-P", "-m", FOLDERS, str(folder.path)])
     return [f"guestfwd=tcp:{asked.SERVER}:{asked.PORT}-cmd:{command.replace(',', ',,')}"]
 
 
-def _channels(home: Home, sockets: Path, architecture: str) -> Sequence[str]:
+def _channels(folder: MachineFolder, sockets: Path, architecture: str) -> Sequence[str]:
     return [
-        *("-chardev", f"file,id=console,path={_escaped(home.console)},append=on", "-serial", "chardev:console"),
+        *("-chardev", f"file,id=console,path={_escaped(folder.console)},append=on", "-serial", "chardev:console"),
         *("-chardev", _socket("monitor", sockets / MONITOR), "-mon", "chardev=monitor,mode=control"),
         *("-chardev", _socket("ports", sockets / PORTS_MONITOR), "-mon", "chardev=ports,mode=control"),
         *("-device", "virtio-serial-pci", "-chardev", _socket("agent", sockets / AGENT)),

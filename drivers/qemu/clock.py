@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 from .argv import AGENT
 from .qmp import GuestAgent
@@ -37,7 +37,7 @@ class Jumps:
         return jumped
 
 
-def follow(home: Home, jumps: Jumps, *, pause: Callable[[float], None] = time.sleep) -> None:
+def follow(folder: MachineFolder, jumps: Jumps, *, pause: Callable[[float], None] = time.sleep) -> None:
     """Step the guest's clock after each jump of the host's, for as long as the process lives.
 
     A guest that doesn't answer yet is asked again: its agent may be busy, or the guest paused.
@@ -46,7 +46,7 @@ def follow(home: Home, jumps: Jumps, *, pause: Callable[[float], None] = time.sl
     while True:
         due = jumps.seen() or due
         if due:
-            with contextlib.suppress(DriverFailed, OSError), GuestAgent(home / AGENT) as agent:
+            with contextlib.suppress(DriverFailed, OSError), GuestAgent(folder / AGENT) as agent:
                 agent.set_time()
                 due = False
         pause(INTERVAL)

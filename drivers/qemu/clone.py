@@ -27,15 +27,15 @@ def lay_disk(vm: Vm) -> None:
     if "@" in daemon_json.docker_env(vm.machine, daemon_json.proxies(os.environ)):
         raise DriverFailed("its proxy needs a password, which must not be in a template")
     recipe = template_maker.recipe_for(vm)
-    origin = template.obtain(vm.home.store, recipe, lambda folder: template_maker.make(vm, recipe, folder), vm.say)
-    (vm.home / BASE_DISK).unlink(missing_ok=True)
+    origin = template.obtain(vm.folder.store, recipe, lambda folder: template_maker.make(vm, recipe, folder), vm.say)
+    (vm.folder / BASE_DISK).unlink(missing_ok=True)
     try:
-        os.link(origin.disk, vm.home / BASE_DISK)
+        os.link(origin.disk, vm.folder / BASE_DISK)
     except OSError:  # a file system without links
-        shutil.copyfile(origin.disk, vm.home / BASE_DISK)
+        shutil.copyfile(origin.disk, vm.folder / BASE_DISK)
     backing = ["-b", BASE_DISK, "-F", "qcow2"]
-    vm.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, vm.home / DISK, f"{recipe.disk_mib}M"])
-    files.write(vm.home / CLONE_OF, os.fsencode(origin.folder))
+    vm.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, vm.folder / DISK, f"{recipe.disk_mib}M"])
+    files.write(vm.folder / CLONE_OF, os.fsencode(origin.folder))
 
 
 def start(vm: Vm) -> None:
@@ -44,7 +44,7 @@ def start(vm: Vm) -> None:
     Where that fails, the template goes if it is damaged. It stays when QEMU or its guest was merely too slow; that QEMU
     couldn't load it, or that its guest refused, is remembered.
     """
-    origin = Template(Path(os.fsdecode((vm.home / CLONE_OF).read_bytes())))
+    origin = Template(Path(os.fsdecode((vm.folder / CLONE_OF).read_bytes())))
     about = origin.about()
     try:
         _start(vm, origin, about)
@@ -62,7 +62,7 @@ def _start(vm: Vm, origin: Template, about: TemplateInfo) -> None:
         reporting=about.read_only,
     )
     vm.launch(memory, incoming=True)
-    with resume.connect(vm.home) as channel, Qmp(vm.home / MONITOR) as monitor:
+    with resume.connect(vm.folder) as channel, Qmp(vm.folder / MONITOR) as monitor:
         try:
             migration.load(monitor, origin.state, without_memory=True)
         except DriverFailed as error:
@@ -71,7 +71,7 @@ def _start(vm: Vm, origin: Template, about: TemplateInfo) -> None:
                 raise _NotLoaded(error.message) from error
             raise
         # The disk is the guest's own from here on, and no template's memory fits it any more.
-        (vm.home / CLONE_OF).unlink()
+        (vm.folder / CLONE_OF).unlink()
         monitor.execute("cont")
         disk_mib = int(about.recipe["disk_mib"])
         more_mib = _grow(monitor, vm.machine, memory, disk_mib)
@@ -84,7 +84,7 @@ def abandon(vm: Vm) -> None:
     # The template's disk has an identity that others have, too.
     disk.make(vm)
     for name in (CLONE_OF, BASE_DISK):
-        (vm.home / name).unlink(missing_ok=True)
+        (vm.folder / name).unlink(missing_ok=True)
 
 
 class _NotLoaded(DriverFailed):

@@ -1,6 +1,6 @@
 """The disk of a machine that boots a publisher's cloud image: the image stays as it is, and an overlay is written to.
 
-The image is linked into the home, so that the machine keeps it when it goes from the cache, and moves with it.
+The image is linked into its folder, so that the machine keeps it when it goes from the cache, and moves with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .vm import Vm
 
 def lay_disk(vm: Vm) -> None:
     """Make the disk, as large as was asked for. Raises DriverFailed when the image is larger."""
-    image, base = Image(vm.machine.image), vm.home / BASE_IMAGE
+    image, base = Image(vm.machine.image), vm.folder / BASE_IMAGE
     disk = disks.check_whole(image.file)
     if disk.size > vm.machine.disk_mib << 20:
         needed = -(-disk.size >> 20)
@@ -30,4 +30,4 @@ def lay_disk(vm: Vm) -> None:
     if not base.exists():
         shutil.copyfile(image.file, base)
     backing = ["-b", BASE_IMAGE, "-F", disk.format]
-    vm.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, vm.home / DISK, f"{vm.machine.disk_mib}M"])
+    vm.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, vm.folder / DISK, f"{vm.machine.disk_mib}M"])

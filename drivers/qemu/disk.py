@@ -11,8 +11,8 @@ from .vm import Vm, has_boot_loader
 
 def make(vm: Vm) -> None:
     """Make the disk anew. Raises DriverFailed."""
-    (vm.home / DISK).unlink(missing_ok=True)
+    (vm.folder / DISK).unlink(missing_ok=True)
     if has_boot_loader(Image(vm.machine.image)):
         cloud_image.lay_disk(vm)
     else:
-        vm.run(["qemu-img", "create", "-q", "-f", "qcow2", vm.home / DISK, f"{vm.machine.disk_mib}M"])
+        vm.run(["qemu-img", "create", "-q", "-f", "qcow2", vm.folder / DISK, f"{vm.machine.disk_mib}M"])

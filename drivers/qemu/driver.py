@@ -37,7 +37,7 @@ class Qemu(Driver):
 
     @property
     def vm(self) -> Vm:
-        return Vm(self.machine, self.home, self.run, self.say)
+        return Vm(self.machine, self.folder, self.run, self.say)
 
     @classmethod
     def is_available(cls) -> bool:
@@ -54,14 +54,14 @@ class Qemu(Driver):
         find_binary()
         if which("qemu-img") is None:
             raise ToolMissing("qemu-img", hint=INSTALL)
-        sockets.check(self.home.folder)
-        filesystem.check_sockets(self.home.store)
+        sockets.check(self.folder.path)
+        filesystem.check_sockets(self.folder.store)
         from machine import acceleration
 
         return [note] if (note := acceleration.why_not(self.vm.host().accelerator)) else []
 
     def create(self) -> None:
-        if (self.home / DISK).exists():
+        if (self.folder / DISK).exists():
             return
         if self.machine.options.get("cold") or not Image(self.machine.image).clones.exists():
             disk.make(self.vm)
@@ -83,12 +83,12 @@ class Qemu(Driver):
         suspended.settle(vm)
         if vm.process.find():
             with vm.monitor() as monitor:
-                suspended.go_on(monitor, self.home)
+                suspended.go_on(monitor, self.folder)
             return False
         warm = True
-        if (self.home / SUSPENDED).exists():
+        if (self.folder / SUSPENDED).exists():
             suspended.wake(vm)
-        elif (self.home / CLONE_OF).exists():
+        elif (self.folder / CLONE_OF).exists():
             warm = self._start_clone()
         else:
             vm.launch(Memory(self.machine.memory_mib))
@@ -101,14 +101,14 @@ class Qemu(Driver):
             if is_paused(monitor.execute("query-status").get("status")):
                 from . import suspended
 
-                suspended.go_on(monitor, self.home)
+                suspended.go_on(monitor, self.folder)
             monitor.execute("system_powerdown")
 
     def kill(self) -> None:
         from . import suspended
 
         self.vm.end()
-        suspended.forget(self.home)
+        suspended.forget(self.folder)
 
     def suspend(self) -> None:
         from . import suspended
@@ -138,7 +138,7 @@ class Qemu(Driver):
     def has_mounted(self) -> bool:
         from machine.folders import asked
 
-        return (self.home / asked.DATABASE).exists()
+        return (self.folder / asked.DATABASE).exists()
 
     def accept(self) -> Machine:
         from . import portable
@@ -193,7 +193,7 @@ class Qemu(Driver):
         if state is State.RUNNING and self.machine.address:
             from machine import helper
 
-            helper.ensure(self.home, MODULE)
+            helper.ensure(self.folder, MODULE)
         return state
 
     def diagnosis(self) -> str:
@@ -202,7 +202,7 @@ class Qemu(Driver):
     def warnings(self) -> list[str]:
         from machine.docker import ports
 
-        return super().warnings() + ports.warnings(self.home)
+        return super().warnings() + ports.warnings(self.folder)
 
     def _start_clone(self) -> bool:
         """Whether the clone goes on from its template; when that fails, it boots."""
@@ -220,4 +220,4 @@ class Qemu(Driver):
     def _begin_helper(self) -> None:
         from machine import helper
 
-        helper.begin(self.home, MODULE)
+        helper.begin(self.folder, MODULE)

@@ -19,16 +19,16 @@ _NOT_WHOLE = "ask whoever made that file for another: machine export"
 @contextmanager
 def export(vm: Vm) -> Iterator[Export]:
     """Snapshots lie in the disk, and move with it."""
-    disk = vm.home / DISK
+    disk = vm.folder / DISK
     backing = disks.look(disk).backing
     running = [one.name for one in disks.snapshots(disk) if one.memory]
     left = f"the memory of the snapshots {', '.join(running)} isn't moved: they come back switched off"
-    yield Export({name: vm.home / name for name in (DISK, backing) if name}, (left,) if running else ())
+    yield Export({name: vm.folder / name for name in (DISK, backing) if name}, (left,) if running else ())
 
 
 def accept(vm: Vm) -> Machine:
     """See driver.Portable. A saved memory is taken from nobody: QEMU trusts what it loads."""
-    path = vm.home / DISK
+    path = vm.folder / DISK
     disk = disks.look(path) if path.exists() else None
     if disk is None or disk.format != "qcow2" or disk.needs:
         needs = f": it needs {disk.needs}" if disk and disk.needs else ""
@@ -48,7 +48,7 @@ def _check_backing(vm: Vm, disk: disks.Disk) -> None:
     """Where the format isn't written, QEMU guesses it, and may guess one that names other files."""
     if disk.backing not in {BASE_IMAGE, BASE_DISK} or disk.backing_format not in {"qcow2", "raw"}:
         raise ImageCorrupt(f"the disk in that file needs a file of this host: {disk.backing!r}", hint=_NOT_WHOLE)
-    below = vm.home / disk.backing
+    below = vm.folder / disk.backing
     if not below.exists():
         raise ImageCorrupt(f"the disk in that file needs {disk.backing}, which isn't in it", hint=_NOT_WHOLE)
     if disk.backing_format == "qcow2" and disks.check_whole(below).format != "qcow2":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from machine import store, wait
 from machine.docker.forwarding import Forwarding
 from machine.helper import alone
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.usernet import Slirp
 
@@ -33,8 +33,8 @@ LOOK = 0.5
 
 
 class Hypervisor:
-    def __init__(self, home: Home, qemu: psutil.Process) -> None:
-        self.home = home
+    def __init__(self, folder: MachineFolder, qemu: psutil.Process) -> None:
+        self.folder = folder
         self.qemu = qemu
 
     def lives(self) -> bool:
@@ -43,7 +43,7 @@ class Hypervisor:
 
     @contextlib.contextmanager
     def forwards(self, address: Address) -> Iterator[Slirp]:
-        with Qmp(self.home / PORTS_MONITOR) as monitor:
+        with Qmp(self.folder / PORTS_MONITOR) as monitor:
             yield Slirp(monitor.human, NETWORK, address)
 
 
@@ -54,12 +54,12 @@ def _end_with(qemu: psutil.Process) -> None:
     os._exit(0)
 
 
-def main(folder: str) -> None:
-    home = Home(Path(folder))
-    with alone(home) as held:
+def main(path: str) -> None:
+    folder = MachineFolder(Path(path))
+    with alone(folder) as held:
         if held:
-            process = Process(home / PIDFILE, store.read(home).uuid)
+            process = Process(folder / PIDFILE, store.read(folder).uuid)
             qemu = wait.until(process.find, timeout=PIDFILE_WAIT, what="QEMU's pidfile")
             threading.Thread(target=_end_with, args=(qemu,), daemon=True).start()
-            threading.Thread(target=clock.follow, args=(home, clock.Jumps()), daemon=True).start()
-            Forwarding(home, Hypervisor(home, qemu)).run()
+            threading.Thread(target=clock.follow, args=(folder, clock.Jumps()), daemon=True).start()
+            Forwarding(folder, Hypervisor(folder, qemu)).run()

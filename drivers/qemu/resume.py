@@ -7,7 +7,7 @@ import threading
 import time
 
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.reasons import reason
 
 from . import sockets
@@ -22,9 +22,9 @@ class GuestRefused(DriverFailed):
     """The guest answered, and said why it can't become a machine of its own."""
 
 
-def connect(home: Home) -> socket.socket:
+def connect(folder: MachineFolder) -> socket.socket:
     """Open the channel. Raises DriverFailed."""
-    short = sockets.reach(home / RESUME)
+    short = sockets.reach(folder / RESUME)
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     channel.settimeout(TIMEOUT)
     try:

@@ -24,7 +24,7 @@ def resize(vm: Vm, wanted: Machine) -> list[str]:
     """See driver.Resize. Processors wait for the next start, and less memory than the machine started with."""
     if not vm.process.find():
         if wanted.disk_mib > vm.machine.disk_mib:
-            vm.run(["qemu-img", "resize", "-q", "-f", "qcow2", vm.home / DISK, f"{wanted.disk_mib}M"])
+            vm.run(["qemu-img", "resize", "-q", "-f", "qcow2", vm.folder / DISK, f"{wanted.disk_mib}M"])
         return []
     later = []
     with vm.monitor() as monitor:

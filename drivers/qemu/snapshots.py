@@ -15,7 +15,7 @@ from typing import Any
 from machine import files, wait
 from machine.driver import Snapshot, State
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 from . import suspended
 from .argv import DISK
@@ -33,7 +33,7 @@ def take(vm: Vm, name: str) -> None:
         raise DriverFailed(f'there is a snapshot "{name}" already', hint=f"machine snapshot ls {vm.machine.name}")
     state = vm.state()
     if state is State.STOPPED:
-        vm.run(["qemu-img", "snapshot", "-c", name, vm.home / DISK])
+        vm.run(["qemu-img", "snapshot", "-c", name, vm.folder / DISK])
         return
     if state is State.SAVED:
         raise DriverFailed("a suspended machine can't be kept", hint=f"machine start {vm.machine.name}")
@@ -41,14 +41,14 @@ def take(vm: Vm, name: str) -> None:
         name = vm.machine.name
         raise DriverFailed(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
     with vm.monitor() as monitor:
-        layouts = _layouts(vm.home) | {name: asdict(Layout.read(monitor))}
-        files.write(vm.home / LAYOUTS, json.dumps(layouts))
+        layouts = _layouts(vm.folder) | {name: asdict(Layout.read(monitor))}
+        files.write(vm.folder / LAYOUTS, json.dumps(layouts))
         _job(monitor, "snapshot-save", tag=name, vmstate="data", devices=["data"])
 
 
 def all_of(vm: Vm) -> list[Snapshot]:
     # -U: the disk of a running machine is locked.
-    output = vm.run(["qemu-img", "info", "-U", "--output=json", vm.home / DISK]).stdout
+    output = vm.run(["qemu-img", "info", "-U", "--output=json", vm.folder / DISK]).stdout
     snapshots = sorted(json.loads(output).get("snapshots", []), key=lambda one: (one["date-sec"], one["date-nsec"]))
     return [
         Snapshot(
@@ -62,14 +62,14 @@ def all_of(vm: Vm) -> list[Snapshot]:
 
 def restore(vm: Vm, name: str) -> None:
     """The machine is as it was, its QEMU a new one. What it was since then, also a suspended state, is gone."""
-    layout = _layout(vm.home, name) if _find(vm, name).running else None
+    layout = _layout(vm.folder, name) if _find(vm, name).running else None
     if layout:
         layout.apply(vm).argv(layout.memory)  # before anything is lost: is its image there?
     vm.end()
-    suspended.forget(vm.home)
+    suspended.forget(vm.folder)
     _forget_answers(vm)
     if not layout:
-        vm.run(["qemu-img", "snapshot", "-a", name, vm.home / DISK])
+        vm.run(["qemu-img", "snapshot", "-a", name, vm.folder / DISK])
         return
     with layout.launch(vm, paused=True) as monitor:
         _job(monitor, "snapshot-load", tag=name, vmstate="data", devices=["data"])
@@ -82,7 +82,7 @@ def _forget_answers(vm: Vm) -> None:
     if vm.machine.mounts:
         from machine.folders import asked, handles
 
-        handles.forget_answers(vm.home / asked.DATABASE)
+        handles.forget_answers(vm.folder / asked.DATABASE)
 
 
 def forget(vm: Vm, name: str) -> None:
@@ -91,11 +91,11 @@ def forget(vm: Vm, name: str) -> None:
         with vm.monitor() as monitor:
             _job(monitor, "snapshot-delete", tag=name, devices=["data"])
     else:
-        with suspended.state_kept(vm.home):
-            vm.run(["qemu-img", "snapshot", "-d", name, vm.home / DISK])
-    layouts = _layouts(vm.home)
+        with suspended.state_kept(vm.folder):
+            vm.run(["qemu-img", "snapshot", "-d", name, vm.folder / DISK])
+    layouts = _layouts(vm.folder)
     if layouts.pop(name, None):
-        files.write(vm.home / LAYOUTS, json.dumps(layouts))
+        files.write(vm.folder / LAYOUTS, json.dumps(layouts))
 
 
 def _find(vm: Vm, name: str) -> Snapshot:
@@ -105,16 +105,16 @@ def _find(vm: Vm, name: str) -> Snapshot:
     raise DriverFailed(f'there is no snapshot "{name}"', hint=f"machine snapshot ls {vm.machine.name}")
 
 
-def _layout(home: Home, name: str) -> Layout:
+def _layout(folder: MachineFolder, name: str) -> Layout:
     try:
-        return Layout.parse(_layouts(home)[name])
+        return Layout.parse(_layouts(folder)[name])
     except (KeyError, TypeError) as error:
         raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known') from error
 
 
-def _layouts(home: Home) -> dict[str, Any]:
+def _layouts(folder: MachineFolder) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads((home / LAYOUTS).read_text(encoding="utf-8")))
+        return dict(json.loads((folder / LAYOUTS).read_text(encoding="utf-8")))
     return {}
 
 

@@ -1,6 +1,6 @@
 """The way to a machine's sockets: the path of a Unix socket has room for 107 bytes on Linux, for 103 on macOS.
 
-They lie in the machine's home. Where that path is longer, QEMU and we go by a short symbolic link to the home.
+They lie in the machine's folder. Where that path is longer, QEMU and we go by a short symbolic link to the folder.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ LONGEST = max(AGENT, MONITOR, PORTS_MONITOR, RESUME, key=len)
 
 
 def reach(path: Path) -> Path:
-    """The socket of that path in a home, by a path that is short enough. Raises CheckFailed."""
-    return folder(path.parent) / path.name
+    """The socket of that path in a folder, by a path that is short enough. Raises CheckFailed."""
+    return way(path.parent) / path.name
 
 
-def folder(home: Path) -> Path:
-    """The home itself where its sockets' paths are short enough, else a link to it. Raises CheckFailed."""
-    if _fits(home):
-        return home
+def way(folder: Path) -> Path:
+    """The folder itself where its sockets' paths are short enough, else a link to it. Raises CheckFailed."""
+    if _fits(folder):
+        return folder
     try:
-        return links.way(home)
+        return links.way(folder)
     except CheckFailed as error:
         raise _too_long(error) from error
 
 
-def check(home: Path) -> None:
+def check(folder: Path) -> None:
     """Raise CheckFailed when the path is too long, and there can be no link. Writes nothing."""
-    if _fits(home):
+    if _fits(folder):
         return
     try:
-        links.check(home)
+        links.check(folder)
     except CheckFailed as error:
         raise _too_long(error) from error
 
@@ -49,5 +49,5 @@ def _too_long(why: CheckFailed) -> CheckFailed:
     )
 
 
-def _fits(home: Path) -> bool:
-    return sys.platform == "win32" or len(os.fsencode(home / LONGEST)) <= links.SOCKET_ROOM
+def _fits(folder: Path) -> bool:
+    return sys.platform == "win32" or len(os.fsencode(folder / LONGEST)) <= links.SOCKET_ROOM

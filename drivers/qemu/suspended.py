@@ -21,7 +21,7 @@ from dataclasses import asdict
 
 from machine import files
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.reasons import reason
 
 from . import migration
@@ -40,50 +40,50 @@ NEVER_RAN = {"inmigrate", "prelaunch"}
 
 def suspend(vm: Vm) -> None:
     """See driver.Suspend. Where it fails, the machine goes on as if nothing had been."""
-    home = vm.home
+    folder = vm.folder
     with vm.monitor() as monitor:
-        if any((home / name).exists() for name in (PARTIAL, SUSPENDED, WOKEN)):
+        if any((folder / name).exists() for name in (PARTIAL, SUSPENDED, WOKEN)):
             # An earlier suspend or start was killed. QEMU saves no guest twice that hasn't run in between.
-            go_on(monitor, home)
+            go_on(monitor, folder)
         try:
-            files.write(home / SUSPENDED_LAYOUT, json.dumps(asdict(Layout.read(monitor))))
-            migration.save(monitor, home / PARTIAL)
-            files.move(home / PARTIAL, home / SUSPENDED)
+            files.write(folder / SUSPENDED_LAYOUT, json.dumps(asdict(Layout.read(monitor))))
+            migration.save(monitor, folder / PARTIAL)
+            files.move(folder / PARTIAL, folder / SUSPENDED)
         except BaseException:
             # A full disk, or Ctrl-C.
-            forget(home)
+            forget(folder)
             with contextlib.suppress(DriverFailed):
                 # What is still being written would stop the guest again at its end.
                 monitor.execute("migrate_cancel")
                 monitor.execute("cont")
             raise
     vm.end()
-    _date(home)
+    _date(folder)
 
 
 def wake(vm: Vm) -> None:
     """Go on with a suspended machine; its state stays where it can't be loaded. Raises DriverFailed."""
-    home, layout = vm.home, _layout(vm)
+    folder, layout = vm.folder, _layout(vm)
     try:
         with layout.launch(vm, incoming=True) as monitor:
-            migration.load(monitor, home / SUSPENDED)
+            migration.load(monitor, folder / SUSPENDED)
     except BaseException:
-        _date(home)  # that QEMU has ended before its guest ran, though it may have touched the disk's file
+        _date(folder)  # that QEMU has ended before its guest ran, though it may have touched the disk's file
         raise
     # From here on an error doesn't end QEMU: the only copy of the memory is in it. The next start lets it go on.
     with vm.monitor() as monitor:
-        go_on(monitor, home)
+        go_on(monitor, folder)
     vm.set_clock()
 
 
-def go_on(monitor: Qmp, home: Home) -> None:
+def go_on(monitor: Qmp, folder: MachineFolder) -> None:
     """Let a guest run that stands still; what was saved of it is out of date from then on."""
-    if (home / PARTIAL).exists():
+    if (folder / PARTIAL).exists():
         monitor.execute("migrate_cancel")  # as in suspend
-    if (home / SUSPENDED).exists():
-        files.move(home / SUSPENDED, home / WOKEN)
+    if (folder / SUSPENDED).exists():
+        files.move(folder / SUSPENDED, folder / WOKEN)
     monitor.execute("cont")
-    forget(home)
+    forget(folder)
 
 
 def settle(vm: Vm) -> None:
@@ -91,51 +91,51 @@ def settle(vm: Vm) -> None:
 
     There is no QEMU then, or one that may go on; and there is a state only where it fits the disk.
     """
-    home = vm.home
+    folder = vm.folder
     if vm.process.find():
         if vm.run_state() not in NEVER_RAN:
             return
         vm.say("an earlier start or restore was interrupted: its QEMU is ended")
-        with state_kept(home):
+        with state_kept(folder):
             vm.end()
-    if (home / SUSPENDED).exists() and _is_older_than_disk(home):
+    if (folder / SUSPENDED).exists() and _is_older_than_disk(folder):
         _drop(vm, "the memory that it was suspended with is older than its disk")
-    elif (home / WOKEN).exists() and not (home / SUSPENDED).exists():
+    elif (folder / WOKEN).exists() and not (folder / SUSPENDED).exists():
         _drop(vm, "the memory that it was suspended with was used already, and its QEMU has ended since")
-    elif (home / PARTIAL).exists() and not (home / SUSPENDED).exists():
+    elif (folder / PARTIAL).exists() and not (folder / SUSPENDED).exists():
         _drop(vm, "its memory was not written to the end when it was suspended")
-    files.remove(home / WOKEN, home / PARTIAL)
+    files.remove(folder / WOKEN, folder / PARTIAL)
 
 
-def forget(home: Home) -> None:
+def forget(folder: MachineFolder) -> None:
     """Drop every state, for good."""
-    files.remove(*(home / name for name in (SUSPENDED, PARTIAL, WOKEN, SUSPENDED_LAYOUT)))
+    files.remove(*(folder / name for name in (SUSPENDED, PARTIAL, WOKEN, SUSPENDED_LAYOUT)))
 
 
 @contextlib.contextmanager
-def state_kept(home: Home) -> Iterator[None]:
+def state_kept(folder: MachineFolder) -> Iterator[None]:
     """For work on the disk's file that leaves as it is what the guest has on it: a state that fits it still does."""
-    fits = not _is_older_than_disk(home)
+    fits = not _is_older_than_disk(folder)
     yield
     if fits:
-        _date(home)
+        _date(folder)
 
 
-def _date(home: Home) -> None:
+def _date(folder: MachineFolder) -> None:
     """Give the state the time of its disk, so that whatever is written to the disk later makes that the newer one."""
     with contextlib.suppress(FileNotFoundError):
-        written = (home / DISK).stat().st_mtime_ns
-        os.utime(home / SUSPENDED, ns=(written, written))
+        written = (folder / DISK).stat().st_mtime_ns
+        os.utime(folder / SUSPENDED, ns=(written, written))
 
 
 def _drop(vm: Vm, why: str) -> None:
     vm.say(f"{why}: it is dropped, and the machine boots from its disk")
-    forget(vm.home)
+    forget(vm.folder)
 
 
-def _is_older_than_disk(home: Home) -> bool:
+def _is_older_than_disk(folder: MachineFolder) -> bool:
     try:
-        state, disk = ((home / name).stat().st_mtime_ns for name in (SUSPENDED, DISK))
+        state, disk = ((folder / name).stat().st_mtime_ns for name in (SUSPENDED, DISK))
     except FileNotFoundError:
         return False
     return disk - state > TOLERANCE
@@ -143,7 +143,7 @@ def _is_older_than_disk(home: Home) -> bool:
 
 def _layout(vm: Vm) -> Layout:
     try:
-        return Layout.parse(json.loads((vm.home / SUSPENDED_LAYOUT).read_text(encoding="utf-8")))
+        return Layout.parse(json.loads((vm.folder / SUSPENDED_LAYOUT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DriverFailed(
             f"how the machine was laid out when it was suspended can't be read: {reason(error)}",

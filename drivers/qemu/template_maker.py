@@ -17,7 +17,7 @@ from machine.docker import daemon_json, refusal
 from machine.driver import Machine
 from machine.errors import DriverFailed, WaitTimeout
 from machine.guest import credentials
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.tls import authorities
 
 from . import disk, migration, resume, template
@@ -75,8 +75,8 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
 
 
-def make(vm: Vm, recipe: Recipe, folder: Path) -> bool:
-    """Boot a machine without an identity and put its memory, state and disk into folder. Raises MachineError.
+def make(vm: Vm, recipe: Recipe, template_folder: Path) -> bool:
+    """Boot a machine without an identity and put its memory, state and disk into template_folder. Raises MachineError.
 
     Returns whether clones can open the memory read-only.
     """
@@ -84,39 +84,39 @@ def make(vm: Vm, recipe: Recipe, folder: Path) -> bool:
         vm.machine, name="template", memory_mib=recipe.base_mib, disk_mib=recipe.disk_mib, address=None, mounts=()
     )
 
-    def undo(machine: Machine, home: Home) -> None:
-        dataclasses.replace(vm, machine=machine, home=home).remove()
+    def undo(machine: Machine, folder: MachineFolder) -> None:
+        dataclasses.replace(vm, machine=machine, folder=folder).remove()
 
-    with store.scratch(recipe.key, machine, undo) as home:
-        scratch = dataclasses.replace(vm, machine=machine, home=home)
+    with store.scratch(recipe.key, machine, undo) as folder:
+        scratch = dataclasses.replace(vm, machine=machine, folder=folder)
         read_only = _version(scratch) >= READ_ONLY_SINCE
         vm.say("making the template that machines are cloned from (once)")
-        credentials.anonymous(machine, home.seed)
+        credentials.anonymous(machine, folder.seed)
         disk.make(scratch)
-        memory = Memory(recipe.base_mib, file=home / template.MEMORY, shared=True, reporting=read_only)
+        memory = Memory(recipe.base_mib, file=folder / template.MEMORY, shared=True, reporting=read_only)
         scratch.launch(memory)
         wait.until(lambda: _is_up(scratch), timeout=BOOT, what="the template to boot", details=scratch.diagnosis)
-        _save(home, recipe.base_mib)
+        _save(folder, recipe.base_mib)
         scratch.end()
         for name in (template.MEMORY, template.STATE, DISK):
-            shutil.move(home / name, folder / name)
+            shutil.move(folder / name, template_folder / name)
     return read_only
 
 
 def _is_up(scratch: Vm) -> bool:
     if not scratch.process.find():
         raise DriverFailed("the template ended while it booted", details=scratch.diagnosis())
-    refusal.check(scratch.home.console)
-    return scratch.home.console.exists() and b"docker is ready" in scratch.home.console.read_bytes()
+    refusal.check(scratch.folder.console)
+    return scratch.folder.console.exists() and b"docker is ready" in scratch.folder.console.read_bytes()
 
 
-def _save(home: Home, base_mib: int) -> None:
-    with GuestAgent(home / AGENT, timeout=PREPARE) as agent:
+def _save(folder: MachineFolder, base_mib: int) -> None:
+    with GuestAgent(folder / AGENT, timeout=PREPARE) as agent:
         free_mib = int(agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE)) >> 10
     # The guest waits on this channel, and must find it open in the clone as it was here.
-    with resume.connect(home), Qmp(home / MONITOR) as monitor:
+    with resume.connect(folder), Qmp(folder / MONITOR) as monitor:
         _empty_free_memory(monitor, base_mib, free_mib)
-        migration.save(monitor, home / template.STATE, without_memory=True)
+        migration.save(monitor, folder / template.STATE, without_memory=True)
 
 
 def _empty_free_memory(monitor: Qmp, base_mib: int, free_mib: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from machine import links
 from machine.driver import Machine, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.resources import architecture
 from machine.run import Run, which
 
@@ -46,25 +46,25 @@ _STATES = {
 class Vm:
     """run: starts programs. say: told what the user should know.
 
-    dataclasses.replace(vm, machine=…) is the same virtual machine with other settings, or in another home.
+    dataclasses.replace(vm, machine=…) is the same virtual machine with other settings, or in another folder.
     """
 
     machine: Machine
-    home: Home
+    folder: MachineFolder
     run: Run
     say: Callable[[str], None]
 
     @property
     def process(self) -> Process:
-        return Process(self.home / PIDFILE, self.machine.uuid)
+        return Process(self.folder / PIDFILE, self.machine.uuid)
 
     def monitor(self) -> Qmp:
         """Raises DriverFailed when QEMU doesn't answer."""
-        return Qmp(self.home / MONITOR)
+        return Qmp(self.folder / MONITOR)
 
     def agent(self) -> GuestAgent:
         """Raises DriverFailed when the guest doesn't answer."""
-        return GuestAgent(self.home / AGENT)
+        return GuestAgent(self.folder / AGENT)
 
     def set_clock(self) -> None:
         """Set the guest's clock to the host's, where its agent answers."""
@@ -86,7 +86,7 @@ class Vm:
     def end(self) -> None:
         """End QEMU, and keep what a suspended machine was. Succeeds when it has ended already."""
         # QEMU writes out what it holds of the disk's tables when it is asked to quit.
-        with contextlib.suppress(DriverFailed), Qmp(self.home / MONITOR, timeout=SHORT) as monitor:
+        with contextlib.suppress(DriverFailed), Qmp(self.folder / MONITOR, timeout=SHORT) as monitor:
             monitor.execute("quit")
             with contextlib.suppress(DriverFailed):
                 while True:
@@ -94,12 +94,12 @@ class Vm:
         self.process.kill()
 
     def remove(self) -> None:
-        """End QEMU, and remove what lies outside of the home."""
+        """End QEMU, and remove what lies outside of its folder."""
         self.process.kill()
-        links.forget(self.home.folder)  # the core knows nothing of a template's machine
+        links.forget(self.folder.path)  # the core knows nothing of a template's machine
 
     def state(self) -> State:
-        has_state = (self.home / SUSPENDED).exists()
+        has_state = (self.folder / SUSPENDED).exists()
         if not self.process.find():
             return State.SAVED if has_state else State.STOPPED
         try:
@@ -111,7 +111,7 @@ class Vm:
 
     def run_state(self) -> str:
         """QEMU's own word for its state. Raises DriverFailed."""
-        with Qmp(self.home / MONITOR, timeout=SHORT) as monitor:
+        with Qmp(self.folder / MONITOR, timeout=SHORT) as monitor:
             return str(monitor.execute("query-status")["status"])
 
     def diagnosis(self) -> str:
@@ -120,7 +120,7 @@ class Vm:
         with contextlib.suppress(DriverFailed):
             # QEMU stops a guest whose write finds no room (werror=enospc, its default); other errors the guest gets.
             if self.run_state() == "io-error":
-                return f"{text}: the host's disk is full, the one that holds {self.home.folder}"
+                return f"{text}: the host's disk is full, the one that holds {self.folder.path}"
         return text
 
     def argv(self, memory: Memory, *, incoming: bool = False) -> list[str]:
@@ -131,13 +131,13 @@ class Vm:
         command_line = "" if has_boot_loader(image) else image.command_line.read_text(encoding="utf-8").strip()
         return argv(
             self.machine,
-            self.home,
+            self.folder,
             host=self.host(),
             image=image,
             command_line=command_line,
             memory=memory,
             incoming=incoming,
-            sockets=sockets.folder(self.home.folder),
+            sockets=sockets.way(self.folder.path),
         )
 
     def host(self) -> Host:
@@ -147,12 +147,12 @@ class Vm:
         binary = find_binary()
         accelerator = self.machine.options.get("accelerator", "auto")
         if accelerator == "auto":
-            accelerator = acceleration.choose(binary, self.home.store / "acceleration.json", self.run)
+            accelerator = acceleration.choose(binary, self.folder.store / "acceleration.json", self.run)
         return Host(binary, architecture(), str(accelerator), acceleration.cpu(str(accelerator)), sys.platform)
 
     def _rotate_console(self) -> None:
-        if self.home.console.exists():
-            self.home.console.replace(self.home.console.with_suffix(".log.1"))
+        if self.folder.console.exists():
+            self.folder.console.replace(self.folder.console.with_suffix(".log.1"))
 
     def _explained(self, error: ToolFailed) -> DriverFailed:
         address = self.machine.address

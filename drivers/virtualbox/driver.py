@@ -44,7 +44,7 @@ class VirtualBox(Driver):
 
     @property
     def vboxmanage(self) -> VBoxManage:
-        return VBoxManage(self.run, self.home.store, say=self.say)
+        return VBoxManage(self.run, self.folder.store, say=self.say)
 
     @classmethod
     def is_available(cls) -> bool:
@@ -64,16 +64,16 @@ class VirtualBox(Driver):
             self.remove()  # what an interrupted create has left
         call = self.vboxmanage
         version = call.version() or host.OLDEST
-        disk = self.home / settings.DISK_FILE
-        call(*settings.create(self.machine, self.home))
-        call(*settings.modify(self.machine, self.home, self.options, version))
+        disk = self.folder / settings.DISK_FILE
+        call(*settings.create(self.machine, self.folder))
+        call(*settings.modify(self.machine, self.folder, self.options, version))
         call(*settings.controller(self.uuid))
         if not disk.exists():  # import has put it there
             call(*settings.medium(disk, self.machine.disk_mib))
         if shared := share.share_of(self.options):
             for words in share.words(self.machine, shared):
                 call(*words)
-        network.attach(self.machine, self.home, self.options, call)
+        network.attach(self.machine, self.folder, self.options, call)
         for card in self.interfaces()[1:]:
             self.say(f"its address on the host-only network is {card.address.partition('/')[0]}")
         # The last call makes it whole.
@@ -107,11 +107,11 @@ class VirtualBox(Driver):
 
     def kill(self) -> None:
         if info := self.vboxmanage.info(self.uuid):
-            copies.refuse(self.machine, self.home, Path(info.config))
+            copies.refuse(self.machine, self.folder, Path(info.config))
             self.vboxmanage.power_off(self.uuid, info)
 
     def remove(self) -> None:
-        leftovers.remove(self.machine, self.home, self.vboxmanage)
+        leftovers.remove(self.machine, self.folder, self.vboxmanage)
 
     @classmethod
     def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:
@@ -130,12 +130,12 @@ class VirtualBox(Driver):
         return (shared.mount,) if shared else ()
 
     def interfaces(self) -> tuple[Interface, ...]:
-        return network.interfaces(self.machine, self.home)
+        return network.interfaces(self.machine, self.folder)
 
     def warnings(self) -> list[str]:
         from machine.docker.ports import warnings
 
-        return super().warnings() + warnings(self.home)
+        return super().warnings() + warnings(self.folder)
 
     def diagnosis(self) -> str:
         """The state in VirtualBox's own word, and what its log of the machine has of faults."""
@@ -158,13 +158,13 @@ class VirtualBox(Driver):
     # Portable
 
     def export(self) -> AbstractContextManager[Export]:
-        return portable.export(self.machine, self.home, self.vboxmanage)
+        return portable.export(self.machine, self.folder, self.vboxmanage)
 
     def reaches(self) -> list[Reach]:
         return portable.reaches(self.options)
 
     def accept(self) -> Machine:
-        return portable.accept(self.machine, self.home, self.vboxmanage)
+        return portable.accept(self.machine, self.folder, self.vboxmanage)
 
     # Snapshots
 
@@ -200,24 +200,24 @@ class VirtualBox(Driver):
     def _own(self) -> Info:
         """For a verb that changes the virtual machine. Raises MachineError when that is another folder's."""
         info = self.info()
-        copies.refuse(self.machine, self.home, Path(info.config))
+        copies.refuse(self.machine, self.folder, Path(info.config))
         return info
 
     def _begin_helper(self) -> None:
-        helper.begin(self.home, ports.MODULE)
+        helper.begin(self.folder, ports.MODULE)
 
     def _ensure_helper(self) -> None:
-        helper.ensure(self.home, ports.MODULE)
+        helper.ensure(self.folder, ports.MODULE)
 
     def _prepare(self, info: Info) -> None:
         """Bring a machine that is off in line with what was asked for: its media, size and rules."""
-        for port, path in ((settings.SYSTEM, self._system()), (settings.SEED, self.home.seed)):
+        for port, path in ((settings.SYSTEM, self._system()), (settings.SEED, self.folder.seed)):
             attached = info.media.get(f"{settings.CONTROLLER}-{port}-0", "")
             if path.exists() and not same(Path(attached), path):
                 self.vboxmanage(*settings.attach_cd(self.uuid, port, path))
         if changes := self._changes(info):
             self.vboxmanage("modifyvm", self.uuid, *changes)
-        files.set_aside(self.home.console, "console.log.1")
+        files.set_aside(self.folder.console, "console.log.1")
 
     def _changes(self, info: Info) -> list[str]:
         changes = []
@@ -235,9 +235,9 @@ class VirtualBox(Driver):
         return changes
 
     def _system(self) -> Path:
-        """The image as a file of the machine's home; VirtualBox goes by the suffix .iso."""
+        """The image as a file in the machine's folder; VirtualBox goes by the suffix .iso."""
         image = Image(self.machine.image)
-        link = self.home / f"{image.digest[:12]}.iso"
+        link = self.folder / f"{image.digest[:12]}.iso"
         if link.exists():
             return link
         if not image.file.exists():

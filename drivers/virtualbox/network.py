@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from machine import files
 from machine.driver import Machine
 from machine.errors import CheckFailed, DriverFailed, MachineError, Usage
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 from . import parse, settings
 from .options import HOSTONLY_CIDR, Options
@@ -103,7 +103,7 @@ def collision(network: IPv4Network, interfaces: Iterable[tuple[str, IPv4Interfac
 
 
 def attach(
-    machine: Machine, home: Home, options: Options, vboxmanage: VBoxManage, platform: str = sys.platform
+    machine: Machine, folder: MachineFolder, options: Options, vboxmanage: VBoxManage, platform: str = sys.platform
 ) -> None:
     """Give the machine its second card, and make what that needs."""
     if options.bridged:
@@ -113,13 +113,13 @@ def attach(
         )
     if options.wants_hostonly:
         with vboxmanage.alone():
-            network = _join(home, host_address(options), vboxmanage, _kind(platform))
+            network = _join(folder, host_address(options), vboxmanage, _kind(platform))
         vboxmanage(*network.words(machine, options.nat_nictype))
 
 
-def interfaces(machine: Machine, home: Home) -> tuple[Interface, ...]:
+def interfaces(machine: Machine, folder: MachineFolder) -> tuple[Interface, ...]:
     """Both cards for the seed, where the second has a fixed address; else none, and the guest asks DHCP on each."""
-    network = _read(home)
+    network = _read(folder)
     if network is None:
         return ()
     from machine.guest.seed import Interface
@@ -127,30 +127,30 @@ def interfaces(machine: Machine, home: Home) -> tuple[Interface, ...]:
     return (Interface(machine.mac), Interface(settings.second_mac(machine), network.address))
 
 
-def detach(home: Home, vboxmanage: VBoxManage) -> None:
+def detach(folder: MachineFolder, vboxmanage: VBoxManage) -> None:
     """Remove the adapter that we made, unless another virtual machine uses it."""
-    network = _read(home)
+    network = _read(folder)
     if network is None:
         return
-    if network.made and not _is_used(network, home, vboxmanage):
+    if network.made and not _is_used(network, folder, vboxmanage):
         with contextlib.suppress(MachineError):  # it is gone already
             vboxmanage(network.kind, "remove", *_named(network))
-    (home / NOTE).unlink(missing_ok=True)
+    (folder / NOTE).unlink(missing_ok=True)
 
 
-def _join(home: Home, host: IPv4Interface, vboxmanage: VBoxManage, kind: str) -> HostOnly:
-    others = list(_others(home))
+def _join(folder: MachineFolder, host: IPv4Interface, vboxmanage: VBoxManage, kind: str) -> HostOnly:
+    others = list(_others(folder))
     address = _free(host, kind, {other.address for other in others})
     name = _existing(vboxmanage, host, kind)
     if name is not None:
         made = any(other.made and other.name == name for other in others)
         network = HostOnly(kind, name, address, made)
-        files.write(home / NOTE, json.dumps(asdict(network)))
+        files.write(folder / NOTE, json.dumps(asdict(network)))
         return network
     name = _make_net(host, vboxmanage) if kind == "hostonlynet" else _make_if(vboxmanage)
     network = HostOnly(kind, name, address, made=True)
     # Before the next call, which may fail: remove must know of it.
-    files.write(home / NOTE, json.dumps(asdict(network)))
+    files.write(folder / NOTE, json.dumps(asdict(network)))
     if kind == "hostonlyif":
         vboxmanage("hostonlyif", "ipconfig", name, "--ip", str(host.ip), "--netmask", str(host.netmask))
     return network
@@ -193,22 +193,22 @@ def _free(host: IPv4Interface, kind: str, taken: set[str]) -> str:
     raise DriverFailed(f"no address is free on {host.network}", hint="machine ls")
 
 
-def _others(home: Home) -> Iterator[HostOnly]:
-    for note in home.folder.parent.glob(f"*/{NOTE}"):
-        if note.parent != home.folder and (network := _read(Home(note.parent))):
+def _others(folder: MachineFolder) -> Iterator[HostOnly]:
+    for note in folder.path.parent.glob(f"*/{NOTE}"):
+        if note.parent != folder.path and (network := _read(MachineFolder(note.parent))):
             yield network
 
 
-def _read(home: Home) -> HostOnly | None:
+def _read(folder: MachineFolder) -> HostOnly | None:
     try:
-        return HostOnly(**json.loads((home / NOTE).read_text(encoding="utf-8")))
+        return HostOnly(**json.loads((folder / NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _is_used(network: HostOnly, home: Home, vboxmanage: VBoxManage) -> bool:
+def _is_used(network: HostOnly, folder: MachineFolder, vboxmanage: VBoxManage) -> bool:
     return (
-        any(other.name == network.name for other in _others(home))
+        any(other.name == network.name for other in _others(folder))
         or re.search(rf"Attachment:\s+Host-only \w+ '{re.escape(network.name)}'", vboxmanage("list", "--long", "vms"))
         is not None
     )

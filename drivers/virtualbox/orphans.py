@@ -15,7 +15,7 @@ from pathlib import Path
 
 from machine import paths
 from machine.driver import Machine, Orphan
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Run
 
 from . import leftovers, settings
@@ -36,33 +36,33 @@ def _orphans(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
     for uuid, config in vboxmanage.settings_files().items():
         if uuid in known or not is_below(config, [str(store / "machines")]):
             continue
-        home = _home(store, config)
+        folder = _home(store, config)
         info = vboxmanage.info(uuid)
-        what = f"the virtual machine {home.name} ({uuid})"
+        what = f"the virtual machine {folder.name} ({uuid})"
         if info is None:
             continue
         if info.word == "inaccessible":
-            if home.folder.exists():
+            if folder.path.exists():
                 hint = f"if you don't want it back: VBoxManage unregistervm {uuid}"
-                yield Orphan(home.name, uuid, f"{what}, whose settings can't be read", hint=hint)
+                yield Orphan(folder.name, uuid, f"{what}, whose settings can't be read", hint=hint)
             else:
-                yield Orphan(home.name, uuid, f"{what}, whose files are gone", _remover(home, uuid, vboxmanage))
-        elif settings.is_marked(info.fields.get("description", ""), home):
-            if home.config.exists():
+                yield Orphan(folder.name, uuid, f"{what}, whose files are gone", _remover(folder, uuid, vboxmanage))
+        elif settings.is_marked(info.fields.get("description", ""), folder):
+            if folder.config.exists():
                 # A clone, which VirtualBox gives the description of its original, may lie beside that.
                 hint = f"if you don't need it: VBoxManage unregistervm {uuid} --delete"
-                yield Orphan(home.name, uuid, f"{what}, beside that of the machine", hint=hint)
+                yield Orphan(folder.name, uuid, f"{what}, beside that of the machine", hint=hint)
             else:
-                yield Orphan(home.name, uuid, what, _remover(home, uuid, vboxmanage))
+                yield Orphan(folder.name, uuid, what, _remover(folder, uuid, vboxmanage))
 
 
-def _home(store: Path, config: str) -> Home:
+def _home(store: Path, config: str) -> MachineFolder:
     """The machine's folder that a settings file lies in, whichever way its path is spelled."""
     relative = paths.below(Path(os.path.realpath(config)), store / "machines")
     assert relative is not None
-    return Home(store / "machines" / relative.parts[0])
+    return MachineFolder(store / "machines" / relative.parts[0])
 
 
-def _remover(home: Home, uuid: str, vboxmanage: VBoxManage) -> Callable[[], None]:
-    machine = Machine(home.name, "virtualbox", uuid, mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
-    return partial(leftovers.remove, machine, home, vboxmanage)
+def _remover(folder: MachineFolder, uuid: str, vboxmanage: VBoxManage) -> Callable[[], None]:
+    machine = Machine(folder.name, "virtualbox", uuid, mac="", image="", memory_mib=0, cpus=0, disk_mib=0)
+    return partial(leftovers.remove, machine, folder, vboxmanage)

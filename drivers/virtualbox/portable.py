@@ -14,7 +14,7 @@ from pathlib import Path
 from machine.driver import Export, Machine, Reach
 from machine.errors import DriverFailed, ImageCorrupt
 from machine.images import disks
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Option
 
 from . import settings, share
@@ -30,28 +30,28 @@ _SCRATCH = ".export-"
 
 
 @contextmanager
-def export(machine: Machine, home: Home, vboxmanage: VBoxManage) -> Iterator[Export]:
+def export(machine: Machine, folder: MachineFolder, vboxmanage: VBoxManage) -> Iterator[Export]:
     """After a snapshot, what is written goes to another file: then a copy is made of all that the guest sees now."""
     info = vboxmanage.existing(machine)
     current = _attached(info, machine)
-    if current.samefile(home / DISK_FILE):
+    if current.samefile(folder / DISK_FILE):
         yield Export({DISK_FILE: current})
         return
-    _clear(home, vboxmanage)  # of an export that was killed
-    folder = Path(tempfile.mkdtemp(dir=home.folder, prefix=_SCRATCH))
+    _clear(folder, vboxmanage)  # of an export that was killed
+    scratch = Path(tempfile.mkdtemp(dir=folder.path, prefix=_SCRATCH))
     try:
         vboxmanage.say("putting its disk together")
-        vboxmanage("clonemedium", "disk", current, folder / DISK_FILE, "--format", "VDI", timeout=LONG)
+        vboxmanage("clonemedium", "disk", current, scratch / DISK_FILE, "--format", "VDI", timeout=LONG)
         names = ", ".join(snapshot.name for _, snapshot in vboxmanage.snapshots(info))
         left = f"the snapshots {names} aren't moved: the file holds the machine as it is now"
-        yield Export({DISK_FILE: folder / DISK_FILE}, (left,) if names else ())
+        yield Export({DISK_FILE: scratch / DISK_FILE}, (left,) if names else ())
     finally:
-        _clear(home, vboxmanage)
+        _clear(folder, vboxmanage)
 
 
-def accept(machine: Machine, home: Home, vboxmanage: VBoxManage) -> Machine:
+def accept(machine: Machine, folder: MachineFolder, vboxmanage: VBoxManage) -> Machine:
     """See driver.Portable. The disk gets a UUID of its own: VirtualBox takes no two with the same."""
-    path = home / DISK_FILE
+    path = folder / DISK_FILE
     disk = disks.look(path) if path.exists() else None
     if disk is None or disk.format != "vdi" or disk.needs:
         needs = f": it needs {disk.needs}" if disk and disk.needs else ""
@@ -93,11 +93,11 @@ def _with_options(options: dict[str, Option], machine: Machine) -> Machine:
     return dataclasses.replace(machine, options=machine.options | options)
 
 
-def _clear(home: Home, vboxmanage: VBoxManage) -> None:
+def _clear(folder: MachineFolder, vboxmanage: VBoxManage) -> None:
     """Remove the copies of the disk, and what VirtualBox knows of them: also of one whose file is gone."""
     for medium in vboxmanage.media("hdds"):
-        if _SCRATCH in medium["Location"] and is_below(medium["Location"], [str(home.folder)]):
+        if _SCRATCH in medium["Location"] and is_below(medium["Location"], [str(folder.path)]):
             with contextlib.suppress(VBoxFailed):
                 vboxmanage("closemedium", "disk", medium["UUID"], "--delete")
-    for folder in home.folder.glob(f"{_SCRATCH}*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for scratch in folder.path.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -15,7 +15,7 @@ from machine.docker import ports
 from machine.docker.ports import Port
 from machine.driver import State
 from machine.helper import alone
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run
 from machine.spec import Address
 
@@ -78,12 +78,12 @@ class Hypervisor:
         yield Rules(self.vboxmanage, self.uuid, address)
 
 
-def main(folder: str) -> None:
+def main(path: str) -> None:
     from machine.docker.forwarding import Forwarding  # only the helper needs it, and `ls` imports this module
 
-    home = Home(Path(folder))
-    with alone(home) as held:
+    folder = MachineFolder(Path(path))
+    with alone(folder) as held:
         if held:
             with contextlib.suppress(OSError):
-                (home / OLD_PIDFILE).unlink()
-            Forwarding(home, Hypervisor(VBoxManage(run, home.store), store.read(home).uuid)).run()
+                (folder / OLD_PIDFILE).unlink()
+            Forwarding(folder, Hypervisor(VBoxManage(run, folder.store), store.read(folder).uuid)).run()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from machine import resources
 from machine.driver import Machine
-from machine.paths import Home, same
+from machine.paths import MachineFolder, same
 from machine.spec import DOCKER_PORT
 
 from .options import Options
@@ -24,19 +24,19 @@ def is_arm() -> bool:
     return resources.architecture() == "aarch64"
 
 
-def create(machine: Machine, home: Home, *, arm: bool = is_arm()) -> list[str]:
+def create(machine: Machine, folder: MachineFolder, *, arm: bool = is_arm()) -> list[str]:
     """createvm: the virtual machine has our machine's UUID, so that a name never has to tell which one is meant."""
     kind = ["--platform-architecture", "arm", "--ostype", "Debian_arm64"] if arm else ["--ostype", "Linux26_64"]
-    folder = ["--basefolder", str(home.folder)]
-    return ["createvm", "--name", machine.name, "--uuid", machine.uuid, *kind, *folder, "--register"]
+    place = ["--basefolder", str(folder.path)]
+    return ["createvm", "--name", machine.name, "--uuid", machine.uuid, *kind, *place, "--register"]
 
 
 def modify(
-    machine: Machine, home: Home, options: Options, version: tuple[int, int, int], *, arm: bool = is_arm()
+    machine: Machine, folder: MachineFolder, options: Options, version: tuple[int, int, int], *, arm: bool = is_arm()
 ) -> list[str]:
     """modifyvm for all that holds for the machine's life."""
     return [
-        *("modifyvm", machine.uuid, "--description", mark(home)),
+        *("modifyvm", machine.uuid, "--description", mark(folder)),
         *("--cpus", str(machine.cpus), "--memory", str(machine.memory_mib), "--vram", "16"),
         *("--firmware", options.firmware or ("efi" if arm else "bios"), "--rtcuseutc", "on"),
         *("--boot1", "dvd", "--boot2", "none", "--boot3", "none", "--boot4", "none"),
@@ -44,20 +44,20 @@ def modify(
         *("--usbohci", "off", "--usbehci", "off", "--usbxhci", "off", "--mouse", "ps2", "--keyboard", "ps2"),
         *("--audio-driver" if version >= (7, 0, 0) else "--audio", "none", "--vrde", "off"),
         *("--clipboard-mode", "disabled", "--draganddrop", "disabled", "--defaultfrontend", options.ui_type),
-        *("--uart1", "0x3F8", "4", "--uartmode1", "file", str(home.console)),
+        *("--uart1", "0x3F8", "4", "--uartmode1", "file", str(folder.console)),
         *_nat(machine, options),
     ]
 
 
-def mark(home: Home) -> str:
+def mark(folder: MachineFolder) -> str:
     """The description by which a virtual machine is known as ours, and as this store's."""
-    return f"{_MARK}{home.folder}"
+    return f"{_MARK}{folder.path}"
 
 
-def is_marked(description: str, home: Home) -> bool:
+def is_marked(description: str, folder: MachineFolder) -> bool:
     """Whether a description is the mark of that machine's folder, however the path in it is spelled."""
     text = description.strip()
-    return text.startswith(_MARK) and same(Path(text.removeprefix(_MARK)), home.folder)
+    return text.startswith(_MARK) and same(Path(text.removeprefix(_MARK)), folder.path)
 
 
 def _pc() -> list[str]:

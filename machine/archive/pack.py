@@ -24,7 +24,7 @@ from machine.driver import Driver, Export, Portable
 from machine.errors import Usage
 from machine.images import cache
 from machine.instance import Instance
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.progress import Progress
 from machine.resources import human
 from machine.spec import Machine, State
@@ -41,7 +41,7 @@ def write(instance: Instance, out: IO[bytes], progress: Progress, *, compress: b
     with portable(instance.driver).export() as export:
         for left in export.left:
             progress.note(left)
-        files = dict(_files(machine, instance.home, export, image=image))
+        files = dict(_files(machine, instance.folder, export, image=image))
         sums: dict[str, str] = {}
         booted = cache.find_digest(machine.image)
         about = {
@@ -87,11 +87,11 @@ def check_stopped(name: str, state: State) -> None:
         raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"machine stop {name}")
 
 
-def _files(machine: Machine, home: Home, export: Export, *, image: bool) -> Iterator[tuple[str, Path]]:
+def _files(machine: Machine, folder: MachineFolder, export: Export, *, image: bool) -> Iterator[tuple[str, Path]]:
     if machine.image and image:
         cached = Image(machine.image)
         yield from ((f"{IMAGE}{path.name}", path) for path in (cached.about, cached.file))
-    for key in (home.ssh_key, home.host_key):
+    for key in (folder.ssh_key, folder.host_key):
         yield f"{HOME}{key.name}", key
     yield from ((f"{HOME}{name}", path) for name, path in export.files.items())
 

@@ -25,7 +25,7 @@ from machine.driver import Driver, Portable, Reach
 from machine.errors import CheckFailed, ImageCorrupt, MachineError, StoreDamaged, Usage
 from machine.images import cache, catalog, machineos, users
 from machine.instance import Instance, reserve
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.progress import Progress
 from machine.reasons import reason
 from machine.resources import human
@@ -87,16 +87,16 @@ class Incoming:
         """
         reserved = reserve(self.wanted(), place, undo, progress.note)
         with users.noted(self.machine.image), reserved as instance:
-            home = instance.home
-            room = _Room(home.folder, self._room)
-            with tempfile.TemporaryDirectory(dir=home.folder, prefix=".image-") as folder:
-                self._unpack(instance, Path(folder), room, progress)
-                _check_keys(home)
+            folder = instance.folder
+            room = _Room(folder.path, self._room)
+            with tempfile.TemporaryDirectory(dir=folder.path, prefix=".image-") as scratch:
+                self._unpack(instance, Path(scratch), room, progress)
+                _check_keys(folder)
                 made = _portable(instance.driver).accept()
-                files.write(home.creating, spec.dumps(made))
-                taken = self._has_image and _take_image(made.image, Path(folder))
+                files.write(folder.creating, spec.dumps(made))
+                taken = self._has_image and _take_image(made.image, Path(scratch))
             try:
-                finish(Instance(made, home))
+                finish(Instance(made, folder))
             except BaseException:
                 if taken:
                     cache.remove(cache.find(made.image))
@@ -105,14 +105,14 @@ class Incoming:
 
     def wanted(self) -> Instance:
         """The machine as it will be, before it has an address."""
-        return Instance(self.machine, store.home(self.machine.name))
+        return Instance(self.machine, store.folder_of(self.machine.name))
 
-    def _unpack(self, instance: Instance, folder: Path, room: _Room, progress: Progress) -> None:
-        home = instance.home
-        parts = _portable(instance.driver).parts | {home.ssh_key.name, home.host_key.name}
-        allowed = {f"{HOME}{name}": home / name for name in parts}
+    def _unpack(self, instance: Instance, scratch: Path, room: _Room, progress: Progress) -> None:
+        folder = instance.folder
+        parts = _portable(instance.driver).parts | {folder.ssh_key.name, folder.host_key.name}
+        allowed = {f"{HOME}{name}": folder / name for name in parts}
         if self._has_image:
-            allowed |= {f"{IMAGE}{name}": folder / name for name in _IMAGE_PARTS}
+            allowed |= {f"{IMAGE}{name}": scratch / name for name in _IMAGE_PARTS}
         sums: dict[str, str] = {}
         for member in self._members:
             if member.name == SUMS:
@@ -292,10 +292,10 @@ def _opened(target: Path | None) -> Iterator[IO[bytes] | None]:
         yield file
 
 
-def _check_keys(home: Home) -> None:
-    for key in (home.ssh_key, home.host_key):
+def _check_keys(folder: MachineFolder) -> None:
+    for key in (folder.ssh_key, folder.host_key):
         try:
-            keys.publish(key, home.name)
+            keys.publish(key, folder.name)
         except (OSError, ValueError) as error:
             raise foreign(f"{HOME}{key.name}, which isn't a key: {reason(error)}") from error
 

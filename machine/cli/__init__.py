@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from machine.driver import Machine
-    from machine.paths import Home
+    from machine.paths import MachineFolder
 
 # These are instant and read one machine, or none: shells' profiles and prompts call them, and nothing is removed there.
 UNSWEPT = {"active", "completion", "config", "env", "help", "ip", "url", "version"}
@@ -237,8 +237,8 @@ def _sweep_templates() -> None:
             registry.load(driver).sweep_templates(paths.store())
 
 
-def _undo(left: Machine, home: Home) -> None:
+def _undo(left: Machine, folder: MachineFolder) -> None:
     from machine import lifecycle
     from machine.instance import Instance
 
-    lifecycle.undo(Instance(left, home))
+    lifecycle.undo(Instance(left, folder))

@@ -67,13 +67,13 @@ def _share_client(others: set[str]) -> None:
         instance = load(name)
         if renewal.has_our_certificate(instance.machine):
             names, addresses = [name, *instance.machine.tls_sans], [instance.address.host]
-            certs.renew_if_due(paths.store() / "certs", instance.home, names=names, addresses=addresses, days=0)
+            certs.renew_if_due(paths.store() / "certs", instance.folder, names=names, addresses=addresses, days=0)
             contexts.refresh(instance.docker())
 
 
 def _object(name: str) -> dict[str, object]:
     try:
-        expires: str | None = certs.expiry(store.home(name).server_cert).isoformat()
+        expires: str | None = certs.expiry(store.folder_of(name).server_cert).isoformat()
     except MachineError:
         expires = None
     return {"name": name, "expires": expires}

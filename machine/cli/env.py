@@ -20,7 +20,7 @@ from machine.cli import shell_output, targets
 from machine.cli.options import answer_option, name_argument
 from machine.errors import MachineError, Usage, WaitTimeout
 from machine.instance import Instance, load
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import State
 
 # What a shell doesn't leave as it is in what a command printed, or `shells.sh` puts a backslash before.
@@ -68,7 +68,7 @@ def config(name: str | None, as_json: bool) -> None:
     """
     instance = load(targets.one(name))
     url, tls = instance.address.url, instance.machine.tls
-    chosen = instance.home if as_json or not tls else _unsplit(instance.home)
+    chosen = instance.folder if as_json or not tls else _unsplit(instance.folder)
     files = {"tlscacert": chosen.ca, "tlscert": chosen.cert, "tlskey": chosen.key} if tls else {}
     if as_json:
         found = {"host": url, "tlsverify": tls, **{key: str(path) for key, path in files.items()}}
@@ -79,22 +79,22 @@ def config(name: str | None, as_json: bool) -> None:
     shell_output.say("\n".join([*(["--tlsverify"] if tls else []), *options, f"-H={url}"]))
 
 
-def _unsplit(home: Home) -> Home:
+def _unsplit(folder: MachineFolder) -> MachineFolder:
     """The machine's folder by a path that the shell leaves whole in `docker $(machine config)`.
 
     No quotes help there: they are taken for part of the path, which is split at blanks. PowerShell splits at newlines.
     """
-    if sys.platform == "win32" or not _SPLIT.search(str(home.folder)):
-        return home
+    if sys.platform == "win32" or not _SPLIT.search(str(folder.path)):
+        return folder
     from machine import links
     from machine.cli.report import warn
 
     try:
-        return Home(links.way(home.folder))
+        return MachineFolder(links.way(folder.path))
     except MachineError as error:
-        text = f'a shell splits the path "{home.folder}", and there can be no other to it: {error.message}'
-        warn(text, f'eval "$(machine env {home.name})"')
-        return home
+        text = f'a shell splits the path "{folder.path}", and there can be no other to it: {error.message}'
+        warn(text, f'eval "$(machine env {folder.name})"')
+        return folder
 
 
 @click.command()
@@ -148,7 +148,7 @@ def _variables(instance: Instance) -> dict[str, str | None]:
     return {
         "DOCKER_TLS_VERIFY": "1" if tls else None,
         "DOCKER_HOST": instance.address.url,
-        "DOCKER_CERT_PATH": str(instance.home.folder) if tls else None,
+        "DOCKER_CERT_PATH": str(instance.folder.path) if tls else None,
         "DOCKER_MACHINE_NAME": instance.name,
     }
 

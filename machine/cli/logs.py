@@ -26,13 +26,13 @@ def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> N
     if follow and previous:
         raise Usage("--follow and --previous exclude each other", hint="machine logs --previous")
     chosen = targets.one(name)
-    home = store.home(chosen)
+    folder = store.folder_of(chosen)
     if follow:
         try:
-            _print(console.follow(home.console, lines))
+            _print(console.follow(folder.console, lines))
         except KeyboardInterrupt:
             targets.exit_with(INTERRUPTED)
-    path = home.console.with_name(home.console.name + ".1") if previous else home.console
+    path = folder.console.with_name(folder.console.name + ".1") if previous else folder.console
     try:
         _print(console.read(path, lines))
     except FileNotFoundError as error:

@@ -138,15 +138,15 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
         return
     began = time.monotonic()
     try:
-        home = store.home(row.name)
-        if row.machine.tls and (expiry := certs.expires_soon(home)):
+        folder = store.folder_of(row.name)
+        if row.machine.tls and (expiry := certs.expires_soon(folder)):
             row.warning = f"{expiry}: {expiry.command}"
         if row.machine.address:
             row.url = row.machine.address.url
-        instance = Instance(row.machine, home)
+        instance = Instance(row.machine, folder)
         row.state = instance.driver.state()
         if row.state is State.RUNNING:
-            row.warning = row.warning or oom.warning(home)
+            row.warning = row.warning or oom.warning(folder)
         with contextlib.suppress(MachineError):
             row.url = instance.address.url
         if docker and row.state is State.RUNNING:

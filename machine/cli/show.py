@@ -113,7 +113,7 @@ def version(name: str | None, as_json: bool, timeout: float) -> None:
 
 
 def _warnings(instance: Instance) -> list[str]:
-    return [*instance.driver.warnings(), *_absent(instance.machine), *console.warnings(instance.home.console)]
+    return [*instance.driver.warnings(), *_absent(instance.machine), *console.warnings(instance.folder.console)]
 
 
 def _absent(machine: Machine) -> list[str]:

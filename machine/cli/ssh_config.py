@@ -52,10 +52,10 @@ def _object(shell: Shell) -> dict[str, object]:
     from machine.ssh import client_config as config
 
     return {
-        "name": shell.home.name,
-        "host": config.alias(shell.home.name),
+        "name": shell.folder.name,
+        "host": config.alias(shell.folder.name),
         "hostname": shell.address.host,
         "port": shell.address.ssh_port,
         "user": shell.user,
-        "identity_file": str(shell.home.ssh_key),
+        "identity_file": str(shell.folder.ssh_key),
     }

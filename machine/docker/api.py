@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from machine.errors import DockerFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.reasons import NO_TLS
 from machine.reasons import reason as why
 from machine.spec import Address, Machine
@@ -37,9 +37,9 @@ class Client:
     Each request makes a connection and reads the certificates anew: a long-lived process follows their renewal.
     """
 
-    def __init__(self, machine: Machine, home: Home, address: Address, timeout: float = TIMEOUT) -> None:
+    def __init__(self, machine: Machine, folder: MachineFolder, address: Address, timeout: float = TIMEOUT) -> None:
         self.machine = machine
-        self.home = home
+        self.folder = folder
         self.address = address
         self.timeout = timeout
 
@@ -152,7 +152,7 @@ class Client:
         host, port = self.address.host, self.address.docker_port
         if not self.machine.tls:
             return HTTPConnection(host, port, timeout=self.timeout)
-        return HTTPSConnection(host, port, timeout=self.timeout, context=_context(self.home))
+        return HTTPSConnection(host, port, timeout=self.timeout, context=_context(self.folder))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -197,18 +197,18 @@ def _has_buffered(response: HTTPResponse, connection: socket.socket) -> bool:
         connection.settimeout(timeout)
 
 
-def _context(home: Home) -> ssl.SSLContext:
+def _context(folder: MachineFolder) -> ssl.SSLContext:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_verify_locations(home.ca)
-        context.load_cert_chain(home.cert, home.key)
+        context.load_verify_locations(folder.ca)
+        context.load_cert_chain(folder.cert, folder.key)
     except OSError as error:
         raise DockerFailed(
-            f"the certificates in {home.folder} can't be used: {why(error)}",
-            hint=f"machine regenerate-certs {home.name}",
+            f"the certificates in {folder.path} can't be used: {why(error)}",
+            hint=f"machine regenerate-certs {folder.name}",
         ) from error
     return context
 

@@ -76,9 +76,9 @@ def use(machine: str) -> None:
 
 def _endpoint(client: api.Client) -> str:
     """host=…,ca=…,cert=…,key=… as the client reads it: a line of comma-separated values."""
-    fields, home = [f"host={client.address.url}"], client.home
+    fields, folder = [f"host={client.address.url}"], client.folder
     if client.machine.tls:
-        fields += [f"ca={home.ca}", f"cert={home.cert}", f"key={home.key}"]
+        fields += [f"ca={folder.ca}", f"cert={folder.cert}", f"key={folder.key}"]
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(fields)
     return line.getvalue()
@@ -96,12 +96,12 @@ def _host(machine: str) -> str | None:
 
 
 def _has_certificates(client: api.Client) -> bool:
-    home = client.home
-    folder = _folder() / "tls" / _key(client.machine.name) / "docker"
+    folder = client.folder
+    kept = _folder() / "tls" / _key(client.machine.name) / "docker"
     try:
         return all(
-            (folder / path.name).read_bytes() == path.read_bytes()
-            for path in ((home.ca, home.cert, home.key) if client.machine.tls else ())
+            (kept / path.name).read_bytes() == path.read_bytes()
+            for path in ((folder.ca, folder.cert, folder.key) if client.machine.tls else ())
         )
     except OSError:
         return False

@@ -17,7 +17,7 @@ from machine import store
 from machine.docker import api, listeners, ports
 from machine.docker.ports import Bound
 from machine.errors import MachineError
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.ssh.relay import Connection, Reader, Relay
 
@@ -54,13 +54,13 @@ class Hypervisor(Protocol):
 class Forwarding:
     """Keeps forwards in line with published ports until the machine ends."""
 
-    def __init__(self, home: Home, hypervisor: Hypervisor) -> None:
-        self.home = home
+    def __init__(self, folder: MachineFolder, hypervisor: Hypervisor) -> None:
+        self.folder = folder
         self.hypervisor = hypervisor
-        self.machine = store.read(home)
+        self.machine = store.read(folder)
         assert self.machine.address is not None
         self.address = self.machine.address
-        ssh = Connection(home, self.address, self.machine.ssh_user)
+        ssh = Connection(folder, self.address, self.machine.ssh_user)
         self.relay = Relay(self.address.host, ssh)
         self.reader = Reader(ssh, listeners.FILES)
         self.patience = api.TIMEOUT
@@ -92,7 +92,7 @@ class Forwarding:
         self.relay.close()
 
     def _lives(self) -> bool:
-        if not self.home.folder.exists():
+        if not self.folder.path.exists():
             return False
         try:
             return self.hypervisor.lives()
@@ -102,7 +102,7 @@ class Forwarding:
 
     def _follow(self) -> None:
         """Follow Docker's events until the stream ends. Raises MachineError, OSError."""
-        client = api.Client(self.machine, self.home, self.address, self.patience)
+        client = api.Client(self.machine, self.folder, self.address, self.patience)
         containers: list[Container] = []
         due = 0.0
         with self.hypervisor.forwards(self.address) as forwards:
@@ -118,7 +118,7 @@ class Forwarding:
         self._answered = True
         self.pause, self.patience, self._said = SHORTEST, api.TIMEOUT, ""
         with contextlib.suppress(MachineError):
-            self.machine = store.read(self.home)  # `machine set` may have changed it
+            self.machine = store.read(self.folder)  # `machine set` may have changed it
 
     def _interval(self) -> float:
         return LOOK if self._host_network else RETRY if self._failed else RELIST
@@ -155,7 +155,7 @@ class Forwarding:
 
     def _note(self, warnings: list[str]) -> None:
         if warnings != self._noted:
-            ports.note(self.home, warnings)
+            ports.note(self.folder, warnings)
             self._noted = warnings
 
     def _say(self, error: Exception) -> None:

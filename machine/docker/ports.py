@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from machine import files
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 
 NOTE = "ports.json"
@@ -225,15 +225,15 @@ def sentences(failed: Mapping[Port, str]) -> list[str]:
     return [_sentence(f"{number}/{protocol}", why) for (protocol, number), why in sorted(failed.items())]
 
 
-def note(home: Home, warnings: Sequence[str]) -> None:
+def note(folder: MachineFolder, warnings: Sequence[str]) -> None:
     """Keep the sentences for `machine status`. Raises OSError."""
-    files.write(home / NOTE, json.dumps(warnings, ensure_ascii=False))
+    files.write(folder / NOTE, json.dumps(warnings, ensure_ascii=False))
 
 
-def warnings(home: Home) -> list[str]:
+def warnings(folder: MachineFolder) -> list[str]:
     """What the machine's helper noted last."""
     try:
-        noted = json.loads((home / NOTE).read_text(encoding="utf-8"))
+        noted = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     if not isinstance(noted, list):

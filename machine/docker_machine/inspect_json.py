@@ -41,8 +41,8 @@ _NO_SWARM: dict[str, Value] = {
 
 def describe(instance: Instance, state: str) -> dict[str, Value]:
     """docker-machine calls its sizes MB; they are MiB, like ours."""
-    machine, home, address = instance.machine, instance.home, _address(instance)
-    certs = home.store / "certs"
+    machine, folder, address = instance.machine, instance.folder, _address(instance)
+    certs = folder.store / "certs"
     return {
         "ConfigVersion": CONFIG_VERSION,
         "Driver": {
@@ -50,8 +50,8 @@ def describe(instance: Instance, state: str) -> dict[str, Value]:
             "MachineName": machine.name,
             "SSHUser": machine.ssh_user,
             "SSHPort": address.ssh_port if address else 0,
-            "SSHKeyPath": str(home.ssh_key),
-            "StorePath": str(home.store),
+            "SSHKeyPath": str(folder.ssh_key),
+            "StorePath": str(folder.store),
             "CPU": machine.cpus,
             "Memory": machine.memory_mib,
             "DiskSize": machine.disk_mib,
@@ -68,13 +68,13 @@ def describe(instance: Instance, state: str) -> dict[str, Value]:
                 "CaPrivateKeyPath": str(certs / "ca-key.pem"),
                 "ClientCertPath": str(certs / "cert.pem"),
                 "ClientKeyPath": str(certs / "key.pem"),
-                "ServerCertPath": str(home.server_cert),
-                "ServerKeyPath": str(home.server_key),
+                "ServerCertPath": str(folder.server_cert),
+                "ServerKeyPath": str(folder.server_key),
                 "CaCertRemotePath": "",
                 "ServerCertRemotePath": "",
                 "ServerKeyRemotePath": "",
                 "ServerCertSANs": machine.tls_sans,
-                "StorePath": str(home.folder),
+                "StorePath": str(folder.path),
             },
             "Disk": 0,
             "Driver": "",

@@ -19,7 +19,7 @@ from machine import paths, registry, spec, store
 from machine.driver import Identify, Machine
 from machine.errors import MachineError, StoreDamaged
 from machine.guest import existing_host
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.progress import Progress
 from machine.reasons import reason
 from machine.run import run
@@ -65,20 +65,20 @@ def find(path: Path) -> Iterator[tuple[str, ImportableMachine | MachineError]]:
 
 def take(found: ImportableMachine, progress: Progress) -> None:
     """Add the machine to the store; an error leaves nothing. Raises MachineExists, SSHFailed when it doesn't answer."""
-    with store.reserve(found.machine.name, lambda _: found.machine, lambda *_: None) as (machine, home):
-        for name, target in _files(found.folder, home).items():
+    with store.reserve(found.machine.name, lambda _: found.machine, lambda *_: None) as (machine, folder):
+        for name, target in _files(found.folder, folder).items():
             source = next((path for path in (found.folder / name, _certs(found) / name) if path.exists()), None)
             if source:
                 target.touch(mode=0o600)
                 shutil.copyfile(source, target)
         if machine.driver != "none":
-            existing_host.pin(home, found.address, "", progress)
-            client_config.write(Shell(home, found.address, machine.ssh_user))
+            existing_host.pin(folder, found.address, "", progress)
+            client_config.write(Shell(folder, found.address, machine.ssh_user))
 
 
-def _files(folder: Path, home: Home) -> dict[str, Path]:
-    tls = {path.name: path for path in (home.ca, home.cert, home.key, home.server_cert, home.server_key)}
-    return {**tls, "id_rsa": home.ssh_key}
+def _files(old: Path, folder: MachineFolder) -> dict[str, Path]:
+    tls = {path.name: path for path in (folder.ca, folder.cert, folder.key, folder.server_cert, folder.server_key)}
+    return {**tls, "id_rsa": folder.ssh_key}
 
 
 def _certs(found: ImportableMachine) -> Path:

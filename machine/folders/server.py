@@ -20,7 +20,7 @@ from machine import store
 from machine.folders import asked, mountd, nfs3, rpc, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.reasons import reason
 
 LOG = "folders.log"
@@ -88,9 +88,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def programs(folders: list[asked.Folder], home: Path, hidden: list[Path]) -> Iterator[list[rpc.Program]]:
-    """What serves these folders; home is where handles are kept. A folder that isn't there is left out."""
-    handles = Handles(home / asked.DATABASE)
+def programs(folders: list[asked.Folder], machine_folder: Path, hidden: list[Path]) -> Iterator[list[rpc.Program]]:
+    """What serves these folders; machine_folder is where handles are kept. A folder that isn't there is left out."""
+    handles = Handles(machine_folder / asked.DATABASE)
     exports: list[Export] = []
     try:
         for folder in folders:
@@ -125,24 +125,24 @@ def log(text: str) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def main(folder: str) -> None:
-    home = Home(Path(folder))
-    connection = _connection(home.folder)
+def main(path: str) -> None:
+    folder = MachineFolder(Path(path))
+    connection = _connection(folder.path)
     os.umask(0)  # the guest has taken its own from the modes already
     _allow_files()
-    machine = store.read(home)
+    machine = store.read(folder)
     folders = [asked.parse(text) for text in machine.mounts]
-    with contextlib.closing(connection), programs(folders, home.folder, asked.hidden(home.store)) as served:
+    with contextlib.closing(connection), programs(folders, folder.path, asked.hidden(folder.store)) as served:
         try:
             Server(connection, served).run()
         except (rpc.Broken, OSError) as error:
             log(f"the connection ended: {reason(error)}")
 
 
-def _connection(home: Path) -> socket.socket:
+def _connection(machine_folder: Path) -> socket.socket:
     """Standard input; what is printed from here on goes to a log, and not to the guest."""
     connection = socket.socket(fileno=os.dup(0))
-    path = home / LOG
+    path = machine_folder / LOG
     with contextlib.suppress(OSError):
         if path.stat().st_size > _LOG_LIMIT:
             path.unlink()

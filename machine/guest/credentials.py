@@ -16,7 +16,7 @@ from machine import files, paths, settings
 from machine.docker import daemon_json
 from machine.driver import Driver, Machine
 from machine.guest import seed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.ssh import client_config, keys
 from machine.ssh.remote import Shell
 from machine.tls import authorities, certs
@@ -25,23 +25,25 @@ NOBODY = str(uuid.UUID(int=0))
 
 
 def prepare(driver: Driver) -> None:
-    """Write keys (once), certificates (when due), known_hosts and the seed into the home. Raises Usage, OSError."""
-    machine, home, address = driver.machine, driver.home, driver.address()
-    for key, comment in ((home.ssh_key, f"machine {machine.name}"), (home.host_key, f"host {machine.name}")):
+    """Write keys (once), certificates (when due), known_hosts and the seed into its folder. Raises Usage, OSError."""
+    machine, folder, address = driver.machine, driver.folder, driver.address()
+    for key, comment in ((folder.ssh_key, f"machine {machine.name}"), (folder.host_key, f"host {machine.name}")):
         if not key.exists():
             keys.generate(key, comment)
-    files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, public(home.host_key)) + "\n")
+    files.write(
+        folder.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, public(folder.host_key)) + "\n"
+    )
     if machine.tls:
         certify(driver)
-    client_config.write(Shell(home, address, machine.ssh_user))
-    seed.write(home.seed, describe(machine, home, driver))
+    client_config.write(Shell(folder, address, machine.ssh_user))
+    seed.write(folder.seed, describe(machine, folder, driver))
 
 
 def certify(driver: Driver) -> bool:
     """Issue the machine's certificate if it is missing, due, or for another address; True for a new one."""
     machine, host = driver.machine, driver.address().host
     return certs.renew_if_due(
-        paths.store() / "certs", driver.home, names=[machine.name, *machine.tls_sans], addresses=[host]
+        paths.store() / "certs", driver.folder, names=[machine.name, *machine.tls_sans], addresses=[host]
     )
 
 
@@ -51,8 +53,8 @@ def anonymous(machine: Machine, path: Path) -> None:
     The keys and certificates in it are made for this purpose and thrown away.
     """
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
-        nobody = Home(Path(folder) / "template")
-        files.make_folder(nobody.folder)
+        nobody = MachineFolder(Path(folder) / "template")
+        files.make_folder(nobody.path)
         for key in (nobody.ssh_key, nobody.host_key):
             keys.generate(key, "template")
         if machine.tls:
@@ -61,20 +63,20 @@ def anonymous(machine: Machine, path: Path) -> None:
         seed.write(path, describe(template, nobody))
 
 
-def describe(machine: Machine, home: Home, driver: Driver | None = None) -> seed.Seed:
+def describe(machine: Machine, folder: MachineFolder, driver: Driver | None = None) -> seed.Seed:
     proxies = daemon_json.proxies(os.environ)
     return seed.Seed(
         instance_id=machine.uuid,
         hostname=machine.name,
         user=machine.ssh_user,
-        authorized_keys=(public(home.ssh_key),),
-        host_key=home.host_key.read_text(encoding="utf-8"),
-        host_key_public=public(home.host_key),
+        authorized_keys=(public(folder.ssh_key),),
+        host_key=folder.host_key.read_text(encoding="utf-8"),
+        host_key_public=public(folder.host_key),
         daemon_json=daemon_json.content(machine),
         tls=seed.Tls(
-            home.ca.read_text(encoding="utf-8"),
-            home.server_cert.read_text(encoding="utf-8"),
-            home.server_key.read_text(encoding="utf-8"),
+            folder.ca.read_text(encoding="utf-8"),
+            folder.server_cert.read_text(encoding="utf-8"),
+            folder.server_key.read_text(encoding="utf-8"),
         )
         if machine.tls
         else None,

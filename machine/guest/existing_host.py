@@ -9,7 +9,7 @@ from machine import files, paths
 from machine.errors import DockerFailed, SSHFailed
 from machine.guest import credentials, provision
 from machine.instance import Instance
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.progress import Progress
 from machine.spec import Address
 from machine.ssh import client_config, keys
@@ -24,19 +24,19 @@ def set_up(instance: Instance, progress: Progress) -> None:
 
     A daemon that is only known by its URL isn't changed, and need not answer now.
     """
-    machine, home, driver = instance.machine, instance.home, instance.driver
+    machine, folder, driver = instance.machine, instance.folder, instance.driver
     if driver.kind.has_ssh:
-        if not home.known_hosts.exists():
+        if not folder.known_hosts.exists():
             progress.phase("looking at the host's key")
-            pin(home, instance.address, driver.host_key(), progress)
+            pin(folder, instance.address, driver.host_key(), progress)
         client_config.write(instance.shell())
         if machine.tls:
             credentials.certify(driver)
         for change in provision.provision(instance, progress):
             progress.note(change)
         return
-    if machine.tls and not home.ca.exists():
-        certs.share_client(paths.store() / "certs", home)
+    if machine.tls and not folder.ca.exists():
+        certs.share_client(paths.store() / "certs", folder)
     try:
         answers = instance.docker().ping()
     except DockerFailed as error:
@@ -46,7 +46,7 @@ def set_up(instance: Instance, progress: Progress) -> None:
             progress.note(f"nothing answers on {instance.url} now")
 
 
-def pin(home: Home, address: Address, expected: str, progress: Progress) -> None:
+def pin(folder: MachineFolder, address: Address, expected: str, progress: Progress) -> None:
     """Write the host's key into known_hosts. expected: the key, its fingerprint, or "" to trust the key that it shows.
 
     Raises SSHFailed when the host has no such key, or another than the expected one.
@@ -61,7 +61,7 @@ def pin(home: Home, address: Address, expected: str, progress: Progress) -> None
         )
     if not expected:
         progress.note(f"trusting the host's key {fingerprint(key)}, as it is shown now")
-    files.write(home.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
+    files.write(folder.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
 
 
 def fingerprint(key: str) -> str:

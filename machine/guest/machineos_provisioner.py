@@ -37,9 +37,9 @@ class Machineos(Provisioner):
         from machine.guest import credentials, seed
 
         with steps.step("bringing the machine in line with its settings"):
-            before = seed.read(self.home.seed) if self.home.seed.exists() else {}
+            before = seed.read(self.folder.seed) if self.folder.seed.exists() else {}
             credentials.prepare(self.driver)
-            files = seed.read(self.home.seed)
+            files = seed.read(self.folder.seed)
             self._apply(files)
             for name in sorted(name for name in before.keys() | files.keys() if before.get(name) != files.get(name)):
                 if name.startswith("machineos/"):
@@ -49,11 +49,11 @@ class Machineos(Provisioner):
         from machine.guest import seed
 
         # What it has now, and the new certificate: nothing else must change under running containers.
-        files = seed.read(self.home.seed)
+        files = seed.read(self.folder.seed)
         for name, path in (
-            ("ca", self.home.ca),
-            ("server", self.home.server_cert),
-            ("server-key", self.home.server_key),
+            ("ca", self.folder.ca),
+            ("server", self.folder.server_cert),
+            ("server-key", self.folder.server_key),
         ):
             files[f"machineos/tls/{name}.pem"] = path.read_text(encoding="utf-8")
         self._apply(files)
@@ -70,7 +70,7 @@ class Machineos(Provisioner):
     def took_settings(self) -> None:
         from machine.guest import credentials, seed
 
-        seed.overwrite(self.home.seed, credentials.describe(self.machine, self.home, self.driver))
+        seed.overwrite(self.folder.seed, credentials.describe(self.machine, self.folder, self.driver))
 
     def settle(self, steps: Steps) -> None:
         files = {"hosts": settings.hosts(self.machine), "sysctl.conf": settings.sysctls(self.machine)}

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.resources import human
 
 # Bytes: only the end of a long console is read each time.
@@ -21,15 +21,15 @@ _KILLED = re.compile(
 )
 
 
-def warning(home: Home) -> str:
+def warning(folder: MachineFolder) -> str:
     """The programs killed since the machine's start, in a sentence, "" for none; each start begins a new console."""
-    killed = _KILLED.findall(_tail(home.console))
+    killed = _KILLED.findall(_tail(folder.console))
     if not killed:
         return ""
     name, kib = killed[-1]
     last = f"{name.decode('ascii', 'replace')} ({human(int(kib) >> 10)})"
     count = f"{len(killed)} programs were killed, {last} last" if len(killed) > 1 else f"{last} was killed"
-    return f"its memory ran out: {count}; give it more: machine set --memory SIZE {home.name}"
+    return f"its memory ran out: {count}; give it more: machine set --memory SIZE {folder.name}"
 
 
 def _tail(path: Path) -> bytes:

@@ -65,7 +65,7 @@ def adjust(instance: Instance, target: Machine, progress: Progress, *, force: bo
     """
     steps = Steps(progress)
     with steps.step("finding out which system it is"):
-        provisioner = find(wanted := Instance(target, instance.home))
+        provisioner = find(wanted := Instance(target, instance.folder))
     machine = instance.machine
     resettled = (machine.hosts, machine.sysctls) != (target.hosts, target.sysctls)
     if resettled:
@@ -102,7 +102,7 @@ def _settle_back(provisioner: Provisioner, before: Machine, steps: Steps) -> Non
 
 
 def send_certificates(instance: Instance, progress: Progress) -> None:
-    """Send the server certificate in its home to a running machine. Containers keep running."""
+    """Send the server certificate in its folder to a running machine. Containers keep running."""
     steps = Steps(progress)
     with steps.step("sending the certificate"):
         find(instance).send_certificates(steps)

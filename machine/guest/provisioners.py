@@ -31,7 +31,7 @@ class Provisioner(ABC):
 
     def __init__(self, driver: Driver, remote: Remote) -> None:
         self.machine = driver.machine
-        self.home = driver.home
+        self.folder = driver.folder
         self.driver = driver
         self.remote = remote
 
@@ -201,7 +201,7 @@ class Distribution(Provisioner):
     def _send_tls(self, steps: Steps) -> None:
         if not self.machine.tls:
             return
-        sources = {"ca": self.home.ca, "server": self.home.server_cert, "server-key": self.home.server_key}
+        sources = {"ca": self.folder.ca, "server": self.folder.server_cert, "server-key": self.folder.server_key}
         for name, path in sources.items():
             self.put(f"{self._TLS}/{name}.pem", path.read_text(encoding="utf-8"), steps, 0o600)
 

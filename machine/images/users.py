@@ -105,19 +105,19 @@ def _machines(store: Path, digest: str) -> Iterator[str]:
 
     A machine whose files can't be read is included, because it may boot the image. Raises OSError.
     """
-    for home in (store / "machines").iterdir():
-        if home.name.startswith(".") or not home.is_dir():
+    for folder in (store / "machines").iterdir():
+        if folder.name.startswith(".") or not folder.is_dir():
             continue
         try:
-            if _names(home, digest):
-                yield home.name
+            if _names(folder, digest):
+                yield folder.name
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            yield f"{home.name} (can't be read)"
+            yield f"{folder.name} (can't be read)"
 
 
-def _names(home: Path, digest: str) -> bool:
+def _names(folder: Path, digest: str) -> bool:
     found = False
-    for file in home.iterdir():
+    for file in folder.iterdir():
         if file.suffix != ".json":
             continue
         try:

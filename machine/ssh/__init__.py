@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from machine import paths
 from machine.errors import HostKeyChanged, SSHFailed, ToolFailed, Usage
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Completed, stream, which
 from machine.spec import Address
 from machine.ssh import openssh
@@ -25,7 +25,7 @@ NATIVE_VARIABLE = "MACHINE_NATIVE_SSH"
 
 
 def run(
-    home: Home,
+    folder: MachineFolder,
     address: Address,
     user: str,
     command: Sequence[str],
@@ -42,16 +42,16 @@ def run(
     if is_native():
         from machine.ssh import native
 
-        done = native.run(home, address, user, command, input=input, timeout=timeout)
+        done = native.run(folder, address, user, command, input=input, timeout=timeout)
     else:
-        done = openssh.run(home, address, user, command, input=input, timeout=timeout)
+        done = openssh.run(folder, address, user, command, input=input, timeout=timeout)
     if check and done.code != 0:
         raise ToolFailed(command, done.code, done.stderr or done.stdout)
     return done
 
 
 def interactive(
-    home: Home,
+    folder: MachineFolder,
     address: Address,
     user: str,
     command: Sequence[str] = (),
@@ -61,17 +61,19 @@ def interactive(
 ) -> int:
     """A session on our own terminal; returns the command's exit code, 255 when there was no connection."""
     if not is_native():
-        return stream(openssh.argv(home, address, user, command, tty=tty, extra=extra)).code
+        return stream(openssh.argv(folder, address, user, command, tty=tty, extra=extra)).code
     if extra:
         raise Usage(
             f"{shlex.join(extra)}: options of ssh need OpenSSH", hint=f"install OpenSSH, and unset {NATIVE_VARIABLE}"
         )
     from machine.ssh import native
 
-    return native.interactive(home, address, user, command, tty=tty)
+    return native.interactive(folder, address, user, command, tty=tty)
 
 
-def ready(home: Home, address: Address, user: str, timeout: float = CONNECT_TIMEOUT, *, expected: bool = False) -> bool:
+def ready(
+    folder: MachineFolder, address: Address, user: str, timeout: float = CONNECT_TIMEOUT, *, expected: bool = False
+) -> bool:
     """Whether the machine lets us in: cheap while nothing answers, then a real login. timeout in seconds.
 
     expected: its server is up by all signs, so the login is tried at once.
@@ -81,7 +83,7 @@ def ready(home: Home, address: Address, user: str, timeout: float = CONNECT_TIME
     if not expected and not banner(address, timeout):
         return False
     try:
-        return run(home, address, user, ["true"], timeout=timeout + CONNECT_TIMEOUT, check=False).code == 0
+        return run(folder, address, user, ["true"], timeout=timeout + CONNECT_TIMEOUT, check=False).code == 0
     except HostKeyChanged:
         raise
     except SSHFailed:

@@ -1,6 +1,6 @@
 """A machine as an entry of ssh_config(5), under the name machine-NAME.
 
-Each machine's entry lies in its own home and goes with it, so a line in ~/.ssh/config that includes all of them is
+Each machine's entry lies in its own folder and goes with it, so a line in ~/.ssh/config that includes all of them is
 always right. scp, rsync and sshfs are given the same entries.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from machine import files, paths
-from machine.paths import Home, same
+from machine.paths import MachineFolder, same
 from machine.ssh import openssh
 from machine.ssh.remote import Shell
 
@@ -26,13 +26,13 @@ def alias(name: str) -> str:
 
 def entry(shell: Shell) -> str:
     lines = [f"HostName {shell.address.host}", f"Port {shell.address.ssh_port}", f"User {shell.user}"]
-    lines += [f"{key} {value}" for key, value in openssh.settings(shell.home).items()]
-    return "".join([f"Host {alias(shell.home.name)}\n", *(f"  {line}\n" for line in lines)])
+    lines += [f"{key} {value}" for key, value in openssh.settings(shell.folder).items()]
+    return "".join([f"Host {alias(shell.folder.name)}\n", *(f"  {line}\n" for line in lines)])
 
 
 def write(shell: Shell) -> None:
     """Write the entry into the machine's folder, unless it stands there."""
-    path, text = shell.home.ssh_config, entry(shell)
+    path, text = shell.folder.ssh_config, entry(shell)
     if not path.exists() or _text(path) != text:
         files.write(path, text)
 
@@ -74,7 +74,7 @@ def _include() -> str:
     # Quoted for blanks in the path; the star works in quotes too. A question mark stands for what means something to
     # ssh's quoting, to its tokens (in versions that have them here), or to glob(7); so no version takes it amiss.
     store = _ODD.sub("?", paths.store().as_posix())
-    return f'Include "{store}/machines/*/{Home(paths.store()).ssh_config.name}"'
+    return f'Include "{store}/machines/*/{MachineFolder(paths.store()).ssh_config.name}"'
 
 
 def _at(lines: list[str]) -> int | None:
@@ -83,7 +83,7 @@ def _at(lines: list[str]) -> int | None:
 
 
 def _is_include(line: str) -> bool:
-    ours = Home(paths.store() / "machines" / "*").ssh_config
+    ours = MachineFolder(paths.store() / "machines" / "*").ssh_config
     tail = f"/*/{ours.name}"
     path = line.removeprefix("Include ").strip().strip('"')
     return line.startswith("Include ") and path.endswith(tail) and same(Path(path[: -len(tail)]), ours.parent.parent)

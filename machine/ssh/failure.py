@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from machine.errors import HostKeyChanged, SSHFailed, SSHTimeout
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 
 # What OpenSSH says when the server has another key than the pinned one.
@@ -32,43 +32,43 @@ def says_key_changed(log: str) -> bool:
     return any(sign in log for sign in _CHANGED)
 
 
-def key_changed(home: Home, address: Address, reason: str) -> HostKeyChanged:
+def key_changed(folder: MachineFolder, address: Address, reason: str) -> HostKeyChanged:
     """The error for a server with another key than the pinned one; reason is what ssh or paramiko said."""
     place = _place(address)
     return HostKeyChanged(
-        f"what answers on {place} isn't the machine {home.name}: it has another host key",
-        hint=f"see what else listens on {place}; if the machine itself was changed: machine rm {home.name}",
+        f"what answers on {place} isn't the machine {folder.name}: it has another host key",
+        hint=f"see what else listens on {place}; if the machine itself was changed: machine rm {folder.name}",
         details=reason,
     )
 
 
-def failed(home: Home, address: Address, reason: str) -> SSHFailed:
+def failed(folder: MachineFolder, address: Address, reason: str) -> SSHFailed:
     """The error for a connection that wasn't made; reason is what ssh or paramiko said."""
     place = _place(address)
     cause = _cause(reason)
     return SSHFailed(
         f"no SSH connection to {place}" + (f": {cause}" if cause else ""),
-        hint=f"machine status {home.name}",
+        hint=f"machine status {folder.name}",
         details=reason,
     )
 
 
-def broken(home: Home, address: Address, command: Sequence[str], reason: str) -> SSHFailed:
+def broken(folder: MachineFolder, address: Address, command: Sequence[str], reason: str) -> SSHFailed:
     """The error for a command that has no exit status; reason as above, or empty."""
     cause = "the connection broke" if reason else "the connection broke, or a signal ended it"
     return SSHFailed(
         f'"{_short(command)}" on {_place(address)} ended without an exit status: {cause}',
-        hint=f"machine status {home.name}",
+        hint=f"machine status {folder.name}",
         details=reason,
     )
 
 
-def ended_by_signal(home: Home, address: Address, command: Sequence[str]) -> SSHFailed:
-    return SSHFailed(f'a signal ended "{_short(command)}" on {_place(address)}', hint=f"machine logs {home.name}")
+def ended_by_signal(folder: MachineFolder, address: Address, command: Sequence[str]) -> SSHFailed:
+    return SSHFailed(f'a signal ended "{_short(command)}" on {_place(address)}', hint=f"machine logs {folder.name}")
 
 
-def timed_out(home: Home, address: Address, command: Sequence[str], timeout: float) -> SSHTimeout:
-    return SSHTimeout(f'"{_short(command)}" on {_place(address)} to end', timeout, hint=f"machine status {home.name}")
+def timed_out(folder: MachineFolder, address: Address, command: Sequence[str], timeout: float) -> SSHTimeout:
+    return SSHTimeout(f'"{_short(command)}" on {_place(address)} to end', timeout, hint=f"machine status {folder.name}")
 
 
 def _cause(reason: str) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 import paramiko
 
 from machine.errors import SSHFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.reasons import reason
 from machine.run import Completed
 from machine.spec import Address
@@ -38,7 +38,13 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 def run(
-    home: Home, address: Address, user: str, command: Sequence[str], *, input: bytes | None = None, timeout: float
+    folder: MachineFolder,
+    address: Address,
+    user: str,
+    command: Sequence[str],
+    *,
+    input: bytes | None = None,
+    timeout: float,
 ) -> Completed:
     """Run a command to its end. timeout in seconds, for all of it. Raises SSHFailed, SSHTimeout."""
     deadline = time.monotonic() + timeout
@@ -47,29 +53,29 @@ def run(
         return max(0.0, deadline - time.monotonic())
 
     out, err = bytearray(), bytearray()
-    with _session(home, address, user, command, left=left) as channel:
+    with _session(folder, address, user, command, left=left) as channel:
         pumps = [_pump(channel.recv, out.extend), _pump(channel.recv_stderr, err.extend)]
         _start(lambda: _send(channel, input or b""))
         for pump in pumps:
             pump.join(left())
         if any(pump.is_alive() for pump in pumps) or not channel.status_event.wait(left()):
-            raise timed_out(home, address, command, timeout)
+            raise timed_out(folder, address, command, timeout)
         code = channel.recv_exit_status()
     if code < 0:
-        raise broken(home, address, command, _reason(channel))
+        raise broken(folder, address, command, _reason(channel))
     return Completed(list(command), code, _text(out), _text(err))
 
 
-def interactive(home: Home, address: Address, user: str, command: Sequence[str], *, tty: bool | None) -> int:
+def interactive(folder: MachineFolder, address: Address, user: str, command: Sequence[str], *, tty: bool | None) -> int:
     """A session on our own terminal; the exit code is the command's, 255 for no connection."""
     on_terminal = (not command and sys.stdin.isatty()) if tty is None else tty
     try:
-        with _session(home, address, user, command, on_terminal=on_terminal) as channel:
+        with _session(folder, address, user, command, on_terminal=on_terminal) as channel:
             _keep_alive(channel.get_transport())
             (_on_terminal if on_terminal else _on_pipes)(channel)
             code = channel.recv_exit_status()
         if code < 0:
-            raise broken(home, address, command, _reason(channel))
+            raise broken(folder, address, command, _reason(channel))
     except SSHFailed as error:
         # As ssh does it: a line on stderr, and its exit code.
         print(f"{error.message} ({error.details})" if error.details else error.message, file=sys.stderr)
@@ -98,7 +104,7 @@ def host_key(address: Address, kind: str, timeout: float) -> str:
 
 @contextlib.contextmanager
 def _session(
-    home: Home,
+    folder: MachineFolder,
     address: Address,
     user: str,
     command: Sequence[str],
@@ -112,23 +118,23 @@ def _session(
         return min(CONNECT_TIMEOUT, left())
 
     with paramiko.SSHClient() as client:
-        with _explained(home, address):
-            transport = _connect(client, home, address, user, limit())
+        with _explained(folder, address):
+            transport = _connect(client, folder, address, user, limit())
             channel = transport.open_session(timeout=limit())
             with _within(limit(), transport.close):
                 _begin(channel, command, on_terminal=on_terminal)
         yield channel
 
 
-def connect(home: Home, address: Address, user: str, timeout: float) -> paramiko.SSHClient:
+def connect(folder: MachineFolder, address: Address, user: str, timeout: float) -> paramiko.SSHClient:
     """A connection that stays until the server no longer answers; the caller closes it. timeout in seconds.
 
     Raises SSHFailed.
     """
     client = paramiko.SSHClient()
     try:
-        with _explained(home, address):
-            _keep_alive(_connect(client, home, address, user, timeout))
+        with _explained(folder, address):
+            _keep_alive(_connect(client, folder, address, user, timeout))
     except BaseException:
         client.close()
         raise
@@ -136,23 +142,25 @@ def connect(home: Home, address: Address, user: str, timeout: float) -> paramiko
 
 
 @contextlib.contextmanager
-def _explained(home: Home, address: Address) -> Iterator[None]:
+def _explained(folder: MachineFolder, address: Address) -> Iterator[None]:
     try:
         yield
     except paramiko.BadHostKeyException as error:
-        raise key_changed(home, address, _words(error)) from error
+        raise key_changed(folder, address, _words(error)) from error
     except Exception as error:
-        raise failed(home, address, _words(error)) from error
+        raise failed(folder, address, _words(error)) from error
 
 
-def _connect(client: paramiko.SSHClient, home: Home, address: Address, user: str, limit: float) -> paramiko.Transport:
+def _connect(
+    client: paramiko.SSHClient, folder: MachineFolder, address: Address, user: str, limit: float
+) -> paramiko.Transport:
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    client.load_host_keys(str(home.known_hosts))
+    client.load_host_keys(str(folder.known_hosts))
     client.connect(
         address.host,
         address.ssh_port,
         user,
-        key_filename=str(home.ssh_key),
+        key_filename=str(folder.ssh_key),
         timeout=limit,
         banner_timeout=limit
         * 2,  # timeout counts for all until the keys are exchanged; this one's error hides the cause

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from machine.errors import SSHFailed, WaitTimeout
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Completed, which
 from machine.run import run as run_tool
 from machine.spec import Address
@@ -36,7 +36,7 @@ _OPTIONS = {
 
 
 def argv(
-    home: Home,
+    folder: MachineFolder,
     address: Address,
     user: str,
     command: Sequence[str] = (),
@@ -51,51 +51,53 @@ def argv(
     """
     # The first value that ssh is given counts.
     logged = ["-E", str(log), "-o", f"LogLevel={openssh_log.LEVEL}"] if log else []
-    words = [which("ssh") or "ssh", *logged, *options(home), *extra]
+    words = [which("ssh") or "ssh", *logged, *options(folder), *extra]
     words += {True: ["-t"], False: ["-T"], None: []}[tty]
     # "--", because ssh takes options after the host too: a command may begin with a dash.
     return [*words, "-p", str(address.ssh_port), "-l", user, "--", address.host, *command]
 
 
-def options(home: Home) -> list[str]:
+def options(folder: MachineFolder) -> list[str]:
     """What ssh, scp and sftp need to reach the machine, beside user, host and port."""
-    found = _OWN_CONNECTION | settings(home)
+    found = _OWN_CONNECTION | settings(folder)
     return ["-F", "none", *(word for key, value in found.items() for word in ("-o", f"{key}={value}"))]
 
 
-def settings(home: Home) -> dict[str, str]:
+def settings(folder: MachineFolder) -> dict[str, str]:
     """The same as keywords of ssh_config(5), for a file that is the user's too: connections may be shared there."""
-    return _OPTIONS | {"UserKnownHostsFile": _path(home.known_hosts), "IdentityFile": _path(home.ssh_key)}
+    return _OPTIONS | {"UserKnownHostsFile": _path(folder.known_hosts), "IdentityFile": _path(folder.ssh_key)}
 
 
 def run(
-    home: Home, address: Address, user: str, command: Sequence[str], *, input: bytes | None, timeout: float
+    folder: MachineFolder, address: Address, user: str, command: Sequence[str], *, input: bytes | None, timeout: float
 ) -> Completed:
-    with tempfile.TemporaryDirectory(prefix="machine-") as folder:
-        place = Path(folder) / "log"
-        words = argv(home, address, user, command, tty=False, log=place)
+    with tempfile.TemporaryDirectory(prefix="machine-") as scratch:
+        place = Path(scratch) / "log"
+        words = argv(folder, address, user, command, tty=False, log=place)
         try:
             done = run_tool(words, input=input, timeout=timeout, check=False)
         except WaitTimeout as error:
             if openssh_log.read(place).let_in:
-                raise timed_out(home, address, command, timeout) from error
-            raise failed(home, address, f"no answer in time ({timeout:.0f} s)") from error
+                raise timed_out(folder, address, command, timeout) from error
+            raise failed(folder, address, f"no answer in time ({timeout:.0f} s)") from error
         log = openssh_log.read(place)
     if done.code < 0:
-        raise broken(home, address, command, f"ssh itself was ended by signal {-done.code}")
+        raise broken(folder, address, command, f"ssh itself was ended by signal {-done.code}")
     if done.code == NO_CONNECTION and not log.has_status:
-        raise _why(home, address, command, log, done.stderr)
+        raise _why(folder, address, command, log, done.stderr)
     return done
 
 
-def _why(home: Home, address: Address, command: Sequence[str], log: openssh_log.Log, printed: str) -> SSHFailed:
+def _why(
+    folder: MachineFolder, address: Address, command: Sequence[str], log: openssh_log.Log, printed: str
+) -> SSHFailed:
     if log.has_signal:
-        return ended_by_signal(home, address, command)
+        return ended_by_signal(folder, address, command)
     if log.let_in and not log.is_refused:
-        return broken(home, address, command, log.errors or printed or "no exit status came")
+        return broken(folder, address, command, log.errors or printed or "no exit status came")
     # ssh complains about an unknown option on stderr, because it has no log yet.
     said = log.errors or printed
-    return key_changed(home, address, said) if says_key_changed(said) else failed(home, address, said)
+    return key_changed(folder, address, said) if says_key_changed(said) else failed(folder, address, said)
 
 
 def _path(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from machine.docker.ports import Port, explain
 from machine.errors import MachineError, SSHFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.reasons import reason
 from machine.spec import Address
 
@@ -33,8 +33,8 @@ _END = "--\n"
 class Connection:
     """The SSH connection to the guest; made when it is needed, and again when it broke."""
 
-    def __init__(self, home: Home, address: Address, user: str) -> None:
-        self.home = home
+    def __init__(self, folder: MachineFolder, address: Address, user: str) -> None:
+        self.folder = folder
         self.address = address
         self.user = user
         # Why it couldn't be made the last time.
@@ -91,7 +91,7 @@ class Connection:
             if transport is None or not transport.is_active():
                 self._drop()
                 try:
-                    self._client = native.connect(self.home, self.address, self.user, _PATIENCE)
+                    self._client = native.connect(self.folder, self.address, self.user, _PATIENCE)
                 except SSHFailed as error:
                     self.trouble = error.message
                     raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from machine import ssh
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Completed
 from machine.spec import Address
 
@@ -35,24 +35,24 @@ class Remote(Protocol):
 class Shell:
     """The way into a machine: its folder has the keys, user logs in."""
 
-    home: Home
+    folder: MachineFolder
     address: Address
     user: str
 
     def ready(self, timeout: float = ssh.CONNECT_TIMEOUT, *, expected: bool = False) -> bool:
         """See `ssh.ready`."""
-        return ssh.ready(self.home, self.address, self.user, timeout, expected=expected)
+        return ssh.ready(self.folder, self.address, self.user, timeout, expected=expected)
 
     def interactive(self, command: Sequence[str] = (), *, extra: Sequence[str] = ()) -> int:
         """As its user; see `ssh.interactive`."""
-        return ssh.interactive(self.home, self.address, self.user, command, extra=extra)
+        return ssh.interactive(self.folder, self.address, self.user, command, extra=extra)
 
     def run(
         self, argv: Sequence[str], *, input: bytes | None = None, check: bool = True, timeout: float = 60
     ) -> Completed:
         as_root = [] if self.user == "root" else ["sudo", "-n"]
         words = [shlex.join([*as_root, *argv])]
-        return ssh.run(self.home, self.address, self.user, words, input=input, check=check, timeout=timeout)
+        return ssh.run(self.folder, self.address, self.user, words, input=input, check=check, timeout=timeout)
 
     def read(self, path: str) -> str | None:
         printed = self.run(["sh", "-c", _READ, "sh", path]).stdout

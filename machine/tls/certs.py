@@ -20,7 +20,7 @@ from pathlib import Path
 
 from machine import files, paths
 from machine.errors import CheckFailed, MachineError, Usage
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.tls.lifetimes import RENEW_DAYS, WARN_DAYS
 
 if typing.TYPE_CHECKING:
@@ -38,8 +38,8 @@ _OWN = {
 }
 
 
-def issue_server(ca_folder: Path, home: Home, *, names: Sequence[str], addresses: Sequence[str]) -> None:
-    """Write a new server certificate for the machine, and the client's files, into its home.
+def issue_server(ca_folder: Path, folder: MachineFolder, *, names: Sequence[str], addresses: Sequence[str]) -> None:
+    """Write a new server certificate for the machine, and the client's files, into its folder.
 
     It is valid for the machine's name, localhost, names and addresses (either may hold DNS names and IP addresses).
     Missing CA and client certificates are made; several processes may do that at once. Raises Usage for a name that is
@@ -48,37 +48,37 @@ def issue_server(ca_folder: Path, home: Home, *, names: Sequence[str], addresses
     """
     from machine.tls import x509
 
-    wanted = _subject_names(home, names, addresses)
+    wanted = _subject_names(folder, names, addresses)
     with _lock(ca_folder):
         _ensure(ca_folder)
-        _issue_server(x509.load(ca_folder / "ca.pem", ca_folder / "ca-key.pem"), home, wanted)
-        _copy_client(ca_folder, home)
+        _issue_server(x509.load(ca_folder / "ca.pem", ca_folder / "ca-key.pem"), folder, wanted)
+        _copy_client(ca_folder, folder)
 
 
 def renew_if_due(
-    ca_folder: Path, home: Home, *, names: Sequence[str], addresses: Sequence[str], days: int = RENEW_DAYS
+    ca_folder: Path, folder: MachineFolder, *, names: Sequence[str], addresses: Sequence[str], days: int = RENEW_DAYS
 ) -> bool:
     """Issue a new server certificate if the present one is damaged, ends within days, is for other names, or is of
-    another CA. Copy the store's client files into the home. True when there is a new server certificate.
+    another CA. Copy the store's client files into its folder. True when there is a new server certificate.
     """
     from machine.tls import x509
 
-    wanted = _subject_names(home, names, addresses)
+    wanted = _subject_names(folder, names, addresses)
     with _lock(ca_folder):
         _ensure(ca_folder)
         ca = x509.load(ca_folder / "ca.pem", ca_folder / "ca-key.pem")
-        fits = x509.fits(home.server_cert, home.server_key, ca, within=timedelta(days=days), names=wanted)
+        fits = x509.fits(folder.server_cert, folder.server_key, ca, within=timedelta(days=days), names=wanted)
         if not fits:
-            _issue_server(ca, home, wanted)
-        _copy_client(ca_folder, home)
+            _issue_server(ca, folder, wanted)
+        _copy_client(ca_folder, folder)
     return not fits
 
 
-def share_client(ca_folder: Path, home: Home) -> None:
-    """Copy the CA and the client's files into the home, for a daemon that has its own certificate."""
+def share_client(ca_folder: Path, folder: MachineFolder) -> None:
+    """Copy the CA and the client's files into its folder, for a daemon that has its own certificate."""
     with _lock(ca_folder):
         _ensure(ca_folder)
-        _copy_client(ca_folder, home)
+        _copy_client(ca_folder, folder)
 
 
 def regenerate(ca_folder: Path, *, ca: bool = False) -> None:
@@ -133,17 +133,17 @@ class Expiry:
         return f"the certificate {self.file} {f'ends in {self.days} days' if self.days >= 0 else 'has ended'}"
 
 
-def expires_soon(home: Home) -> Expiry | None:
+def expires_soon(folder: MachineFolder) -> Expiry | None:
     """The first certificate that ends within WARN_DAYS, None when all last longer."""
-    found = [(end, path) for path in (home.server_cert, home.cert, home.ca) if (end := ends(path))]
+    found = [(end, path) for path in (folder.server_cert, folder.cert, folder.ca) if (end := ends(path))]
     if not found:
         return None
     end, path = min(found)
     days = (end - datetime.now(UTC)).days
     if days >= WARN_DAYS:
         return None
-    words = {home.server_cert: home.name, home.cert: f"--client-certs {home.name}", home.ca: "--ca"}[path]
-    return Expiry(path.name, days, path == home.server_cert, f"machine regenerate-certs {words}")
+    words = {folder.server_cert: folder.name, folder.cert: f"--client-certs {folder.name}", folder.ca: "--ca"}[path]
+    return Expiry(path.name, days, path == folder.server_cert, f"machine regenerate-certs {words}")
 
 
 def _ensure(folder: Path) -> None:
@@ -187,10 +187,10 @@ def _take_own(what: str, cert: Path, key: Path) -> None:
         )
 
 
-def _issue_server(ca: Pair, home: Home, names: Sequence[str]) -> None:
+def _issue_server(ca: Pair, folder: MachineFolder, names: Sequence[str]) -> None:
     from machine.tls import x509
 
-    _save(home.server_cert, home.server_key, x509.issue(ca, home.name, usage="server", names=names))
+    _save(folder.server_cert, folder.server_key, x509.issue(ca, folder.name, usage="server", names=names))
 
 
 def _save(cert: Path, key: Path, pair: Pair) -> None:
@@ -199,21 +199,21 @@ def _save(cert: Path, key: Path, pair: Pair) -> None:
     files.write(cert, pair.cert_pem(), 0o644)
 
 
-def _copy_client(ca_folder: Path, home: Home) -> None:
+def _copy_client(ca_folder: Path, folder: MachineFolder) -> None:
     for source, target, mode in (
-        (ca_folder / "ca.pem", home.ca, 0o644),
-        (ca_folder / "key.pem", home.key, 0o600),
-        (ca_folder / "cert.pem", home.cert, 0o644),
+        (ca_folder / "ca.pem", folder.ca, 0o644),
+        (ca_folder / "key.pem", folder.key, 0o600),
+        (ca_folder / "cert.pem", folder.cert, 0o644),
     ):
         data = source.read_bytes()
         if not target.exists() or target.read_bytes() != data:
             files.write(target, data, mode)
 
 
-def _subject_names(home: Home, names: Sequence[str], addresses: Sequence[str]) -> list[str]:
+def _subject_names(folder: MachineFolder, names: Sequence[str], addresses: Sequence[str]) -> list[str]:
     from machine.tls import x509
 
-    wanted = list(dict.fromkeys([home.name, "localhost", *names, *addresses]))
+    wanted = list(dict.fromkeys([folder.name, "localhost", *names, *addresses]))
     for name in wanted:
         try:
             x509.general_name(name)

@@ -94,7 +94,7 @@ def test_a_machine_of_other_processors_is_not_imported(
 ) -> None:
     build(tmp_path, HERE)
     assert invoke("create", "-q", "dev").code == 0
-    (store.home("dev") / "disk.qcow2").write_bytes(b"disk")
+    (store.folder_of("dev") / "disk.qcow2").write_bytes(b"disk")
     invoke("stop", "-q", "dev")
     assert invoke("export", "-q", "dev", tmp_path / "f").code == 0
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(tmp_path / "elsewhere"))

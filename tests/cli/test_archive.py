@@ -23,22 +23,22 @@ from tiny_iso import iso
 from machine import instance, resources, store
 from machine.errors import NoSuchImage
 from machine.images import cache, machineos
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from tests.fixture_types import Add, Begin, Invoke, Spawn
 
 PUBLIC = ("id_ed25519.pub", "ssh_host_ed25519_key.pub")
 
 
 @pytest.fixture
-def written(invoke: Invoke, vms: Path, tmp_path: Path) -> Home:
+def written(invoke: Invoke, vms: Path, tmp_path: Path) -> MachineFolder:
     """A stopped machine with a disk."""
     machineos.add(iso(tmp_path / "machineos.iso"))
     assert invoke("create", "-q", "dev").code == 0
-    home = store.home("dev")
-    (home / "disk.qcow2").write_bytes(bytes(range(256)) * 9000)
-    (home / "console.log").write_text("of a run")
+    folder = store.folder_of("dev")
+    (folder / "disk.qcow2").write_bytes(bytes(range(256)) * 9000)
+    (folder / "console.log").write_text("of a run")
     assert invoke("stop", "-q", "dev").code == 0
-    return home
+    return folder
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], P
 
 @pytest.mark.parametrize("zip", [[], ["--gzip"]], ids=["plain", "gzip"])
 def test_a_machine_moves_to_another_store(
-    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path], zip: list[str]
+    invoke: Invoke, written: MachineFolder, tmp_path: Path, elsewhere: Callable[[], Path], zip: list[str]
 ) -> None:
     file = tmp_path / "dev.machine"
     assert invoke("export", *zip, "dev", file).out == f"Exported dev to {file}\n"
@@ -64,14 +64,14 @@ def test_a_machine_moves_to_another_store(
     kept = {name: (written / name).read_bytes() for name in ("disk.qcow2", "id_ed25519", "ssh_host_ed25519_key")}
     elsewhere()
     assert "machine start dev" in invoke("import", file).out
-    made, home = store.load("dev"), store.home("dev")
+    made, folder = store.load("dev"), store.folder_of("dev")
     assert (made.name, made.image, made.memory_mib) == (before.name, before.image, before.memory_mib)
     assert made.uuid != before.uuid
     assert made.mac != before.mac
     assert made.disk_mib == len(kept["disk.qcow2"]) >> 10  # as the disk says, which the fake counts in KiB
-    assert {name: (home / name).read_bytes() for name in kept} == kept
-    assert not (home / "console.log").exists()
-    assert not list(home.folder.glob("*.pem"))
+    assert {name: (folder / name).read_bytes() for name in kept} == kept
+    assert not (folder / "console.log").exists()
+    assert not list(folder.path.glob("*.pem"))
     image = Image(made.image)
     assert (image.kernel.read_bytes(), image.command_line.read_text(encoding="utf-8")) == (
         b"kernel" * 1000,
@@ -80,12 +80,12 @@ def test_a_machine_moves_to_another_store(
     assert [about.digest for about in cache.cached()] == [before.image]
     with pytest.raises(NoSuchImage):  # what new machines boot is this host's choice
         cache.current("machineos")
-    assert (home / "disk.qcow2").stat().st_mode & 0o777 == 0o600
+    assert (folder / "disk.qcow2").stat().st_mode & 0o777 == 0o600
     assert invoke("start", "-q", "dev").code == 0
     assert invoke("status", "dev").out == "Running\n"
 
 
-def test_a_copy_beside_it_gets_an_identity_of_its_own(invoke: Invoke, written: Home, tmp_path: Path) -> None:
+def test_a_copy_beside_it_gets_an_identity_of_its_own(invoke: Invoke, written: MachineFolder, tmp_path: Path) -> None:
     file = tmp_path / "f"
     invoke("export", "-q", "dev", file)
     assert "already exists" in invoke("import", file).err
@@ -98,13 +98,13 @@ def test_a_copy_beside_it_gets_an_identity_of_its_own(invoke: Invoke, written: H
     assert store.names() == ["dev", "two"]
 
 
-def test_nothing_of_it_names_a_path(invoke: Invoke, written: Home, tmp_path: Path) -> None:
+def test_nothing_of_it_names_a_path(invoke: Invoke, written: MachineFolder, tmp_path: Path) -> None:
     invoke("export", "-q", "dev", tmp_path / "f")
     assert str(tmp_path).encode() not in (tmp_path / "f").read_bytes()
 
 
 def test_through_a_pipe(
-    spawn: Spawn, begin: Begin, invoke: Invoke, written: Home, elsewhere: Callable[[], Path], tmp_path: Path
+    spawn: Spawn, begin: Begin, invoke: Invoke, written: MachineFolder, elsewhere: Callable[[], Path], tmp_path: Path
 ) -> None:
     with (tmp_path / "pipe").open("wb") as out:
         assert ended(begin("export", "-q", "dev", "-", stdout=out))[0] == 0
@@ -116,7 +116,9 @@ def test_through_a_pipe(
     assert store.names() == ["dev"]
 
 
-def test_without_its_image(invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]) -> None:
+def test_without_its_image(
+    invoke: Invoke, written: MachineFolder, tmp_path: Path, elsewhere: Callable[[], Path]
+) -> None:
     invoke("export", "-q", "--no-image", "dev", tmp_path / "f")
     image = store.load("dev").image
     assert invoke("import", "-q", "-n", "two", tmp_path / "f").code == 0
@@ -127,7 +129,7 @@ def test_without_its_image(invoke: Invoke, written: Home, tmp_path: Path, elsewh
 
 
 def test_an_image_that_is_there_is_not_touched(
-    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]
+    invoke: Invoke, written: MachineFolder, tmp_path: Path, elsewhere: Callable[[], Path]
 ) -> None:
     from fake_fixtures import add_image
 
@@ -139,14 +141,14 @@ def test_an_image_that_is_there_is_not_touched(
     assert Image(store.load("dev").image).file.exists()
 
 
-def test_a_running_machine_is_refused(invoke: Invoke, written: Home, tmp_path: Path) -> None:
+def test_a_running_machine_is_refused(invoke: Invoke, written: MachineFolder, tmp_path: Path) -> None:
     invoke("start", "-q", "dev")
     ended = invoke("export", "dev", tmp_path / "f")
     assert (ended.code, "machine stop dev" in ended.err) == (2, True)
     assert list(tmp_path.glob("*f*")) == []
 
 
-def test_a_file_that_is_there_is_replaced_by_force_only(invoke: Invoke, written: Home, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_replaced_by_force_only(invoke: Invoke, written: MachineFolder, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("mine")
     assert invoke("export", "dev", tmp_path / "f").code == 2
     assert (tmp_path / "f").read_text() == "mine"
@@ -185,7 +187,7 @@ def damaged(good: bytes, how: str) -> bytes:
     ],
 )
 def test_what_is_damaged_leaves_nothing(
-    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path], how: str
+    invoke: Invoke, written: MachineFolder, tmp_path: Path, elsewhere: Callable[[], Path], how: str
 ) -> None:
     invoke("export", "-q", "dev", tmp_path / "f")
     (tmp_path / "f").write_bytes(damaged((tmp_path / "f").read_bytes(), how))
@@ -205,7 +207,7 @@ def test_a_file_that_is_not_there(invoke: Invoke, store: Path) -> None:
 
 
 def test_a_machine_whose_disk_lies_elsewhere(
-    written: Home, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: MachineFolder, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(machine_fake.Fake, "export")
     refused = invoke("export", "dev", tmp_path / "dev.machine")
@@ -223,7 +225,9 @@ def test_what_stands_for_a_host_has_nothing_to_export(add: Add, invoke: Invoke, 
     assert not (tmp_path / "f").exists()
 
 
-def test_a_suspended_machine_is_refused_with_both_ways_on(invoke: Invoke, written: Home, tmp_path: Path) -> None:
+def test_a_suspended_machine_is_refused_with_both_ways_on(
+    invoke: Invoke, written: MachineFolder, tmp_path: Path
+) -> None:
     invoke("start", "-q", "dev")
     invoke("suspend", "-q", "dev")
     ended = invoke("export", "dev", tmp_path / "f")
@@ -233,11 +237,11 @@ def test_a_suspended_machine_is_refused_with_both_ways_on(invoke: Invoke, writte
     assert not (tmp_path / "f").exists()
 
 
-def test_what_stays_behind_is_told(invoke: Invoke, written: Home, tmp_path: Path) -> None:
+def test_what_stays_behind_is_told(invoke: Invoke, written: MachineFolder, tmp_path: Path) -> None:
     assert "dev: note: a note of what stays" in invoke("export", "dev", tmp_path / "f").err
 
 
-def test_other_sizes_for_a_smaller_host(invoke: Invoke, written: Home, tmp_path: Path) -> None:
+def test_other_sizes_for_a_smaller_host(invoke: Invoke, written: MachineFolder, tmp_path: Path) -> None:
     crafted = apart(exported(invoke, tmp_path))
     crafted.machine(memory_mib=1 << 30, cpus=0)
     (tmp_path / "g").write_bytes(crafted.raw())
@@ -248,7 +252,7 @@ def test_other_sizes_for_a_smaller_host(invoke: Invoke, written: Home, tmp_path:
 
 
 def test_an_archive_of_the_first_version(
-    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]
+    invoke: Invoke, written: MachineFolder, tmp_path: Path, elsewhere: Callable[[], Path]
 ) -> None:
     """Format 1 had the public keys, the kernel and initrd of the image, and files that nothing needs."""
     crafted = apart(exported(invoke, tmp_path))
@@ -260,25 +264,27 @@ def test_an_archive_of_the_first_version(
     (tmp_path / "g").write_bytes(crafted.raw())
     elsewhere()
     assert invoke("import", "-q", tmp_path / "g").code == 0
-    image, home = Image(store.load("dev").image), store.home("dev")
+    image, folder = Image(store.load("dev").image), store.folder_of("dev")
     assert not [path for path in image.folder.iterdir() if b"theirs" in path.read_bytes()]
-    assert not [path for path in home.folder.iterdir() if b"theirs" in path.read_bytes()]
-    assert not (home / "snapshots.json").exists()
+    assert not [path for path in folder.path.iterdir() if b"theirs" in path.read_bytes()]
+    assert not (folder / "snapshots.json").exists()
     assert invoke("start", "-q", "dev").code == 0
 
 
 def test_the_public_keys_are_made_of_the_private_ones(
-    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]
+    invoke: Invoke, written: MachineFolder, tmp_path: Path, elsewhere: Callable[[], Path]
 ) -> None:
     public = {name: (written / name).read_text(encoding="utf-8").split()[:2] for name in PUBLIC}
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     elsewhere()
     assert invoke("import", "-q", tmp_path / "f").code == 0
-    home = store.home("dev")
-    assert {name: (home / name).read_text(encoding="utf-8").split()[:2] for name in PUBLIC} == public
+    folder = store.folder_of("dev")
+    assert {name: (folder / name).read_text(encoding="utf-8").split()[:2] for name in PUBLIC} == public
 
 
-def test_holes_stay_holes(invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path]) -> None:
+def test_holes_stay_holes(
+    invoke: Invoke, written: MachineFolder, tmp_path: Path, elsewhere: Callable[[], Path]
+) -> None:
     with (written / "disk.qcow2").open("r+b") as file:
         file.truncate(64 << 20)
         file.seek(0, io.SEEK_END)
@@ -287,12 +293,12 @@ def test_holes_stay_holes(invoke: Invoke, written: Home, tmp_path: Path, elsewhe
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     elsewhere()
     assert invoke("import", "-q", tmp_path / "f").code == 0
-    disk = store.home("dev") / "disk.qcow2"
+    disk = store.folder_of("dev") / "disk.qcow2"
     assert disk.read_bytes() == before
     assert disk.stat().st_blocks * 512 < 16 << 20
 
 
-def test_no_room_for_what_export_writes(begin: Begin, written: Home) -> None:
+def test_no_room_for_what_export_writes(begin: Begin, written: MachineFolder) -> None:
     """/dev/full takes no byte."""
     with Path("/dev/full").open("wb") as out:
         code, _, err = ended(begin("export", "-q", "dev", "-", stdout=out))
@@ -301,7 +307,11 @@ def test_no_room_for_what_export_writes(begin: Begin, written: Home) -> None:
 
 
 def test_a_machine_that_does_not_fit_is_refused_before_it_is_read(
-    invoke: Invoke, written: Home, tmp_path: Path, elsewhere: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke,
+    written: MachineFolder,
+    tmp_path: Path,
+    elsewhere: Callable[[], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     folder = elsewhere()
@@ -315,7 +325,7 @@ def test_a_machine_that_does_not_fit_is_refused_before_it_is_read(
 @pytest.mark.parametrize("declared", [None, 1], ids=["first version", "a lie"])
 def test_a_disk_that_fills_up_while_it_is_written(
     invoke: Invoke,
-    written: Home,
+    written: MachineFolder,
     tmp_path: Path,
     elsewhere: Callable[[], Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -335,7 +345,7 @@ def test_a_disk_that_fills_up_while_it_is_written(
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a small disk is made by root")
 @pytest.mark.parametrize("verb", ["export", "import"])
-def test_a_disk_that_is_really_full(invoke: Invoke, written: Home, tmp_path: Path, verb: str) -> None:
+def test_a_disk_that_is_really_full(invoke: Invoke, written: MachineFolder, tmp_path: Path, verb: str) -> None:
     """A tmpfs with room for a part of it, in a mount namespace of its own."""
     (tmp_path / "f").write_bytes(exported(invoke, tmp_path))
     small = tmp_path / "small"
@@ -360,7 +370,9 @@ def test_a_disk_that_is_really_full(invoke: Invoke, written: Home, tmp_path: Pat
 
 
 @pytest.mark.parametrize("verb", ["export", "import"])
-def test_an_interrupt_leaves_nothing(invoke: Invoke, written: Home, begin: Begin, tmp_path: Path, verb: str) -> None:
+def test_an_interrupt_leaves_nothing(
+    invoke: Invoke, written: MachineFolder, begin: Begin, tmp_path: Path, verb: str
+) -> None:
     """Ctrl-C while the disk is written, which is large, or comes slowly."""
     good = exported(invoke, tmp_path)
     (tmp_path / "f").unlink()
@@ -376,13 +388,13 @@ def test_an_interrupt_leaves_nothing(invoke: Invoke, written: Home, begin: Begin
         assert isinstance(process.stdin, io.TextIOWrapper)
         process.stdin.buffer.write(good[:-20000])
         process.stdin.flush()
-        wait_for(lambda: (store.home("two") / "disk.qcow2").exists())
+        wait_for(lambda: (store.folder_of("two") / "disk.qcow2").exists())
         process.send_signal(signal.SIGINT)
     code, _, err = ended(process)
     assert (code, "interrupted" in err) == (130, True)
     assert list(tmp_path.glob("*f")) == list(tmp_path.glob(".f*")) == []
     assert store.names() == ["dev"]
-    assert not store.home("two").folder.exists()
+    assert not store.folder_of("two").path.exists()
 
 
 def wait_for(what: Callable[[], bool]) -> None:

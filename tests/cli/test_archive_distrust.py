@@ -41,7 +41,7 @@ def crafted(invoke: Invoke, vms: Path, tmp_path: Path, monkeypatch: pytest.Monke
     if not GOOD:
         machineos.add(iso(tmp_path / "machineos.iso"))
         assert invoke("create", "-q", "dev").code == 0
-        (store.home("dev") / "disk.qcow2").write_bytes(qcow2())
+        (store.folder_of("dev") / "disk.qcow2").write_bytes(qcow2())
         assert invoke("stop", "-q", "dev").code == 0
         assert invoke("export", "-q", "dev", tmp_path / "f").code == 0
         GOOD.append((tmp_path / "f").read_bytes())
@@ -274,7 +274,7 @@ def test_a_good_qcow2_loses_the_memory_of_its_snapshots(
     crafted.files["home/disk.qcow2"] = qcow2(300 << 20, backing="base.img", backing_format="raw", snapshots=(("a", 9),))
     crafted.files["home/base.img"] = b"anything"
     assert bring(crafted).code == 0
-    assert [one.memory for one in disks.snapshots(store.home("dev") / "disk.qcow2")] == [False]
+    assert [one.memory for one in disks.snapshots(store.folder_of("dev") / "disk.qcow2")] == [False]
     made = store.load("dev")
     assert (made.disk_mib, made.options) == (300, {})
     assert opened == []
@@ -303,7 +303,7 @@ def test_a_good_disk_of_virtualbox_gets_a_uuid_of_its_own(
     crafted.files["home/disk.vdi"] = vdi(300 << 20)
     assert bring(crafted).code == 0
     [words] = opened
-    assert words[1:] == ["internalcommands", "sethduuid", str(store.home("dev") / "disk.vdi")]
+    assert words[1:] == ["internalcommands", "sethduuid", str(store.folder_of("dev") / "disk.vdi")]
     assert store.load("dev").disk_mib == 300
 
 
@@ -340,7 +340,7 @@ def test_what_reaches_this_host_is_shown_and_asked_for(
     assert store.load("dev").options == given
     assert bring(crafted, "--isolated", "--name", "alone").code == 0
     alone = store.load("alone")
-    assert VirtualBox(alone, store.home("alone"), run.run).reaches() == []
+    assert VirtualBox(alone, store.folder_of("alone"), run.run).reaches() == []
 
 
 @pytest.mark.parametrize(
@@ -448,10 +448,10 @@ def test_any_other_members(
     assert "Traceback" not in ended.err
     if ended.code == 0:
         allowed = {"machine.json", "lock", "disk.qcow2", *KEYS, *(f"{key}.pub" for key in KEYS)}
-        assert {path.name for path in store.home("dev").folder.iterdir()} <= allowed
-        registry.load("fake")(store.load("dev"), store.home("dev"), run.run).remove()
-        store.home("dev").config.unlink()
-        for path in store.home("dev").folder.iterdir():
+        assert {path.name for path in store.folder_of("dev").path.iterdir()} <= allowed
+        registry.load("fake")(store.load("dev"), store.folder_of("dev"), run.run).remove()
+        store.folder_of("dev").config.unlink()
+        for path in store.folder_of("dev").path.iterdir():
             path.unlink()
     after = {path for path in tmp_path.rglob("*") if (tmp_path / "elsewhere") not in path.parents}
     assert after - before <= {tmp_path / "g", tmp_path / "elsewhere"}

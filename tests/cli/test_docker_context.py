@@ -15,7 +15,7 @@ from machine.docker import contexts
 from machine.docker.api import Client
 from machine.guest import credentials
 from machine.instance import Instance
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 from tests.fixture_types import Add, Invoke, Made
 
@@ -40,23 +40,23 @@ def docker(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dock
 
 @pytest.fixture
 def made(add: Add) -> Made:
-    def make(name: str = "default", **fields: Any) -> Home:
+    def make(name: str = "default", **fields: Any) -> MachineFolder:
         machine = add(name, uuid=name, **fields)
-        home = store.home(name)
-        credentials.prepare(Instance(machine, home).driver)
-        return home
+        folder = store.folder_of(name)
+        credentials.prepare(Instance(machine, folder).driver)
+        return folder
 
     return make
 
 
 def test_make_use_and_remove(invoke: Invoke, made: Made, docker: Docker) -> None:
-    home = made()
+    folder = made()
     assert invoke("docker-context").out == "docker --context machine-default\n"
     found = json.loads(docker("context", "inspect", "machine-default"))[0]
     assert found["Endpoints"]["docker"]["Host"] == "tcp://127.77.0.2:2375"
     assert sorted(found["TLSMaterial"]["docker"]) == ["ca.pem", "cert.pem", "key.pem"]
     copied = Path(found["Storage"]["TLSPath"]) / "docker"
-    assert (copied / "key.pem").read_bytes() == home.key.read_bytes()
+    assert (copied / "key.pem").read_bytes() == folder.key.read_bytes()
     assert json.loads(invoke("docker-context", "--json").out) == [
         {"name": "default", "context": "machine-default", "changed": False}
     ]
@@ -68,17 +68,17 @@ def test_make_use_and_remove(invoke: Invoke, made: Made, docker: Docker) -> None
 
 
 def test_new_certificates_reach_it(invoke: Invoke, made: Made, docker: Docker) -> None:
-    home = made()
+    folder = made()
     invoke("docker-context")
     invoke("regenerate-certs", "-f", "-q", "--client-certs")
     found = json.loads(docker("context", "inspect", "machine-default"))[0]
-    assert (Path(found["Storage"]["TLSPath"]) / "docker/cert.pem").read_bytes() == home.cert.read_bytes()
+    assert (Path(found["Storage"]["TLSPath"]) / "docker/cert.pem").read_bytes() == folder.cert.read_bytes()
 
 
 def test_a_path_with_a_comma(made: Made, tmp_path: Path, docker: Docker) -> None:
-    home = Home(tmp_path / 'a, "b"')
-    shutil.copytree(made().folder, home.folder)
-    assert contexts.write(Client(store.load("default"), home, Address("127.0.0.1")))
+    folder = MachineFolder(tmp_path / 'a, "b"')
+    shutil.copytree(made().path, folder.path)
+    assert contexts.write(Client(store.load("default"), folder, Address("127.0.0.1")))
     assert "tcp://127.0.0.1:2375" in docker("context", "inspect", "machine-default")
 
 

@@ -80,17 +80,17 @@ def test_they_are_taken_over_and_the_originals_stay(invoke: Invoke, old: Path) -
     ended = invoke("import-docker-machine")
     assert ended.out == "far (generic): taken over as generic\nurl (none): taken over as none\n"
     assert fingerprint(old) == before
-    made, home = store.load("far"), store.home("far")
+    made, folder = store.load("far"), store.folder_of("far")
     assert made.ssh_user == USER
     assert made.tls_sans == ("far.test",)
     assert made.engine.labels == ("stage=test",)
     assert made.engine.options == ("log-driver=local", "storage-driver=overlay2")
-    assert (home.ca.read_bytes(), home.server_cert.read_text()) == ((old / "certs/ca.pem").read_bytes(), "server")
-    assert home.ssh_key.stat().st_mode & 0o777 == 0o600
+    assert (folder.ca.read_bytes(), folder.server_cert.read_text()) == ((old / "certs/ca.pem").read_bytes(), "server")
+    assert folder.ssh_key.stat().st_mode & 0o777 == 0o600
     assert invoke("url", "far", "--json").code == 0
     assert invoke("url", "far").out == "tcp://127.0.0.1:2377\n"
     assert invoke("url", "url").out == "tcp://192.0.2.9:2376\n"
-    assert (store.home("url").ca).read_bytes() == (old / "certs/ca.pem").read_bytes()
+    assert (store.folder_of("url").ca).read_bytes() == (old / "certs/ca.pem").read_bytes()
     assert invoke("ssh", "far", "echo", "in").out == "in\n"
     assert invoke("status", "far").out == "Running\n"
 
@@ -135,7 +135,7 @@ def vm(old: Path, vboxmanage: Scripted, monkeypatch: pytest.MonkeyPatch) -> Path
     settings.parent.mkdir()
     settings.write_text(f'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{UUID}}}"/></VirtualBox>')
     vboxmanage.answer("showvminfo", info("running", config=str(settings)))
-    monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    monkeypatch.setattr(existing_host, "pin", lambda folder, *_: folder.known_hosts.write_text("pinned"))
     for module, name in ((api.Client, "ping"), (ssh, "ready")):
         monkeypatch.setattr(module, name, lambda *_, **__: True)
     return settings.parent
@@ -157,7 +157,10 @@ def test_one_of_virtualbox_can_be_switched_on_and_off(invoke: Invoke, vm: Path, 
     assert vboxmanage.said("controlvm") == [["controlvm", UUID, "acpipowerbutton"]]
     assert invoke("start", "vm").out == 'Machine "vm" was started.\n'
     assert vboxmanage.said("startvm") == [["startvm", UUID, "--type", "headless"]]
-    assert (store.home("vm").server_cert.read_text(), store.home("vm").known_hosts.read_text()) == ("server", "pinned")
+    assert (store.folder_of("vm").server_cert.read_text(), store.folder_of("vm").known_hosts.read_text()) == (
+        "server",
+        "pinned",
+    )
     assert fingerprint(vm.parent) == before
 
 
@@ -173,7 +176,7 @@ def test_rm_leaves_the_original_and_says_so(invoke: Invoke, vm: Path, vboxmanage
     assert store.names() == []
     assert vboxmanage.calls == []
     invoke("import-docker-machine", "-q", "-m", "vm")
-    store.home("vm").config.write_text("{")
+    store.folder_of("vm").config.write_text("{")
     invoke("rm", "-f", "vm")
     assert not vboxmanage.said("unregistervm")
     assert fingerprint(vm.parent) == before
@@ -189,10 +192,10 @@ def test_its_certificates_are_not_ours(invoke: Invoke, vm: Path, monkeypatch: py
     ]
     assert not [one for one in said if one["check"] == "certificates" and one["level"] != "ok"]
     invoke("regenerate-certs", "-f", "vm")
-    assert store.home("vm").server_cert.read_text() == "server"
-    shutil.copy(store.home("vm").ca, store.home("vm").cert)
+    assert store.folder_of("vm").server_cert.read_text() == "server"
+    shutil.copy(store.folder_of("vm").ca, store.folder_of("vm").cert)
     soon = datetime.now(UTC) + timedelta(days=3, hours=1)
-    monkeypatch.setattr(certs, "ends", lambda path: soon if path == store.home("vm").cert else None)
+    monkeypatch.setattr(certs, "ends", lambda path: soon if path == store.folder_of("vm").cert else None)
     (told,) = [one for one in json.loads(invoke("doctor", "--json").out) if one["check"] == "certificates"]
     assert told["hint"] == "renew it where it was made, and take the machine over again"
 

@@ -29,7 +29,7 @@ def test_a_ca_of_the_users_own(invoke: Invoke, vms: Path, tmp_path: Path, monkey
     (tmp_path / "ca-key.pem").write_bytes(ca.key_pem())
     words: list[str | Path] = ["--tls-ca-cert", tmp_path / "ca.pem", "--tls-ca-key", tmp_path / "ca-key.pem"]
     assert invoke(*words, "create", "-q", "dev").code == 0
-    assert store.home("dev").ca.read_bytes() == ca.cert_pem()
+    assert store.folder_of("dev").ca.read_bytes() == ca.cert_pem()
 
 
 def test_native_ssh(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from machine.errors import DriverFailed, SSHFailed, ToolFailed
 from machine.guest import checks, credentials
 from machine.images import cache
 from machine.instance import Instance
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.run import Completed
 from machine.tls import certs
 from tests.fixture_types import Add, Invoke, Made
@@ -86,12 +86,12 @@ def found(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> Finding
 
 @pytest.fixture
 def made(add: Add) -> Made:
-    def make(name: str = "default", **fields: Any) -> Home:
+    def make(name: str = "default", **fields: Any) -> MachineFolder:
         machine = add(name, uuid=name, **fields)
-        home = store.home(name)
-        home.folder.chmod(0o700)
-        credentials.prepare(Instance(machine, home).driver)
-        return home
+        folder = store.folder_of(name)
+        folder.path.chmod(0o700)
+        credentials.prepare(Instance(machine, folder).driver)
+        return folder
 
     return make
 
@@ -142,18 +142,18 @@ def test_a_machine_that_doesnt_let_us_in(
 
 
 def test_what_others_can_read_is_closed(found: Findings, made: Made) -> None:
-    home = made()
-    home.key.chmod(0o640)
-    text = f"others can read {home.key}"
-    assert found()[text]["hint"] == f"chmod go= {home.key}"
+    folder = made()
+    folder.key.chmod(0o640)
+    text = f"others can read {folder.key}"
+    assert found()[text]["hint"] == f"chmod go= {folder.key}"
     assert found("--repair")[text]["repaired"]
-    assert home.key.stat().st_mode & 0o777 == 0o600
+    assert folder.key.stat().st_mode & 0o777 == 0o600
     assert text not in found()
 
 
 def test_certificates(found: Findings, made: Made, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
-    home = made()
-    shutil.copy(home.cert, home.server_cert)
+    folder = made()
+    shutil.copy(folder.cert, folder.server_cert)
     text = "default: its certificate is damaged, of another CA, or for other names"
     assert found()[text]["hint"] == "machine regenerate-certs default"
     assert invoke("doctor").code == 1
@@ -164,19 +164,19 @@ def test_certificates(found: Findings, made: Made, monkeypatch: pytest.MonkeyPat
 def test_a_running_machine_gets_the_repaired_certificate(
     found: Findings, made: Made, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = made(state="Running")
+    folder = made(state="Running")
     host = FakeHost("machineos")
     stand_in(monkeypatch, host)
     monkeypatch.setattr(checks, "look", lambda *_: iter(()))
-    home.server_key.write_text("")
+    folder.server_key.write_text("")
     found("--repair")
-    assert host.applied["tls/server-key.pem"] == home.server_key.read_text() != ""
+    assert host.applied["tls/server-key.pem"] == folder.server_key.read_text() != ""
 
 
 def test_a_client_certificate_that_ends(found: Findings, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = made()
+    folder = made()
     soon = datetime.now(UTC) + timedelta(days=9, hours=1)
-    monkeypatch.setattr(certs, "ends", lambda path: soon if path == home.cert else None)
+    monkeypatch.setattr(certs, "ends", lambda path: soon if path == folder.cert else None)
     told = next(one for text, one in found("--repair").items() if "cert.pem ends in 9 days" in text)
     assert not told["repaired"]
     assert told["hint"] == "machine regenerate-certs --client-certs default"
@@ -272,11 +272,11 @@ def test_a_virtual_machine_that_is_left(found: Findings, lost: Lose, store: Path
 
 @pytest.mark.parametrize("file", ["machine.json", "creating.json"])
 def test_a_virtual_machine_that_a_machine_has(found: Findings, lost: Lose, made: Made, file: str) -> None:
-    home = made("gone")
+    folder = made("gone")
     removed = lost(uuid="gone")
-    home.config.rename(home / file)
+    folder.config.rename(folder / file)
     # create is at work on it: it holds the lock
-    with FileLock(home.lock):
+    with FileLock(folder.lock):
         assert LOST not in found("--repair")
     assert removed == []
 
@@ -289,10 +289,10 @@ def test_a_virtual_machine_of_one_that_cant_be_read(found: Findings, lost: Lose,
 
 
 def test_a_new_machine_of_the_same_name_stays(found: Findings, lost: Lose, made: Made) -> None:
-    home = made("gone")
+    folder = made("gone")
     removed = lost(uuid="u-1")
     assert found("--repair")[LOST]["repaired"]
-    assert (removed, home.config.exists()) == (["u-1"], True)
+    assert (removed, folder.config.exists()) == (["u-1"], True)
 
 
 def test_what_isnt_sure_to_be_ours_is_only_told(found: Findings, lost: Lose) -> None:
@@ -392,11 +392,11 @@ def test_a_repair_that_fails_is_told_and_stays_wrong(
 
 def test_the_real_look(reachable: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this host, through a real SSH server, without a question to a name server."""
-    home = reachable()
+    folder = reachable()
     monkeypatch.setattr(checks, "_SCRIPT", checks._SCRIPT.replace("command -v nslookup", "false"))
     machine = store.load("default")
     assert machine.address
-    said = {finding.text: finding.level for finding in checks.look("default", Instance(machine, home).shell())}
+    said = {finding.text: finding.level for finding in checks.look("default", Instance(machine, folder).shell())}
     assert said["its clock is right"] == "ok"
     assert said["its name server wasn't tested: it has no nslookup"] == "ok"
     assert any("full" in text for text in said)

@@ -17,7 +17,7 @@ from machine import instance, store
 from machine.docker import api
 from machine.errors import SSHFailed
 from machine.guest import existing_host
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.progress import Silent
 from machine.spec import Address
 from machine.ssh import keys
@@ -105,10 +105,10 @@ def test_a_host_that_is_changed_later_is_refused(
 ) -> None:
     invoke("create", "-q", *words, "far")
     keys.generate(tmp_path / "another", "host")
-    home = store.home("far")
+    folder = store.folder_of("far")
     address = instance.load("far").address
     key = (tmp_path / "another.pub").read_text()
-    home.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
+    folder.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
     assert invoke("ssh", "far", "true").code == 255
 
 
@@ -129,7 +129,9 @@ def test_a_server_without_such_a_key(tmp_path: Path) -> None:
         closer = threading.Thread(target=lambda: listener.accept()[0].close())
         closer.start()
         with pytest.raises(SSHFailed, match="shows no ssh-ed25519 key"):
-            existing_host.pin(Home(tmp_path), Address("127.0.0.1", ssh_port=listener.getsockname()[1]), "", Silent())
+            existing_host.pin(
+                MachineFolder(tmp_path), Address("127.0.0.1", ssh_port=listener.getsockname()[1]), "", Silent()
+            )
         closer.join()
 
 
@@ -137,7 +139,7 @@ def test_certificates_of_a_host_are_renewed(invoke: Invoke, words: list[str], ho
     invoke("create", "-q", *words, "far")
     before = host.files["/etc/docker/tls/server.pem"]
     assert invoke("regenerate-certs", "-f", "-q", "far").code == 0
-    assert host.files["/etc/docker/tls/server.pem"] == store.home("far").server_cert.read_text() != before
+    assert host.files["/etc/docker/tls/server.pem"] == store.folder_of("far").server_cert.read_text() != before
 
 
 @pytest.fixture

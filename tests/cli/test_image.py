@@ -121,7 +121,7 @@ def test_a_machine_that_cant_be_read_may_boot_any_image(invoke: Invoke, vms: Pat
     invoke("create", "-q", "dev")
     used = store.load("dev").image
     add_image(tmp_path, "machineos", b"the newest", "2026-01-01")
-    store.home("dev").config.write_text("{", encoding="utf-8")
+    store.folder_of("dev").config.write_text("{", encoding="utf-8")
     assert invoke("image", "prune").out == ""
     ended = invoke("iso", "rm", used[:12])
     assert (ended.code, "is used by dev (can't be read)" in ended.err) == (2, True)

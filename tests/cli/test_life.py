@@ -14,11 +14,11 @@ from filelock import FileLock
 
 from machine import spec, store
 from machine.driver import State
-from machine.paths import Home
+from machine.paths import MachineFolder
 from tests.fixture_types import Add, Begin, Invoke, Outcome
 
 
-def test_stop_start_kill_restart(invoke: Invoke, dev: Home) -> None:
+def test_stop_start_kill_restart(invoke: Invoke, dev: MachineFolder) -> None:
     for verb, line, state in (
         ("start", "is already running", State.RUNNING),
         ("stop", "was stopped", State.STOPPED),
@@ -34,13 +34,13 @@ def test_stop_start_kill_restart(invoke: Invoke, dev: Home) -> None:
         assert vm_of(dev).read_text(encoding="utf-8") == state
 
 
-def test_the_address_stays_over_a_restart(invoke: Invoke, dev: Home) -> None:
+def test_the_address_stays_over_a_restart(invoke: Invoke, dev: MachineFolder) -> None:
     before = store.load("dev")
     invoke("restart", "dev")
     assert store.load("dev") == before
 
 
-def test_quiet(invoke: Invoke, dev: Home) -> None:
+def test_quiet(invoke: Invoke, dev: MachineFolder) -> None:
     for verb in ("stop", "start", "restart", "kill"):
         assert invoke(verb, "--quiet", "dev") == Outcome(0, "", "")
     assert invoke("rm", "-f", "-q", "dev") == Outcome(0, "", "")
@@ -108,13 +108,15 @@ def test_ctrl_c_ends_a_wait(begin: Begin, add: Add, vms: Path) -> None:
         process.send_signal(signal.SIGINT)
         code, out, err = ended(process)
         assert (code, out, err.strip()) == (130, "", "interrupted")
-        with FileLock(store.home("a").lock, timeout=0):
+        with FileLock(store.folder_of("a").lock, timeout=0):
             pass
 
 
-def test_two_commands_dont_work_on_one_machine(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_commands_dont_work_on_one_machine(
+    invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.1)
-    with FileLock(store.home("dev").lock):
+    with FileLock(store.folder_of("dev").lock):
         for verb in (["stop"], ["rm", "-f"]):
             shown = invoke(*verb, "dev")
             assert shown.code == 1
@@ -122,20 +124,22 @@ def test_two_commands_dont_work_on_one_machine(invoke: Invoke, dev: Home, monkey
     assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
 
 
-def test_two_that_start_the_same_machine_both_find_it_running(begin: Begin, dev: Home, invoke: Invoke) -> None:
+def test_two_that_start_the_same_machine_both_find_it_running(begin: Begin, dev: MachineFolder, invoke: Invoke) -> None:
     invoke("stop", "dev")
     ends = [ended(process) for process in [begin("start", "-q", "dev") for _ in range(2)]]
     assert [code for code, _, _ in ends] == [0, 0]
 
 
-def test_two_that_remove_the_same_machine(begin: Begin, dev: Home) -> None:
+def test_two_that_remove_the_same_machine(begin: Begin, dev: MachineFolder) -> None:
     ends = [ended(process) for process in [begin("rm", "-f", "dev") for _ in range(3)]]
     assert all(code == 0 or "does not exist" in err for code, _, err in ends), ends
     assert store.names() == []
     assert not vm_of(dev).exists()
 
 
-def test_rm_removes_nothing_without_an_answer(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rm_removes_nothing_without_an_answer(
+    invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     shown = invoke("rm", "dev")
     assert shown.code == 2
@@ -146,7 +150,7 @@ def test_rm_removes_nothing_without_an_answer(invoke: Invoke, dev: Home, monkeyp
 
 @pytest.mark.parametrize("option", ["--json", "--quiet"])
 def test_rm_asks_on_stderr_where_stdout_is_for_programs(
-    invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch, option: str
+    invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     shown = invoke("rm", option, "dev")
@@ -161,7 +165,7 @@ def test_rm_asks_on_stderr_where_stdout_is_for_programs(
 @pytest.mark.parametrize(
     ("answer", "removed"), [("y\n", True), ("Yes", True), ("n\n", False), ("\n", False), ("ok\n", False)]
 )
-def test_rm_does_what_is_answered(begin: Begin, dev: Home, answer: str, removed: bool) -> None:
+def test_rm_does_what_is_answered(begin: Begin, dev: MachineFolder, answer: str, removed: bool) -> None:
     """On a pipe, as scripts for docker-machine answer."""
     process = begin("rm", "dev", stdin=subprocess.PIPE)
     out, err = process.communicate(answer, timeout=200)
@@ -172,7 +176,7 @@ def test_rm_does_what_is_answered(begin: Begin, dev: Home, answer: str, removed:
 
 
 @pytest.mark.parametrize("flag", ["-y", "-f", "--force"])
-def test_rm_leaves_nothing(invoke: Invoke, dev: Home, flag: str) -> None:
+def test_rm_leaves_nothing(invoke: Invoke, dev: MachineFolder, flag: str) -> None:
     shown = invoke("rm", flag, "dev")
     assert (shown.code, shown.out) == (0, "Successfully removed dev\n")
     assert not vm_of(dev).exists()
@@ -202,10 +206,10 @@ DAMAGE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_machine_is_reported_by_name_and_hides_no_other(
-    invoke: Invoke, dev: Home, add: Add, damage: str
+    invoke: Invoke, dev: MachineFolder, add: Add, damage: str
 ) -> None:
     add("web", state="Running")
-    config = store.home("dev").config
+    config = store.folder_of("dev").config
     config.write_bytes(DAMAGE[damage])
     for verb in (["start"], ["stop"], ["kill"], ["restart"], ["rm", "-y"]):
         shown = invoke(*verb, "dev")
@@ -222,7 +226,7 @@ def test_a_damaged_machine_is_reported_by_name_and_hides_no_other(
     assert invoke("create", "-q", "dev").code == 0
 
 
-def test_a_machine_whose_driver_is_gone(invoke: Invoke, dev: Home) -> None:
+def test_a_machine_whose_driver_is_gone(invoke: Invoke, dev: MachineFolder) -> None:
     store.save(replace(store.load("dev"), driver="gone"))
     shown = invoke("stop", "dev")
     assert shown.code == 2
@@ -233,10 +237,10 @@ def test_a_machine_whose_driver_is_gone(invoke: Invoke, dev: Home) -> None:
     assert 'the virtual machine may be left: there is no driver "gone"' in shown.err
 
 
-def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: Home, add: Add) -> None:
+def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: MachineFolder, add: Add) -> None:
     # As after `cp -r dev copy`: what is done to the copy mustn't be done to the machine.
-    copy = store.home("copy")
-    copy.folder.mkdir()
+    copy = store.folder_of("copy")
+    copy.path.mkdir()
     copy.config.write_text(spec.dumps(store.load("dev")))
     for verb in (["stop"], ["kill"], ["rm", "-y"]):
         shown = invoke(*verb, "copy")
@@ -248,7 +252,7 @@ def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: Home,
     assert store.names() == ["dev"]
 
 
-def test_start_within_a_time(invoke: Invoke, dev: Home) -> None:
+def test_start_within_a_time(invoke: Invoke, dev: MachineFolder) -> None:
     invoke("stop", "dev")
     store.save(replace(store.load("dev"), options={"fails": "boot"}))
     began = time.monotonic()
@@ -260,7 +264,7 @@ def test_start_within_a_time(invoke: Invoke, dev: Home) -> None:
     assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
 
 
-def test_threads_are_not_left(invoke: Invoke, dev: Home) -> None:
+def test_threads_are_not_left(invoke: Invoke, dev: MachineFolder) -> None:
     before = set(threading.enumerate())
     invoke("restart", "dev")
     # A thread of an earlier test may end meanwhile: only one that this call began and left counts.

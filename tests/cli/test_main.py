@@ -75,22 +75,22 @@ def test_a_store_that_is_a_file(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_what_is_left_of_a_killed_create_is_swept_and_told(invoke: Invoke, vms: Path) -> None:
-    home = store.home("dev")
-    home.folder.mkdir(parents=True)
-    home.creating.touch()
+    folder = store.folder_of("dev")
+    folder.path.mkdir(parents=True)
+    folder.creating.touch()
     # What a shell's profile or prompt calls, and who only reads about a verb, removes nothing.
     for words in (("env", "x"), ("active",), ("completion", "bash"), ("help", "rm"), ("rm", "--help"), ("ls", "-h")):
         assert "left behind" not in invoke(*words).err
-        assert home.folder.exists()
+        assert folder.path.exists()
     shown = invoke("ls")
     assert shown.err == 'Removed what an interrupted "machine create dev" had left behind.\n'
-    assert not home.folder.exists()
+    assert not folder.path.exists()
 
 
 def test_leftovers_that_cant_be_removed_keep_no_verb_from_working(invoke: Invoke, add: Add, vms: Path) -> None:
     add("web", driver="fake")
     add("dev", driver="gone")
-    store.home("dev").config.rename(store.home("dev").creating)
+    store.folder_of("dev").config.rename(store.folder_of("dev").creating)
     shown = invoke("ls", "-q")
     assert (shown.code, shown.out) == (0, "web\n")
     assert shown.err == (

@@ -15,7 +15,7 @@ from machine import instance, paths, store
 from machine.docker import api
 from machine.guest import credentials, seed
 from machine.instance import Instance
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.tls import certs
 from tests.fixture_types import Add, Invoke, Made
 
@@ -33,11 +33,11 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
 def made(add: Add, store: Path) -> Made:
     """A machine with all its keys and certificates."""
 
-    def make(name: str = "default", state: str = "Stopped", **fields: object) -> Home:
+    def make(name: str = "default", state: str = "Stopped", **fields: object) -> MachineFolder:
         machine = add(name, state=state, uuid=name, **fields)
-        home = Home(store / "machines" / name)
-        credentials.prepare(Instance(machine, home).driver)
-        return home
+        folder = MachineFolder(store / "machines" / name)
+        credentials.prepare(Instance(machine, folder).driver)
+        return folder
 
     return make
 
@@ -45,27 +45,27 @@ def made(add: Add, store: Path) -> Made:
 def test_a_running_machine_gets_its_certificate_and_nothing_else_changes(
     invoke: Invoke, made: Made, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = made(state="Running")
-    before = {path.name: path.read_bytes() for path in home.folder.iterdir() if path.is_file()}
+    folder = made(state="Running")
+    before = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:3128")  # of this shell, and not of the one that started it
     ended = invoke("regenerate-certs", "-f", "-q")
     assert (ended.code, ended.out, ended.err) == (0, "", "")
-    changed = {name for name, raw in before.items() if (home / name).read_bytes() != raw}
+    changed = {name for name, raw in before.items() if (folder / name).read_bytes() != raw}
     assert changed == {"server.pem", "server-key.pem"}
     expected = {
         name.removeprefix("machineos/"): text
-        for name, text in seed.read(home.seed).items()
+        for name, text in seed.read(folder.seed).items()
         if name.startswith("machineos/")
     }
-    expected |= {"tls/server.pem": home.server_cert.read_text(), "tls/server-key.pem": home.server_key.read_text()}
+    expected |= {"tls/server.pem": folder.server_cert.read_text(), "tls/server-key.pem": folder.server_key.read_text()}
     assert host.applied == expected
 
 
 def test_a_stopped_machine_gets_it_at_its_next_start(invoke: Invoke, made: Made, host: FakeHost) -> None:
-    home = made()
-    before = home.server_cert.read_bytes()
+    folder = made()
+    before = folder.server_cert.read_bytes()
     assert invoke("regenerate-certs", "-f").out == "Regenerated TLS certificates of default\n"
-    assert home.server_cert.read_bytes() != before
+    assert folder.server_cert.read_bytes() != before
     assert host.ran == []
 
 
@@ -80,16 +80,16 @@ def test_a_new_client_is_shared_by_all_and_leaves_the_others_servers(
 
 
 def test_a_new_ca_is_for_all(invoke: Invoke, made: Made, host: FakeHost) -> None:
-    homes = [made("one"), made("two", state="Running"), made("plain", tls=False)]
-    before = [home.ca.read_bytes() for home in homes[:2]]
+    folders = [made("one"), made("two", state="Running"), made("plain", tls=False)]
+    before = [folder.ca.read_bytes() for folder in folders[:2]]
     assert invoke("regenerate-certs", "--ca", "one").code == 2
     ended = invoke("regenerate-certs", "--ca", "-f", "--json")
     assert [found["name"] for found in json.loads(ended.out)] == ["one", "two"]
-    after = [home.ca.read_bytes() for home in homes[:2]]
+    after = [folder.ca.read_bytes() for folder in folders[:2]]
     assert after[0] == after[1] != before[0]
-    assert host.applied["tls/ca.pem"] == homes[1].ca.read_text()
+    assert host.applied["tls/ca.pem"] == folders[1].ca.read_text()
     assert not certs.renew_if_due(
-        paths.store() / "certs", homes[0], names=["one"], addresses=[instance.load("one").address.host]
+        paths.store() / "certs", folders[0], names=["one"], addresses=[instance.load("one").address.host]
     )
 
 
@@ -99,17 +99,17 @@ def test_nothing_is_done_without_a_yes(invoke: Invoke, made: Made, monkeypatch: 
     ended = invoke("regenerate-certs")
     assert (ended.code, "regenerate-certs -f" in ended.err) == (2, True)
     assert made("b").server_cert.exists()
-    assert Home(paths.store() / "machines/default").server_cert.read_bytes() == before
+    assert MachineFolder(paths.store() / "machines/default").server_cert.read_bytes() == before
 
 
 def test_the_end_of_a_certificate_is_read_quickly(made: Made, tmp_path: Path) -> None:
-    home = made()
-    for path in (home.server_cert, home.cert, home.ca):
+    folder = made()
+    for path in (folder.server_cert, folder.cert, folder.ca):
         assert certs.ends(path) == certs.expiry(path)
-    assert certs.ends(home.server_key) is None
+    assert certs.ends(folder.server_key) is None
     assert certs.ends(tmp_path / "absent") is None
     far = datetime.now(UTC) + timedelta(days=3000)
-    end = certs.ends(home.ca)
+    end = certs.ends(folder.ca)
     assert end
     assert end > far
 
@@ -125,11 +125,11 @@ def test_the_end_of_a_certificate_is_read_quickly(made: Made, tmp_path: Path) ->
 def test_ls_marks_certificates_that_end_within_30_days(
     invoke: Invoke, made: Made, monkeypatch: pytest.MonkeyPatch, file: str, command: str
 ) -> None:
-    home = made()
+    folder = made()
     assert json.loads(invoke("ls", "--json").out)[0]["warning"] is None
     real = certs.ends
     soon = datetime.now(UTC) + timedelta(days=12, hours=1)
-    monkeypatch.setattr(certs, "ends", lambda path: soon if path == home / file else real(path))
+    monkeypatch.setattr(certs, "ends", lambda path: soon if path == folder / file else real(path))
     told = f"the certificate {file} ends in 12 days: {command}"
     assert json.loads(invoke("ls", "--json").out)[0]["warning"] == told
     assert invoke("ls").lines[1].endswith(told)
@@ -138,14 +138,14 @@ def test_ls_marks_certificates_that_end_within_30_days(
 
 
 def test_a_start_renews_what_is_due(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = made()
+    folder = made()
     machine = store.load("default")
-    before = home.server_cert.read_bytes()
-    credentials.prepare(Instance(machine, home).driver)
-    assert home.server_cert.read_bytes() == before
+    before = folder.server_cert.read_bytes()
+    credentials.prepare(Instance(machine, folder).driver)
+    assert folder.server_cert.read_bytes() == before
     monkeypatch.setattr(certs, "RENEW_DAYS", 100_000)
     monkeypatch.setattr(certs.renew_if_due, "__kwdefaults__", {"days": 100_000})
-    credentials.prepare(Instance(machine, home).driver)
-    assert home.server_cert.read_bytes() != before
-    assert "machineos/tls/server.pem" in seed.read(home.seed)
-    assert seed.read(home.seed)["machineos/tls/server.pem"] == home.server_cert.read_text()
+    credentials.prepare(Instance(machine, folder).driver)
+    assert folder.server_cert.read_bytes() != before
+    assert "machineos/tls/server.pem" in seed.read(folder.seed)
+    assert seed.read(folder.seed)["machineos/tls/server.pem"] == folder.server_cert.read_text()

@@ -10,13 +10,13 @@ from fake_fixtures import vm_of
 
 from machine import store
 from machine.driver import State
-from machine.paths import Home
+from machine.paths import MachineFolder
 from tests.fixture_types import Add, Invoke, Outcome
 
 UNABLE = "Next: machine create --driver NAME\n"
 
 
-def test_suspend_and_resume(invoke: Invoke, dev: Home) -> None:
+def test_suspend_and_resume(invoke: Invoke, dev: MachineFolder) -> None:
     for verb, line, state in (
         ("resume", "is already running", State.RUNNING),
         ("suspend", "was suspended", State.SAVED),
@@ -30,7 +30,7 @@ def test_suspend_and_resume(invoke: Invoke, dev: Home) -> None:
         assert vm_of(dev).read_text(encoding="utf-8") == state
 
 
-def test_a_suspended_machine_is_no_longer_shut_down(invoke: Invoke, dev: Home) -> None:
+def test_a_suspended_machine_is_no_longer_shut_down(invoke: Invoke, dev: MachineFolder) -> None:
     invoke("suspend", "dev")
     for verb in ("stop", "restart"):
         shown = invoke(verb, "dev")
@@ -56,7 +56,7 @@ def test_a_suspend_that_fails(invoke: Invoke, add: Add, store: Path) -> None:
     assert (store / "fake" / "dev").read_text() == "Running"
 
 
-def test_snapshots(invoke: Invoke, dev: Home) -> None:
+def test_snapshots(invoke: Invoke, dev: MachineFolder) -> None:
     assert invoke("snapshot", "create", "dev", "up").out == 'The snapshot "up" of "dev" was made.\n'
     invoke("stop", "dev")
     assert invoke("snapshot", "create", "-q", "dev", "off") == Outcome(0, "", "")
@@ -79,7 +79,7 @@ def test_snapshots(invoke: Invoke, dev: Home) -> None:
     assert invoke("snapshot", "ls", "-q", "dev").out == "off\n"
 
 
-def test_restore_waits_for_docker(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restore_waits_for_docker(invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     from machine.docker import api
 
     invoke("snapshot", "create", "-q", "dev", "up")
@@ -100,7 +100,9 @@ def test_restore_waits_for_docker(invoke: Invoke, dev: Home, monkeypatch: pytest
         (("ls", "ghost"), 1, 'Docker machine "ghost" does not exist'),
     ],
 )
-def test_names_that_cant_be(invoke: Invoke, dev: Home, words: tuple[str, ...], code: int, message: str) -> None:
+def test_names_that_cant_be(
+    invoke: Invoke, dev: MachineFolder, words: tuple[str, ...], code: int, message: str
+) -> None:
     invoke("snapshot", "create", "-q", "dev", "one")
     shown = invoke("snapshot", *words)
     assert (shown.code, shown.out) == (code, "")

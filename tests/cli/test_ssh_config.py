@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import spellings
 
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.ssh import client_config
 from machine.ssh.remote import Shell
 from tests.fixture_types import Add, Invoke
@@ -56,7 +56,7 @@ def test_an_include_is_right_for_machines_of_later(invoke: Invoke, add: Add, sto
     assert ssh_reads(user, "machine-default")["hostname"] == "127.77.0.2"
     web, other = add("web"), add("other")
     assert other.address
-    client_config.write(Shell(Home(store / "machines/web"), other.address, web.ssh_user))
+    client_config.write(Shell(MachineFolder(store / "machines/web"), other.address, web.ssh_user))
     assert ssh_reads(user, "machine-web")["hostname"] == "127.77.0.4"
     shutil.rmtree(store / "machines/web")
     assert ssh_reads(user, "machine-web")["hostname"] == "machine-web"

@@ -16,8 +16,10 @@ def session(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Takes the place of a session, which ends with 42; what it was called with is in the list."""
     calls: list[Any] = []
 
-    def interactive(home: Any, address: Any, user: str, command: Any = (), *, tty: Any = None, extra: Any = ()) -> int:
-        calls.append((home.name, address.host, user, list(extra), list(command)))
+    def interactive(
+        folder: Any, address: Any, user: str, command: Any = (), *, tty: Any = None, extra: Any = ()
+    ) -> int:
+        calls.append((folder.name, address.host, user, list(extra), list(command)))
         return 42
 
     monkeypatch.setattr(ssh, "interactive", interactive)

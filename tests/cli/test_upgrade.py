@@ -12,16 +12,16 @@ from fake_host import FakeHost, stand_in
 from machine import lifecycle, store
 from machine.docker import api
 from machine.guest import seed
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from tests.fixture_types import Invoke
 
 
 @pytest.fixture
-def newer(dev: Home, tmp_path: Path) -> str:
+def newer(dev: MachineFolder, tmp_path: Path) -> str:
     return add_image(tmp_path, "machineos", b"a newer one", "2030-01-01").digest
 
 
-def test_a_running_machine_runs_with_the_newest(invoke: Invoke, dev: Home, newer: str) -> None:
+def test_a_running_machine_runs_with_the_newest(invoke: Invoke, dev: MachineFolder, newer: str) -> None:
     old = store.load("dev").image
     ended = invoke("upgrade", "dev")
     assert ended.out == f"dev: machineos ({old[:12]}) -> ({newer[:12]})\n"
@@ -31,7 +31,7 @@ def test_a_running_machine_runs_with_the_newest(invoke: Invoke, dev: Home, newer
     assert json.loads(invoke("upgrade", "--json", "dev").out) == [{"name": "dev", "upgraded": ""}]
 
 
-def test_one_that_is_off_stays_off(invoke: Invoke, dev: Home, newer: str) -> None:
+def test_one_that_is_off_stays_off(invoke: Invoke, dev: MachineFolder, newer: str) -> None:
     invoke("stop", "-q", "dev")
     assert invoke("upgrade", "-q", "dev").code == 0
     assert store.load("dev").image == newer
@@ -39,7 +39,7 @@ def test_one_that_is_off_stays_off(invoke: Invoke, dev: Home, newer: str) -> Non
 
 
 def test_one_whose_new_image_fails_gets_its_old_one_back(
-    invoke: Invoke, dev: Home, newer: str, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, dev: MachineFolder, newer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = store.load("dev").image
     monkeypatch.setattr(api.Client, "ping", lambda client: client.machine.image == old)
@@ -50,7 +50,7 @@ def test_one_whose_new_image_fails_gets_its_old_one_back(
 
 
 def test_a_damaged_image_is_found_before_anything_is_stopped(
-    invoke: Invoke, dev: Home, newer: str, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, dev: MachineFolder, newer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image(newer).file.write_bytes(b"changed")
     monkeypatch.setattr(lifecycle, "stop", pytest.fail)
@@ -58,13 +58,13 @@ def test_a_damaged_image_is_found_before_anything_is_stopped(
     assert invoke("status", "dev").out == "Running\n"
 
 
-def test_a_paused_machine(invoke: Invoke, dev: Home, newer: str, vms: Path) -> None:
+def test_a_paused_machine(invoke: Invoke, dev: MachineFolder, newer: str, vms: Path) -> None:
     (vms / "dev").write_text("Paused")
     assert invoke("upgrade", "dev").code == 2
     assert store.load("dev").image != newer
 
 
-def test_provision_sends_what_has_changed(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provision_sends_what_has_changed(invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost("machineos")
     stand_in(monkeypatch, host)
     assert invoke("provision", "dev").out == "dev: there was nothing to change\n"
@@ -80,13 +80,13 @@ def test_provision_sends_what_has_changed(invoke: Invoke, dev: Home, monkeypatch
     assert "http_proxy=http://proxy.test:3128\n" in host.applied["docker.env"]
 
 
-def test_provision_needs_a_machine_that_runs(invoke: Invoke, dev: Home) -> None:
+def test_provision_needs_a_machine_that_runs(invoke: Invoke, dev: MachineFolder) -> None:
     invoke("stop", "-q", "dev")
     ended = invoke("provision", "dev")
     assert (ended.code, "machine start dev" in ended.err) == (1, True)
 
 
-def test_an_unknown_system(invoke: Invoke, dev: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_system(invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost("machineos")
     host.files["/etc/os-release"] = 'ID=plan9\nPRETTY_NAME="Plan 9 from Bell Labs"\n'
     stand_in(monkeypatch, host)

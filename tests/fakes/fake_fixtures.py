@@ -16,7 +16,7 @@ from machine import store as stores
 from machine.docker import api
 from machine.images import cache
 from machine.images.cache import ImageInfo
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Machine
 from tests.fixture_types import Begin, Invoke, Pipes
 
@@ -34,22 +34,22 @@ def vms(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MACHINE_DRIVER", "fake")
     # For processes that are started; in this one:
     monkeypatch.setenv(machine_fake.ANSWERS, "1")
-    monkeypatch.setattr(api.Client, "ping", lambda client: machine_fake.pretend(client.home))
-    monkeypatch.setattr(ssh, "ready", lambda home, *_, **__: machine_fake.pretend(home))
+    monkeypatch.setattr(api.Client, "ping", lambda client: machine_fake.pretend(client.folder))
+    monkeypatch.setattr(ssh, "ready", lambda folder, *_, **__: machine_fake.pretend(folder))
     add_image(tmp_path, "machineos", b"an operating system")
     return folder
 
 
 @pytest.fixture
-def dev(vms: Path, invoke: Invoke) -> Home:
+def dev(vms: Path, invoke: Invoke) -> MachineFolder:
     """The folder of the machine `dev`, which was made by the command line and runs."""
     assert invoke("create", "-q", "dev").code == 0
-    return stores.home("dev")
+    return stores.folder_of("dev")
 
 
-def vm_of(home: Home) -> Path:
+def vm_of(folder: MachineFolder) -> Path:
     """The file that is the virtual machine of a machine of the driver `fake`; its text is the state."""
-    return home.store / "fake" / home.name
+    return folder.store / "fake" / folder.name
 
 
 def host_of(machine: Machine) -> str:

@@ -21,7 +21,7 @@ from machine.drivers.qemu.process import Process
 from machine import helper, run, wait
 from machine import links as core_links
 from machine.errors import ToolFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Completed
 from machine.spec import Address, Machine
 
@@ -66,14 +66,14 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def home(store: Path) -> Home:
+def folder(store: Path) -> MachineFolder:
     folder = store / "machines" / "dev"
     folder.mkdir(parents=True)
-    return Home(folder)
+    return MachineFolder(folder)
 
 
 @pytest.fixture
-def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Qemu:
+def qemu(folder: MachineFolder, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Qemu:
     """The driver of a machine on an x86_64 host with QEMU."""
     digest = add_image(tmp_path, "machineos", b"one").digest
     machine = Machine(
@@ -86,32 +86,32 @@ def qemu(home: Home, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     # It would be kept by the process that runs the tests.
     monkeypatch.setattr(vm, "use_small_pages", lambda: None)
-    return Qemu(machine, home, recorder)
+    return Qemu(machine, folder, recorder)
 
 
 @pytest.fixture
 def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the links to homes with long paths are made; its own path is short, wherever tests keep their files."""
+    """Where the links to folders with long paths are made; its own path is short, wherever tests keep their files."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         monkeypatch.setattr(core_links, "PLACE", Path(folder))
         yield Path(folder) / f"machine-{os.getuid()}"
 
 
 @contextlib.contextmanager
-def process(home: Home) -> Iterator[subprocess.Popen[bytes]]:
+def process(folder: MachineFolder) -> Iterator[subprocess.Popen[bytes]]:
     """A process that passes for the machine's QEMU."""
-    words = ["-c", "import time; time.sleep(600)", "-pidfile", str(home / "qemu.pid")]
+    words = ["-c", "import time; time.sleep(600)", "-pidfile", str(folder / "qemu.pid")]
     with subprocess.Popen([sys.executable, *words]) as popen:
-        (home / "qemu.pid").write_text(str(popen.pid))
+        (folder / "qemu.pid").write_text(str(popen.pid))
         # For a moment a new process has no command line.
-        wait.until(Process(home / "qemu.pid").find, timeout=60, what="the process")
+        wait.until(Process(folder / "qemu.pid").find, timeout=60, what="the process")
         yield popen
         popen.kill()
 
 
 @pytest.fixture
-def running(home: Home) -> Iterator[subprocess.Popen[bytes]]:
-    with process(home) as popen:
+def running(folder: MachineFolder) -> Iterator[subprocess.Popen[bytes]]:
+    with process(folder) as popen:
         yield popen
 
 

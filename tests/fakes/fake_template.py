@@ -30,7 +30,7 @@ def larger(qemu: Qemu, recorder: Recorder, said: list[str]) -> Qemu:
 
 
 def another(qemu: Qemu, said: list[str], **fields: Any) -> Qemu:
-    made = Qemu(replace(qemu.machine, **fields), qemu.home, qemu.run)
+    made = Qemu(replace(qemu.machine, **fields), qemu.folder, qemu.run)
     made.say = said.append
     return made
 

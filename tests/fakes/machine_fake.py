@@ -38,9 +38,9 @@ class Fake(Driver):
 
     @property
     def vm(self) -> Path:
-        folder = self.home.store / "fake"
+        folder = self.folder.store / "fake"
         folder.mkdir(exist_ok=True)
-        return folder / self.home.name
+        return folder / self.folder.name
 
     def check(self) -> list[str]:
         self._maybe_fail("check", CheckFailed)
@@ -75,7 +75,7 @@ class Fake(Driver):
 
     @contextlib.contextmanager
     def export(self) -> Iterator[Export]:
-        disk = self.home / "disk.qcow2"
+        disk = self.folder / "disk.qcow2"
         disk.touch()
         yield Export({disk.name: disk}, ("a note of what stays",))
 
@@ -85,9 +85,9 @@ class Fake(Driver):
         return [drop] if self.machine.options.get("bold") else []
 
     def accept(self) -> Machine:
-        if not (self.home / "disk.qcow2").exists():
+        if not (self.folder / "disk.qcow2").exists():
             raise DriverFailed("there is no disk in that file")
-        return replace(self.machine, disk_mib=(self.home / "disk.qcow2").stat().st_size >> 10)
+        return replace(self.machine, disk_mib=(self.folder / "disk.qcow2").stat().st_size >> 10)
 
     def suspend(self) -> None:
         self._maybe_fail("suspend")
@@ -100,7 +100,7 @@ class Fake(Driver):
 
     def snapshots(self) -> list[Snapshot]:
         try:
-            return [Snapshot(**one) for one in json.loads((self.home / "snapshots").read_text())]
+            return [Snapshot(**one) for one in json.loads((self.folder / "snapshots").read_text())]
         except FileNotFoundError:
             return []
 
@@ -112,10 +112,10 @@ class Fake(Driver):
         self._keep([one for one in self.snapshots() if one != gone])
 
     def set_autostart(self, on: bool) -> None:
-        (self.home / "autostart").write_text("yes" if on else "")
+        (self.folder / "autostart").write_text("yes" if on else "")
 
     def autostart(self) -> bool:
-        return (self.home / "autostart").exists() and bool((self.home / "autostart").read_text())
+        return (self.folder / "autostart").exists() and bool((self.folder / "autostart").read_text())
 
     def _kept(self, name: str) -> Snapshot:
         for one in self.snapshots():
@@ -124,7 +124,7 @@ class Fake(Driver):
         raise DriverFailed("there is none of that name")
 
     def _keep(self, snapshots: list[Snapshot]) -> None:
-        (self.home / "snapshots").write_text(json.dumps([asdict(one) for one in snapshots]))
+        (self.folder / "snapshots").write_text(json.dumps([asdict(one) for one in snapshots]))
 
     def state(self) -> State:
         try:
@@ -142,17 +142,17 @@ class Fake(Driver):
             raise kind(f"the fake fails at {step}", hint="machine create --driver qemu", details="one\ntwo")
 
 
-def pretend(home: Any) -> bool:
+def pretend(folder: Any) -> bool:
     """Whether Docker and SSH of a machine may be taken to answer: its virtual machine runs."""
     from machine import run, store
 
-    machine = store.read(home)
-    return machine.options.get("fails") != "boot" and Fake(machine, home, run.run).state() is State.RUNNING
+    machine = store.read(folder)
+    return machine.options.get("fails") != "boot" and Fake(machine, folder, run.run).state() is State.RUNNING
 
 
 if os.environ.get(ANSWERS):
     from machine import ssh
     from machine.docker import api
 
-    setattr(api.Client, "ping", lambda client: pretend(client.home))  # noqa: B010
-    ssh.ready = lambda home, *_, **__: pretend(home)
+    setattr(api.Client, "ping", lambda client: pretend(client.folder))  # noqa: B010
+    ssh.ready = lambda folder, *_, **__: pretend(folder)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from loopback_sockets import port_for_a_server
 
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.ssh import keys
 from tests.fixture_types import Add, Made
@@ -81,16 +81,16 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def reachable(sshd: Server, add: Add, store: Path) -> Made:
     """Put a machine into the store that runs, and that SSH reaches: reachable("web")."""
 
-    def put(name: str = "default", **fields: Any) -> Home:
+    def put(name: str = "default", **fields: Any) -> MachineFolder:
         add(name, state="Running", address=sshd.address, ssh_user=USER, **fields)
-        home = Home(store / "machines" / name)
-        keys.generate(home.ssh_key, name)
+        folder = MachineFolder(store / "machines" / name)
+        keys.generate(folder.ssh_key, name)
         for suffix in ("", ".pub"):
-            shutil.copy(f"{sshd.host_key}{suffix}", f"{home.host_key}{suffix}")
+            shutil.copy(f"{sshd.host_key}{suffix}", f"{folder.host_key}{suffix}")
         public = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8")
-        home.known_hosts.write_text(keys.known_hosts_line(sshd.address.host, sshd.address.ssh_port, public) + "\n")
+        folder.known_hosts.write_text(keys.known_hosts_line(sshd.address.host, sshd.address.ssh_port, public) + "\n")
         with sshd.authorized.open("a") as authorized:
-            authorized.write(Path(f"{home.ssh_key}.pub").read_text(encoding="utf-8"))
-        return home
+            authorized.write(Path(f"{folder.ssh_key}.pub").read_text(encoding="utf-8"))
+        return folder
 
     return put

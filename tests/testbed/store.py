@@ -33,7 +33,7 @@ class Store:
         )
         self.addresses: set[str] = set()
 
-    def home(self, name: str) -> Path:
+    def folder_of(self, name: str) -> Path:
         return self.folder / "machines" / name
 
     def machine(self, *words: str | Path, **options: Unpack[Options]) -> Done:
@@ -64,7 +64,7 @@ class Store:
 
     def note(self, name: str) -> str:
         """Remember the machine's address, so that what is left on it is found later."""
-        address = json.loads((self.home(name) / "machine.json").read_text())["address"]["host"]
+        address = json.loads((self.folder_of(name) / "machine.json").read_text())["address"]["host"]
         self.addresses.add(address)
         return str(address)
 
@@ -88,7 +88,7 @@ class Store:
         return found
 
     def qemu(self, name: str) -> psutil.Process:
-        return psutil.Process(int((self.home(name) / "qemu.pid").read_text()))
+        return psutil.Process(int((self.folder_of(name) / "qemu.pid").read_text()))
 
     def left_over(self) -> list[str]:
         """What is left of machines: processes, folders, ports. Templates and certificates belong to the store."""

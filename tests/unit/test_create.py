@@ -33,12 +33,12 @@ def nothing_is_left(vms: Path) -> bool:
 
 def test_a_created_machine_runs_and_has_all_its_files(vms: Path) -> None:
     made = create.create(draft(), Silent())
-    home = store.home("dev")
+    folder = store.folder_of("dev")
     assert store.load("dev") == made
     assert (vms / "dev").read_text() == State.RUNNING
     assert made.address
     assert made.address.host.startswith("127.77.")
-    assert {path.name for path in home.folder.iterdir()} == {
+    assert {path.name for path in folder.path.iterdir()} == {
         *("machine.json", "lock", "ca.pem", "cert.pem", "key.pem", "server.pem", "server-key.pem"),
         *(
             "id_ed25519",
@@ -50,9 +50,9 @@ def test_a_created_machine_runs_and_has_all_its_files(vms: Path) -> None:
             "seed.iso",
         ),
     }
-    for private in (home.key, home.server_key, home.ssh_key, home.host_key, home.seed, home.config):
+    for private in (folder.key, folder.server_key, folder.ssh_key, folder.host_key, folder.seed, folder.config):
         assert private.stat().st_mode & 0o077 == 0, private
-    assert home.known_hosts.read_text().startswith(made.address.host)
+    assert folder.known_hosts.read_text().startswith(made.address.host)
 
 
 def test_all_is_done_with_one_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_a_driver_tells_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_tls_there_are_no_certificates() -> None:
     create.create(replace(draft(), tls=False), Silent())
-    assert list(store.home("dev").folder.glob("*.pem")) == []
+    assert list(store.folder_of("dev").path.glob("*.pem")) == []
 
 
 def test_each_draft_has_an_identity_of_its_own() -> None:
@@ -199,7 +199,7 @@ def test_a_driver_with_a_network_of_its_own_gets_no_loopback_address(monkeypatch
     monkeypatch.setattr(machine_fake.Fake, "address", lambda self: Address("192.168.99.100"))
     made = create.create(draft(), Silent())
     assert made.address is None
-    assert store.home("dev").known_hosts.read_text().startswith("192.168.99.100 ")
+    assert store.folder_of("dev").known_hosts.read_text().startswith("192.168.99.100 ")
 
 
 def test_what_the_host_is_short_of_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from machine.drivers.qemu import Qemu, driver
 
 from machine import create, filesystem, run, store
 from machine.errors import CheckFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.progress import Silent
 from machine.spec import Machine
 from tests.fixture_types import Invoke
@@ -72,7 +72,7 @@ def test_a_network_folder_has_no_sockets(network_folder: Path) -> None:
 
 def test_qemu_says_so_before_anything_is_made(network_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(network_folder / "store"))
-    qemu = Qemu(MACHINE, Home(store.folder() / "x"), run.run)
+    qemu = Qemu(MACHINE, MachineFolder(store.folder() / "x"), run.run)
     monkeypatch.setattr(driver, "find_binary", lambda: "qemu-system-x86_64")
     with pytest.raises(CheckFailed, match="has no Unix sockets"):
         qemu.check()

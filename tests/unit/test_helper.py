@@ -8,24 +8,24 @@ import pytest
 
 from machine import helper
 from machine.docker.ports import NOTE
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 HOLDS = """
 import sys
 from pathlib import Path
 from machine import helper
-from machine.paths import Home
-with helper.alone(Home(Path(sys.argv[1]))) as held:
+from machine.paths import MachineFolder
+with helper.alone(MachineFolder(Path(sys.argv[1]))) as held:
     print(held, flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "machines" / "dev")
-    home.folder.mkdir(parents=True)
-    return home
+def folder(tmp_path: Path) -> MachineFolder:
+    folder = MachineFolder(tmp_path / "machines" / "dev")
+    folder.path.mkdir(parents=True)
+    return folder
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 @pytest.fixture
-def hold(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def hold(folder: MachineFolder) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     begun: list[subprocess.Popen[str]] = []
 
     def begin() -> subprocess.Popen[str]:
-        argv = [sys.executable, "-c", HOLDS, str(home.folder)]
+        argv = [sys.executable, "-c", HOLDS, str(folder.path)]
         begun.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return begun[-1]
 
@@ -51,12 +51,12 @@ def hold(home: Home) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         process.communicate(timeout=60)
 
 
-def test_a_helper_stands_in_the_store(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_stands_in_the_store(folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its command was typed it would keep the folder from being removed (Windows) or unmounted."""
     places: list[Path] = []
     monkeypatch.setattr(helper, "detach", lambda argv, output, cwd: places.append(cwd))
-    helper.begin(home, "machine.drivers.qemu")
-    assert places == [home.store]
+    helper.begin(folder, "machine.drivers.qemu")
+    assert places == [folder.store]
 
 
 def says(process: subprocess.Popen[str]) -> str:
@@ -65,35 +65,35 @@ def says(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_helper_that_was_killed_is_started_by_whoever_asks_next(
-    home: Home, started: list[list[str]], hold: Callable[[], subprocess.Popen[str]]
+    folder: MachineFolder, started: list[list[str]], hold: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    helper.ensure(home, "the.module")
-    assert started == [[sys.executable, "-m", "the.module", str(home.folder)]]
+    helper.ensure(folder, "the.module")
+    assert started == [[sys.executable, "-m", "the.module", str(folder.path)]]
     process = hold()
     assert says(process) == "True"
-    helper.ensure(home, "the.module")
+    helper.ensure(folder, "the.module")
     assert len(started) == 1
     process.kill()
     process.wait(timeout=60)
-    helper.ensure(home, "the.module")
+    helper.ensure(folder, "the.module")
     assert len(started) == 2
 
 
 def test_one_that_was_only_just_started_isnt_started_twice(
-    home: Home, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(helper, "YOUNG", 60.0)
-    helper.begin(home, "m")
+    helper.begin(folder, "m")
     for _ in range(3):
-        helper.ensure(home, "m")
+        helper.ensure(folder, "m")
     assert len(started) == 1
-    os.utime(home / helper.LOCK, (0, 0))
-    helper.ensure(home, "m")
+    os.utime(folder / helper.LOCK, (0, 0))
+    helper.ensure(folder, "m")
     assert len(started) == 2
 
 
 def test_the_next_helper_takes_over_when_the_old_one_ends(
-    home: Home, hold: Callable[[], subprocess.Popen[str]]
+    folder: MachineFolder, hold: Callable[[], subprocess.Popen[str]]
 ) -> None:
     old = hold()
     assert says(old) == "True"
@@ -103,49 +103,51 @@ def test_the_next_helper_takes_over_when_the_old_one_ends(
 
 
 def test_a_second_one_gives_up(
-    home: Home, hold: Callable[[], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hold: Callable[[], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert says(hold()) == "True"
     monkeypatch.setattr(helper, "HANDOVER", 0.05)
-    with helper.alone(home) as held:
+    with helper.alone(folder) as held:
         assert not held
 
 
-def test_what_an_earlier_helper_noted_is_forgotten(home: Home, started: list[list[str]]) -> None:
-    (home / NOTE).write_text("[]")
-    helper.begin(home, "m")
-    assert not (home / NOTE).exists()
-    assert (home / helper.LOG).exists()
+def test_what_an_earlier_helper_noted_is_forgotten(folder: MachineFolder, started: list[list[str]]) -> None:
+    (folder / NOTE).write_text("[]")
+    helper.begin(folder, "m")
+    assert not (folder / NOTE).exists()
+    assert (folder / helper.LOG).exists()
 
 
 def test_nothing_that_fails_here_keeps_the_state_from_being_told(
-    home: Home, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helper, "_is_ours", lambda home: False)
-    helper.ensure(home, "m")  # a machine of another user's
+    monkeypatch.setattr(helper, "_is_ours", lambda folder: False)
+    helper.ensure(folder, "m")  # a machine of another user's
     monkeypatch.undo()
-    helper.ensure(Home(home.folder / "gone"), "m")
-    (home / helper.LOCK).mkdir()
-    helper.ensure(home, "m")
+    helper.ensure(MachineFolder(folder.path / "gone"), "m")
+    (folder / helper.LOCK).mkdir()
+    helper.ensure(folder, "m")
     assert started == []
 
 
 def test_a_full_disk_keeps_no_machine_from_starting(
-    home: Home, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "touch", full)
-    (home / helper.LOG).mkdir()  # nor can the log be opened
-    helper.begin(home, "m")
+    (folder / helper.LOG).mkdir()  # nor can the log be opened
+    helper.begin(folder, "m")
     assert len(started) == 1
 
 
-def test_files_that_cant_be_locked_keep_no_helper_from_its_work(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cant_be_locked_keep_no_helper_from_its_work(
+    folder: MachineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(*_: object) -> bool:
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(helper, "_try", no_locks)
-    with helper.alone(home) as held:
+    with helper.alone(folder) as held:
         assert held

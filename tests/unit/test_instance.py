@@ -26,15 +26,15 @@ def test_the_driver_is_made_once_and_when_it_is_needed(add: Add, monkeypatch: py
     monkeypatch.setattr(Instance, "driver", None)
     assert (dev.name, dev.address, dev.url) == ("dev", made.address, "tcp://127.77.0.2:2375")
     client, shell = dev.docker(3), dev.shell()
-    assert (client.machine, client.home, client.address, client.timeout) == (made, dev.home, made.address, 3)
-    assert (shell.home, shell.address, shell.user) == (dev.home, made.address, "docker")
+    assert (client.machine, client.folder, client.address, client.timeout) == (made, dev.folder, made.address, 3)
+    assert (shell.folder, shell.address, shell.user) == (dev.folder, made.address, "docker")
 
 
 def test_a_driver_stays(add: Add) -> None:
     add("dev")
     dev = instance.load("dev")
     assert dev.driver is dev.driver
-    assert (dev.driver.machine, dev.driver.home) == (dev.machine, dev.home)
+    assert (dev.driver.machine, dev.driver.folder) == (dev.machine, dev.folder)
 
 
 def test_an_address_that_only_the_driver_knows(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_machine_keeps_its_driver_when_it_gets_an_address(store: Path) -> None
 
 
 def drafted(name: str) -> Instance:
-    return Instance(Machine(name, "fake", "", "", "", 512, 1, 1024), store.home(name))
+    return Instance(Machine(name, "fake", "", "", "", 512, 1, 1024), store.folder_of(name))
 
 
 def test_a_reserved_name(add: Add) -> None:

@@ -129,11 +129,13 @@ def test_kill_pulls_the_plug(make: Make, vms: Path, shown: Record) -> None:
 
 def test_keys_stay_over_a_restart(make: Make, shown: Record) -> None:
     make()
-    home = store.home("dev")
-    kept = [path.read_bytes() for path in (home.ssh_key, home.host_key, home.known_hosts, home.server_cert)]
+    folder = store.folder_of("dev")
+    kept = [path.read_bytes() for path in (folder.ssh_key, folder.host_key, folder.known_hosts, folder.server_cert)]
     lifecycle.stop("dev", shown)
     lifecycle.start("dev", shown)
-    assert kept == [path.read_bytes() for path in (home.ssh_key, home.host_key, home.known_hosts, home.server_cert)]
+    assert kept == [
+        path.read_bytes() for path in (folder.ssh_key, folder.host_key, folder.known_hosts, folder.server_cert)
+    ]
 
 
 def test_a_machine_that_doesnt_shut_down_is_reported_and_not_killed(make: Make, vms: Path, shown: Record) -> None:
@@ -150,7 +152,7 @@ def test_a_boot_without_docker_times_out_with_the_evidence(
 ) -> None:
     make()
     lifecycle.stop("dev", shown)
-    store.home("dev").console.write_text("\n".join(f"line {number}" for number in range(100)))
+    store.folder_of("dev").console.write_text("\n".join(f"line {number}" for number in range(100)))
     monkeypatch.setattr(api.Client, "ping", lambda _: False)
     with pytest.raises(WaitTimeout, match="waiting for Docker to answer on tcp://") as caught:
         lifecycle.start("dev", shown, timeout=0.1)
@@ -246,17 +248,17 @@ def test_verbs_on_a_machine_that_isnt_there(vms: Path, shown: Record) -> None:
 def test_remove_leaves_nothing(make: Make, vms: Path, shown: Record) -> None:
     make()
     lifecycle.remove("dev", shown)
-    assert not store.home("dev").folder.exists()
+    assert not store.folder_of("dev").path.exists()
     assert list(vms.iterdir()) == []
 
 
 def test_a_damaged_machine_is_removed_by_force_only(make: Make, vms: Path, shown: Record) -> None:
     make()
-    store.home("dev").config.write_text("{")
+    store.folder_of("dev").config.write_text("{")
     with pytest.raises(StoreDamaged):
         lifecycle.remove("dev", shown)
     lifecycle.remove("dev", shown, force=True)
-    assert not store.home("dev").folder.exists()
+    assert not store.folder_of("dev").path.exists()
     assert list(vms.iterdir()) == []
 
 
@@ -283,7 +285,7 @@ def test_a_driver_that_cant_be_loaded_keeps_no_damaged_machine(
     (broken / "entry_points.txt").write_text("[machine.drivers]\nbroken = no_such_module:Driver\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert "broken" in registry.names()
-    store.home("dev").config.write_text("{")
+    store.folder_of("dev").config.write_text("{")
     lifecycle.remove("dev", shown, force=True)
     assert list(vms.iterdir()) == []
 
@@ -320,7 +322,7 @@ def test_dockerds_refusal_ends_the_wait(make: Make, shown: Record, monkeypatch: 
     last = (
         "machineos: [ 20.00] dockerd ended, its last words:\nmachineos: [ 20.00]   dockerd: failed to start daemon: x\n"
     )
-    store.home("dev").console.write_text(last * 2)
+    store.folder_of("dev").console.write_text(last * 2)
     monkeypatch.setattr(api.Client, "ping", lambda _: False)
     with pytest.raises(EngineRefused, match="dockerd refuses its settings: failed to start daemon: x") as caught:
         lifecycle.start("dev", shown, timeout=120)

@@ -4,7 +4,7 @@ import pytest
 import spellings
 
 from machine import paths
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +37,16 @@ def test_images_may_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_a_home_knows_its_name_and_store_and_no_file_twice() -> None:
-    home = Home(Path("/store/machines/dev"))
-    assert (home.name, home.store, home / "disk") == ("dev", Path("/store"), Path("/store/machines/dev/disk"))
+    folder = MachineFolder(Path("/store/machines/dev"))
+    assert (folder.name, folder.store, folder / "disk") == ("dev", Path("/store"), Path("/store/machines/dev/disk"))
     names = [
-        name for name, value in vars(Home).items() if isinstance(value, property) and name not in {"name", "store"}
+        name
+        for name, value in vars(MachineFolder).items()
+        if isinstance(value, property) and name not in {"name", "store"}
     ]
-    assert len({getattr(home, name) for name in names}) == len(names)
+    assert len({getattr(folder, name) for name in names}) == len(names)
     # What docker expects in DOCKER_CERT_PATH.
-    assert [path.name for path in (home.ca, home.cert, home.key)] == ["ca.pem", "cert.pem", "key.pem"]
+    assert [path.name for path in (folder.ca, folder.cert, folder.key)] == ["ca.pem", "cert.pem", "key.pem"]
 
 
 @pytest.mark.parametrize("spelling", spellings.ALL)

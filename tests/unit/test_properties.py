@@ -25,7 +25,7 @@ from machine.docker import contexts
 from machine.docker.api import Client
 from machine.errors import CheckFailed, MachineError, StoreDamaged, Usage
 from machine.guest import init_systems, seed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.render import render
 from machine.spec import Address, Engine, Machine
 from machine.ssh import client_config, openssh
@@ -146,17 +146,17 @@ def test_ssh_reads_paths_in_a_file_and_in_options(batch: list[Path]) -> None:
 @given(name=parts)
 def test_ssh_finds_the_machines_of_a_store_of_any_name(name: str, tmp_path: Path) -> None:
     assume("${" not in name)
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        store = Path(folder) / name
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=tmp_path) as top:
+        store = Path(top) / name
         patch.setenv("MACHINE_STORAGE_PATH", str(store))
-        home = Home(store / "machines" / "x")
-        home.folder.mkdir(parents=True)
-        client_config.write(Shell(home, Address("127.77.0.9", ssh_port=2222), "docker"))
-        user = Path(folder) / "config"
+        folder = MachineFolder(store / "machines" / "x")
+        folder.path.mkdir(parents=True)
+        client_config.write(Shell(folder, Address("127.77.0.9", ssh_port=2222), "docker"))
+        user = Path(top) / "config"
         user.write_text(f"{client_config._include()}\n", encoding="utf-8")
         found = ssh_reads("-F", user)
         assert found["hostname"] == ["127.77.0.9"]
-        for key, path in (("identityfile", home.ssh_key), ("userknownhostsfile", home.known_hosts)):
+        for key, path in (("identityfile", folder.ssh_key), ("userknownhostsfile", folder.known_hosts)):
             # What isn't opened yet is printed with its percent signs doubled still.
             assert [value.replace("%%", "%") for value in found[key]] == [str(path).replace("%%", "%")]
 
@@ -185,10 +185,10 @@ def test_a_users_ssh_config_comes_back_as_it_was(before: str, raw: bytes, tmp_pa
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
     """The client looks into them."""
-    home = Home(tmp_path / "home")
-    home.folder.mkdir()
-    certs.issue_server(tmp_path / "certs", home, names=[], addresses=[])
-    return home.folder
+    folder = MachineFolder(tmp_path / "home")
+    folder.path.mkdir()
+    certs.issue_server(tmp_path / "certs", folder, names=[], addresses=[])
+    return folder.path
 
 
 @pytest.mark.skipif(not shutil.which("docker"), reason="the docker client isn't installed")
@@ -196,13 +196,13 @@ def certificates(tmp_path: Path) -> Path:
 @example(name=ALL.replace("${", ""))
 @given(name=parts)
 def test_docker_reads_the_paths_of_certificates(name: str, tmp_path: Path, certificates: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        patch.setenv("DOCKER_CONFIG", f"{folder}/docker")
-        home = Home(Path(folder) / name / "machines" / "x")
-        home.folder.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=tmp_path) as top:
+        patch.setenv("DOCKER_CONFIG", f"{top}/docker")
+        folder = MachineFolder(Path(top) / name / "machines" / "x")
+        folder.path.mkdir(parents=True)
         for path in certificates.iterdir():
-            shutil.copy(path, home.folder)
-        client = Client(MACHINE, home, Address("127.77.0.9"))
+            shutil.copy(path, folder.path)
+        client = Client(MACHINE, folder, Address("127.77.0.9"))
         assert contexts.write(client)
         assert contexts._has_certificates(client)
         assert not contexts.write(client)
@@ -303,7 +303,7 @@ def test_a_name_is_refused_or_good_everywhere(name: str) -> None:
     assert not PureWindowsPath(name).is_reserved()
     assert transfer.place(f"{name}:/x", platform="linux") == transfer.Place("/x", name)
     assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+", contexts.name(name))
-    assert certs._subject_names(Home(Path("/x") / name), [], [])[0] == name
+    assert certs._subject_names(MachineFolder(Path("/x") / name), [], [])[0] == name
 
 
 # Settings.

@@ -13,11 +13,11 @@ from filelock import FileLock
 
 from machine import files, leftovers, spec, store
 from machine.errors import MachineError, MachineExists, NoSuchMachine, StoreDamaged, Usage, WaitTimeout
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address, Machine
 
 Undone = list[tuple[str, str]]
-Undo = Callable[[Machine, Home], None]
+Undo = Callable[[Machine, MachineFolder], None]
 
 
 def machine(name: str = "dev", **fields: Any) -> Machine:
@@ -38,7 +38,7 @@ def undone() -> Undone:
 
 @pytest.fixture
 def undo(undone: Undone) -> Undo:
-    return lambda machine, home: undone.append((machine.name, home.name))
+    return lambda machine, folder: undone.append((machine.name, folder.name))
 
 
 def make(name: str = "dev", **fields: object) -> None:
@@ -55,21 +55,21 @@ def entries(place: Path) -> list[str]:
     return sorted(path.name for path in (place / "machines").iterdir() if path.name != ".lock")
 
 
-def left_over(name: str, text: str | None = None) -> Home:
+def left_over(name: str, text: str | None = None) -> MachineFolder:
     """A home as a create that is killed leaves it."""
-    home = store.home(name)
-    files.make_folder(home.folder)
-    home.creating.write_text(spec.dumps(machine(name)) if text is None else text)
-    home.lock.touch()
-    (home / "disk").touch()
-    return home
+    folder = store.folder_of(name)
+    files.make_folder(folder.path)
+    folder.creating.write_text(spec.dumps(machine(name)) if text is None else text)
+    folder.lock.touch()
+    (folder / "disk").touch()
+    return folder
 
 
 def test_a_machine_is_there_when_its_block_ends_well(place: Path) -> None:
-    with store.reserve("dev", lambda others: machine(), lambda *_: None) as (made, home):
+    with store.reserve("dev", lambda others: machine(), lambda *_: None) as (made, folder):
         assert made == machine()
         assert store.names() == []
-        assert store.read(home) == machine()
+        assert store.read(folder) == machine()
         assert not store.exists("dev")
     assert store.names() == ["dev"]
     assert store.load("dev") == machine()
@@ -171,10 +171,10 @@ def test_leftovers_that_are_no_text_are_swept(place: Path, undo: Undo) -> None:
 
 def test_a_create_killed_before_it_wrote_a_file_is_swept(place: Path, undo: Undo) -> None:
     for name, files_ in (("a", []), ("b", ["lock"]), ("c", ["lock", ".creating.json.0f.tmp"])):
-        home = store.home(name)
-        files.make_folder(home.folder)
+        folder = store.folder_of(name)
+        files.make_folder(folder.path)
         for file in files_:
-            (home / file).touch()
+            (folder / file).touch()
     assert sorted(name for name, _ in store.sweep(undo)) == ["a", "b", "c"]
     assert entries(place) == []
 
@@ -207,7 +207,7 @@ def test_a_folder_of_another_program_is_left_alone(place: Path, undo: Undo) -> N
 
 
 def test_leftovers_that_cant_be_undone_stay_and_are_told(place: Path, undo: Undo) -> None:
-    def fails(machine: Machine, home: Home) -> None:
+    def fails(machine: Machine, folder: MachineFolder) -> None:
         if machine.name == "b":
             raise MachineError("no hypervisor")
 
@@ -224,10 +224,10 @@ def test_while_one_command_clears_up_others_go_on(place: Path, undo: Undo, undon
     left_over("dev")
     entered, leave = threading.Event(), threading.Event()
 
-    def slow(machine: Machine, home: Home) -> None:
+    def slow(machine: Machine, folder: MachineFolder) -> None:
         entered.set()
         leave.wait(120)
-        undo(machine, home)
+        undo(machine, folder)
 
     swept: list[tuple[str, object]] = []
     sweeper = threading.Thread(target=lambda: swept.extend(store.sweep(slow)))
@@ -250,13 +250,13 @@ def test_while_one_command_clears_up_others_go_on(place: Path, undo: Undo, undon
 
 
 def test_one_that_isnt_cleared_in_time_keeps_its_name(place: Path, undo: Undo, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = left_over("dev")
+    folder = left_over("dev")
     monkeypatch.setattr(leftovers, "SWEEP", 0.05)
     said: list[str] = []
-    with FileLock(home.lock):
+    with FileLock(folder.lock):
         with pytest.raises(MachineExists), store.reserve("dev", lambda others: machine(), undo, said.append):
             pytest.fail("not reached")  # a create is at work
-        (home / "sweeping").touch()
+        (folder / "sweeping").touch()
         with (
             pytest.raises(WaitTimeout, match="an interrupted create of dev"),
             store.reserve("dev", lambda others: machine(), undo, said.append),
@@ -287,32 +287,32 @@ def test_leftovers_make_room_for_a_machine_of_the_name(undo: Undo, undone: Undon
 
 
 def test_a_scratch_home_lives_as_long_as_its_block(
-    place: Path, undo: Callable[[Machine, Home], None], undone: Undone
+    place: Path, undo: Callable[[Machine, MachineFolder], None], undone: Undone
 ) -> None:
-    with store.scratch("key", machine("template"), undo) as home:
-        assert store.read(home) == machine("template")
+    with store.scratch("key", machine("template"), undo) as folder:
+        assert store.read(folder) == machine("template")
         assert (store.names(), list(store.sweep(undo)), undone) == ([], [], [])
         with pytest.raises(MachineExists), store.scratch("key", machine("template"), undo):
             pytest.fail("not reached")
-    assert (undone, entries(place)) == ([("template", home.name)], [])
+    assert (undone, entries(place)) == ([("template", folder.name)], [])
     with pytest.raises(KeyboardInterrupt), store.scratch("key", machine("template"), undo):
         raise KeyboardInterrupt
     assert (len(undone), entries(place)) == (2, [])
 
 
 def test_a_scratch_home_that_was_left_is_swept(
-    place: Path, undo: Callable[[Machine, Home], None], undone: Undone
+    place: Path, undo: Callable[[Machine, MachineFolder], None], undone: Undone
 ) -> None:
-    home = Home(place / "machines" / ".scratch-key")
-    files.make_folder(home.folder)
-    home.creating.write_text(spec.dumps(machine("template")))
+    folder = MachineFolder(place / "machines" / ".scratch-key")
+    files.make_folder(folder.path)
+    folder.creating.write_text(spec.dumps(machine("template")))
     # Silently: the user never made a machine of that name.
     assert list(store.sweep(undo)) == []
     assert (undone, entries(place)) == ([("template", ".scratch-key")], [])
 
 
 def test_a_failing_undo_leaves_what_a_sweep_can_clear(place: Path, undo: Undo, undone: Undone) -> None:
-    def fails(machine: Machine, home: Home) -> None:
+    def fails(machine: Machine, folder: MachineFolder) -> None:
         raise MachineError("no hypervisor")
 
     with pytest.raises(MachineError, match="no hypervisor"), store.reserve("dev", lambda others: machine(), fails):
@@ -326,7 +326,7 @@ def test_changing_holds_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.1)
     with store.changing("dev") as held:
         assert held == machine()
-        for other in (store.changing("dev"), store.removing("dev", lambda home: None)):
+        for other in (store.changing("dev"), store.removing("dev", lambda folder: None)):
             with pytest.raises(MachineError, match="another command is at work"), other:
                 pytest.fail("not reached")
     with store.changing("dev"):
@@ -334,7 +334,7 @@ def test_changing_holds_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_changing_a_machine_that_isnt_there_makes_nothing(place: Path) -> None:
-    for verb in (store.changing("dev"), store.removing("dev", lambda home: None)):
+    for verb in (store.changing("dev"), store.removing("dev", lambda folder: None)):
         with pytest.raises(NoSuchMachine), verb:
             pytest.fail("not reached")
     assert not (place / "machines").exists()
@@ -353,7 +353,7 @@ def test_whoever_waits_for_a_machine_that_is_then_removed_learns_that(place: Pat
             errors.append(error)
 
     waiting = threading.Thread(target=wait)
-    with store.removing("dev", lambda home: removed.set()):
+    with store.removing("dev", lambda folder: removed.set()):
         waiting.start()
     waiting.join(timeout=120)
     assert removed.is_set()
@@ -364,7 +364,7 @@ def test_whoever_waits_for_a_machine_that_is_then_removed_learns_that(place: Pat
 def test_removing_calls_remove_and_then_clears_the_home(place: Path) -> None:
     make()
     seen = []
-    with store.removing("dev", lambda home: seen.append(home.config.exists())):
+    with store.removing("dev", lambda folder: seen.append(folder.config.exists())):
         pass
     assert (seen, entries(place)) == ([True], [])
 
@@ -388,14 +388,14 @@ def test_what_cant_be_read_is_damaged_and_hides_no_other(place: Path) -> None:
     make("good")
     for name, raw in (("text", b"{"), ("bytes", b"\xff\xfe"), ("empty", b"")):
         make(name)
-        store.home(name).config.write_bytes(raw)
+        store.folder_of(name).config.write_bytes(raw)
     make("folder")
-    store.home("folder").config.unlink()
-    store.home("folder").config.mkdir()
+    store.folder_of("folder").config.unlink()
+    store.folder_of("folder").config.mkdir()
     for name in ("text", "bytes", "empty", "folder"):
         with pytest.raises(StoreDamaged) as caught:
             store.load(name)
-        assert str(store.home(name).config) in caught.value.message
+        assert str(store.folder_of(name).config) in caught.value.message
         assert caught.value.hint.endswith(f"machine rm -f {name}")
     assert [known.name for known in store.all_known()] == ["good"]
 
@@ -425,18 +425,18 @@ def test_on_windows_a_folder_that_a_shell_stands_in_is_emptied(place: Path, monk
     monkeypatch.setattr(files, "PATIENCE", 0.1)
     monkeypatch.setattr(Path, "rename", refuse)
     monkeypatch.setattr(os, "rmdir", refuse)
-    with store.removing("dev", lambda home: None):
+    with store.removing("dev", lambda folder: None):
         pass
     assert store.names() == []
     assert [path.name for path in place.glob("machines/dev/*")] == []
-    assert leftovers.is_left_over(store.home("dev"))
+    assert leftovers.is_left_over(store.folder_of("dev"))
 
 
 def test_a_copied_folder_isnt_a_second_machine() -> None:
     make("dev")
-    copy = store.home("copy")
-    copy.folder.mkdir()
-    copy.config.write_text(store.home("dev").config.read_text())
+    copy = store.folder_of("copy")
+    copy.path.mkdir()
+    copy.config.write_text(store.folder_of("dev").config.read_text())
     with pytest.raises(StoreDamaged, match='is of the machine "dev"') as caught:
         store.load("copy")
     assert caught.value.hint == "remove the copy: machine rm -f copy"
@@ -444,8 +444,8 @@ def test_a_copied_folder_isnt_a_second_machine() -> None:
 
 def test_a_folder_that_was_moved_is_no_copy_to_remove() -> None:
     make("dev")
-    moved = store.home("moved").folder
-    home = store.home("dev").folder.rename(moved).with_name("dev")
+    moved = store.folder_of("moved").path
+    home = store.folder_of("dev").path.rename(moved).with_name("dev")
     with pytest.raises(StoreDamaged, match='is of the machine "dev"') as caught:
         store.load("moved")
     assert caught.value.hint == f"give it its name again: mv {moved} {home}"
@@ -476,14 +476,14 @@ def test_names_are_in_natural_order() -> None:
 def test_a_name_cant_leave_the_store() -> None:
     for name in ("../x", "", "/etc"):
         with pytest.raises(Usage):
-            store.home(name)
+            store.folder_of(name)
 
 
 def test_the_lock_is_free_after_each_end(undo: Undo) -> None:
     make("a")
     with contextlib.suppress(ValueError), store.reserve("b", lambda others: machine("b"), undo):
         raise ValueError
-    with FileLock(store.home("a").lock, timeout=0), FileLock(store.folder() / ".lock", timeout=0):
+    with FileLock(store.folder_of("a").lock, timeout=0), FileLock(store.folder() / ".lock", timeout=0):
         pass
     assert entries(store.folder().parent) == ["a"]
 
@@ -497,8 +497,8 @@ def test_names_that_differ_in_case_only_are_one() -> None:
 def test_another_spelling_is_no_machine_where_case_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS and Windows: each file is found under any spelling."""
     make("web")
-    home = store.home
-    monkeypatch.setattr(store, "home", lambda name: home(name.lower()))
+    folder = store.folder_of
+    monkeypatch.setattr(store, "folder_of", lambda name: folder(name.lower()))
     assert store.exists("web")
     assert not store.exists("WEB")
     assert not store.has_folder("WEB")
@@ -515,7 +515,7 @@ def test_another_spelling_is_no_machine_where_case_is_ignored(monkeypatch: pytes
 @pytest.mark.parametrize("form", ["utf-8-sig", "utf-16"])
 def test_a_record_that_an_editor_of_windows_saved_is_read(form: str) -> None:
     make(tls_sans=("bücher.test",))
-    config = store.home("dev").config
+    config = store.folder_of("dev").config
     text = config.read_text(encoding="utf-8").replace("\n", "\r\n")
     config.write_bytes(text.encode(form))
     assert store.load("dev").tls_sans == ("bücher.test",)
@@ -526,18 +526,18 @@ def test_a_record_that_an_editor_of_windows_saved_is_read(form: str) -> None:
 
 def test_a_create_that_ends_while_it_is_looked_for_is_seen(undo: Undo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its address would be given to another machine."""
-    with store.reserve("dev", lambda others: machine(), undo) as (_, home):
+    with store.reserve("dev", lambda others: machine(), undo) as (_, folder):
         read = store._read
 
         def end_after(path: Path) -> Machine:
             try:
                 return read(path)
             except FileNotFoundError:
-                if path == home.config:
-                    files.move(home.creating, home.config)
+                if path == folder.config:
+                    files.move(folder.creating, folder.config)
                     monkeypatch.setattr(store, "_read", read)
                 raise
 
         monkeypatch.setattr(store, "_read", end_after)
         assert [known.name for known in store.all_known()] == ["dev"]
-        files.move(home.config, home.creating)
+        files.move(folder.config, folder.creating)

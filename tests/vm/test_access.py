@@ -23,7 +23,7 @@ def ping(vm: Vm) -> str:
 
 def test_with_its_certificate_curl_gets_in(shared: Vm) -> None:
     """Without this, the refusals below could have any cause."""
-    home = shared.store.home(shared.name)
+    home = shared.store.folder_of(shared.name)
     own = ("--cacert", home / "ca.pem", "--cert", home / "cert.pem", "--key", home / "key.pem")
     assert curl(*own, ping(shared)).out == "OK"
 
@@ -55,7 +55,7 @@ def test_plain_http(shared: Vm) -> None:
 
 
 def test_tls_before_1_2(shared: Vm) -> None:
-    home = shared.store.home(shared.name)
+    home = shared.store.folder_of(shared.name)
     own = ("--cacert", home / "ca.pem", "--cert", home / "cert.pem", "--key", home / "key.pem")
     assert curl("--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0", *own, ping(shared)).code == 35
 
@@ -94,13 +94,13 @@ def test_ssh_without_a_key(shared: Vm) -> None:
 
 
 def test_ssh_as_root(shared: Vm) -> None:
-    key = shared.store.home(shared.name) / "id_ed25519"
+    key = shared.store.folder_of(shared.name) / "id_ed25519"
     refused = ssh(shared, *ANY_HOST, "-o", "IdentitiesOnly=yes", "-i", str(key).replace("%", "%%"), user="root")
     assert "Permission denied" in refused.err
 
 
 def test_a_host_with_another_key_is_refused(shared: Vm) -> None:
-    pinned = shared.store.home(shared.name) / "known_hosts"
+    pinned = shared.store.folder_of(shared.name) / "known_hosts"
     right = pinned.read_text()
     other = "AAAAC3NzaC1lZDI1NTE5AAAAIBWzoFVPBqYaHDJu2Pu8tP+cTjPCGgBf5ERnrUGBUFiW"
     name, kind, _ = right.split()[:3]
@@ -117,7 +117,7 @@ def test_a_host_with_another_key_is_refused(shared: Vm) -> None:
 
 
 def test_the_files_are_the_users_only(shared: Vm) -> None:
-    home = shared.store.home(shared.name)
+    home = shared.store.folder_of(shared.name)
     open_to_others = [
         path.name
         for path in home.rglob("*")

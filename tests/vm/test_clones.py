@@ -84,7 +84,7 @@ def test_the_clock(clones: list[Vm]) -> None:
     """
     for vm in clones[:4]:
         samples = []
-        with GuestAgent(vm.store.home(vm.name) / AGENT) as agent:
+        with GuestAgent(vm.store.folder_of(vm.name) / AGENT) as agent:
             for _ in range(20):
                 began = time.time()
                 guest = agent.execute("guest-get-time") / 1e9
@@ -168,13 +168,15 @@ def test_a_killed_command_or_host_costs_no_data(clones: list[Vm]) -> None:
     assert vm.ssh("cat /proc/sys/kernel/random/boot_id").out != before
     assert vm.ssh(f"sudo sha256sum {path}").out == written
     assert vm.ssh("dmesg | grep -i 'ext4-fs error'; sudo rm -f", path, code=None).out == ""
-    assert not [name for name in vm.store.home(vm.name).glob("*") if "suspended" in name.name or "woken" in name.name]
+    assert not [
+        name for name in vm.store.folder_of(vm.name).glob("*") if "suspended" in name.name or "woken" in name.name
+    ]
 
 
 def test_space_of_removed_images_goes_back_to_the_host(clones: list[Vm], busybox_root: Path) -> None:
     vm = clones[3]
     import_busybox(vm, busybox_root)
-    disk = vm.store.home(vm.name) / "disk.qcow2"
+    disk = vm.store.folder_of(vm.name) / "disk.qcow2"
     before = _taken(disk)
     vm.docker("run", "--name", "big", "busybox", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=200", timeout=300)
     vm.ssh("sync")
@@ -281,7 +283,7 @@ def test_containers_are_stopped_also_where_dockerd_would_leave_them_running(rest
 def test_a_guest_that_reboots_by_itself_has_its_memory_and_limits_again(clones: list[Vm]) -> None:
     """Memory that was plugged in goes at a reset, and comes back when the guest's driver is loaded."""
     vm = clones[1]
-    console = vm.store.home(vm.name) / "console.log"
+    console = vm.store.folder_of(vm.name) / "console.log"
     written = console.stat().st_size
     vm.ssh("sudo reboot", code=None)
     until(lambda: b"docker is ready" in console.read_bytes()[written:], "the guest to boot", timeout=400)

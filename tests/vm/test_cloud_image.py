@@ -70,7 +70,7 @@ def test_it_becomes_a_docker_host(store: Store, url: str) -> None:
 
 
 def test_its_disk_is_its_own(store: Store) -> None:
-    home = store.home("cloud")
+    home = store.folder_of("cloud")
     found = json.loads(execute(["qemu-img", "info", "-U", "--output=json", home / "disk.qcow2"], env=store.env).out)
     assert found["backing-filename"] == "base.img"
     assert Path(home / "base.img").exists()

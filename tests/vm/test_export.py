@@ -60,13 +60,13 @@ def test_a_machine_that_is_not_off_is_refused(vm: Vm, written: str, tmp_path: Pa
 
 
 def test_an_export_that_is_interrupted_leaves_nothing(vm: Vm, written: str, tmp_path: Path) -> None:
-    before = sorted(vm.store.home(vm.name).iterdir())
+    before = sorted(vm.store.folder_of(vm.name).iterdir())
     with vm.store.begun("export", vm.name, str(tmp_path / "f")) as begun:
         until(lambda: size(tmp_path / ".f.part") > PART, "a part of the file")
         begun.interrupt()
         assert begun.end().code == 130
     assert list(tmp_path.iterdir()) == []
-    assert sorted(vm.store.home(vm.name).iterdir()) == before
+    assert sorted(vm.store.folder_of(vm.name).iterdir()) == before
 
 
 def size(path: Path) -> int:
@@ -82,7 +82,7 @@ def test_it_moves_with_all_that_was_written(
     testbed.say(f"exported {file.stat().st_size >> 20} MiB in {told.seconds:.0f} s")
 
     with elsewhere.begun("import", "--isolated", str(file)) as begun:
-        until(lambda: size(elsewhere.home(vm.name) / "disk.qcow2") > PART, "a part of the disk")
+        until(lambda: size(elsewhere.folder_of(vm.name) / "disk.qcow2") > PART, "a part of the disk")
         begun.interrupt()
         assert begun.end().code == 130
     assert elsewhere.left_over() == []
@@ -108,7 +108,7 @@ def test_it_moves_with_all_that_was_written(
     moved.machine("start")
     assert in_volume(moved, "cat /data/page") == "before\n"
     moved.machine("stop")
-    testbed.execute(["qemu-img", "check", "-q", elsewhere.home("moved") / "disk.qcow2"], env=dict(os.environ))
+    testbed.execute(["qemu-img", "check", "-q", elsewhere.folder_of("moved") / "disk.qcow2"], env=dict(os.environ))
 
 
 def test_the_first_one_keeps_its_snapshot(vm: Vm, written: str) -> None:

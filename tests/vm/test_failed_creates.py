@@ -71,7 +71,6 @@ def test_too_short_a_timeout(store: Store) -> None:
     ended = store.machine("create", *SMALL, "--timeout", "6", "dev", code=1)
     assert "Error: timed out after 6 s waiting for Docker to answer on tcp://127.77." in ended.err
     assert "the hypervisor says: Running" in ended.err
-    assert "console: " in ended.err
     assert "\nNext: " in ended.err
     assert ended.seconds < 40
     store.assert_nothing_left()
@@ -81,13 +80,14 @@ def test_a_guest_that_hangs(store: Store) -> None:
     """Its processors are stopped: connections are taken, and nothing ever answers."""
     with store.begun("create", *SMALL, "--timeout", "30", "dev") as create:
         until(lambda: _console(store, "dev"), "the guest's first line", 120)
-        monitor(store.home("dev"), "stop")
+        monitor(store.folder_of("dev"), "stop")
         listed = store.machine("ls", "--timeout", "2")
         assert listed.seconds < 15
         ended = create.end(60)
     assert ended.code == 1, ended
     assert "waiting for Docker to answer" in ended.err
     assert "Paused" in ended.err
+    assert "console: " in ended.err
     store.assert_nothing_left()
 
 
@@ -142,7 +142,7 @@ def test_a_disk_that_fills_while_the_machine_boots(tiny: Store) -> None:
                 filler.write(bytes(1 << 16))
         ended = create.end()
     assert ended.code == 1, ended
-    assert f"the host's disk is full, the one that holds {tiny.home('dev')}" in ended.err, ended
+    assert f"the host's disk is full, the one that holds {tiny.folder_of('dev')}" in ended.err, ended
     tiny.assert_nothing_left()
 
 
@@ -167,7 +167,7 @@ def _address(progress: str) -> str:
 
 def _console(store: Store, name: str) -> str:
     try:
-        return (store.home(name) / "console.log").read_text(errors="replace")
+        return (store.folder_of(name) / "console.log").read_text(errors="replace")
     except FileNotFoundError:
         return ""
 

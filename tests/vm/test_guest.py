@@ -89,7 +89,7 @@ def test_a_name_that_is_not_in_the_certificate(shared: Vm) -> None:
 def _handshake(vm: Vm, name: str) -> None:
     import socket
 
-    home = vm.store.home(vm.name)
+    home = vm.store.folder_of(vm.name)
     context = ssl.create_default_context(cafile=str(home / "ca.pem"))
     context.load_cert_chain(home / "cert.pem", home / "key.pem")
     with (

@@ -87,7 +87,7 @@ def test_a_domain_that_was_renamed(place: LibvirtPlace, domain: str) -> None:
 
 
 def test_a_damaged_machine(place: LibvirtPlace, domain: str) -> None:
-    place.home("dev").joinpath("machine.json").write_text("{")
+    place.folder_of("dev").joinpath("machine.json").write_text("{")
     assert "is damaged" in place.machine("status", "dev", code=1).err
     place.machine("rm", "-f", "dev")
     assert gone(place)
@@ -106,12 +106,12 @@ def test_doctor_finds_and_clears_a_domain_without_a_machine(
 ) -> None:
     """By another way to the store, too."""
     link = tmp_path / "link"
-    link.symlink_to(place.home("dev").parents[1])
+    link.symlink_to(place.folder_of("dev").parents[1])
     assert orphans(place) == orphans(place, store=link) == []
     if what == "its record":
-        place.home("dev").joinpath("machine.json").unlink()
+        place.folder_of("dev").joinpath("machine.json").unlink()
     else:
-        shutil.rmtree(place.home("dev"))
+        shutil.rmtree(place.folder_of("dev"))
     (found,) = orphans(place)
     text = f"libvirt: the domain {domain} on qemu:///system: no machine in the store uses it"
     assert (found["text"], found["hint"]) == (text, "machine doctor --repair")
@@ -123,9 +123,9 @@ def test_doctor_finds_and_clears_a_domain_without_a_machine(
 
 def test_a_copy_of_the_store_leaves_the_domain_alone(place: LibvirtPlace, domain: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(place.home("dev").parents[1], copy, ignore=shutil.ignore_patterns("libvirt*", "*.sock"))
+    shutil.copytree(place.folder_of("dev").parents[1], copy, ignore=shutil.ignore_patterns("libvirt*", "*.sock"))
     said = place.machine("-s", str(copy), "rm", "-y", "dev", code=1).err
-    assert f"belongs to {place.home('dev')}, and this folder is a copy of that one" in said
+    assert f"belongs to {place.folder_of('dev')}, and this folder is a copy of that one" in said
     place.machine("-s", str(copy), "rm", "-f", "dev")
     assert not (copy / "machines" / "dev").exists()
     assert place.machine("status", "dev").out == "Stopped\n"
@@ -136,7 +136,7 @@ def test_a_copy_of_the_store_leaves_the_domain_alone(place: LibvirtPlace, domain
 def test_doctor_tells_volumes_without_a_domain(place: LibvirtPlace, domain: str) -> None:
     place.virsh("undefine", domain)
     assert orphans(place) == [], "machine rm clears them"
-    shutil.rmtree(place.home("dev"))
+    shutil.rmtree(place.folder_of("dev"))
     (found,) = orphans(place, "--repair")
     assert (found["level"], found["repaired"]) == ("warning", False)
     place.execute("sh", "-c", str(found["hint"]).partition(": ")[2])
@@ -149,9 +149,9 @@ def test_doctor_tells_volumes_without_a_domain(place: LibvirtPlace, domain: str)
 
 def test_others_domains_stay(place: LibvirtPlace, domain: str) -> None:
     xml = "<domain type='qemu'><name>theirs</name><memory>65536</memory><os><type>hvm</type></os></domain>"
-    place.home("dev").joinpath("theirs.xml").write_text(xml)
-    place.virsh("define", str(place.home("dev") / "theirs.xml"))
-    place.home("dev").joinpath("machine.json").write_text("{")
+    place.folder_of("dev").joinpath("theirs.xml").write_text(xml)
+    place.virsh("define", str(place.folder_of("dev") / "theirs.xml"))
+    place.folder_of("dev").joinpath("machine.json").write_text("{")
     place.machine("rm", "-f", "dev")
     assert place.left_outside() == ["theirs"]
     place.virsh("undefine", "theirs")

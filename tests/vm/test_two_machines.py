@@ -25,7 +25,7 @@ def second(vm: Vm) -> Iterator[Vm]:
     assert [done.code for done in ended] == [0, 1], ended
     assert 'Docker machine "second" already exists' in ended[1].err
     yield vm_of(store, "second")
-    if (store.home("second") / "machine.json").exists():
+    if (store.folder_of("second") / "machine.json").exists():
         store.machine("rm", "-y", "second")
 
 
@@ -79,7 +79,7 @@ def test_kill_and_start(second: Vm) -> None:
 def test_a_recycled_process_number(second: Vm) -> None:
     """The pidfile of a machine that was killed names a process of somebody else by now."""
     second.machine("kill")
-    pidfile = second.store.home("second") / "qemu.pid"
+    pidfile = second.store.folder_of("second") / "qemu.pid"
     with subprocess.Popen(["sleep", "1000"]) as stranger:
         try:
             pidfile.write_text(f"{stranger.pid}\n")
@@ -90,6 +90,6 @@ def test_a_recycled_process_number(second: Vm) -> None:
             assert stranger.poll() is None
         finally:
             stranger.kill()
-    assert not second.store.home("second").exists()
+    assert not second.store.folder_of("second").exists()
     assert [port for ip, port in listening() if ip == second.address] == []
     assert [process for process in second.store.processes() if "/second/" in " ".join(process.cmdline())] == []

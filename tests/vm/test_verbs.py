@@ -37,7 +37,7 @@ def test_env_sets_the_client_and_unset_undoes_it(shared: Vm) -> None:
     } == {
         "DOCKER_HOST": f"tcp://{shared.address}:2375",
         "DOCKER_TLS_VERIFY": "1",
-        "DOCKER_CERT_PATH": str(shared.store.home("default")),
+        "DOCKER_CERT_PATH": str(shared.store.folder_of("default")),
         "DOCKER_MACHINE_NAME": "default",
     }
     undone = 'eval "$("$0" -m machine env --shell bash -u)" && env'
@@ -79,7 +79,7 @@ def test_create_of_a_name_that_is_there(shared: Vm) -> None:
 
 
 def test_a_guest_that_hangs_keeps_nobody_waiting(shared: Vm) -> None:
-    home = shared.store.home("default")
+    home = shared.store.folder_of("default")
     monitor(home, "stop")
     try:
         listed = shared.store.machine("ls", "--json", "--timeout", "5")

@@ -64,14 +64,14 @@ def driver(rig: Rig) -> Iterator[VirtualBox]:
         key = rig.share / "id"
         shutil.copy(rig.guest / "id", key)
         key.chmod(0o600)
-        home = store.home("dev")
-        home.folder.mkdir(parents=True)
+        folder = store.folder_of("dev")
+        folder.path.mkdir(parents=True)
         asked = draft("dev", "virtualbox", image.digest, memory_mib=256, cpus=1, disk_mib=2000)
         options = {"no_vtx_check": True, "no_share": True, "nat_nictype": "82540EM"}  # the card that the guest knows
         machine = Machine(**{**vars(asked), "address": ADDRESS, "options": options, "tls": False})
-        home.config.write_text(spec.dumps(machine))
-        home.seed.write_bytes(b"\0" * 1048576)
-        made = VirtualBox(machine, home, run)
+        folder.config.write_text(spec.dumps(machine))
+        folder.seed.write_bytes(b"\0" * 1048576)
+        made = VirtualBox(machine, folder, run)
         yield made
         made.remove()
 
@@ -110,7 +110,7 @@ def in_guest(rig: Rig, command: str) -> str:
 
 
 def helpers(driver: VirtualBox) -> list[psutil.Process]:
-    words = ["machine.drivers.virtualbox", str(driver.home.folder)]
+    words = ["machine.drivers.virtualbox", str(driver.folder.path)]
     return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-2:] == words]
 
 
@@ -131,10 +131,10 @@ def test_start_to_ssh_on_the_loopback_address(rig: Rig, driver: VirtualBox) -> N
     driver.start()
     assert driver.state() is State.RUNNING
     assert word(rig, driver) == "running"
-    until("the guest's first words on the console", BOOT, lambda: driver.home.console.read_bytes())
+    until("the guest's first words on the console", BOOT, lambda: driver.folder.console.read_bytes())
     until("SSH answers", BOOT, banner)
     rig.share.joinpath(BOOT_ID).write_text(boot_id(rig))
-    assert b"GUEST-UP" in driver.home.console.read_bytes()
+    assert b"GUEST-UP" in driver.folder.console.read_bytes()
     assert not banner(Address("127.0.0.1", 2375, ADDRESS.ssh_port))
 
 
@@ -200,7 +200,7 @@ def test_what_was_written_after_a_snapshot_is_exported(rig: Rig, driver: Virtual
     with (tmp_path / "raw").open("rb") as raw:
         raw.seek(AT)
         assert raw.read(len(WRITTEN)) == WRITTEN.encode()
-    assert not list(driver.home.folder.glob(".export-*"))
+    assert not list(driver.folder.path.glob(".export-*"))
     assert "then" in export.left[0]
 
 
@@ -229,7 +229,7 @@ def test_stop_by_the_power_button(rig: Rig, driver: VirtualBox) -> None:
     shutdown.await_off(driver, timeout=WAKE)
     print(f"off: {time.monotonic() - began:.1f} s")
     assert word(rig, driver) == "poweroff"
-    assert b"POWERBTN" in driver.home.console.read_bytes()
+    assert b"POWERBTN" in driver.folder.console.read_bytes()
 
 
 def test_a_machine_whose_process_died_can_be_started(rig: Rig, driver: VirtualBox) -> None:
@@ -246,15 +246,15 @@ def test_a_machine_whose_process_died_can_be_started(rig: Rig, driver: VirtualBo
     driver.start()
     assert driver.state() is State.RUNNING
     assert "udp-5353" not in rules(rig, driver)
-    assert (driver.home / "console.log.1").exists()
+    assert (driver.folder / "console.log.1").exists()
 
 
 def test_remove_of_a_running_machine_leaves_nothing(rig: Rig, driver: VirtualBox) -> None:
     last = helpers(driver)
     driver.remove()
     assert rig.leftovers() == []
-    assert not (driver.home / "disk.vdi").exists()
-    assert not [path for path in driver.home.folder.rglob("*.vbox*") if path.exists()]
+    assert not (driver.folder / "disk.vdi").exists()
+    assert not [path for path in driver.folder.path.rglob("*.vbox*") if path.exists()]
     until("the helper ends", 60, lambda: all(not one.is_running() or _is_dead(one) for one in last))
     until("no process is left", 30, lambda: all(one.name() != "VBoxHeadless" for one in rig.processes()))
 
@@ -284,7 +284,7 @@ def test_a_create_that_times_out_leaves_nothing(rig: Rig, driver: VirtualBox) ->
     assert "timed out after 1 s waiting for Docker to answer" in done.stderr
     assert "VirtualBox says: running" in done.stderr
     assert rig.leftovers() == []
-    assert not store.home("late").folder.exists()
+    assert not store.folder_of("late").path.exists()
 
 
 def test_what_a_killed_create_leaves_is_cleared_by_the_next_command(rig: Rig, driver: VirtualBox) -> None:
@@ -303,7 +303,7 @@ def test_what_a_killed_create_leaves_is_cleared_by_the_next_command(rig: Rig, dr
     )
     assert 'Removed what an interrupted "machine create killed" had left behind.' in done.stderr
     assert rig.leftovers() == []
-    assert not store.home("killed").folder.exists()
+    assert not store.folder_of("killed").path.exists()
 
 
 def _is_dead(process: psutil.Process) -> bool:

@@ -22,7 +22,7 @@ from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed
 from machine.guest import existing_host
 from machine.instance import Instance
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.progress import Silent
 from machine.run import Completed, run
 from machine.spec import Address, Machine, Option
@@ -42,24 +42,24 @@ class Make(Protocol):
 
 @pytest.fixture
 def make(rig: Rig, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Make]:
-    folder = rig.share / request.node.name.translate(str.maketrans("[]", "--"))
-    monkeypatch.setenv(paths.STORE_VARIABLE, str(folder))
+    place = rig.share / request.node.name.translate(str.maketrans("[]", "--"))
+    monkeypatch.setenv(paths.STORE_VARIABLE, str(place))
     made: list[VirtualBox] = []
 
     def build(name: str = "dev", *, via: object = run, **options: Option) -> VirtualBox:
         machine = draft(name, "virtualbox", "", memory_mib=512, cpus=2, disk_mib=20000)
-        shared = folder / "shared"
+        shared = place / "shared"
         shared.mkdir(parents=True, exist_ok=True)
         asked: dict[str, Option] = {"no_vtx_check": True, "share_folder": f"{shared}:/mnt/host", **options}
-        home = store.home(name)
-        home.folder.mkdir(parents=True, exist_ok=True)
+        folder = store.folder_of(name)
+        folder.path.mkdir(parents=True, exist_ok=True)
         machine = Machine(**{**vars(machine), "address": ADDRESS, "options": asked})
-        made.append(VirtualBox(machine, home, via))
+        made.append(VirtualBox(machine, folder, via))
         return made[-1]
 
     yield build
     for driver in made:
-        VirtualBox(driver.machine, driver.home, run).remove()
+        VirtualBox(driver.machine, driver.folder, run).remove()
 
 
 def show(rig: Rig, driver: VirtualBox) -> parse.Info:
@@ -76,7 +76,7 @@ def test_create_makes_what_was_asked_for(rig: Rig, make: Make) -> None:
     driver = make(host_dns_resolver=True)
     driver.create()
     info = show(rig, driver)
-    home = driver.home.folder
+    folder = driver.folder.path
 
     expected = {
         "name": "dev",
@@ -92,7 +92,7 @@ def test_create_makes_what_was_asked_for(rig: Rig, make: Make) -> None:
         "macaddress1": driver.machine.mac.replace(":", "").upper(),
         "nic2": "none",
         "uart1": "0x03f8,4",
-        "uartmode1": f"file,{driver.home.console}",
+        "uartmode1": f"file,{driver.folder.console}",
         "audio": "null",
         "usb": "off",
         "ehci": "off",
@@ -101,11 +101,11 @@ def test_create_makes_what_was_asked_for(rig: Rig, make: Make) -> None:
         "boot1": "dvd",
         "boot2": "none",
         "storagecontrollertype0": "IntelAhci",
-        "SATA-1-0": f"{home}/disk.vdi",
+        "SATA-1-0": f"{folder}/disk.vdi",
         "SATA-nonrotational-1-0": "on",
         "SharedFolderNameMachineMapping1": "home",
-        "SharedFolderPathMachineMapping1": str(home.parent.parent / "shared"),
-        "description": f"Made by machine; it lies in {home}",
+        "SharedFolderPathMachineMapping1": str(folder.parent.parent / "shared"),
+        "description": f"Made by machine; it lies in {folder}",
     }
     assert {key: info.fields.get(key) for key in expected} == expected
     assert [str(rule) for rule in info.forwards] == [
@@ -114,7 +114,7 @@ def test_create_makes_what_was_asked_for(rig: Rig, make: Make) -> None:
     ]
     assert driver.state() is State.STOPPED
     # 20 GB on paper.
-    assert (driver.home / "disk.vdi").stat().st_size < 4 << 20
+    assert (driver.folder / "disk.vdi").stat().st_size < 4 << 20
 
 
 def test_create_twice_changes_nothing(rig: Rig, make: Make) -> None:
@@ -133,7 +133,7 @@ def test_start_brings_memory_rules_and_media_in_line(rig: Rig, make: Make, monke
     image = paths.Image(driver.machine.image)
     image.folder.mkdir(exist_ok=True)
     image.file.write_bytes(b"\0" * 65536)
-    driver.home.seed.write_bytes(b"\0" * 65536)
+    driver.folder.seed.write_bytes(b"\0" * 65536)
 
     class Refused(Exception):
         pass
@@ -145,13 +145,13 @@ def test_start_brings_memory_rules_and_media_in_line(rig: Rig, make: Make, monke
 
     larger = Machine(**{**vars(driver.machine), "memory_mib": 768, "cpus": 1})
     with pytest.raises(Refused):
-        VirtualBox(larger, driver.home, stop_there).start()
+        VirtualBox(larger, driver.folder, stop_there).start()
 
     info = show(rig, driver)
     assert (info.fields["memory"], info.fields["cpus"]) == ("768", "1")
     assert {rule.name for rule in info.forwards} == {"docker", "ssh", "mine"}
-    assert info.media["SATA-0-0"] == str(driver.home / ".iso")
-    assert info.media["SATA-2-0"] == str(driver.home.seed)
+    assert info.media["SATA-0-0"] == str(driver.folder / ".iso")
+    assert info.media["SATA-2-0"] == str(driver.folder.seed)
     driver.remove()
     assert image.file.exists()
 
@@ -162,7 +162,7 @@ def test_remove_leaves_nothing_and_can_be_done_twice(rig: Rig, make: Make) -> No
     assert rig.leftovers()
     driver.remove()
     assert rig.leftovers() == []
-    assert list(driver.home.folder.iterdir()) == []
+    assert list(driver.folder.path.iterdir()) == []
     driver.remove()
 
 
@@ -202,9 +202,9 @@ def test_create_is_undone_whichever_call_fails(rig: Rig, make: Make, number: int
     driver = make(via=Failing(number, when))
     with pytest.raises(VBoxFailed, match="made to fail"):
         driver.create()
-    lifecycle.undo(Instance(driver.machine, driver.home))
+    lifecycle.undo(Instance(driver.machine, driver.folder))
     assert rig.leftovers() == []
-    assert list(driver.home.folder.iterdir()) == []
+    assert list(driver.folder.path.iterdir()) == []
 
 
 def test_create_makes_as_many_calls_as_are_made_to_fail(make: Make) -> None:
@@ -218,7 +218,7 @@ def test_create_goes_on_after_one_that_was_killed(rig: Rig, make: Make, number: 
     killed = make(via=Failing(number, "after"))
     with pytest.raises(VBoxFailed):
         killed.create()
-    driver = VirtualBox(killed.machine, killed.home, run)
+    driver = VirtualBox(killed.machine, killed.folder, run)
     driver.create()
     assert "SATA-1-0" in show(rig, driver).media
 
@@ -248,7 +248,7 @@ def test_remove_without_a_machine_json(rig: Rig, make: Make) -> None:
     driver, other = make(), make("other")
     driver.create()
     other.create()
-    lifecycle.undo_unknown(driver.home)
+    lifecycle.undo_unknown(driver.folder)
     assert [line for line in rig("list", "vms").splitlines() if line] == [f'"other" {{{other.uuid}}}']
 
 
@@ -309,7 +309,7 @@ def test_without_the_network_driver_a_host_only_card_fails_and_nothing_is_left(r
     driver = make(hostonly=True)
     with pytest.raises(VBoxFailed, match="network driver isn't loaded"):
         driver.create()
-    lifecycle.undo(Instance(driver.machine, driver.home))
+    lifecycle.undo(Instance(driver.machine, driver.folder))
     assert rig.leftovers() == []
 
 
@@ -353,7 +353,7 @@ def test_doctor_finds_and_clears_one_without_a_record(rig: Rig, make: Make) -> N
     driver, other = make(), make("other")
     for one in (driver, other):
         one.create()
-    other.home.config.write_text(spec.dumps(other.machine))
+    other.folder.config.write_text(spec.dumps(other.machine))
     # Another program's, in the same folder.
     rig("createvm", "--name", "theirs", "--basefolder", store.folder() / "theirs", "--register")
     (found,) = orphans()
@@ -362,7 +362,7 @@ def test_doctor_finds_and_clears_one_without_a_record(rig: Rig, make: Make) -> N
     assert driver.state() is State.STOPPED
     (found,) = orphans("--repair")
     assert found["repaired"]
-    assert not driver.home.folder.exists()
+    assert not driver.folder.path.exists()
     assert orphans() == []
     left = rig("list", "vms")
     assert (driver.uuid in left, other.uuid in left, '"theirs"' in left) == (False, True, True)
@@ -374,7 +374,7 @@ def test_doctor_finds_and_clears_one_without_a_record(rig: Rig, make: Make) -> N
 def test_doctor_finds_and_clears_one_whose_folder_was_removed(rig: Rig, make: Make) -> None:
     driver = make()
     driver.create()
-    shutil.rmtree(driver.home.folder)
+    shutil.rmtree(driver.folder.path)
     # VBoxSVC notices when it looks at the machine anew.
     for process in rig.processes():
         process.kill()
@@ -396,8 +396,8 @@ class Noting(Silent):
 
 def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     make()  # for its store
-    folder = paths.store() / "docker" / "machine"
-    theirs = folder / "machines" / "old"
+    old_store = paths.store() / "docker" / "machine"
+    theirs = old_store / "machines" / "old"
     rig("createvm", "--name", "old", "--basefolder", theirs, "--ostype", "Linux26_64", "--register")
     rig("createvm", "--name", "old", "--basefolder", rig.share / "another", "--register")
     rig("modifyvm", theirs / "old" / "old.vbox", "--natpf1", "ssh,tcp,127.0.0.1,40123,,22")
@@ -407,14 +407,14 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
     before = rig("list", "vms")
     settings = (theirs / "old" / "old.vbox").read_bytes()
 
-    (found,) = [found for _, found in takeover.find(folder)]
+    (found,) = [found for _, found in takeover.find(old_store)]
     assert isinstance(found, takeover.ImportableMachine)
     assert (found.machine.driver, found.note) == ("virtualbox-adopted", "")
     # Nothing listens at its address.
-    monkeypatch.setattr(existing_host, "pin", lambda home, *_: home.known_hosts.write_text("pinned"))
+    monkeypatch.setattr(existing_host, "pin", lambda folder, *_: folder.known_hosts.write_text("pinned"))
     takeover.take(found, Silent())
-    machine, home = store.load("old"), store.home("old")
-    existing = Instance(machine, home).driver
+    machine, folder = store.load("old"), store.folder_of("old")
+    existing = Instance(machine, folder).driver
     assert existing.state() is State.STOPPED
     assert existing.address() == Address("192.168.99.100", 2376, 22)
     assert existing.warnings() == []
@@ -426,7 +426,7 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
     assert (theirs / "old" / "old.vbox").read_bytes() == settings
 
     rig("unregistervm", machine.uuid, "--delete")
-    (found,) = [found for _, found in takeover.find(folder)]
+    (found,) = [found for _, found in takeover.find(old_store)]
     assert isinstance(found, takeover.ImportableMachine)
     assert found.machine.driver == "generic"
     assert "its virtual machine isn't there" in found.note
@@ -436,12 +436,12 @@ def test_docker_machines_is_taken_over_and_stays(rig: Rig, make: Make, monkeypat
 def test_a_disk_that_is_full(make: Make) -> None:
     driver = make()
     with pytest.raises(VBoxFailed):
-        VirtualBox(Machine(**{**vars(driver.machine), "disk_mib": 1 << 50}), driver.home, run).create()
+        VirtualBox(Machine(**{**vars(driver.machine), "disk_mib": 1 << 50}), driver.folder, run).create()
 
 
 def test_an_identifier_without_a_machine(rig: Rig, make: Make, tmp_path: Path) -> None:
     """A home that isn't VirtualBox's at all."""
-    lifecycle.undo_unknown(Home(tmp_path / "machines" / "x"))
+    lifecycle.undo_unknown(MachineFolder(tmp_path / "machines" / "x"))
     assert rig.leftovers() == []
 
 

@@ -60,16 +60,16 @@ def snapshotted(rig: Rig, data: Path) -> Iterator[VirtualBox]:
         asked = draft("dev", "virtualbox", image.digest, memory_mib=256, cpus=1, disk_mib=DISK_MIB)
         options = {"no_vtx_check": True, "no_share": True}
         machine = Machine(**{**vars(asked), "address": Address("127.77.255.4"), "options": options})
-        home = store.home("dev")
-        home.folder.mkdir(parents=True)
-        for key in (home.ssh_key, home.host_key):
+        folder = store.folder_of("dev")
+        folder.path.mkdir(parents=True)
+        for key in (folder.ssh_key, folder.host_key):
             keys.generate(key, "test")
-        home.config.write_text(spec.dumps(machine), encoding="utf-8")
-        home.lock.touch()
-        driver = VirtualBox(machine, home, run)
+        folder.config.write_text(spec.dumps(machine), encoding="utf-8")
+        folder.lock.touch()
+        driver = VirtualBox(machine, folder, run)
         driver.create()
         subprocess.run(
-            ["qemu-io", "-f", "vdi", "-c", f"write -q -s {data} 0 {DATA_MIB}M", home / "disk.vdi"],
+            ["qemu-io", "-f", "vdi", "-c", f"write -q -s {data} 0 {DATA_MIB}M", folder / "disk.vdi"],
             check=True,
             timeout=120,
         )
@@ -99,9 +99,9 @@ def digest(disk: Path, folder: Path) -> str:
 @contextlib.contextmanager
 def unchanged(rig: Rig, snapshotted: VirtualBox) -> Iterator[None]:
     """Nothing is left in VirtualBox or in the machine's folder of what the block does."""
-    before = rig.leftovers(), set(snapshotted.home.folder.iterdir())
+    before = rig.leftovers(), set(snapshotted.folder.path.iterdir())
     yield
-    assert (rig.leftovers(), set(snapshotted.home.folder.iterdir())) == before
+    assert (rig.leftovers(), set(snapshotted.folder.path.iterdir())) == before
 
 
 def test_what_lies_in_two_files_after_a_snapshot_is_moved_as_one(
@@ -114,12 +114,12 @@ def test_what_lies_in_two_files_after_a_snapshot_is_moved_as_one(
         assert "the snapshots then aren't moved: the file holds the machine as it is now" in told.stderr
         # The same VirtualBox knows the first one's disk: this one's has another UUID.
         machine("import", "-q", "--name", "two", file)
-        made, home = store.load("two"), store.home("two")
-        info = VirtualBox(made, home, run).info()
-        assert info.media["SATA-1-0"] == str(home / "disk.vdi")
+        made, folder = store.load("two"), store.folder_of("two")
+        info = VirtualBox(made, folder, run).info()
+        assert info.media["SATA-1-0"] == str(folder / "disk.vdi")
         assert (made.disk_mib, info.fields["memory"]) == (DISK_MIB, "256")
         with data.open("rb") as raw:
-            assert digest(home / "disk.vdi", tmp_path) == hashlib.file_digest(raw, "sha256").hexdigest()
+            assert digest(folder / "disk.vdi", tmp_path) == hashlib.file_digest(raw, "sha256").hexdigest()
         machine("rm", "-y", "two")
     file.unlink()
 
@@ -135,7 +135,7 @@ def test_an_interrupt_while_the_disk_is_put_together_leaves_nothing(rig: Rig, sn
             start_new_session=True,
         )
         with process:
-            until(lambda: list(snapshotted.home.folder.glob(".export-*/*")), 60)
+            until(lambda: list(snapshotted.folder.path.glob(".export-*/*")), 60)
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             _, err = process.communicate(timeout=120)
         assert (process.returncode, b"Traceback" in err) == (130, False), err
@@ -146,9 +146,9 @@ def test_what_a_killed_export_left_goes_with_the_next(rig: Rig, snapshotted: Vir
     with unchanged(rig, snapshotted):
         words = [sys.executable, "-m", "machine", "export", "-q", "--no-image", "dev", str(rig.share / "f")]
         with subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True) as process:
-            until(lambda: list(snapshotted.home.folder.glob(".export-*/*")), 60)
+            until(lambda: list(snapshotted.folder.path.glob(".export-*/*")), 60)
             os.killpg(process.pid, signal.SIGKILL)
-        assert list(snapshotted.home.folder.glob(".export-*"))
+        assert list(snapshotted.folder.path.glob(".export-*"))
         # VirtualBox's server goes on with the copy for a moment.
         until(lambda: ".export-" in rig("list", "hdds") or rig_is_idle(rig), 60)
         machine("export", "-q", "-f", "--no-image", "dev", rig.share / "f")
@@ -161,7 +161,7 @@ def test_without_snapshots_the_disk_is_read_where_it_lies(rig: Rig, snapshotted:
     file = rig.share / "dev.machine"
     with unchanged(rig, snapshotted):
         assert "note" not in machine("export", "--no-image", "dev", file).stderr
-    assert not list(snapshotted.home.folder.glob(".export-*"))
+    assert not list(snapshotted.folder.path.glob(".export-*"))
     assert file.stat().st_size > DATA_MIB << 20
     file.unlink()
 

@@ -18,7 +18,7 @@ from loopback_sockets import closed_port
 from machine.docker import api
 from machine.docker.api import Client
 from machine.errors import DockerFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address, Machine
 from machine.tls import certs
 
@@ -108,39 +108,39 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[tuple[Address, ty
             thread.join()
 
 
-def new_store(folder: Path, *addresses: str) -> Home:
-    home = Home(folder / "machines" / "dev")
-    home.folder.mkdir(parents=True)
-    certs.issue_server(home.store / "certs", home, names=[], addresses=addresses)
-    return home
+def new_store(store: Path, *addresses: str) -> MachineFolder:
+    folder = MachineFolder(store / "machines" / "dev")
+    folder.path.mkdir(parents=True)
+    certs.issue_server(folder.store / "certs", folder, names=[], addresses=addresses)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> MachineFolder:
     return new_store(tmp_path_factory.mktemp("store"), "127.0.0.1")
 
 
-def context_of(home: Home) -> ssl.SSLContext:
+def context_of(folder: MachineFolder) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(home.server_cert, home.server_key)
-    context.load_verify_locations(home.ca)
+    context.load_cert_chain(folder.server_cert, folder.server_key)
+    context.load_verify_locations(folder.ca)
     context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 @pytest.fixture(params=["tls", "plain"])
-def engine(request: pytest.FixtureRequest, home: Home) -> Iterator[tuple[Client, type[Engine]]]:
+def engine(request: pytest.FixtureRequest, folder: MachineFolder) -> Iterator[tuple[Client, type[Engine]]]:
     tls = request.param == "tls"
-    with serving(context_of(home) if tls else None) as (address, handler):
-        yield Client(TLS if tls else PLAIN, home, address, timeout=60), handler
+    with serving(context_of(folder) if tls else None) as (address, handler):
+        yield Client(TLS if tls else PLAIN, folder, address, timeout=60), handler
 
 
 def test_it_answers(engine: tuple[Client, type[Engine]]) -> None:
     client, _ = engine
     assert client.ping()
     assert client.version() == "28.5.1"
-    assert api.Client(client.machine, client.home, client.address).ping()
-    assert api.Client(client.machine, client.home, client.address).version() == "28.5.1"
+    assert api.Client(client.machine, client.folder, client.address).ping()
+    assert api.Client(client.machine, client.folder, client.address).version() == "28.5.1"
 
 
 def test_errors_of_the_engine_are_told(engine: tuple[Client, type[Engine]]) -> None:
@@ -212,11 +212,11 @@ def test_leaving_the_events_closes_the_connection(engine: tuple[Client, type[Eng
 
 @pytest.mark.parametrize("error", [None, BrokenPipeError, ssl.SSLEOFError], ids=["after", "during", "before"])
 def test_another_stores_client_is_refused(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None
+    folder: MachineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None
 ) -> None:
     """The engine may hang up before the request is out: with TLS 1.3 it knows the client only after the client it."""
     other = new_store(tmp_path, "127.0.0.1")
-    other.ca.write_bytes(home.ca.read_bytes())
+    other.ca.write_bytes(folder.ca.read_bytes())
     request = HTTPConnection.request
 
     def interrupted(connection: HTTPConnection, method: str, path: str) -> None:
@@ -226,20 +226,20 @@ def test_another_stores_client_is_refused(
 
     monkeypatch.setattr(HTTPConnection, "request", interrupted)
     with (
-        serving(context_of(home)) as (address, _),
+        serving(context_of(folder)) as (address, _),
         pytest.raises(DockerFailed, match="don't fit: it doesn't accept our certificate") as caught,
     ):
         api.Client(TLS, other, address).ping()
     assert caught.value.hint == "machine regenerate-certs dev"
 
 
-def test_another_stores_engine_is_refused(home: Home, tmp_path: Path) -> None:
+def test_another_stores_engine_is_refused(folder: MachineFolder, tmp_path: Path) -> None:
     other = new_store(tmp_path, "127.0.0.1")
     with (
         serving(context_of(other)) as (address, _),
         pytest.raises(DockerFailed, match="don't fit: self-signed certificate in certificate chain") as caught,
     ):
-        api.Client(TLS, home, address).ping()
+        api.Client(TLS, folder, address).ping()
     assert caught.value.hint == "machine regenerate-certs dev"
 
 
@@ -249,29 +249,29 @@ def test_a_certificate_for_another_address_is_refused(tmp_path: Path) -> None:
         api.Client(TLS, other, address).ping()
 
 
-def test_plain_http_instead_of_tls_and_the_reverse(home: Home) -> None:
+def test_plain_http_instead_of_tls_and_the_reverse(folder: MachineFolder) -> None:
     with serving() as (address, _), pytest.raises(DockerFailed, match="doesn't speak TLS"):
-        api.Client(TLS, home, address).ping()
-    with serving(context_of(home)) as (address, _):
-        assert not api.Client(PLAIN, home, address, timeout=60).ping()
+        api.Client(TLS, folder, address).ping()
+    with serving(context_of(folder)) as (address, _):
+        assert not api.Client(PLAIN, folder, address, timeout=60).ping()
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("nonsense")], ids=["absent", "damaged"])
 @pytest.mark.parametrize("name", ["ca", "key"])
 def test_certificates_that_cant_be_read(tmp_path: Path, name: str, spoil: Callable[[Path], object]) -> None:
-    home = new_store(tmp_path)
-    spoil(getattr(home, name))
+    folder = new_store(tmp_path)
+    spoil(getattr(folder, name))
     with pytest.raises(DockerFailed, match="can't be used") as caught:
-        api.Client(TLS, home, Address("127.0.0.1", docker_port=1)).ping()
+        api.Client(TLS, folder, Address("127.0.0.1", docker_port=1)).ping()
     assert caught.value.hint == "machine regenerate-certs dev"
 
 
 @pytest.mark.parametrize("machine", [TLS, PLAIN], ids=["tls", "plain"])
-def test_nothing_there_yet(home: Home, machine: Machine) -> None:
+def test_nothing_there_yet(folder: MachineFolder, machine: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = Address("127.0.0.1", docker_port=listener.getsockname()[1])
         # It takes connections and says nothing, as a forward whose guest is still booting.
-        assert not api.Client(machine, home, address, timeout=0.2).ping()
+        assert not api.Client(machine, folder, address, timeout=0.2).ping()
 
         def drop() -> None:
             listener.accept()[0].close()  # the one from before
@@ -282,14 +282,14 @@ def test_nothing_there_yet(home: Home, machine: Machine) -> None:
         dropper = threading.Thread(target=drop)
         dropper.start()
         # It drops them at once, or when it has heard us.
-        assert not api.Client(machine, home, address, timeout=60).ping()
-        assert not api.Client(machine, home, address, timeout=60).ping()
+        assert not api.Client(machine, folder, address, timeout=60).ping()
+        assert not api.Client(machine, folder, address, timeout=60).ping()
         dropper.join()
     with closed_port() as port:
         address = Address("127.0.0.1", docker_port=port)
-        assert not api.Client(machine, home, address).ping()
+        assert not api.Client(machine, folder, address).ping()
         with pytest.raises(DockerFailed, match="doesn't answer") as caught:
-            api.Client(machine, home, address).version()
+            api.Client(machine, folder, address).version()
     assert caught.value.hint == "machine status dev"
 
 

@@ -17,7 +17,7 @@ from machine.docker import api, forwarding, ports
 from machine.docker.forwarding import Forwarding
 from machine.docker.ports import Port
 from machine.errors import DockerFailed, DriverFailed, SSHFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address, Machine
 
 MACHINE = Machine("dev", "fake", "u", "m", "i", 512, 1, 1024, address=Address("127.77.0.2"))
@@ -80,7 +80,7 @@ class Docker:
         self.intervals: list[float] = []
         self.listed = 0
 
-    def __call__(self, machine: Machine, home: Home, address: Address, timeout: float) -> Docker:
+    def __call__(self, machine: Machine, folder: MachineFolder, address: Address, timeout: float) -> Docker:
         self.patience.append(timeout)
         return self
 
@@ -100,11 +100,11 @@ class Docker:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "store" / "machines" / "dev")
-    home.folder.mkdir(parents=True)
-    home.config.write_text(spec.dumps(MACHINE))
-    return home
+def folder(tmp_path: Path) -> MachineFolder:
+    folder = MachineFolder(tmp_path / "store" / "machines" / "dev")
+    folder.path.mkdir(parents=True)
+    folder.config.write_text(spec.dumps(MACHINE))
+    return folder
 
 
 @pytest.fixture
@@ -121,13 +121,13 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Docker:
     return engine
 
 
-def test_ports_come_and_go_with_containers(home: Home, hypervisor: Hypervisor, engine: Docker) -> None:
+def test_ports_come_and_go_with_containers(folder: MachineFolder, hypervisor: Hypervisor, engine: Docker) -> None:
     engine.script = [[], WEB]
-    Forwarding(home, hypervisor).run()
+    Forwarding(folder, hypervisor).run()
     assert hypervisor.forwarded == {("tcp", 8080)}
     hypervisor.rounds = 1
     engine.script = [WEB, []]
-    Forwarding(home, hypervisor).run()
+    Forwarding(folder, hypervisor).run()
     assert hypervisor.forwarded == set()
 
 
@@ -142,7 +142,7 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 @pytest.mark.parametrize("where", ["lives", "forwards", "add", "docker"])
 def test_it_goes_on_whatever_fails(
-    home: Home, hypervisor: Hypervisor, engine: Docker, where: str, fault: Exception
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, where: str, fault: Exception
 ) -> None:
     hypervisor.rounds = 3
     if where == "docker":
@@ -150,40 +150,40 @@ def test_it_goes_on_whatever_fails(
     else:
         hypervisor.fails[where].append(fault)
         engine.script = [WEB, WEB]
-    Forwarding(home, hypervisor).run()
+    Forwarding(folder, hypervisor).run()
     assert hypervisor.forwarded == {("tcp", 8080)}
 
 
 def test_a_full_disk_costs_the_note_only(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = [OSError(28, "No space left on device")]
     note = ports.note
 
-    def write(home: Home, warnings: list[str]) -> None:
+    def write(folder: MachineFolder, warnings: list[str]) -> None:
         if full:
             raise full.pop()
-        note(home, warnings)
+        note(folder, warnings)
 
     monkeypatch.setattr(ports, "note", write)
     hypervisor.busy, hypervisor.rounds = {("tcp", 8080)}, 2
     engine.script = [WEB]
-    first = Forwarding(home, hypervisor)
+    first = Forwarding(folder, hypervisor)
     first.run()
     engine.script, hypervisor.rounds = [WEB], 1
     first.run()
-    assert ports.warnings(home) == ["port 8080/tcp isn't forwarded: busy"]
+    assert ports.warnings(folder) == ["port 8080/tcp isn't forwarded: busy"]
 
 
 def test_it_ends_when_the_machine_was_removed(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hypervisor.rounds = 1000
     hypervisor.fails["lives"] = [DriverFailed("can't be asked")] * 1000
-    loop = Forwarding(home, hypervisor)
+    loop = Forwarding(folder, hypervisor)
 
     def remove(interval: Callable[[], float]) -> Iterator[bool]:
-        home.folder.rename(home.folder.with_name(".trash-dev"))
+        folder.path.rename(folder.path.with_name(".trash-dev"))
         raise DockerFailed("gone")
 
     monkeypatch.setattr(engine, "container_events", remove)
@@ -192,7 +192,7 @@ def test_it_ends_when_the_machine_was_removed(
 
 
 def test_a_taken_port_is_noted_and_tried_again_without_an_event(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hypervisor.busy = {("tcp", 8080)}
     noted: list[list[str]] = []
@@ -202,42 +202,42 @@ def test_a_taken_port_is_noted_and_tried_again_without_an_event(
     def watched(interval: Callable[[], float]) -> Iterator[bool]:
         for changed in events(interval):
             yield changed
-            noted.append(ports.warnings(home))
+            noted.append(ports.warnings(folder))
             if len(noted) == 2:
                 hypervisor.busy.clear()
 
     monkeypatch.setattr(engine, "container_events", watched)
-    Forwarding(home, hypervisor).run()
+    Forwarding(folder, hypervisor).run()
     assert noted == [["port 8080/tcp isn't forwarded: busy"]] * 2 + [[], []]
     assert engine.intervals == [forwarding.RETRY] * 2 + [forwarding.RELIST] * 2
     assert engine.listed == 1, "Docker isn't asked for that"
 
 
-def test_where_nothing_changed_nobody_is_asked(home: Home, hypervisor: Hypervisor, engine: Docker) -> None:
+def test_where_nothing_changed_nobody_is_asked(folder: MachineFolder, hypervisor: Hypervisor, engine: Docker) -> None:
     engine.script = [WEB, None, None, None]
-    Forwarding(home, hypervisor).run()
+    Forwarding(folder, hypervisor).run()
     assert (engine.listed, hypervisor.asked) == (1, 1)
 
 
 def test_containers_are_listed_now_and_then(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event may be lost, and a hypervisor may forget a forward (a snapshot was restored)."""
     monkeypatch.setattr(forwarding, "RELIST", 0.0)
     engine.script = [WEB, None]
-    Forwarding(home, hypervisor).run()
+    Forwarding(folder, hypervisor).run()
     assert (engine.listed, hypervisor.asked) == (2, 2)
 
 
 def test_patience_grows_with_silence_and_ends_with_an_answer(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 100000, 50))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     hypervisor.rounds = 4
     silence = DockerFailed("timed out")
     engine.script = [silence, silence, WEB, silence]
-    Forwarding(home, hypervisor).run()
+    Forwarding(folder, hypervisor).run()
     assert engine.patience == [10.0, 15.0, 22.5, 10.0]
 
 
@@ -259,9 +259,9 @@ class Reads:
 
 
 def test_ports_of_containers_with_the_guests_network(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop = Forwarding(home, hypervisor)
+    loop = Forwarding(folder, hypervisor)
     monkeypatch.setattr(loop, "reader", Reads("", LISTENS, SSHFailed("no SSH")))
     seen: list[set[Port]] = []
     engine.script = [HOST, None, None, []]
@@ -276,28 +276,28 @@ def test_ports_of_containers_with_the_guests_network(
     loop.run()
     assert seen == [set(), {("tcp", 8101)}, {("tcp", 8101)}, set()]
     assert engine.intervals == [forwarding.LOOK] * 3 + [forwarding.RELIST]
-    assert ports.warnings(home) == []
+    assert ports.warnings(folder) == []
 
 
 def test_published_ports_are_forwarded_though_ssh_is_out_of_order(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop = Forwarding(home, hypervisor)
+    loop = Forwarding(folder, hypervisor)
     monkeypatch.setattr(loop, "reader", Reads(SSHFailed("no SSH connection")))
     engine.script = [HOST + WEB]
     loop.run()
     assert hypervisor.forwarded == {("tcp", 8080)}
-    assert ports.warnings(home) == ["new ports of containers with --network host aren't seen: no SSH connection"]
+    assert ports.warnings(folder) == ["new ports of containers with --network host aren't seen: no SSH connection"]
 
 
 def test_ports_through_an_ssh_that_lets_nobody_in_are_told(
-    home: Home, hypervisor: Hypervisor, engine: Docker, unused: int
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, unused: int
 ) -> None:
     engine.script = [[{"Ports": [{"IP": "127.0.0.1", "PublicPort": unused, "Type": "tcp"}]}], None]
-    loop = Forwarding(home, hypervisor)
+    loop = Forwarding(folder, hypervisor)
     loop.relay.connection.trouble = "no SSH connection to 127.77.0.2:22"
     loop.run()
-    assert ports.warnings(home) == ["ports that lead through SSH don't answer: no SSH connection to 127.77.0.2:22"]
+    assert ports.warnings(folder) == ["ports that lead through SSH don't answer: no SSH connection to 127.77.0.2:22"]
 
 
 @pytest.fixture
@@ -308,12 +308,12 @@ def unused() -> int:
 
 
 def test_the_guests_sockets_are_left_out_when_the_user_says_so(
-    home: Home, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loop = Forwarding(home, hypervisor)
+    loop = Forwarding(folder, hypervisor)
     monkeypatch.setattr(loop, "reader", Reads(LISTENS))
     engine.script = [HOST, HOST]
-    home.config.write_text(spec.dumps(dataclasses.replace(store.read(home), host_network_ports=False)))
+    folder.config.write_text(spec.dumps(dataclasses.replace(store.read(folder), host_network_ports=False)))
     loop.run()
     assert hypervisor.forwarded == set()
     assert engine.intervals == [forwarding.RELIST] * 2

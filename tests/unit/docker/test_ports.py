@@ -8,7 +8,7 @@ import pytest
 
 from machine.docker import ports
 from machine.docker.ports import Port, bring_in_line, plan, published, why_not
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 
 ADDRESS = Address("127.77.0.2", 2375, 2222)
@@ -173,18 +173,18 @@ def test_the_hint_for_a_port_that_needs_root(platform: str, hint: str, monkeypat
 
 
 def test_the_note_for_status(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    assert ports.warnings(home) == []
-    ports.note(home, ["port 80/tcp isn't forwarded: it rains"])
-    assert ports.warnings(home) == ["port 80/tcp isn't forwarded: it rains"]
-    (home / ports.NOTE).write_text(json.dumps(["8080/tcp"]))
-    assert ports.warnings(home) == ["port 8080/tcp isn't forwarded: another program of this host has it"]
+    folder = MachineFolder(tmp_path)
+    assert ports.warnings(folder) == []
+    ports.note(folder, ["port 80/tcp isn't forwarded: it rains"])
+    assert ports.warnings(folder) == ["port 80/tcp isn't forwarded: it rains"]
+    (folder / ports.NOTE).write_text(json.dumps(["8080/tcp"]))
+    assert ports.warnings(folder) == ["port 8080/tcp isn't forwarded: another program of this host has it"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "null", "\0"])
 def test_a_note_that_cant_be_read_tells_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / ports.NOTE).write_text(text)
-    assert ports.warnings(Home(tmp_path)) == []
+    assert ports.warnings(MachineFolder(tmp_path)) == []
 
 
 def test_a_machine_that_cant_start_because_of_a_port_says_which_and_why(monkeypatch: pytest.MonkeyPatch) -> None:

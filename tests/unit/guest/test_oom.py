@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from machine.guest import oom
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 # As Linux 6.12 wrote them on a console.
 KILLED = (
@@ -16,31 +16,31 @@ IN_CONTAINER = KILLED.replace(b"Out of memory", b"Memory cgroup out of memory")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+def folder(tmp_path: Path) -> MachineFolder:
+    return MachineFolder(tmp_path)
 
 
-def test_a_machine_without_a_console_or_with_a_quiet_one(home: Home) -> None:
-    assert oom.warning(home) == ""
-    home.console.write_bytes(b"machineos: [ 3.1] docker is ready\r\n")
-    assert oom.warning(home) == ""
+def test_a_machine_without_a_console_or_with_a_quiet_one(folder: MachineFolder) -> None:
+    assert oom.warning(folder) == ""
+    folder.console.write_bytes(b"machineos: [ 3.1] docker is ready\r\n")
+    assert oom.warning(folder) == ""
 
 
-def test_a_container_at_its_own_limit_isnt_meant(home: Home) -> None:
-    home.console.write_bytes(IN_CONTAINER)
-    assert oom.warning(home) == ""
+def test_a_container_at_its_own_limit_isnt_meant(folder: MachineFolder) -> None:
+    folder.console.write_bytes(IN_CONTAINER)
+    assert oom.warning(folder) == ""
 
 
-def test_what_was_killed(home: Home) -> None:
-    home.console.write_bytes(b"\xff\r\n" + KILLED)
-    hint = f"give it more: machine set --memory SIZE {home.name}"
-    assert oom.warning(home) == f"its memory ran out: awk (32 MiB) was killed; {hint}"
+def test_what_was_killed(folder: MachineFolder) -> None:
+    folder.console.write_bytes(b"\xff\r\n" + KILLED)
+    hint = f"give it more: machine set --memory SIZE {folder.name}"
+    assert oom.warning(folder) == f"its memory ran out: awk (32 MiB) was killed; {hint}"
     other = KILLED.replace(b"(awk)", b"(a b) c)").replace(b"rss:32896kB", b"rss:2097152kB", 1)
-    home.console.write_bytes(KILLED + IN_CONTAINER + other.replace(b"memory:", b"memory (oom_kill_allocating_task):"))
-    assert oom.warning(home) == f"its memory ran out: 2 programs were killed, a b) c (2 GiB) last; {hint}"
+    folder.console.write_bytes(KILLED + IN_CONTAINER + other.replace(b"memory:", b"memory (oom_kill_allocating_task):"))
+    assert oom.warning(folder) == f"its memory ran out: 2 programs were killed, a b) c (2 GiB) last; {hint}"
 
 
-def test_only_the_end_of_a_long_console_is_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_end_of_a_long_console_is_read(folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oom, "_TAIL", 100)
-    home.console.write_bytes(KILLED + b"x" * 100)
-    assert oom.warning(home) == ""
+    folder.console.write_bytes(KILLED + b"x" * 100)
+    assert oom.warning(folder) == ""

@@ -20,7 +20,7 @@ import pytest
 from loopback_sockets import port_for_a_server, stop
 from machine.isos.machineos import programs
 
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.tls import certs
 
 Engine = Callable[[socket.socket], None]
@@ -51,7 +51,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def issue(folder: Path) -> None:
-    certs.issue_server(folder / "certs", Home(folder), names=["dev"], addresses=["127.0.0.1"])
+    certs.issue_server(folder / "certs", MachineFolder(folder), names=["dev"], addresses=["127.0.0.1"])
 
 
 def install(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from fake_fixtures import add_image
 from machine.drivers.libvirt import Libvirt, hypervisor
 
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run
 from machine.spec import Address, Machine
 
@@ -91,19 +91,19 @@ def driver(store: Path, tmp_path: Path, uri: str, uploads: list[str], monkeypatc
     chosen = hypervisor.Choice("test", "x86_64", "/usr/bin/qemu-system-x86_64", ["a note"])
     monkeypatch.setattr(hypervisor, "choose", lambda *_: chosen)
     about = add_image(tmp_path, "machineos", b"an operating system")
-    home = Home(store / "machines/dev")
-    home.folder.mkdir(parents=True)
-    home.seed.write_bytes(b"a seed")
+    folder = MachineFolder(store / "machines/dev")
+    folder.path.mkdir(parents=True)
+    folder.seed.write_bytes(b"a seed")
     options = {"uri": uri, "network": "lan", "pool": "disks"}
-    return Libvirt(machine(image=about.digest, options=options), home, run)
+    return Libvirt(machine(image=about.digest, options=options), folder, run)
 
 
-def changed(driver: Libvirt, home: Home | None = None, **fields: Any) -> Libvirt:
+def changed(driver: Libvirt, folder: MachineFolder | None = None, **fields: Any) -> Libvirt:
     """A driver of the same machine with other fields, or of a copy in another home.
 
     With the same URI it has the same connection: the hypervisor `test` is another one on each.
     """
-    other = Libvirt(dataclasses.replace(driver.machine, **fields), home or driver.home, driver.run)
+    other = Libvirt(dataclasses.replace(driver.machine, **fields), folder or driver.folder, driver.run)
     if other.connection.uri.text == driver.connection.uri.text:
         other.connection = driver.connection
     return other

@@ -26,7 +26,7 @@ def test_create_connects_once(driver: Libvirt, monkeypatch: pytest.MonkeyPatch, 
     addresses: list[Address] = []
 
     def boot(instance: Instance, *_: object, **__: object) -> None:
-        instance.home.seed.write_bytes(b"a seed")
+        instance.folder.seed.write_bytes(b"a seed")
         instance.driver.start()
         addresses.append(instance.driver.address())
 
@@ -34,7 +34,7 @@ def test_create_connects_once(driver: Libvirt, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(lifecycle, "boot", boot)
     monkeypatch.setattr(provision, "check", lambda *_: None)
     monkeypatch.setattr(cache, "check_architecture", lambda digest, architecture: None)
-    monkeypatch.setattr(helper, "begin", lambda home, module: None)
+    monkeypatch.setattr(helper, "begin", lambda folder, module: None)
     monkeypatch.setattr(Place, "on_loopback", on_loopback)
     made = create.create(dataclasses.replace(driver.machine, name="web"), Silent())
     assert addresses == [made.address or Address("192.168.122.2")]

@@ -15,7 +15,7 @@ from machine.drivers.libvirt.place import Place
 
 from machine.driver import Address, Autostart, Resize, Snapshots, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run
 from tests.unit.libvirt.conftest import MAC, UUID, changed, machine, refusal
 
@@ -89,11 +89,11 @@ def test_life(driver: Libvirt, uploads: list[str]) -> None:
 
 def test_a_start_keeps_the_console_of_the_run_before(driver: Libvirt) -> None:
     made(driver).start()
-    driver.home.console.write_text("first")
+    driver.folder.console.write_text("first")
     driver.kill()
     driver.start()
-    assert driver.home.console.with_suffix(".log.1").read_text() == "first"
-    assert driver.home.console.read_text() == ""
+    assert driver.folder.console.with_suffix(".log.1").read_text() == "first"
+    assert driver.folder.console.read_text() == ""
 
 
 def test_a_start_brings_the_domain_in_line(driver: Libvirt) -> None:
@@ -364,7 +364,7 @@ def test_warnings_and_diagnosis(driver: Libvirt, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("machine.docker.api.Client.containers", lambda client: containers)
     assert driver.warnings() == ["port 80/tcp is published inside of the machine only, on 127.0.0.1", warning]
     monkeypatch.setattr(Place, "on_loopback", True)
-    (driver.home / "ports.json").write_text('["80/tcp"]')
+    (driver.folder / "ports.json").write_text('["80/tcp"]')
     assert "port 80/tcp isn't forwarded" in driver.warnings()[0]
 
 
@@ -384,7 +384,7 @@ def test_no_address_yet(driver: Libvirt) -> None:
 )
 def test_which_machines_are_reached_on_loopback(uri: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)  # to tell that takes no libvirt-python
-    driver = Libvirt(machine(options={"uri": uri}), Home(Path("/store/machines/dev")), run)
+    driver = Libvirt(machine(options={"uri": uri}), MachineFolder(Path("/store/machines/dev")), run)
     assert driver.on_loopback() is expected
     assert driver.is_local() is ("host" not in uri)
 
@@ -403,7 +403,7 @@ def test_ports_are_chosen_for_the_user_that_runs_qemu(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: uid)
     monkeypatch.setattr("machine.docker.ports.first_unprivileged", lambda: 1024)
-    driver = Libvirt(machine(options={"uri": uri}), Home(Path("/store/machines/dev")), run)
+    driver = Libvirt(machine(options={"uri": uri}), MachineFolder(Path("/store/machines/dev")), run)
     assert driver.lowest_port() == lowest
 
 
@@ -434,7 +434,7 @@ def test_a_session_on_another_host(driver: Libvirt) -> None:
 
 def test_a_path_that_is_too_long_for_a_tunnel(driver: Libvirt, tmp_path: Path) -> None:
     driver = changed(driver, options={"uri": "qemu+ssh://host/system"})
-    driver.home.folder = tmp_path / ("x" * 100)
+    driver.folder.path = tmp_path / ("x" * 100)
     with pytest.raises(CheckFailed, match="too long for a socket"):
         driver.check()
 
@@ -481,7 +481,7 @@ def test_a_connection_that_was_lost_is_made_again(driver: Libvirt, monkeypatch: 
 def test_the_hypervisor_must_be_qemu(uri: str, driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(CheckFailed, match="is TEST, not QEMU"):
-        hypervisor.choose("auto", driver.connection, driver.home, driver.run)
+        hypervisor.choose("auto", driver.connection, driver.folder, driver.run)
 
 
 def test_a_libvirt_without_passt_gets_qemus_own_network(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:

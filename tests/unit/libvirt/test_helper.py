@@ -10,28 +10,28 @@ from machine.drivers.libvirt import Libvirt, helper, power
 
 from machine import helper as processes
 from machine.docker.ports import NoForwards
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.usernet import Slirp
 from tests.unit.libvirt.conftest import changed
 
 
 def test_a_running_machine_on_loopback_has_its_helper(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[Home] = []
-    ensured: list[Home] = []
-    monkeypatch.setattr(processes, "begin", lambda home, module: begun.append(home))
-    monkeypatch.setattr(processes, "ensure", lambda home, module: ensured.append(home))
+    begun: list[MachineFolder] = []
+    ensured: list[MachineFolder] = []
+    monkeypatch.setattr(processes, "begin", lambda folder, module: begun.append(folder))
+    monkeypatch.setattr(processes, "ensure", lambda folder, module: ensured.append(folder))
     driver.create()
     driver.start()
     driver.state()
     assert (begun, ensured) == ([], [])
     monkeypatch.setattr(driver.place.uri, "is_session", True)
     driver.state()
-    assert (begun, ensured) == ([], [driver.home])
+    assert (begun, ensured) == ([], [driver.folder])
     driver.kill()
     driver.state()
     power.begin_helper(driver.place)
-    assert (begun, ensured) == ([driver.home], [driver.home])
+    assert (begun, ensured) == ([driver.folder], [driver.folder])
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_a_console_on_another_host(driver: Libvirt, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(libvirt.virStream, "recv", receive)
     console = helper.Console(driver.place)
     console.fetch()
-    assert not driver.home.console.exists(), "there is no such volume yet"
+    assert not driver.folder.console.exists(), "there is no such volume yet"
     driver.place.pool.make(driver.place.volume("console.log"), size=0)
     console.fetch()
     console.fetch()
     assert asked == [0, 6]
-    assert driver.home.console.read_bytes() == b"first\nsecond\n"
+    assert driver.folder.console.read_bytes() == b"first\nsecond\n"
     assert helper.Console(driver.place).offset == 13

@@ -10,7 +10,7 @@ from machine.drivers.libvirt.connection import Connection, Uri
 
 from machine.driver import State
 from machine.errors import CheckFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run
 from tests.unit.libvirt.conftest import refusal
 
@@ -47,7 +47,7 @@ def connected(uri: str, *kinds: str) -> Connection:
 def chosen(asked: str, uri: str, *kinds: str) -> hypervisor.Choice:
     from pathlib import Path
 
-    return hypervisor.choose(asked, connected(uri, *kinds), Home(Path("/s/machines/dev")), run)
+    return hypervisor.choose(asked, connected(uri, *kinds), MachineFolder(Path("/s/machines/dev")), run)
 
 
 def test_without_kvm_it_is_emulated_and_said_so() -> None:

@@ -16,7 +16,7 @@ from machine.drivers.libvirt.connection import Connection
 from machine import spec
 from machine.driver import Orphan
 from machine.errors import MachineError
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import run
 from tests.unit.libvirt.conftest import MAC, UUID, changed, machine
 
@@ -36,7 +36,7 @@ def made(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> Libvirt:
 def find(made: Libvirt, *uuids: str) -> list[Orphan]:
     """With machines of these UUIDs in the store; there is one at least, whose URI is the one to look at."""
     known = [machine(uuid=uuid, options=made.machine.options) for uuid in (OTHER, *uuids)]
-    found: list[Orphan] = Libvirt.orphans(made.home.store, known, made.run)
+    found: list[Orphan] = Libvirt.orphans(made.folder.store, known, made.run)
     return found
 
 
@@ -73,7 +73,7 @@ def test_a_clone_of_the_users_stays(made: Libvirt) -> None:
     made.connection.raw.defineXML(xml.replace("disk.qcow2", "disk-clone.qcow2").replace(MAC, "52:54:00:00:00:09"))
     assert len(made.connection.raw.listAllDomains()) == 3
     assert [one.uuid for one in find(made)] == [UUID]
-    assert [domain.UUIDString() for domain in domains.ours(made.connection, made.home)] == [UUID]
+    assert [domain.UUIDString() for domain in domains.ours(made.connection, made.folder)] == [UUID]
 
 
 def test_volumes_without_a_domain_are_only_told(made: Libvirt) -> None:
@@ -107,7 +107,7 @@ def test_a_libvirtd_that_doesnt_answer_hides_no_other(made: Libvirt, monkeypatch
     raw = made.connection.raw
     monkeypatch.setattr(Connection, "raw", property(lambda self: self._open() if "no/such" in str(self.uri) else raw))
     known = [machine(uuid=OTHER, options={"uri": uri}) for uri in uris]
-    assert [one.name for one in Libvirt.orphans(made.home.store, known, made.run)] == ["dev"]
+    assert [one.name for one in Libvirt.orphans(made.folder.store, known, made.run)] == ["dev"]
 
 
 def test_without_libvirt_python(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,34 +117,34 @@ def test_without_libvirt_python(store: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("spelling", spellings.ALL)
 def test_the_store_by_another_way(made: Libvirt, spelling: spellings.Spell) -> None:
-    store = Path(spelling(made.home.store))
+    store = Path(spelling(made.folder.store))
     known = [machine(uuid=OTHER, options=made.machine.options)]
     assert [one.name for one in Libvirt.orphans(store, known, made.run)] == ["dev"]
-    other = Home(store / "machines" / "dev")
+    other = MachineFolder(store / "machines" / "dev")
     assert [domain.UUIDString() for domain in domains.ours(made.connection, other)] == [UUID]
-    definition = (made.home / "domain.xml").read_text()
+    definition = (made.folder / "domain.xml").read_text()
     by_another_way = changed(made, other)
     by_another_way.start()
-    assert (made.home / "domain.xml").read_text() == definition, "what the user changed would be lost"
+    assert (made.folder / "domain.xml").read_text() == definition, "what the user changed would be lost"
     by_another_way.remove()
     assert left(made) == ["theirs"]
 
 
 def test_a_copy_of_the_store_doesnt_remove_or_change_it(made: Libvirt, tmp_path: Path) -> None:
     """libvirt has one domain of that UUID, and two folders say that it is theirs."""
-    made.home.config.write_text(spec.dumps(made.machine))
-    copy = Home(tmp_path / "copy" / "machines" / "dev")
-    shutil.copytree(made.home.folder, copy.folder)
+    made.folder.config.write_text(spec.dumps(made.machine))
+    copy = MachineFolder(tmp_path / "copy" / "machines" / "dev")
+    shutil.copytree(made.folder.path, copy.path)
     theirs = changed(made, copy)
     for act in (
         *(theirs.remove, theirs.start, theirs.stop, theirs.kill, theirs.suspend),
         *(lambda: theirs.snapshot("s"), lambda: theirs.restore("s"), lambda: theirs.forget("s")),
         *(lambda: theirs.resize(made.machine), lambda: theirs.set_autostart(True)),
     ):
-        with pytest.raises(MachineError, match=f"belongs to {made.home.folder}, and this folder is a copy") as caught:
+        with pytest.raises(MachineError, match=f"belongs to {made.folder.path}, and this folder is a copy") as caught:
             act()
         assert caught.value.hint == "remove the copy alone: machine rm -f dev"
     assert "machine-dev" in left(made)
-    shutil.rmtree(made.home.store)  # the copy is what is left, as after a move
+    shutil.rmtree(made.folder.store)  # the copy is what is left, as after a move
     theirs.remove()
     assert left(made) == ["theirs"]

@@ -14,7 +14,7 @@ import pytest
 from machine.drivers.libvirt import network
 from machine.drivers.libvirt.domains import Parts, describe
 
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.render import render
 from machine.spec import Address
 from tests.unit.libvirt.conftest import machine
@@ -64,7 +64,7 @@ def validate(tmp_path: Path) -> Validate:
 )
 def test_domain(validate: Validate, changes: dict[str, str], tmp_path: Path) -> None:
     asked = machine(address=Address("127.77.0.2", 2375, 2222))
-    xml = describe(asked, Home(tmp_path / "dev"), dataclasses.replace(PARTS, **changes))
+    xml = describe(asked, MachineFolder(tmp_path / "dev"), dataclasses.replace(PARTS, **changes))
     validate(xml, "domain")
     log = ElementTree.fromstring(xml).find("devices/serial/log")
     assert log is not None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from machine.drivers.qemu.argv import Host, Memory, argv
 
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.spec import Address, Machine
 
 MACHINE = Machine(
@@ -30,7 +30,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(home: str = "/store/machines/dev", machine: Machine = MACHINE, **changes: Any) -> list[str]:
     asked = {"host": HOST, "command_line": "console=ttyS0 quiet", "memory": Memory(2048)} | changes
-    words: list[str] = argv(machine, Home(Path(home)), image=Image("d1g"), **asked)
+    words: list[str] = argv(machine, MachineFolder(Path(home)), image=Image("d1g"), **asked)
     return words
 
 

@@ -9,7 +9,7 @@ from machine.drivers.qemu import clock
 from machine.drivers.qemu.clock import Jumps, follow
 
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 
 class Host:
@@ -85,6 +85,6 @@ def test_the_guest_is_stepped_within_five_seconds(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(clock, "GuestAgent", Agent)
     with pytest.raises(KeyboardInterrupt):
-        follow(Home(tmp_path), host.jumps(), pause=pause)
+        follow(MachineFolder(tmp_path), host.jumps(), pause=pause)
     # Awake at 55; the first attempt meets a busy guest.
     assert steps == [56.0]

@@ -24,14 +24,14 @@ from machine.drivers.qemu.vm import Vm
 
 from machine import run
 from machine.errors import DriverFailed, EngineRefused, MachineError, WaitTimeout
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.spec import Engine
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
 
 
-def about_disk(home: Home) -> dict[str, Any]:
-    found = json.loads(run.run(["qemu-img", "info", "--output=json", home / DISK]).stdout)
+def about_disk(folder: MachineFolder) -> dict[str, Any]:
+    found = json.loads(run.run(["qemu-img", "info", "--output=json", folder / DISK]).stdout)
     assert isinstance(found, dict)
     return found
 
@@ -39,46 +39,48 @@ def about_disk(home: Home) -> dict[str, Any]:
 # create: the disk.
 
 
-def test_the_disk_lies_over_the_templates(larger: Qemu, home: Home, origin: Template, said: list[str]) -> None:
+def test_the_disk_lies_over_the_templates(
+    larger: Qemu, folder: MachineFolder, origin: Template, said: list[str]
+) -> None:
     larger.create()
-    assert (home / clone.BASE_DISK).samefile(origin.disk)
-    found = about_disk(home)
+    assert (folder / clone.BASE_DISK).samefile(origin.disk)
+    found = about_disk(folder)
     assert (found["virtual-size"], found["backing-filename"]) == (template_maker.DISK_MIB << 20, clone.BASE_DISK)
-    assert (home / CLONE_OF).read_text() == str(origin.folder)
+    assert (folder / CLONE_OF).read_text() == str(origin.folder)
     assert said == []
     origin.remove()
-    run.run(["qemu-img", "check", "-q", home / DISK])
+    run.run(["qemu-img", "check", "-q", folder / DISK])
 
 
 def test_a_file_system_without_links(
-    larger: Qemu, home: Home, origin: Template, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, folder: MachineFolder, origin: Template, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def link(*_: object) -> None:
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", link)
     clone.lay_disk(larger.vm)
-    assert not (home / clone.BASE_DISK).samefile(origin.disk)
-    run.run(["qemu-img", "check", "-q", home / DISK])
+    assert not (folder / clone.BASE_DISK).samefile(origin.disk)
+    run.run(["qemu-img", "check", "-q", folder / DISK])
 
 
-def is_plain(larger: Qemu, home: Home) -> bool:
+def is_plain(larger: Qemu, folder: MachineFolder) -> bool:
     """Whether it will boot cold, from an empty disk of the full size."""
-    found = about_disk(home)
+    found = about_disk(folder)
     assert found["virtual-size"] == larger.machine.disk_mib << 20
-    return "backing-filename" not in found and not (home / CLONE_OF).exists()
+    return "backing-filename" not in found and not (folder / CLONE_OF).exists()
 
 
 @pytest.mark.parametrize("way", ["proxy", "engine-env"])
 def test_a_password_never_gets_into_a_template(
-    larger: Qemu, home: Home, store: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, way: str
+    larger: Qemu, folder: MachineFolder, store: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     if way == "proxy":
         monkeypatch.setenv("https_proxy", "http://me:secret@proxy.test:3128")
     else:
         larger = another(larger, said, engine=Engine(environment=("HTTP_PROXY=http://me:secret@proxy.test",)))
     larger.create()
-    assert is_plain(larger, home)
+    assert is_plain(larger, folder)
     assert said == ["no template (its proxy needs a password, which must not be in a template): booting cold"]
     assert list(template.all_of(store)) == []
 
@@ -87,26 +89,28 @@ def test_a_password_never_gets_into_a_template(
     "error", [DriverFailed("no room"), OSError("no room"), WaitTimeout("the template to boot", 300)]
 )
 def test_without_a_template_a_machine_boots_cold(
-    larger: Qemu, home: Home, store: Path, said: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, folder: MachineFolder, store: Path, said: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> bool:
         raise error
 
     monkeypatch.setattr(template_maker, "make", fails)
     larger.create()
-    assert is_plain(larger, home)
+    assert is_plain(larger, folder)
     assert said == [f"no template ({error}): booting cold"]
     assert list(template.all_of(store)) == []
 
 
-def test_cold_and_images_that_cant_be_cloned(larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cold_and_images_that_cant_be_cloned(
+    larger: Qemu, folder: MachineFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(clone, "lay_disk", lambda _: pytest.fail("cloned"))
     another(larger, [], options={"accelerator": "tcg", "cold": True}).create()
-    assert is_plain(larger, home)
-    (home / DISK).unlink()
+    assert is_plain(larger, folder)
+    (folder / DISK).unlink()
     Image(larger.machine.image).clones.unlink()
     larger.create()
-    assert is_plain(larger, home)
+    assert is_plain(larger, folder)
 
 
 # start.
@@ -135,7 +139,7 @@ class Clone:
 
 
 @pytest.fixture
-def cloned(home: Home, recorder: Recorder) -> Iterator[Clone]:
+def cloned(folder: MachineFolder, recorder: Recorder) -> Iterator[Clone]:
     """What answers once QEMU was started; nothing does any more when it is started again."""
     made = Clone()
     answers = {
@@ -149,19 +153,19 @@ def cloned(home: Home, recorder: Recorder) -> Iterator[Clone]:
             stack.close()
             if "-incoming" not in words:
                 return
-            for socket in home.folder.glob("*.sock"):
+            for socket in folder.path.glob("*.sock"):
                 socket.unlink()
-            made.monitor = stack.enter_context(monitor(home / "qmp.sock", answers | made.answers))
-            made.lines = stack.enter_context(channel(home / "resume.sock", lambda line: made.answer))
+            made.monitor = stack.enter_context(monitor(folder / "qmp.sock", answers | made.answers))
+            made.lines = stack.enter_context(channel(folder / "resume.sock", lambda line: made.answer))
             if made.inside:
-                made.agent = stack.enter_context(agent(home / "agent.sock", guest))
+                made.agent = stack.enter_context(agent(folder / "agent.sock", guest))
 
         recorder.launched = launched
         yield made
 
 
 def test_a_clone_is_started_from_the_templates_memory(
-    laid: Qemu, home: Home, origin: Template, cloned: Clone, recorder: Recorder, detached: list[list[str]]
+    laid: Qemu, folder: MachineFolder, origin: Template, cloned: Clone, recorder: Recorder, detached: list[list[str]]
 ) -> None:
     assert laid.start()
     (words,) = recorder.launches
@@ -181,7 +185,7 @@ def test_a_clone_is_started_from_the_templates_memory(
     assert (word, mac, larger, more_mib) == ("resume", "52:54:00:00:00:01", "yes", "512")
     assert int(now) > 1_700_000_000
     assert cloned.agent.commands == ["guest-sync-delimited", "guest-set-time"]
-    assert not (home / CLONE_OF).exists()
+    assert not (folder / CLONE_OF).exists()
     assert len(detached) == 1
 
 
@@ -208,11 +212,11 @@ def test_memory_that_cant_be_opened_read_only_is_never_given_back(
     assert "virtio-balloon-pci,id=balloon,free-page-reporting=off" in words
 
 
-def boots_cold(laid: Qemu, home: Home, recorder: Recorder) -> bool:
+def boots_cold(laid: Qemu, folder: MachineFolder, recorder: Recorder) -> bool:
     assert "-incoming" not in recorder.launches[-1]
     assert "memory-backend-ram,id=ram,size=1024M" in recorder.launches[-1]
-    assert not (home / clone.BASE_DISK).exists()
-    return is_plain(laid, home)
+    assert not (folder / clone.BASE_DISK).exists()
+    return is_plain(laid, folder)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ def boots_cold(laid: Qemu, home: Home, recorder: Recorder) -> bool:
 )
 def test_a_clone_that_takes_no_identity_is_booted_cold(
     laid: Qemu,
-    home: Home,
+    folder: MachineFolder,
     cloned: Clone,
     recorder: Recorder,
     detached: list[list[str]],
@@ -242,7 +246,7 @@ def test_a_clone_that_takes_no_identity_is_booted_cold(
     laid.start()
     assert cloned.monitor.commands[-1] == "quit"
     assert len(recorder.launches) == 2
-    assert boots_cold(laid, home, recorder)
+    assert boots_cold(laid, folder, recorder)
     (note,) = said
     assert why in note
     assert len(detached) == 1
@@ -259,7 +263,7 @@ def lose_state(template: Template) -> None:
 @pytest.mark.parametrize("damage", [spoil, lose_state, Template.remove])
 def test_a_template_that_is_damaged_meanwhile(
     laid: Qemu,
-    home: Home,
+    folder: MachineFolder,
     origin: Template,
     recorder: Recorder,
     detached: list[list[str]],
@@ -269,13 +273,13 @@ def test_a_template_that_is_damaged_meanwhile(
     damage(origin)
     assert not laid.start()
     assert len(recorder.launches) == 1
-    assert boots_cold(laid, home, recorder)
+    assert boots_cold(laid, folder, recorder)
     assert "is damaged" in said[0]
 
 
 def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
     larger: Qemu,
-    home: Home,
+    folder: MachineFolder,
     store: Path,
     origin: Template,
     cloned: Clone,
@@ -285,17 +289,17 @@ def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
 ) -> None:
     cloned.status = "failed"
     for times in range(1, failures.LOADS + 1):
-        (home / DISK).unlink(missing_ok=True)
+        (folder / DISK).unlink(missing_ok=True)
         larger.create()
         larger.start()
-        assert boots_cold(larger, home, recorder)
+        assert boots_cold(larger, folder, recorder)
         assert "couldn't save or load the state" in said[-1]
         assert origin.about(), "it isn't damaged, and stays"
         assert [bool(one.failed) for one in template.list_kept(store)] == [times == failures.LOADS]
     assert cloned.lines == []
-    (home / DISK).unlink()
+    (folder / DISK).unlink()
     larger.create()
-    assert is_plain(larger, home)
+    assert is_plain(larger, folder)
     assert "QEMU couldn't load it" in said[-1]
     assert f"machine template rm {origin.folder.name}" in said[-1]
 
@@ -303,7 +307,7 @@ def test_a_qemu_that_cant_load_a_whole_template_is_remembered(
 @pytest.mark.parametrize(("answer", "counts"), [(b"dockerd could not be given an id\n", True), (b"resu", False)])
 def test_a_template_whose_guest_refuses_is_remembered(
     larger: Qemu,
-    home: Home,
+    folder: MachineFolder,
     origin: Template,
     cloned: Clone,
     detached: list[list[str]],
@@ -317,21 +321,21 @@ def test_a_template_whose_guest_refuses_is_remembered(
         monkeypatch.setattr(resume, "TIMEOUT", 0.3)
     cloned.answer = answer
     for _ in range(failures.LOADS):
-        (home / DISK).unlink(missing_ok=True)
+        (folder / DISK).unlink(missing_ok=True)
         larger.create()
         larger.start()
-    (home / DISK).unlink()
+    (folder / DISK).unlink()
     larger.create()
-    assert (home / CLONE_OF).exists() is not counts
+    assert (folder / CLONE_OF).exists() is not counts
     assert ("dockerd could not be given an id; tried again a day later" in said[-1]) is counts
 
 
 def test_a_clone_that_is_loaded_ends_the_count(
-    larger: Qemu, home: Home, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
+    larger: Qemu, folder: MachineFolder, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
 ) -> None:
     for status in ["failed"] * (failures.LOADS - 1) + ["completed", "failed"]:
         cloned.status = status
-        (home / DISK).unlink(missing_ok=True)
+        (folder / DISK).unlink(missing_ok=True)
         larger.create()
         larger.start()
     larger.create()
@@ -339,7 +343,7 @@ def test_a_clone_that_is_loaded_ends_the_count(
 
 
 def test_a_qemu_that_ended_while_it_loaded(
-    laid: Qemu, home: Home, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
+    laid: Qemu, folder: MachineFolder, origin: Template, cloned: Clone, detached: list[list[str]], said: list[str]
 ) -> None:
     """QEMU before 9.1 says no more than that; so does one that the host has ended for want of memory."""
     cloned.answers["query-migrate"] = [HANG_UP]
@@ -351,7 +355,7 @@ def test_a_qemu_that_ended_while_it_loaded(
 @pytest.mark.parametrize("command", ["migrate-set-parameters", "migrate-incoming", "query-migrate", "cont"])
 def test_a_qemu_that_is_slow_costs_no_template(
     laid: Qemu,
-    home: Home,
+    folder: MachineFolder,
     store: Path,
     origin: Template,
     cloned: Clone,
@@ -373,7 +377,7 @@ def test_a_qemu_that_is_slow_costs_no_template(
 
 def test_a_template_whose_memory_has_changed_goes(
     laid: Qemu,
-    home: Home,
+    folder: MachineFolder,
     origin: Template,
     cloned: Clone,
     recorder: Recorder,
@@ -388,13 +392,13 @@ def test_a_template_whose_memory_has_changed_goes(
     origin.memory.write_bytes(b"memorx")
     os.utime(origin.memory, ns=(before, before))
     laid.start()
-    assert boots_cold(laid, home, recorder)
+    assert boots_cold(laid, folder, recorder)
     assert "memory isn't what it was: the next create makes it anew" in said[0]
     assert not origin.folder.exists()
 
 
 def test_a_state_that_goes_while_qemu_starts(
-    laid: Qemu, home: Home, origin: Template, cloned: Clone, recorder: Recorder, detached: list[list[str]]
+    laid: Qemu, folder: MachineFolder, origin: Template, cloned: Clone, recorder: Recorder, detached: list[list[str]]
 ) -> None:
     before = recorder.launched
 
@@ -404,12 +408,12 @@ def test_a_state_that_goes_while_qemu_starts(
 
     recorder.launched = launched
     laid.start()
-    assert boots_cold(laid, home, recorder)
+    assert boots_cold(laid, folder, recorder)
 
 
-def test_a_qemu_that_doesnt_open_the_channel(home: Home) -> None:
+def test_a_qemu_that_doesnt_open_the_channel(folder: MachineFolder) -> None:
     with pytest.raises(DriverFailed, match=r"doesn't answer on resume\.sock"):
-        resume.connect(home)
+        resume.connect(folder)
 
 
 def test_a_cold_boot_that_fails_too_is_an_error(laid: Qemu, recorder: Recorder, said: list[str]) -> None:
@@ -423,7 +427,7 @@ def test_a_cold_boot_that_fails_too_is_an_error(laid: Qemu, recorder: Recorder, 
 
 
 def test_what_dockerd_refuses_in_a_template_is_not_tried_again(
-    larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, folder: MachineFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(vm: Vm) -> None:
         raise EngineRefused("failed to start daemon: driver not supported: btrfs")
@@ -431,4 +435,4 @@ def test_what_dockerd_refuses_in_a_template_is_not_tried_again(
     monkeypatch.setattr(clone, "lay_disk", refuse)
     with pytest.raises(EngineRefused):
         larger.create()
-    assert not (home / DISK).exists()
+    assert not (folder / DISK).exists()

@@ -22,7 +22,7 @@ from machine.driver import State
 from machine.errors import DriverFailed, ImageCorrupt
 from machine.images import cache
 from machine.images.cache import ImageInfo
-from machine.paths import Home, Image
+from machine.paths import Image, MachineFolder
 from machine.progress import Silent
 from machine.spec import Address, Machine
 
@@ -49,41 +49,41 @@ def machine(image: Image, disk_mib: int = 2048) -> Machine:
 
 
 @pytest.fixture
-def home(store: Path) -> Home:
-    home = Home(store / "machines" / "dev")
-    home.folder.mkdir(parents=True)
-    return home
+def folder(store: Path) -> MachineFolder:
+    folder = MachineFolder(store / "machines" / "dev")
+    folder.path.mkdir(parents=True)
+    return folder
 
 
 @qemu_img
-def test_the_disk_lies_over_the_image(cloud: Image, home: Home) -> None:
-    Qemu(machine(cloud), home, run.run).create()
-    found = json.loads(run.run(["qemu-img", "info", "--output=json", home / DISK]).stdout)
+def test_the_disk_lies_over_the_image(cloud: Image, folder: MachineFolder) -> None:
+    Qemu(machine(cloud), folder, run.run).create()
+    found = json.loads(run.run(["qemu-img", "info", "--output=json", folder / DISK]).stdout)
     assert found["virtual-size"] == 2 << 30
     assert found["backing-filename"] == cloud_image.BASE_IMAGE
-    assert (home / cloud_image.BASE_IMAGE).samefile(cloud.file)
+    assert (folder / cloud_image.BASE_IMAGE).samefile(cloud.file)
     shutil.rmtree(cloud.folder)
-    run.run(["qemu-img", "check", "-q", home / DISK])
+    run.run(["qemu-img", "check", "-q", folder / DISK])
 
 
 @qemu_img
-def test_a_disk_that_is_too_small(cloud: Image, home: Home) -> None:
+def test_a_disk_that_is_too_small(cloud: Image, folder: MachineFolder) -> None:
     with pytest.raises(DriverFailed, match="needs a disk of 64 MiB"):
-        Qemu(machine(cloud, disk_mib=32), home, run.run).create()
+        Qemu(machine(cloud, disk_mib=32), folder, run.run).create()
 
 
 @qemu_img
-def test_a_part_of_an_image_names_files_of_this_host(cloud: Image, home: Home, tmp_path: Path) -> None:
+def test_a_part_of_an_image_names_files_of_this_host(cloud: Image, folder: MachineFolder, tmp_path: Path) -> None:
     part = tmp_path / "part.qcow2"
     run.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", cloud.file, "-F", "qcow2", part])
     with pytest.raises(ImageCorrupt, match="it needs the file"):
-        Qemu(machine(add(part)), home, run.run).create()
+        Qemu(machine(add(part)), folder, run.run).create()
 
 
 @qemu_img
-def test_its_own_boot_loader_boots(cloud: Image, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_own_boot_loader_boots(cloud: Image, folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Vm, "host", lambda _: Host("qemu", "x86_64", "tcg", "max"))
-    words = Qemu(machine(cloud), home, run.run).vm.argv(Memory(512))
+    words = Qemu(machine(cloud), folder, run.run).vm.argv(Memory(512))
     assert "-kernel" not in words
     assert [word for word in words if "bootindex=0" in word] == [
         "virtio-blk-pci,drive=data,serial=data,discard=on,bootindex=0"

@@ -19,12 +19,12 @@ from machine import driver as contract
 from machine.docker import ports
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 
 
 def with_options(qemu: Qemu, **options: Any) -> Qemu:
-    return Qemu(replace(qemu.machine, options=options), qemu.home, qemu.run)
+    return Qemu(replace(qemu.machine, options=options), qemu.folder, qemu.run)
 
 
 def test_it_is_a_driver(qemu: Qemu) -> None:
@@ -58,9 +58,9 @@ def test_check_names_what_is_missing(qemu: Qemu, monkeypatch: pytest.MonkeyPatch
 
 def far_away(qemu: Qemu, tmp_path: Path) -> Qemu:
     """The same machine in a store whose path has no room for a socket."""
-    home = Home(tmp_path / ("x" * 100) / "machines" / "dev")
-    home.folder.mkdir(parents=True)
-    return Qemu(qemu.machine, home, qemu.run)
+    folder = MachineFolder(tmp_path / ("x" * 100) / "machines" / "dev")
+    folder.path.mkdir(parents=True)
+    return Qemu(qemu.machine, folder, qemu.run)
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_no_hindrance(
@@ -73,9 +73,9 @@ def test_a_path_that_is_too_long_for_a_socket_is_no_hindrance(
     (command,) = recorder.ran
     given = next(word for word in command if "qmp.sock" in word).partition("path=")[2].partition(",")[0]
     assert len(given) < 107
-    assert f"{far.home.folder}/qemu.pid" in command
-    with process(far.home), monitor(Path(given), {"query-status": {"status": "running"}}):
-        assert (far.home / "qmp.sock").is_socket()
+    assert f"{far.folder.path}/qemu.pid" in command
+    with process(far.folder), monitor(Path(given), {"query-status": {"status": "running"}}):
+        assert (far.folder / "qmp.sock").is_socket()
         assert far.state() is State.RUNNING
     far.remove()
     assert not links.exists()
@@ -97,26 +97,28 @@ def test_windows_is_told_of_another_driver(qemu: Qemu, monkeypatch: pytest.Monke
     assert "virtualbox" in caught.value.hint
 
 
-def test_create_makes_a_disk_once(qemu: Qemu, home: Home, recorder: Recorder) -> None:
+def test_create_makes_a_disk_once(qemu: Qemu, folder: MachineFolder, recorder: Recorder) -> None:
     qemu.create()
-    disk = home / "disk.qcow2"
+    disk = folder / "disk.qcow2"
     assert recorder.ran == [["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1024M"]]
     disk.touch()
     qemu.create()
     assert len(recorder.ran) == 1
 
 
-def test_start_runs_qemu_and_its_helper(qemu: Qemu, home: Home, recorder: Recorder, detached: list[list[str]]) -> None:
-    home.console.write_text("of the last boot")
+def test_start_runs_qemu_and_its_helper(
+    qemu: Qemu, folder: MachineFolder, recorder: Recorder, detached: list[list[str]]
+) -> None:
+    folder.console.write_text("of the last boot")
     assert not qemu.start()
     (command,) = recorder.ran
     assert command[0] == QEMU
     assert command[command.index("-append") + 1].startswith("quiet ")
     assert command[command.index("-accel") + 1].startswith("tcg,")
     assert command[command.index("-cpu") + 1] == "max"
-    assert detached == [[sys.executable, "-m", "machine.drivers.qemu", str(home.folder)]]
-    assert not home.console.exists()
-    assert (home / "console.log.1").read_text() == "of the last boot"
+    assert detached == [[sys.executable, "-m", "machine.drivers.qemu", str(folder.path)]]
+    assert not folder.console.exists()
+    assert (folder / "console.log.1").read_text() == "of the last boot"
 
 
 @pytest.mark.parametrize(("accelerator", "small"), [("tcg", 1), ("kvm", 0)])
@@ -130,7 +132,7 @@ def test_only_emulated_machines_do_without_huge_pages(
 
 
 def test_start_without_its_image(qemu: Qemu, detached: list[list[str]]) -> None:
-    absent = Qemu(replace(qemu.machine, image="0" * 64), qemu.home, qemu.run)
+    absent = Qemu(replace(qemu.machine, image="0" * 64), qemu.folder, qemu.run)
     with pytest.raises(NoSuchImage, match="000000000000"):
         absent.start()
     assert detached == []
@@ -158,9 +160,9 @@ def test_why_qemu_doesnt_start(
 
 
 def test_start_goes_on_with_one_that_is_paused(
-    qemu: Qemu, home: Home, recorder: Recorder, running: object, detached: list[list[str]]
+    qemu: Qemu, folder: MachineFolder, recorder: Recorder, running: object, detached: list[list[str]]
 ) -> None:
-    with monitor(home / "qmp.sock", {"query-status": {"status": "paused"}}) as server:
+    with monitor(folder / "qmp.sock", {"query-status": {"status": "paused"}}) as server:
         qemu.start()
     assert server.commands[-2:] == ["qmp_capabilities", "cont"]
     assert (recorder.ran, detached) == ([], [])
@@ -183,8 +185,10 @@ def test_start_goes_on_with_one_that_is_paused(
         ("io-error", State.ERROR),
     ],
 )
-def test_the_state_is_what_the_monitor_says(qemu: Qemu, home: Home, running: object, status: str, state: State) -> None:
-    with monitor(home / "qmp.sock", {"query-status": {"status": status}}):
+def test_the_state_is_what_the_monitor_says(
+    qemu: Qemu, folder: MachineFolder, running: object, status: str, state: State
+) -> None:
+    with monitor(folder / "qmp.sock", {"query-status": {"status": status}}):
         assert qemu.state() is state
 
 
@@ -193,7 +197,7 @@ def test_the_state_is_what_the_monitor_says(qemu: Qemu, home: Home, running: obj
     [("inmigrate", State.SAVED), ("prelaunch", State.SAVED), ("paused", State.PAUSED), ("running", State.RUNNING)],
 )
 def test_a_machine_is_suspended_until_its_memory_is_loaded(
-    qemu: Qemu, suspended: Home, running: object, status: str, state: State
+    qemu: Qemu, suspended: MachineFolder, running: object, status: str, state: State
 ) -> None:
     with monitor(suspended / "qmp.sock", {"query-status": {"status": status}}):
         assert qemu.state() is state
@@ -206,27 +210,27 @@ def test_the_state_without_a_process_or_a_monitor(qemu: Qemu, running: subproces
     assert qemu.state() is State.STOPPED
 
 
-def test_stop_presses_the_button_and_minds_no_machine_that_is_off(qemu: Qemu, home: Home) -> None:
+def test_stop_presses_the_button_and_minds_no_machine_that_is_off(qemu: Qemu, folder: MachineFolder) -> None:
     qemu.stop()
-    with monitor(home / "qmp.sock") as server:
+    with monitor(folder / "qmp.sock") as server:
         qemu.stop()
     assert server.commands == ["qmp_capabilities", "query-status", "system_powerdown"]
 
 
-def test_stop_wakes_a_paused_guest_which_would_feel_no_button(qemu: Qemu, home: Home) -> None:
-    with monitor(home / "qmp.sock", {"query-status": [{"return": {"status": "paused"}}]}) as server:
+def test_stop_wakes_a_paused_guest_which_would_feel_no_button(qemu: Qemu, folder: MachineFolder) -> None:
+    with monitor(folder / "qmp.sock", {"query-status": [{"return": {"status": "paused"}}]}) as server:
         qemu.stop()
     assert server.commands == ["qmp_capabilities", "query-status", "cont", "system_powerdown"]
 
 
 def test_kill_lets_qemu_write_its_tables_and_ends_what_is_left(
-    qemu: Qemu, home: Home, running: subprocess.Popen[bytes]
+    qemu: Qemu, folder: MachineFolder, running: subprocess.Popen[bytes]
 ) -> None:
-    with monitor(home / "qmp.sock", {"quit": [{"return": {}}, {"event": "SHUTDOWN"}, HANG_UP]}) as server:
+    with monitor(folder / "qmp.sock", {"quit": [{"return": {}}, {"event": "SHUTDOWN"}, HANG_UP]}) as server:
         qemu.kill()
     assert server.commands == ["qmp_capabilities", "quit"]
     assert running.wait(timeout=60) == -9
-    assert not (home / "qemu.pid").exists()
+    assert not (folder / "qemu.pid").exists()
     qemu.kill()
 
 
@@ -256,42 +260,44 @@ def layout_of_qemu(**answers: Any) -> dict[str, Any]:
     }
 
 
-def files_of(home: Home) -> set[str]:
-    return {path.name for path in home.folder.iterdir() if not path.name.endswith((".sock", ".log"))}
+def files_of(folder: MachineFolder) -> set[str]:
+    return {path.name for path in folder.path.iterdir() if not path.name.endswith((".sock", ".log"))}
 
 
-def test_suspend_keeps_the_state_and_the_layout(qemu: Qemu, home: Home, running: subprocess.Popen[bytes]) -> None:
-    with monitor(home / "qmp.sock", layout_of_qemu()) as server:
+def test_suspend_keeps_the_state_and_the_layout(
+    qemu: Qemu, folder: MachineFolder, running: subprocess.Popen[bytes]
+) -> None:
+    with monitor(folder / "qmp.sock", layout_of_qemu()) as server:
         qemu.suspend()
     commands = server.commands
     assert commands.index("stop") < commands.index("migrate") < commands.index("quit")
     assert "cont" not in commands
     assert running.wait(timeout=60) == -9
     assert qemu.state() is State.SAVED
-    assert json.loads((home / SUSPENDED_LAYOUT).read_text()) == LAYOUT
-    assert files_of(home) == {SUSPENDED, SUSPENDED_LAYOUT}
+    assert json.loads((folder / SUSPENDED_LAYOUT).read_text()) == LAYOUT
+    assert files_of(folder) == {SUSPENDED, SUSPENDED_LAYOUT}
 
 
-def goes_on(qemu: Qemu, home: Home, asked: list[str], running: subprocess.Popen[bytes]) -> bool:
-    return asked[-2:] == ["migrate_cancel", "cont"] and running.poll() is None and files_of(home) == {"qemu.pid"}
+def goes_on(qemu: Qemu, folder: MachineFolder, asked: list[str], running: subprocess.Popen[bytes]) -> bool:
+    return asked[-2:] == ["migrate_cancel", "cont"] and running.poll() is None and files_of(folder) == {"qemu.pid"}
 
 
 def test_a_state_that_cant_be_saved_lets_the_machine_go_on(
-    qemu: Qemu, home: Home, running: subprocess.Popen[bytes]
+    qemu: Qemu, folder: MachineFolder, running: subprocess.Popen[bytes]
 ) -> None:
     failed = {"status": "failed", "error-desc": "no space left"}
     with (
-        monitor(home / "qmp.sock", layout_of_qemu(**{"query-migrate": failed})) as server,
+        monitor(folder / "qmp.sock", layout_of_qemu(**{"query-migrate": failed})) as server,
         pytest.raises(DriverFailed, match="no space left"),
     ):
         qemu.suspend()
-    assert goes_on(qemu, home, server.commands, running)
+    assert goes_on(qemu, folder, server.commands, running)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no space left")])
 def test_a_suspend_that_is_interrupted_lets_the_machine_go_on(
     qemu: Qemu,
-    home: Home,
+    folder: MachineFolder,
     running: subprocess.Popen[bytes],
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
@@ -301,47 +307,47 @@ def test_a_suspend_that_is_interrupted_lets_the_machine_go_on(
         raise error
 
     monkeypatch.setattr(migration, "save", save)
-    with monitor(home / "qmp.sock", layout_of_qemu()) as server, pytest.raises(type(error)):
+    with monitor(folder / "qmp.sock", layout_of_qemu()) as server, pytest.raises(type(error)):
         qemu.suspend()
-    assert goes_on(qemu, home, server.commands, running)
+    assert goes_on(qemu, folder, server.commands, running)
 
 
 def test_a_layout_that_cant_be_written_costs_no_memory(
-    qemu: Qemu, home: Home, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    qemu: Qemu, folder: MachineFolder, running: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(path: Path, *_: object) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr(files, "write", write)
-    with monitor(home / "qmp.sock", layout_of_qemu()) as server, pytest.raises(OSError, match="no space"):
+    with monitor(folder / "qmp.sock", layout_of_qemu()) as server, pytest.raises(OSError, match="no space"):
         qemu.suspend()
-    assert goes_on(qemu, home, server.commands, running)
+    assert goes_on(qemu, folder, server.commands, running)
 
 
 @pytest.fixture
-def suspended(home: Home) -> Home:
-    (home / SUSPENDED).write_text("state")
-    (home / SUSPENDED_LAYOUT).write_text(json.dumps(LAYOUT))
-    return home
+def suspended(folder: MachineFolder) -> MachineFolder:
+    (folder / SUSPENDED).write_text("state")
+    (folder / SUSPENDED_LAYOUT).write_text(json.dumps(LAYOUT))
+    return folder
 
 
 @pytest.fixture
-def woken(home: Home, recorder: Recorder) -> Iterator[dict[str, Any]]:
+def woken(folder: MachineFolder, recorder: Recorder) -> Iterator[dict[str, Any]]:
     """What the monitor answers once QEMU was started; "server" is put there then."""
     answers = layout_of_qemu()
     with contextlib.ExitStack() as stack:
 
         def launched(_: list[str]) -> None:
-            answers["server"] = stack.enter_context(monitor(home / "qmp.sock", answers))
-            answers["process"] = stack.enter_context(process(home))
-            answers["agent"] = stack.enter_context(agent(home / "agent.sock", guest))
+            answers["server"] = stack.enter_context(monitor(folder / "qmp.sock", answers))
+            answers["process"] = stack.enter_context(process(folder))
+            answers["agent"] = stack.enter_context(agent(folder / "agent.sock", guest))
 
         recorder.launched = launched
         yield answers
 
 
 def test_start_wakes_a_suspended_machine_as_it_was_laid_out(
-    qemu: Qemu, suspended: Home, recorder: Recorder, woken: dict[str, Any], detached: list[list[str]]
+    qemu: Qemu, suspended: MachineFolder, recorder: Recorder, woken: dict[str, Any], detached: list[list[str]]
 ) -> None:
     assert qemu.state() is State.SAVED
     qemu.start()
@@ -360,7 +366,7 @@ def test_start_wakes_a_suspended_machine_as_it_was_laid_out(
 
 
 def test_a_state_that_cant_be_loaded_stays(
-    qemu: Qemu, suspended: Home, woken: dict[str, Any], detached: list[list[str]]
+    qemu: Qemu, suspended: MachineFolder, woken: dict[str, Any], detached: list[list[str]]
 ) -> None:
     woken["query-migrate"] = {"status": "failed", "error-desc": "another device"}
     with pytest.raises(DriverFailed, match="another device"):
@@ -371,14 +377,14 @@ def test_a_state_that_cant_be_loaded_stays(
     assert detached == []
 
 
-def test_a_qemu_that_doesnt_start_leaves_the_state(qemu: Qemu, suspended: Home, recorder: Recorder) -> None:
+def test_a_qemu_that_doesnt_start_leaves_the_state(qemu: Qemu, suspended: MachineFolder, recorder: Recorder) -> None:
     recorder.error = "Cannot allocate memory"
     with pytest.raises(DriverFailed, match="Cannot allocate memory"):
         qemu.start()
     assert qemu.state() is State.SAVED
 
 
-def test_kill_drops_what_was_suspended(qemu: Qemu, suspended: Home) -> None:
+def test_kill_drops_what_was_suspended(qemu: Qemu, suspended: MachineFolder) -> None:
     qemu.kill()
     assert qemu.state() is State.STOPPED
     assert files_of(suspended) == set()
@@ -388,24 +394,24 @@ def test_a_guest_without_an_agent_wakes_too(qemu: Qemu) -> None:
     qemu.vm.set_clock()
 
 
-def test_warnings_name_the_ports_that_arent_forwarded(qemu: Qemu, home: Home) -> None:
+def test_warnings_name_the_ports_that_arent_forwarded(qemu: Qemu, folder: MachineFolder) -> None:
     assert qemu.warnings() == []
-    ports.note(home, ["port 8080/tcp isn't forwarded: it rains"])
+    ports.note(folder, ["port 8080/tcp isn't forwarded: it rains"])
     assert qemu.warnings() == ["port 8080/tcp isn't forwarded: it rains"]
 
 
 def test_whoever_asks_for_the_state_starts_a_helper_that_was_killed(
-    qemu: Qemu, home: Home, running: object, detached: list[list[str]]
+    qemu: Qemu, folder: MachineFolder, running: object, detached: list[list[str]]
 ) -> None:
     status = {"status": "paused"}
-    with monitor(home / "qmp.sock", {"query-status": lambda _: status}):
+    with monitor(folder / "qmp.sock", {"query-status": lambda _: status}):
         qemu.state()
         assert detached == []
         status["status"] = "running"
-        Qemu(replace(qemu.machine, address=None), home, qemu.run).state()
+        Qemu(replace(qemu.machine, address=None), folder, qemu.run).state()
         assert detached == [], "a template has no ports"
         assert qemu.state() is State.RUNNING
-    assert detached == [[sys.executable, "-m", "machine.drivers.qemu", str(home.folder)]]
+    assert detached == [[sys.executable, "-m", "machine.drivers.qemu", str(folder.path)]]
 
 
 def test_the_diagnosis_is_the_state(qemu: Qemu) -> None:

@@ -17,7 +17,7 @@ from machine.drivers.qemu.qmp import Qmp
 from machine import spec
 from machine.docker import ports
 from machine.docker.ports import bring_in_line
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address, Machine
 from machine.usernet import Slirp
 
@@ -127,28 +127,28 @@ def engine() -> Iterator[ThreadingHTTPServer]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, engine: ThreadingHTTPServer) -> Home:
+def folder(tmp_path: Path, engine: ThreadingHTTPServer) -> MachineFolder:
     """Of a machine whose Docker is the engine above."""
     address = Address("127.0.0.1", engine.server_address[1])
     machine = Machine("dev", "qemu", "u", "m", "i", 512, 1, 1024, tls=False, address=address)
-    home = Home(tmp_path)
-    home.creating.write_text(spec.dumps(machine))
-    return home
+    folder = MachineFolder(tmp_path)
+    folder.creating.write_text(spec.dumps(machine))
+    return folder
 
 
 @contextlib.contextmanager
-def running(home: Home) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], subprocess.Popen[bytes]]]]:
+def running(folder: MachineFolder) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], subprocess.Popen[bytes]]]]:
     """A process in QEMU's place, and what starts a helper of it."""
     begun: list[subprocess.Popen[bytes]] = []
 
     def begin() -> subprocess.Popen[bytes]:
-        begun.append(subprocess.Popen([sys.executable, "-m", "machine.drivers.qemu", home.folder]))
+        begun.append(subprocess.Popen([sys.executable, "-m", "machine.drivers.qemu", folder.path]))
         return begun[-1]
 
-    argv = [sys.executable, "-c", "import time; time.sleep(600)", "-pidfile", home / PIDFILE]
+    argv = [sys.executable, "-c", "import time; time.sleep(600)", "-pidfile", folder / PIDFILE]
     with subprocess.Popen(argv) as qemu:
         try:
-            (home / PIDFILE).write_text(str(qemu.pid))
+            (folder / PIDFILE).write_text(str(qemu.pid))
             yield qemu, begin
         finally:
             qemu.kill()
@@ -160,8 +160,8 @@ def running(home: Home) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], 
 FORWARDED = {"tcp:127.0.0.1:8080"}
 
 
-def test_the_helper_lives_as_long_as_qemu(home: Home, usernet: UserNetwork) -> None:
-    with monitor(home / PORTS_MONITOR, {"human-monitor-command": usernet}), running(home) as (qemu, begin):
+def test_the_helper_lives_as_long_as_qemu(folder: MachineFolder, usernet: UserNetwork) -> None:
+    with monitor(folder / PORTS_MONITOR, {"human-monitor-command": usernet}), running(folder) as (qemu, begin):
         helper = begin()
         await_(lambda: usernet.forwards == FORWARDED)
         assert helper.poll() is None
@@ -169,31 +169,31 @@ def test_the_helper_lives_as_long_as_qemu(home: Home, usernet: UserNetwork) -> N
         assert helper.wait(timeout=120) == 0
 
 
-def test_a_monitor_that_hangs_up_is_opened_again(home: Home, usernet: UserNetwork) -> None:
+def test_a_monitor_that_hangs_up_is_opened_again(folder: MachineFolder, usernet: UserNetwork) -> None:
     """As after a silence: whatever broke, the next round begins with another connection."""
     faults: list[object] = [HANG_UP, b"garbage\n"]
 
     def now_and_then(message: dict[str, Any]) -> Any:
         return [faults.pop(0)] if faults else usernet(message)
 
-    with monitor(home / PORTS_MONITOR, {"human-monitor-command": now_and_then}), running(home) as (_, begin):
+    with monitor(folder / PORTS_MONITOR, {"human-monitor-command": now_and_then}), running(folder) as (_, begin):
         helper = begin()
         await_(lambda: usernet.forwards == FORWARDED)
         assert helper.poll() is None
         assert not faults
 
 
-def test_the_next_helper_goes_on_where_a_killed_one_stopped(home: Home, usernet: UserNetwork) -> None:
-    with monitor(home / PORTS_MONITOR, {"human-monitor-command": usernet}), running(home) as (_, begin):
+def test_the_next_helper_goes_on_where_a_killed_one_stopped(folder: MachineFolder, usernet: UserNetwork) -> None:
+    with monitor(folder / PORTS_MONITOR, {"human-monitor-command": usernet}), running(folder) as (_, begin):
         helper = begin()
         await_(lambda: usernet.forwards == FORWARDED)
         helper.kill()
         helper.wait(timeout=60)
         usernet.lines.clear()
-        (home / ports.NOTE).unlink(missing_ok=True)
+        (folder / ports.NOTE).unlink(missing_ok=True)
         begin()
-        await_((home / ports.NOTE).exists)
-        assert (usernet.lines, ports.warnings(home)) == ([], [])
+        await_((folder / ports.NOTE).exists)
+        assert (usernet.lines, ports.warnings(folder)) == ([], [])
 
 
 def await_(probe: Callable[[], bool]) -> None:

@@ -17,7 +17,7 @@ from machine.drivers.qemu.layout import Layout
 from machine import run
 from machine.driver import Resize
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Machine
 
 GIB = 1 << 30
@@ -66,9 +66,11 @@ def test_it_can_be_resized(qemu: Qemu) -> None:
 
 
 @pytest.mark.parametrize(("memory_mib", "plugged_mib"), [(2048, 1536), (513, 0), (515, 2), (512 + ROOM_MIB, ROOM_MIB)])
-def test_more_memory_is_plugged(qemu: Qemu, home: Home, running: object, memory_mib: int, plugged_mib: int) -> None:
+def test_more_memory_is_plugged(
+    qemu: Qemu, folder: MachineFolder, running: object, memory_mib: int, plugged_mib: int
+) -> None:
     memory = Memory()
-    with monitor(home / "qmp.sock", memory.answers()) as server:
+    with monitor(folder / "qmp.sock", memory.answers()) as server:
         assert qemu.resize(wanted(qemu, memory_mib=memory_mib)) == []
     assert arguments(server, "qom-set") == [
         {"path": "/machine/peripheral/memory", "property": "requested-size", "value": plugged_mib << 20}
@@ -77,44 +79,48 @@ def test_more_memory_is_plugged(qemu: Qemu, home: Home, running: object, memory_
 
 @pytest.mark.parametrize("memory_mib", [2048, 512])
 def test_the_guest_sets_its_limits_for_the_memory_that_it_has_now(
-    qemu: Qemu, home: Home, running: object, memory_mib: int
+    qemu: Qemu, folder: MachineFolder, running: object, memory_mib: int
 ) -> None:
-    larger = Qemu(wanted(qemu, memory_mib=1024), qemu.home, qemu.run)
+    larger = Qemu(wanted(qemu, memory_mib=1024), qemu.folder, qemu.run)
     memory = Memory(plugged_mib=512)
-    with monitor(home / "qmp.sock", memory.answers()), agent(home / "agent.sock", guest) as inside:
+    with monitor(folder / "qmp.sock", memory.answers()), agent(folder / "agent.sock", guest) as inside:
         assert larger.resize(wanted(qemu, memory_mib=memory_mib)) == []
     (ran,) = arguments(inside, "guest-exec")
     assert ran == {"path": "/usr/lib/machineos/limits", "arg": [f"{memory_mib - 512}"], "capture-output": True}
 
 
-def test_a_guest_without_that_program_gets_its_memory_all_the_same(qemu: Qemu, home: Home, running: object) -> None:
+def test_a_guest_without_that_program_gets_its_memory_all_the_same(
+    qemu: Qemu, folder: MachineFolder, running: object
+) -> None:
     def refuses(message: dict[str, Any]) -> list[Any]:
         return guest(message) if "sync" in message["execute"] else [{"error": {"desc": "no such program"}}]
 
-    with monitor(home / "qmp.sock", Memory().answers()), agent(home / "agent.sock", refuses):
+    with monitor(folder / "qmp.sock", Memory().answers()), agent(folder / "agent.sock", refuses):
         assert qemu.resize(wanted(qemu, memory_mib=2048)) == []
 
 
-def test_memory_that_was_plugged_is_taken_back(qemu: Qemu, home: Home, running: object) -> None:
+def test_memory_that_was_plugged_is_taken_back(qemu: Qemu, folder: MachineFolder, running: object) -> None:
     memory = Memory(plugged_mib=1536)
-    larger = Qemu(wanted(qemu, memory_mib=2048), qemu.home, qemu.run)
-    with monitor(home / "qmp.sock", memory.answers()):
+    larger = Qemu(wanted(qemu, memory_mib=2048), qemu.folder, qemu.run)
+    with monitor(folder / "qmp.sock", memory.answers()):
         assert larger.resize(wanted(qemu, memory_mib=512)) == []
     assert memory.size == 0
 
 
 @pytest.mark.parametrize("memory_mib", [511, 512 + ROOM_MIB + 2])
-def test_less_than_it_started_with_or_too_much_waits(qemu: Qemu, home: Home, running: object, memory_mib: int) -> None:
-    with monitor(home / "qmp.sock", Memory().answers()) as server:
+def test_less_than_it_started_with_or_too_much_waits(
+    qemu: Qemu, folder: MachineFolder, running: object, memory_mib: int
+) -> None:
+    with monitor(folder / "qmp.sock", Memory().answers()) as server:
         assert qemu.resize(wanted(qemu, memory_mib=memory_mib)) == ["memory_mib"]
     assert "qom-set" not in server.commands
 
 
-def test_where_memory_cant_be_plugged_it_waits(qemu: Qemu, home: Home, running: object) -> None:
+def test_where_memory_cant_be_plugged_it_waits(qemu: Qemu, folder: MachineFolder, running: object) -> None:
     """QEMU on macOS has no virtio-mem. Suspend and snapshots ask for the layout, and plug what it says: nothing."""
     children = [{"name": "balloon", "type": "child<virtio-balloon-pci>"}]
     answers = Memory().answers() | {"qom-list": [{"return": children}]}
-    with monitor(home / "qmp.sock", answers) as server:
+    with monitor(folder / "qmp.sock", answers) as server:
         assert qemu.resize(wanted(qemu, memory_mib=1024)) == ["memory_mib"]
         with qemu.vm.monitor() as asked:
             layout = Layout.read(asked)
@@ -123,16 +129,18 @@ def test_where_memory_cant_be_plugged_it_waits(qemu: Qemu, home: Home, running: 
     assert "qom-set" not in server.commands
 
 
-def test_a_guest_that_doesnt_follow(qemu: Qemu, home: Home, running: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_doesnt_follow(
+    qemu: Qemu, folder: MachineFolder, running: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sizes, "PATIENCE", 0.1)
     memory = Memory(follows=False)
-    with monitor(home / "qmp.sock", memory.answers()):
+    with monitor(folder / "qmp.sock", memory.answers()):
         assert qemu.resize(wanted(qemu, memory_mib=1024)) == ["memory_mib"]
     assert memory.requested == 512 << 20
 
 
-def test_a_larger_disk_is_filled_by_the_guest(qemu: Qemu, home: Home, running: object) -> None:
-    with monitor(home / "qmp.sock") as server, agent(home / "agent.sock", guest) as inside:
+def test_a_larger_disk_is_filled_by_the_guest(qemu: Qemu, folder: MachineFolder, running: object) -> None:
+    with monitor(folder / "qmp.sock") as server, agent(folder / "agent.sock", guest) as inside:
         assert qemu.resize(wanted(qemu, disk_mib=2048)) == []
     assert arguments(server, "block_resize") == [{"node-name": "data", "size": 2 * GIB}]
     assert inside.commands[1] == "guest-exec"
@@ -147,32 +155,34 @@ def test_a_larger_disk_is_filled_by_the_guest(qemu: Qemu, home: Home, running: o
         lambda message: [HANG_UP],
     ],
 )
-def test_a_file_system_that_grows_at_the_next_boot(qemu: Qemu, home: Home, running: object, answer: Any) -> None:
+def test_a_file_system_that_grows_at_the_next_boot(
+    qemu: Qemu, folder: MachineFolder, running: object, answer: Any
+) -> None:
     # The disk is larger by now: with the old size in machine.json, asking for one in between would shrink it.
-    with monitor(home / "qmp.sock") as server, agent(home / "agent.sock", answer):
+    with monitor(folder / "qmp.sock") as server, agent(folder / "agent.sock", answer):
         assert qemu.resize(wanted(qemu, disk_mib=2048, cpus=2)) == ["disk_mib", "cpus"]
     assert "block_resize" in server.commands
 
 
-def test_a_disk_that_qemu_doesnt_enlarge_is_an_error(qemu: Qemu, home: Home, running: object) -> None:
+def test_a_disk_that_qemu_doesnt_enlarge_is_an_error(qemu: Qemu, folder: MachineFolder, running: object) -> None:
     refused = [{"error": {"desc": "no space"}}]
     failing = pytest.raises(DriverFailed, match="no space")
-    with monitor(home / "qmp.sock", {"block_resize": refused}), failing:
+    with monitor(folder / "qmp.sock", {"block_resize": refused}), failing:
         qemu.resize(wanted(qemu, disk_mib=2048))
 
 
-def test_processors_wait_and_nothing_is_asked_of_qemu(qemu: Qemu, home: Home, running: object) -> None:
-    with monitor(home / "qmp.sock") as server:
+def test_processors_wait_and_nothing_is_asked_of_qemu(qemu: Qemu, folder: MachineFolder, running: object) -> None:
+    with monitor(folder / "qmp.sock") as server:
         assert qemu.resize(wanted(qemu, cpus=2)) == ["cpus"]
     assert server.commands == ["qmp_capabilities"]
 
 
 @pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
-def test_the_disk_of_a_stopped_machine(qemu: Qemu, home: Home, recorder: Recorder) -> None:
+def test_the_disk_of_a_stopped_machine(qemu: Qemu, folder: MachineFolder, recorder: Recorder) -> None:
     recorder.images = True
     qemu.create()
     assert qemu.resize(wanted(qemu, disk_mib=2048, memory_mib=4096, cpus=4)) == []
-    assert json.loads(run.run(["qemu-img", "info", "--output=json", home / DISK]).stdout)["virtual-size"] == 2 * GIB
+    assert json.loads(run.run(["qemu-img", "info", "--output=json", folder / DISK]).stdout)["virtual-size"] == 2 * GIB
     recorder.ran.clear()
     assert qemu.resize(wanted(qemu, memory_mib=4096)) == []
     assert recorder.ran == []

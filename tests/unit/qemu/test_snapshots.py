@@ -26,7 +26,7 @@ from machine.driver import Snapshots, State
 from machine.errors import DriverFailed, NoSuchImage, Usage, WaitTimeout
 from machine.folders.asked import DATABASE
 from machine.folders.handles import Handles
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.progress import Silent
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
@@ -101,22 +101,22 @@ def test_it_takes_snapshots(qemu: Qemu) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("qemu-io"), reason="needs qemu-io")
-def test_a_stopped_machine_goes_back(made: Qemu, home: Home) -> None:
+def test_a_stopped_machine_goes_back(made: Qemu, folder: MachineFolder) -> None:
     assert made.snapshots() == []
     for number, name in enumerate(("b", "a")):
-        write(home / DISK, number + 1)
+        write(folder / DISK, number + 1)
         made.snapshot(name)
-    write(home / DISK, 3)
+    write(folder / DISK, 3)
     assert names(made) == ["b", "a"]
     assert [one.running for one in made.snapshots()] == [False, False]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made.snapshots()[0].created)
     made.restore("b")
-    assert held(home / DISK, 1)
+    assert held(folder / DISK, 1)
     made.restore("a")
-    assert held(home / DISK, 2)
+    assert held(folder / DISK, 2)
     made.forget("b")
     assert names(made) == ["a"]
-    assert held(home / DISK, 2)
+    assert held(folder / DISK, 2)
 
 
 def test_names_that_are_taken_or_unknown(made: Qemu) -> None:
@@ -136,18 +136,18 @@ def test_names_that_mean_something_else_to_qemu(store: Path, name: str) -> None:
         core.take("dev", name, Silent())
 
 
-def test_a_suspended_machine_keeps_its_memory_for_its_start(made: Qemu, home: Home) -> None:
-    (home / SUSPENDED).write_text("state")
+def test_a_suspended_machine_keeps_its_memory_for_its_start(made: Qemu, folder: MachineFolder) -> None:
+    (folder / SUSPENDED).write_text("state")
     with pytest.raises(DriverFailed, match="suspended machine can't be kept") as caught:
         made.snapshot("one")
     assert caught.value.hint == "machine start dev"
     assert names(made) == []
 
 
-def test_going_back_drops_what_was_suspended(made: Qemu, home: Home) -> None:
+def test_going_back_drops_what_was_suspended(made: Qemu, folder: MachineFolder) -> None:
     made.snapshot("one")
-    (home / SUSPENDED).write_text("state")
-    (home / SUSPENDED_LAYOUT).write_text("{}")
+    (folder / SUSPENDED).write_text("state")
+    (folder / SUSPENDED_LAYOUT).write_text("{}")
     with pytest.raises(DriverFailed):
         made.restore("two")
     assert made.state() is State.SAVED
@@ -159,33 +159,33 @@ def test_going_back_drops_what_was_suspended(made: Qemu, home: Home) -> None:
 
 
 def test_a_running_machine_is_kept_with_its_memory_and_layout(
-    made: Qemu, home: Home, jobs: Jobs, running: object
+    made: Qemu, folder: MachineFolder, jobs: Jobs, running: object
 ) -> None:
-    with monitor(home / "qmp.sock", jobs.answers()):
+    with monitor(folder / "qmp.sock", jobs.answers()):
         made.snapshot("one")
     (job,) = jobs.started
     assert job.pop("job-id") == jobs.dismissed[0]
     assert job == {"command": "snapshot-save", "tag": "one", "vmstate": "data", "devices": ["data"]}
-    assert json.loads((home / snapshots.LAYOUTS).read_text()) == {"one": LAYOUT}
+    assert json.loads((folder / snapshots.LAYOUTS).read_text()) == {"one": LAYOUT}
 
 
 @pytest.mark.parametrize("status", ["prelaunch", "inmigrate", "shutdown", "internal-error"])
 def test_one_that_neither_runs_nor_is_off_isnt_kept(
-    made: Qemu, home: Home, jobs: Jobs, running: object, status: str
+    made: Qemu, folder: MachineFolder, jobs: Jobs, running: object, status: str
 ) -> None:
     answers = jobs.answers() | {"query-status": {"status": status}}
     with (
-        monitor(home / "qmp.sock", answers),
+        monitor(folder / "qmp.sock", answers),
         pytest.raises(DriverFailed, match=r'the machine "dev" is (starting|stopping|error)'),
     ):
         made.snapshot("one")
     assert jobs.started == []
 
 
-def test_a_job_that_fails_tells_qemus_reason(made: Qemu, home: Home, jobs: Jobs, running: object) -> None:
+def test_a_job_that_fails_tells_qemus_reason(made: Qemu, folder: MachineFolder, jobs: Jobs, running: object) -> None:
     jobs.ends = {"error": "no space left"}
     with (
-        monitor(home / "qmp.sock", jobs.answers()),
+        monitor(folder / "qmp.sock", jobs.answers()),
         pytest.raises(DriverFailed, match="QEMU's snapshot-save failed: no space left"),
     ):
         made.snapshot("one")
@@ -193,20 +193,20 @@ def test_a_job_that_fails_tells_qemus_reason(made: Qemu, home: Home, jobs: Jobs,
 
 
 def test_a_job_without_end(
-    made: Qemu, home: Home, jobs: Jobs, running: object, monkeypatch: pytest.MonkeyPatch
+    made: Qemu, folder: MachineFolder, jobs: Jobs, running: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs.ends = None
     monkeypatch.setattr(snapshots, "DEADLINE", 0.05)
     late = pytest.raises(WaitTimeout, match="QEMU's snapshot-save")
-    with monitor(home / "qmp.sock", jobs.answers()), late:
+    with monitor(folder / "qmp.sock", jobs.answers()), late:
         made.snapshot("one")
     assert jobs.dismissed == []
 
 
-def test_one_of_a_running_machine_is_removed_by_its_qemu(made: Qemu, home: Home, jobs: Jobs) -> None:
+def test_one_of_a_running_machine_is_removed_by_its_qemu(made: Qemu, folder: MachineFolder, jobs: Jobs) -> None:
     made.snapshot("one")
-    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": LAYOUT, "two": LAYOUT}))
-    with process(home), monitor(home / "qmp.sock", jobs.answers()):
+    (folder / snapshots.LAYOUTS).write_text(json.dumps({"one": LAYOUT, "two": LAYOUT}))
+    with process(folder), monitor(folder / "qmp.sock", jobs.answers()):
         made.forget("one")
     (job,) = jobs.started
     assert {key: job[key] for key in ("command", "tag", "devices")} == {
@@ -214,11 +214,11 @@ def test_one_of_a_running_machine_is_removed_by_its_qemu(made: Qemu, home: Home,
         "tag": "one",
         "devices": ["data"],
     }
-    assert json.loads((home / snapshots.LAYOUTS).read_text()) == {"two": LAYOUT}
+    assert json.loads((folder / snapshots.LAYOUTS).read_text()) == {"two": LAYOUT}
 
 
 @pytest.fixture
-def with_memory(made: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu:
+def with_memory(made: Qemu, folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> Qemu:
     """A machine with a snapshot "one" that holds memory; qemu-img alone can't make such."""
     made.snapshot("one")
     all_of = snapshots.all_of
@@ -227,19 +227,19 @@ def with_memory(made: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> Qemu
         "all_of",
         lambda vm: [snapshots.Snapshot(one.name, one.created, running=True) for one in all_of(vm)],
     )
-    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "cpus": 3, "reporting": False}}))
+    (folder / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "cpus": 3, "reporting": False}}))
     return made
 
 
 @pytest.fixture
-def qemu_again(home: Home, recorder: Recorder, jobs: Jobs) -> Iterator[contextlib.ExitStack]:
+def qemu_again(folder: MachineFolder, recorder: Recorder, jobs: Jobs) -> Iterator[contextlib.ExitStack]:
     """A QEMU answers once one was started."""
     with contextlib.ExitStack() as stack:
 
         def launched(words: list[str]) -> None:
-            stack.enter_context(process(home))
-            stack.enter_context(monitor(home / "qmp.sock", jobs.answers()))
-            stack.enter_context(agent(home / "agent.sock", guest))
+            stack.enter_context(process(folder))
+            stack.enter_context(monitor(folder / "qmp.sock", jobs.answers()))
+            stack.enter_context(agent(folder / "agent.sock", guest))
 
         recorder.launched = launched
         yield stack
@@ -247,7 +247,7 @@ def qemu_again(home: Home, recorder: Recorder, jobs: Jobs) -> Iterator[contextli
 
 def test_going_back_to_a_running_machine(
     with_memory: Qemu,
-    home: Home,
+    folder: MachineFolder,
     jobs: Jobs,
     recorder: Recorder,
     running: subprocess.Popen[bytes],
@@ -267,20 +267,20 @@ def test_going_back_to_a_running_machine(
 
 
 def test_answers_for_the_guests_shared_folders_are_of_another_time(
-    with_memory: Qemu, home: Home, qemu_again: object, detached: list[list[str]]
+    with_memory: Qemu, folder: MachineFolder, qemu_again: object, detached: list[list[str]]
 ) -> None:
     with_memory.machine = dataclasses.replace(with_memory.machine, mounts=("/home/ann",))
-    before = Handles(home / DATABASE)
+    before = Handles(folder / DATABASE)
     before.note_answer(b"call", b"reply")
     before.close()
     with_memory.restore("one")
-    after = Handles(home / DATABASE)
+    after = Handles(folder / DATABASE)
     assert after.answer(b"call") is None
     after.close()
 
 
 def test_a_memory_that_cant_be_loaded_ends_the_new_qemu(
-    with_memory: Qemu, home: Home, jobs: Jobs, qemu_again: object, detached: list[list[str]]
+    with_memory: Qemu, folder: MachineFolder, jobs: Jobs, qemu_again: object, detached: list[list[str]]
 ) -> None:
     jobs.ends = {"error": "another layout"}
     with pytest.raises(DriverFailed, match="another layout"):
@@ -291,20 +291,25 @@ def test_a_memory_that_cant_be_loaded_ends_the_new_qemu(
 
 @pytest.mark.parametrize("text", ["", "{}", "not json"])
 def test_a_layout_that_isnt_known_ends_nothing(
-    with_memory: Qemu, home: Home, running: subprocess.Popen[bytes], text: str
+    with_memory: Qemu, folder: MachineFolder, running: subprocess.Popen[bytes], text: str
 ) -> None:
-    (home / snapshots.LAYOUTS).write_text(text)
+    (folder / snapshots.LAYOUTS).write_text(text)
     with pytest.raises(DriverFailed, match="was laid out isn't known"):
         with_memory.restore("one")
     assert running.poll() is None
 
 
 def test_going_back_takes_the_image_of_that_time(
-    with_memory: Qemu, home: Home, tmp_path: Path, recorder: Recorder, qemu_again: object, detached: list[list[str]]
+    with_memory: Qemu,
+    folder: MachineFolder,
+    tmp_path: Path,
+    recorder: Recorder,
+    qemu_again: object,
+    detached: list[list[str]],
 ) -> None:
     """The machine was upgraded since: the guest that comes back has files of its old image open."""
     before = add_image(tmp_path, "machineos", b"before").digest
-    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": before}}))
+    (folder / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": before}}))
     with_memory.restore("one")
     (words,) = recorder.launches
     assert [word for word in words if f"{before}/image" in word]
@@ -312,19 +317,19 @@ def test_going_back_takes_the_image_of_that_time(
 
 
 def test_an_image_of_that_time_that_is_gone_ends_nothing(
-    with_memory: Qemu, home: Home, running: subprocess.Popen[bytes]
+    with_memory: Qemu, folder: MachineFolder, running: subprocess.Popen[bytes]
 ) -> None:
-    (home / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": "0" * 64}}))
+    (folder / snapshots.LAYOUTS).write_text(json.dumps({"one": {**LAYOUT, "image": "0" * 64}}))
     with pytest.raises(NoSuchImage, match="000000000000"):
         with_memory.restore("one")
     assert running.poll() is None
 
 
-def test_removing_a_snapshot_of_a_suspended_machine_keeps_its_memory(made: Qemu, home: Home) -> None:
+def test_removing_a_snapshot_of_a_suspended_machine_keeps_its_memory(made: Qemu, folder: MachineFolder) -> None:
     made.snapshot("one")
-    (home / SUSPENDED).write_text("state")
-    os.utime(home / SUSPENDED, (1, 1))
-    os.utime(home / DISK, (1, 1))
+    (folder / SUSPENDED).write_text("state")
+    os.utime(folder / SUSPENDED, (1, 1))
+    os.utime(folder / DISK, (1, 1))
     made.forget("one")
-    assert (home / DISK).stat().st_mtime > 1
-    assert (home / SUSPENDED).stat().st_mtime_ns == (home / DISK).stat().st_mtime_ns
+    assert (folder / DISK).stat().st_mtime > 1
+    assert (folder / SUSPENDED).stat().st_mtime_ns == (folder / DISK).stat().st_mtime_ns

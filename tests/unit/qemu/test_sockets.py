@@ -26,31 +26,31 @@ def home_of(length: int) -> Path:
 
 def test_a_short_path_stays_as_it_is(links: Path) -> None:
     longest = home_of(core.SOCKET_ROOM - len("/resume.sock"))
-    assert sockets.folder(longest) == longest
+    assert sockets.way(longest) == longest
     assert sockets.reach(longest / "qmp.sock") == longest / "qmp.sock"
     assert not links.exists()
-    assert sockets.folder(longest / "x").parent == links
+    assert sockets.way(longest / "x").parent == links
 
 
 def test_a_socket_is_reached_through_the_link(far: Path, links: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
         with pytest.raises(OSError, match="too long"):
             server.bind(str(far / "qmp.sock"))
-        server.bind(str(sockets.folder(far) / "qmp.sock"))
+        server.bind(str(sockets.way(far) / "qmp.sock"))
         server.listen()
         client.connect(str(sockets.reach(far / "qmp.sock")))
     assert links.stat().st_mode & 0o777 == 0o700
 
 
 def test_each_home_has_a_link_of_its_own_that_is_made_again(far: Path, links: Path) -> None:
-    first, second = sockets.folder(far), sockets.folder(far / "other")
+    first, second = sockets.way(far), sockets.way(far / "other")
     assert first != second
     assert first.readlink() == far
     first.unlink()
     second.unlink()
     second.symlink_to("/elsewhere")
-    assert sockets.folder(far).readlink() == far
-    assert sockets.folder(far / "other").readlink() == far / "other"
+    assert sockets.way(far).readlink() == far
+    assert sockets.way(far / "other").readlink() == far / "other"
     assert {path.name for path in links.iterdir()} == {first.name, second.name}
     core.forget(far)
     assert list(links.iterdir()) == [second]
@@ -61,7 +61,7 @@ def test_each_home_has_a_link_of_its_own_that_is_made_again(far: Path, links: Pa
 
 def test_a_link_that_cant_be_made(far: Path, links: Path) -> None:
     links.mkdir(mode=0o700)
-    sockets.folder(far)
+    sockets.way(far)
     (link,) = links.iterdir()
     link.unlink()
     (link / "in the way").mkdir(parents=True)
@@ -74,7 +74,7 @@ def test_a_folder_that_others_can_change_is_not_used(far: Path, links: Path, tmp
     (tmp_path / "theirs").mkdir()
     links.symlink_to(tmp_path / "theirs")
     with pytest.raises(CheckFailed, match="isn't a folder of yours"):
-        sockets.folder(far)
+        sockets.way(far)
     links.unlink()
     links.mkdir()
     links.chmod(0o770)
@@ -93,14 +93,14 @@ def test_nor_one_that_somebody_makes_at_that_moment(far: Path, links: Path, monk
 
     monkeypatch.setattr(core, "_make", make_late)
     with pytest.raises(CheckFailed, match="isn't a folder of yours"):
-        sockets.folder(far)
+        sockets.way(far)
 
 
 @pytest.mark.parametrize("spelling", spellings.ALL)
 def test_one_link_for_all_spellings(far: Path, links: Path, spelling: spellings.Spell) -> None:
     other = Path(spelling(far)).absolute()
-    link = sockets.folder(far)
-    assert sockets.folder(other) in {link, other}, "a short spelling needs none"
+    link = sockets.way(far)
+    assert sockets.way(other) in {link, other}, "a short spelling needs none"
     link.rename(links / "of an earlier version")
     core.forget(other)
     assert not links.exists()

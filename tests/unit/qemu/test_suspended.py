@@ -23,7 +23,7 @@ from machine.drivers.qemu.vm import Vm
 from machine import files, helper
 from machine.driver import State
 from machine.errors import DriverFailed
-from machine.paths import Home
+from machine.paths import MachineFolder
 
 SECOND = 1_000_000_000
 
@@ -36,7 +36,7 @@ class Killed(BaseException):
 class Model:
     """A QEMU with its guest and disk. Every step of ours goes through `step`, which fails at the step `at`."""
 
-    home: Home
+    folder: MachineFolder
     at: int = -1
     error: BaseException = field(default_factory=Killed)
     steps: int = 0
@@ -52,12 +52,12 @@ class Model:
 
     @property
     def disk(self) -> int:
-        return int((self.home / DISK).read_text())
+        return int((self.folder / DISK).read_text())
 
     def write(self) -> None:
         """The guest writes to its disk."""
         self.memory += 1
-        (self.home / DISK).write_text(str(self.memory))
+        (self.folder / DISK).write_text(str(self.memory))
 
     def step(self) -> None:
         if self.killed:
@@ -167,7 +167,7 @@ class Modelled(Qemu):  # type: ignore[misc]  # to mypy Qemu is Any: it sees no m
 
     @property
     def vm(self) -> ModelledVm:
-        return ModelledVm(self.machine, self.home, self.run, self.say, self.model)
+        return ModelledVm(self.machine, self.folder, self.run, self.say, self.model)
 
 
 class Make(Protocol):
@@ -195,10 +195,10 @@ def make(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # thousands of them
 
     def make(at: int = -1, error: BaseException | None = None) -> Modelled:
-        for path in qemu.home.folder.iterdir():
+        for path in qemu.folder.path.iterdir():
             path.unlink()
-        made = Modelled(qemu.machine, qemu.home, qemu.run)
-        made.model = Model(qemu.home, at, error or Killed())
+        made = Modelled(qemu.machine, qemu.folder, qemu.run)
+        made.model = Model(qemu.folder, at, error or Killed())
         made.said = []
         made.say = made.said.append
         steps.append(made.model)
@@ -229,8 +229,8 @@ def start(dev: Modelled) -> None:
     assert dev.model.memory == dev.model.disk
 
 
-def names(home: Home) -> set[str]:
-    return {path.name for path in home.folder.iterdir()} - {DISK, helper.LOCK, helper.LOG}
+def names(folder: MachineFolder) -> set[str]:
+    return {path.name for path in folder.path.iterdir()} - {DISK, helper.LOCK, helper.LOG}
 
 
 def each_step(make: Make, error: Callable[[], BaseException]) -> Iterator[Modelled]:
@@ -247,10 +247,10 @@ def each_step(make: Make, error: Callable[[], BaseException]) -> Iterator[Modell
 def test_nothing_is_left_of_a_whole_life(make: Make) -> None:
     dev = make()
     dev.suspend()
-    assert names(dev.home) == {SUSPENDED, SUSPENDED_LAYOUT}
+    assert names(dev.folder) == {SUSPENDED, SUSPENDED_LAYOUT}
     assert dev.state() is State.SAVED
     assert dev.start()
-    assert names(dev.home) == set()
+    assert names(dev.folder) == set()
     assert (dev.model.boots, dev.said) == (0, [])
 
 
@@ -269,7 +269,7 @@ def test_a_host_that_fails_costs_memory_at_worst(make: Make, error: Callable[[],
             dev.model.alive = False
             start(dev)
             dev.model.write()
-        assert SUSPENDED not in names(dev.home)
+        assert SUSPENDED not in names(dev.folder)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, lambda: DriverFailed("no answer")])
@@ -283,7 +283,7 @@ def test_what_an_error_leaves_can_be_started_suspended_and_stopped(
                 if verb is not Qemu.suspend or dev.state() is State.RUNNING:
                     verb(dev)
             assert dev.state() is State.RUNNING
-            assert SUSPENDED not in names(dev.home)
+            assert SUSPENDED not in names(dev.folder)
 
 
 def test_a_start_that_is_killed_twice(make: Make) -> None:
@@ -314,11 +314,11 @@ def test_a_suspend_after_one_that_was_killed(make: Make) -> None:
 def test_a_state_that_was_used_is_dropped_with_a_word(make: Make) -> None:
     dev = make()
     dev.suspend()
-    (dev.home / SUSPENDED).rename(dev.home / suspended.WOKEN)
+    (dev.folder / SUSPENDED).rename(dev.folder / suspended.WOKEN)
     assert dev.state() is State.STOPPED
     dev.start()
     assert dev.model.boots == 1
-    assert names(dev.home) == set()
+    assert names(dev.folder) == set()
     (said,) = dev.said
     assert "was used already" in said
     assert "boots from its disk" in said
@@ -329,8 +329,8 @@ def test_a_state_that_is_older_than_its_disk_is_dropped(make: Make, later: int, 
     """The state that an earlier version left, or a user who wrote to the disk."""
     dev = make()
     dev.suspend()
-    when = (dev.home / SUSPENDED).stat().st_mtime_ns + later * SECOND
-    os.utime(dev.home / DISK, ns=(when, when))
+    when = (dev.folder / SUSPENDED).stat().st_mtime_ns + later * SECOND
+    os.utime(dev.folder / DISK, ns=(when, when))
     dev.start()
     assert dev.model.boots == boots
     assert len(dev.said) == boots
@@ -339,22 +339,22 @@ def test_a_state_that_is_older_than_its_disk_is_dropped(make: Make, later: int, 
 
 def test_a_suspended_machine_is_dated_by_its_disk(make: Make) -> None:
     dev = make()
-    os.utime(dev.home / DISK, ns=(SECOND, SECOND))
+    os.utime(dev.folder / DISK, ns=(SECOND, SECOND))
     dev.suspend()
-    assert (dev.home / SUSPENDED).stat().st_mtime_ns == SECOND
+    assert (dev.folder / SUSPENDED).stat().st_mtime_ns == SECOND
 
 
 def test_work_on_the_disks_file_keeps_the_state_that_fits(make: Make) -> None:
     dev = make()
     dev.suspend()
-    later = (dev.home / SUSPENDED).stat().st_mtime_ns + 10 * SECOND
-    with suspended.state_kept(dev.home):
-        os.utime(dev.home / DISK, ns=(later, later))
+    later = (dev.folder / SUSPENDED).stat().st_mtime_ns + 10 * SECOND
+    with suspended.state_kept(dev.folder):
+        os.utime(dev.folder / DISK, ns=(later, later))
     dev.start()
     assert dev.model.boots == 0
     dev.suspend()
-    os.utime(dev.home / DISK, ns=(later * 2, later * 2))
-    with suspended.state_kept(dev.home):
+    os.utime(dev.folder / DISK, ns=(later * 2, later * 2))
+    with suspended.state_kept(dev.folder):
         pass
     dev.start()
     assert dev.model.boots == 1
@@ -374,15 +374,15 @@ def test_a_qemu_that_never_ran_is_ended(make: Make, status: str) -> None:
 def test_a_layout_that_cant_be_read(make: Make, text: str | None) -> None:
     dev = make()
     dev.suspend()
-    (dev.home / SUSPENDED_LAYOUT).unlink()
+    (dev.folder / SUSPENDED_LAYOUT).unlink()
     if text is not None:
-        (dev.home / SUSPENDED_LAYOUT).write_text(text)
+        (dev.folder / SUSPENDED_LAYOUT).write_text(text)
     with pytest.raises(DriverFailed, match="can't be read") as caught:
         dev.start()
     assert "machine kill dev" in caught.value.hint
     assert dev.state() is State.SAVED
     dev.kill()
-    assert names(dev.home) == set()
+    assert names(dev.folder) == set()
 
 
 def test_the_layout_names_the_image_that_runs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +390,7 @@ def test_the_layout_names_the_image_that_runs(make: Make, monkeypatch: pytest.Mo
     monkeypatch.setattr(Model, "_query_named_block_nodes", lambda self, flat: nodes, raising=False)
     dev = make()
     dev.suspend()
-    layout = json.loads((dev.home / SUSPENDED_LAYOUT).read_text())
+    layout = json.loads((dev.folder / SUSPENDED_LAYOUT).read_text())
     assert layout["image"] == "digest"
     monkeypatch.undo()
     assert Layout.parse(layout).apply(dev.vm).machine.image == "digest"

@@ -23,7 +23,7 @@ from machine.docker import contexts
 from machine.errors import DriverFailed, EngineRefused
 from machine.guest import credentials, seed
 from machine.instance import Instance
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Engine, Machine
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="needs qemu-img")
@@ -114,20 +114,20 @@ def test_the_processor_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def maker(larger: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[Home]:
-    """The homes in which a template's QEMU was started. It boots at once, and its guest obeys."""
-    homes: list[Home] = []
+def maker(larger: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[MachineFolder]:
+    """The folders in which a template's QEMU was started. It boots at once, and its guest obeys."""
+    folders: list[MachineFolder] = []
 
     def launched(words: list[str]) -> None:
-        place = Home(Path(words[words.index("-pidfile") + 1]).parent)
-        homes.append(place)
+        place = MachineFolder(Path(words[words.index("-pidfile") + 1]).parent)
+        folders.append(place)
         place.console.write_text("docker is ready")
         (place / template.MEMORY).write_bytes(b"memory")
 
     recorder.launched = launched
     monkeypatch.setattr(Process, "find", lambda self: self)
-    monkeypatch.setattr(template_maker, "_save", lambda home, mib: (home / template.STATE).write_text(f"{mib}"))
-    return homes
+    monkeypatch.setattr(template_maker, "_save", lambda folder, mib: (folder / template.STATE).write_text(f"{mib}"))
+    return folders
 
 
 def left_over(store: Path) -> list[str]:
@@ -135,7 +135,12 @@ def left_over(store: Path) -> list[str]:
 
 
 def test_a_template_is_made_from_a_machine_without_identity(
-    larger: Qemu, store: Path, home: Home, maker: list[Home], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    larger: Qemu,
+    store: Path,
+    folder: MachineFolder,
+    maker: list[MachineFolder],
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seeds: list[dict[str, str]] = []
     anonymous = credentials.anonymous
@@ -149,9 +154,9 @@ def test_a_template_is_made_from_a_machine_without_identity(
     about = kept.about()
     assert about.recipe == vars(template_maker.recipe_for(larger.vm))
     assert (about.read_only, kept.memory.read_bytes(), kept.state.read_text()) == (True, b"memory", "512")
-    assert (home / clone.BASE_DISK).samefile(kept.disk)
+    assert (folder / clone.BASE_DISK).samefile(kept.disk)
     (place,) = maker
-    assert place.folder.name == f".scratch-{template_maker.recipe_for(larger.vm).key}"
+    assert place.path.name == f".scratch-{template_maker.recipe_for(larger.vm).key}"
     assert left_over(store) == []
     (words,) = recorder.launches
     assert f"memory-backend-file,id=ram,size=512M,mem-path={place / 'memory'},share=on" in words
@@ -164,7 +169,7 @@ def test_a_template_is_made_from_a_machine_without_identity(
 
 
 def test_an_older_qemu_would_punch_holes_into_the_memory_of_a_template(
-    larger: Qemu, store: Path, maker: list[Home], recorder: Recorder
+    larger: Qemu, store: Path, maker: list[MachineFolder], recorder: Recorder
 ) -> None:
     recorder.version = "QEMU emulator version 8.1.9 (v8.1.9)"
     larger.create()
@@ -175,10 +180,15 @@ def test_an_older_qemu_would_punch_holes_into_the_memory_of_a_template(
 
 @pytest.mark.parametrize("error", [DriverFailed("it failed"), KeyboardInterrupt()])
 def test_a_making_that_fails_leaves_nothing(
-    larger: Qemu, home: Home, store: Path, maker: list[Home], monkeypatch: pytest.MonkeyPatch, error: BaseException
+    larger: Qemu,
+    folder: MachineFolder,
+    store: Path,
+    maker: list[MachineFolder],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
 ) -> None:
-    def fails(home: Home, base_mib: int) -> None:
-        assert home.folder.exists()
+    def fails(folder: MachineFolder, base_mib: int) -> None:
+        assert folder.path.exists()
         raise error
 
     monkeypatch.setattr(template_maker, "_save", fails)
@@ -190,7 +200,7 @@ def test_a_making_that_fails_leaves_nothing(
 
 
 def test_a_template_that_doesnt_boot(
-    larger: Qemu, store: Path, maker: list[Home], said: list[str], monkeypatch: pytest.MonkeyPatch
+    larger: Qemu, store: Path, maker: list[MachineFolder], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(template_maker, "BOOT", 0.05)
     monkeypatch.setattr(template_maker, "_is_up", lambda maker: False)
@@ -199,19 +209,19 @@ def test_a_template_that_doesnt_boot(
     assert left_over(store) == []
 
 
-def test_whether_a_template_is_up(larger: Qemu, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_a_template_is_up(larger: Qemu, folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DriverFailed, match="ended while it booted") as caught:
         template_maker._is_up(larger.vm)
     assert caught.value.details
     monkeypatch.setattr(Process, "find", lambda self: self)
     assert not template_maker._is_up(larger.vm)
-    home.console.write_bytes(b"\xff booting")
+    folder.console.write_bytes(b"\xff booting")
     assert not template_maker._is_up(larger.vm)
-    home.console.write_bytes(b"\xff machineos: docker is ready\r\n")
+    folder.console.write_bytes(b"\xff machineos: docker is ready\r\n")
     assert template_maker._is_up(larger.vm)
 
 
-def test_saving_a_template(home: Home) -> None:
+def test_saving_a_template(folder: MachineFolder) -> None:
     sizes: list[int] = []
 
     def balloon(message: dict[str, Any]) -> dict[str, Any]:
@@ -224,11 +234,11 @@ def test_saving_a_template(home: Home) -> None:
         "query-migrate": {"status": "completed"},
     }
     with (
-        agent(home / "agent.sock", guest) as inside,
-        monitor(home / "qmp.sock", answers) as server,
-        channel(home / "resume.sock", lambda line: b""),
+        agent(folder / "agent.sock", guest) as inside,
+        monitor(folder / "qmp.sock", answers) as server,
+        channel(folder / "resume.sock", lambda line: b""),
     ):
-        template_maker._save(home, 512)
+        template_maker._save(folder, 512)
     (ran,) = [message["arguments"] for message in inside.asked if message["execute"] == "guest-exec"]
     assert ran["path"] == "/usr/lib/machineos/prepare-template"
     # 200 MiB of the guest's 512 are free.
@@ -236,15 +246,15 @@ def test_saving_a_template(home: Home) -> None:
     assert server.commands.index("balloon") < server.commands.index("stop") < server.commands.index("migrate")
     shared = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
     assert {"execute": "migrate-set-capabilities", "arguments": shared} in server.asked
-    assert (home / template.STATE).exists()
+    assert (folder / template.STATE).exists()
 
 
-def test_a_guest_that_cant_be_prepared_is_no_template(home: Home) -> None:
+def test_a_guest_that_cant_be_prepared_is_no_template(folder: MachineFolder) -> None:
     failing = pytest.raises(DriverFailed, match="prepare-template failed in the guest: no id")
     answer = {"exitcode": 3, "err-data": base64.b64encode(b"no id\n").decode()}
-    with agent(home / "agent.sock", lambda message: guest(message, **answer)), failing:
-        template_maker._save(home, 512)
-    assert not (home / template.STATE).exists()
+    with agent(folder / "agent.sock", lambda message: guest(message, **answer)), failing:
+        template_maker._save(folder, 512)
+    assert not (folder / template.STATE).exists()
 
 
 def test_the_version_of_a_qemu_that_tells_none(larger: Qemu, recorder: Recorder) -> None:
@@ -254,11 +264,11 @@ def test_the_version_of_a_qemu_that_tells_none(larger: Qemu, recorder: Recorder)
     assert template_maker._version(larger.vm) == (10, 0)
 
 
-def test_a_template_whose_dockerd_refuses_is_not_awaited(larger: Qemu, home: Home, running: object) -> None:
+def test_a_template_whose_dockerd_refuses_is_not_awaited(larger: Qemu, folder: MachineFolder, running: object) -> None:
     last = (
         "machineos: [ 20.00] dockerd ended, its last words:\nmachineos: [ 20.00]   dockerd: failed to start daemon: x\n"
     )
-    home.console.write_text(last * 2)
+    folder.console.write_text(last * 2)
     with pytest.raises(EngineRefused, match="failed to start daemon: x"):
         template_maker._is_up(larger.vm)
 
@@ -266,22 +276,22 @@ def test_a_template_whose_dockerd_refuses_is_not_awaited(larger: Qemu, home: Hom
 def test_a_scratch_home_of_a_killed_process_is_swept_though_it_has_no_address(
     larger: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(larger.home.folder)
+    shutil.rmtree(larger.folder.path)
     # Somebody's own machine "template" has a docker context.
     monkeypatch.setattr(contexts, "_host", lambda name: "tcp://127.77.0.9:2375")
-    place = Home(store / "machines" / ".scratch-key")
+    place = MachineFolder(store / "machines" / ".scratch-key")
     machine = replace(larger.machine, name="template", address=None)
-    place.folder.mkdir()
+    place.path.mkdir()
     place.creating.write_text(spec.dumps(machine))
 
     # The user never made a machine of that name, and needn't know.
-    def undo(machine: Machine, home: Home) -> None:
-        lifecycle.undo(Instance(machine, home))
+    def undo(machine: Machine, folder: MachineFolder) -> None:
+        lifecycle.undo(Instance(machine, folder))
 
     assert list(stores.sweep(undo)) == []
-    assert not place.folder.exists()
-    place.folder.mkdir()
+    assert not place.path.exists()
+    place.path.mkdir()
     place.creating.write_text("{")
-    with stores.scratch("key", machine, undo) as home:
-        assert stores.read(home) == machine
+    with stores.scratch("key", machine, undo) as folder:
+        assert stores.read(folder) == machine
     assert left_over(store) == []

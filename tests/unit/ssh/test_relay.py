@@ -58,10 +58,10 @@ def service() -> Iterator[int]:
 def connection(reachable: Made) -> Iterator[Connection]:
     from machine import store
 
-    home = reachable("dev")
-    address = store.read(home).address
+    folder = reachable("dev")
+    address = store.read(folder).address
     assert address
-    connection = Connection(home, address, USER)
+    connection = Connection(folder, address, USER)
     yield connection
     connection.close()
 
@@ -172,7 +172,7 @@ def _talk(service: socket.socket, text: bytes) -> None:
 
 
 def test_no_ssh_closes_the_clients_connection(relay: Relay, connection: Connection, service: int) -> None:
-    connection.home.ssh_key.write_text("gone")
+    connection.folder.ssh_key.write_text("gone")
     begin(relay, service)
     with contextlib.suppress(ConnectionResetError):
         assert ask(service, b"x") == b""

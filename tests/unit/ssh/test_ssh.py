@@ -25,7 +25,7 @@ from real_sshd import SSHD, USER, running_sshd
 
 from machine import ssh
 from machine.errors import HostKeyChanged, SSHFailed, ToolFailed, Usage, WaitTimeout
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.ssh import keys, openssh
 from machine.ssh import native as native_ssh
@@ -37,32 +37,32 @@ both = pytest.mark.parametrize("native", ["false", "true"], ids=["openssh", "par
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Address]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MachineFolder, Address]]:
     """A real sshd that lets in ourselves, by the key of a home whose path is as bad as paths get."""
-    folder = tmp_path_factory.mktemp("a %h 100% \"b\" 'c' \\d $x [y]*?,;~`#ü")
+    place = tmp_path_factory.mktemp("a %h 100% \"b\" 'c' \\d $x [y]*?,;~`#ü")
     conf = tmp_path_factory.mktemp("sshd")
     with port_for_a_server() as port:
-        home, address = Home(folder), Address("127.0.0.1", ssh_port=port)
-        keys.generate(home.ssh_key, "test")
-        keys.generate(home.host_key, "host")
-        pin(home, address)
-        shutil.copy(home.host_key, conf / "key")
-        shutil.copy(home / "id_ed25519.pub", conf / "authorized_keys")
+        folder, address = MachineFolder(place), Address("127.0.0.1", ssh_port=port)
+        keys.generate(folder.ssh_key, "test")
+        keys.generate(folder.host_key, "host")
+        pin(folder, address)
+        shutil.copy(folder.host_key, conf / "key")
+        shutil.copy(folder / "id_ed25519.pub", conf / "authorized_keys")
         with running_sshd(conf, port):
-            yield home, address
+            yield folder, address
 
 
-def pin(home: Home, address: Address) -> None:
-    public = Path(f"{home.host_key}.pub").read_text(encoding="utf-8")
-    home.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, public) + "\n")
+def pin(folder: MachineFolder, address: Address) -> None:
+    public = Path(f"{folder.host_key}.pub").read_text(encoding="utf-8")
+    folder.known_hosts.write_text(keys.known_hosts_line(address.host, address.ssh_port, public) + "\n")
 
 
 @pytest.fixture
-def other(server: tuple[Home, Address], tmp_path: Path) -> Home:
+def other(server: tuple[MachineFolder, Address], tmp_path: Path) -> MachineFolder:
     """A home with the right pin and the right key, to spoil."""
-    home = Home(tmp_path / "dev")
-    shutil.copytree(server[0].folder, home.folder)
-    return home
+    folder = MachineFolder(tmp_path / "dev")
+    shutil.copytree(server[0].path, folder.path)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -73,22 +73,22 @@ def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_argv() -> None:
     address = Address("127.77.0.2", ssh_port=2222)
-    words = openssh.argv(Home(Path("/a b")), address, "docker", ["-v", "x y"], extra=["-A"])
+    words = openssh.argv(MachineFolder(Path("/a b")), address, "docker", ["-v", "x y"], extra=["-A"])
     assert Path(words[0]).name.startswith("ssh")
     assert words[1:3] == ["-F", "none"]
     assert words[-9:] == ["-A", "-p", "2222", "-l", "docker", "--", "127.77.0.2", "-v", "x y"]
     given = set(words)
     assert {"StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "BatchMode=yes", "ControlPath=none"} <= given
     assert 'UserKnownHostsFile="/a b/known_hosts"' in given
-    assert ("-t" in openssh.argv(Home(Path("/")), Address("h"), "u", tty=True), "-t" in given) == (True, False)
-    assert "-T" in openssh.argv(Home(Path("/")), Address("h"), "u", tty=False)
+    assert ("-t" in openssh.argv(MachineFolder(Path("/")), Address("h"), "u", tty=True), "-t" in given) == (True, False)
+    assert "-T" in openssh.argv(MachineFolder(Path("/")), Address("h"), "u", tty=False)
 
 
 @real_server
-def test_openssh_takes_the_options_as_they_are_meant(server: tuple[Home, Address]) -> None:
+def test_openssh_takes_the_options_as_they_are_meant(server: tuple[MachineFolder, Address]) -> None:
     words = openssh.argv(*server, USER, extra=["-G"])
     shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
-    folder = server[0].folder
+    folder = server[0].path
     assert f"port {server[1].ssh_port}" in shown
     assert "hostkeyalgorithms ssh-ed25519" in shown
     assert "stricthostkeychecking true" in shown
@@ -99,7 +99,7 @@ def test_openssh_takes_the_options_as_they_are_meant(server: tuple[Home, Address
 
 @real_server
 @both
-def test_streams_and_exit_codes(server: tuple[Home, Address], native: str) -> None:
+def test_streams_and_exit_codes(server: tuple[MachineFolder, Address], native: str) -> None:
     done = ssh.run(*server, USER, ["echo out; echo err >&2; exit 3"], check=False)
     assert (done.code, done.stdout, done.stderr) == (3, "out\n", "err\n")
     assert ssh.run(*server, USER, ["cat"], input=b"x" * 300_000).stdout == "x" * 300_000
@@ -111,14 +111,14 @@ def test_streams_and_exit_codes(server: tuple[Home, Address], native: str) -> No
 
 @real_server
 @both
-def test_much_on_both_streams(server: tuple[Home, Address], native: str) -> None:
+def test_much_on_both_streams(server: tuple[MachineFolder, Address], native: str) -> None:
     done = ssh.run(*server, USER, ["head -c 3000000 /dev/zero | tee /dev/stderr"])
     assert (len(done.stdout), len(done.stderr)) == (3_000_000, 3_000_000)
 
 
 @real_server
 @both
-def test_a_command_that_takes_too_long(server: tuple[Home, Address], native: str) -> None:
+def test_a_command_that_takes_too_long(server: tuple[MachineFolder, Address], native: str) -> None:
     with pytest.raises(WaitTimeout, match="to end"):
         # paramiko's connection is made within that time, too.
         ssh.run(*server, USER, ["sleep", "600"], timeout=6 if native == "true" else 2)
@@ -126,7 +126,9 @@ def test_a_command_that_takes_too_long(server: tuple[Home, Address], native: str
 
 @real_server
 @both
-def test_another_host_key_is_refused_at_once(server: tuple[Home, Address], other: Home, native: str) -> None:
+def test_another_host_key_is_refused_at_once(
+    server: tuple[MachineFolder, Address], other: MachineFolder, native: str
+) -> None:
     keys.generate(other.host_key, "intruder")
     pin(other, server[1])
     for attempt in (ssh.run, ssh.ready):
@@ -137,7 +139,7 @@ def test_another_host_key_is_refused_at_once(server: tuple[Home, Address], other
 
 @real_server
 @both
-def test_an_unknown_host_is_refused(server: tuple[Home, Address], other: Home, native: str) -> None:
+def test_an_unknown_host_is_refused(server: tuple[MachineFolder, Address], other: MachineFolder, native: str) -> None:
     other.known_hosts.write_text("")
     with pytest.raises(SSHFailed):
         ssh.run(other, server[1], USER, ["true"])
@@ -146,7 +148,7 @@ def test_an_unknown_host_is_refused(server: tuple[Home, Address], other: Home, n
 
 @real_server
 @both
-def test_another_key_doesnt_get_in(server: tuple[Home, Address], other: Home, native: str) -> None:
+def test_another_key_doesnt_get_in(server: tuple[MachineFolder, Address], other: MachineFolder, native: str) -> None:
     keys.generate(other.ssh_key, "stranger")
     with pytest.raises(SSHFailed, match="no SSH connection"):
         ssh.run(other, server[1], USER, ["true"])
@@ -157,7 +159,11 @@ def test_another_key_doesnt_get_in(server: tuple[Home, Address], other: Home, na
 @real_server
 @both
 def test_the_users_own_keys_arent_tried(
-    server: tuple[Home, Address], other: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: str
+    server: tuple[MachineFolder, Address],
+    other: MachineFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    native: str,
 ) -> None:
     """An agent, or a key in ~/.ssh, that would let us in."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -189,7 +195,7 @@ def agent(key: Path) -> Iterator[str]:
 
 @real_server
 @both
-def test_ready(server: tuple[Home, Address], native: str) -> None:
+def test_ready(server: tuple[MachineFolder, Address], native: str) -> None:
     assert ssh.ready(*server, USER)
     with closed_port() as port:
         assert not ssh.ready(server[0], Address("127.0.0.1", ssh_port=port), USER)
@@ -201,7 +207,7 @@ def test_a_forward_without_a_guest_behind_it_isnt_ready(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = Address("127.0.0.1", ssh_port=listener.getsockname()[1])
         listener.settimeout(PATIENCE)
-        assert not ssh.ready(Home(tmp_path), address, USER, timeout=0.2)
+        assert not ssh.ready(MachineFolder(tmp_path), address, USER, timeout=0.2)
         closer = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
         closer.start()
         assert not ssh.banner(address, PATIENCE)
@@ -226,21 +232,21 @@ def test_paramiko_when_there_is_no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_of_ssh_need_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ssh.NATIVE_VARIABLE, "1")
     with pytest.raises(Usage, match="-A"):
-        ssh.interactive(Home(tmp_path), Address("127.0.0.1"), "u", extra=["-A"])
+        ssh.interactive(MachineFolder(tmp_path), Address("127.0.0.1"), "u", extra=["-A"])
 
 
-def session(home: Home, address: Address, command: tuple[str, ...] = ()) -> list[str]:
+def session(folder: MachineFolder, address: Address, command: tuple[str, ...] = ()) -> list[str]:
     program = (
-        "import sys; from pathlib import Path; from machine import ssh; from machine.paths import Home;"
+        "import sys; from pathlib import Path; from machine import ssh; from machine.paths import MachineFolder;"
         "from machine.spec import Address;"
-        f"sys.exit(ssh.interactive(Home(Path({str(home.folder)!r})), {address!r}, {USER!r}, {command!r}))"
+        f"sys.exit(ssh.interactive(MachineFolder(Path({str(folder.path)!r})), {address!r}, {USER!r}, {command!r}))"
     )
     return [sys.executable, "-c", program]
 
 
 @real_server
 @both
-def test_a_command_in_a_pipe(server: tuple[Home, Address], other: Home, native: str) -> None:
+def test_a_command_in_a_pipe(server: tuple[MachineFolder, Address], other: MachineFolder, native: str) -> None:
     done = subprocess.run(
         session(*server, ("cat; echo err >&2; exit 5",)), input=b"some\0bytes", capture_output=True, check=False
     )
@@ -286,7 +292,7 @@ class Terminal:
 
 @real_server
 @both
-def test_a_terminal(server: tuple[Home, Address], native: str) -> None:
+def test_a_terminal(server: tuple[MachineFolder, Address], native: str) -> None:
     terminal = Terminal(session(*server))
     try:
         terminal.type("echo $((6 * 7))-$TERM\n")
@@ -313,5 +319,5 @@ def test_a_terminal(server: tuple[Home, Address], native: str) -> None:
 
 def test_a_shown_command_is_a_shell_command(tmp_path: Path) -> None:
     """What --debug prints can be pasted."""
-    words = openssh.argv(Home(tmp_path / 'a "b"'), Address("127.0.0.1"), "docker")
+    words = openssh.argv(MachineFolder(tmp_path / 'a "b"'), Address("127.0.0.1"), "docker")
     assert shlex.split(shlex.join(words)) == words

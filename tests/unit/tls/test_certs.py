@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from machine.errors import CheckFailed, MachineError, Usage
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.tls import certs, lifetimes, x509
 
 # What one of several commands does that begin at the same time, in the machine's folder that it is given.
 ISSUE = """
 import sys
 from pathlib import Path
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.tls import certs
-home = Home(Path(sys.argv[1]))
+home = MachineFolder(Path(sys.argv[1]))
 certs.issue_server(home.store / "certs", home, names=[], addresses=[])
 """
 OWN = ("MACHINE_TLS_CA_CERT", "MACHINE_TLS_CA_KEY", "MACHINE_TLS_CLIENT_CERT", "MACHINE_TLS_CLIENT_KEY")
@@ -34,30 +34,30 @@ def nothing_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-def new_store(folder: Path) -> Home:
-    home = Home(folder / "machines" / "dev")
-    home.folder.mkdir(parents=True)
-    issue(home)
-    return home
+def new_store(store: Path) -> MachineFolder:
+    folder = MachineFolder(store / "machines" / "dev")
+    folder.path.mkdir(parents=True)
+    issue(folder)
+    return folder
 
 
-def issue(home: Home) -> None:
-    certs.issue_server(home.store / "certs", home, names=["docker.test"], addresses=["127.0.0.1", "fd00::2"])
+def issue(folder: MachineFolder) -> None:
+    certs.issue_server(folder.store / "certs", folder, names=["docker.test"], addresses=["127.0.0.1", "fd00::2"])
 
 
-def renew(home: Home, **changes: Any) -> bool:
+def renew(folder: MachineFolder, **changes: Any) -> bool:
     asked: dict[str, Any] = {"names": ["docker.test"], "addresses": ["127.0.0.1", "fd00::2"]}
-    return certs.renew_if_due(home.store / "certs", home, **{**asked, **changes})
+    return certs.renew_if_due(folder.store / "certs", folder, **{**asked, **changes})
 
 
 @pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def original(tmp_path_factory: pytest.TempPathFactory) -> MachineFolder:
     """A store that tests only read."""
     return new_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def folder(tmp_path: Path) -> MachineFolder:
     return new_store(tmp_path)
 
 
@@ -68,27 +68,27 @@ def openssl(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "good", "bad"), [("server", "sslserver", "sslclient"), ("cert", "sslclient", "sslserver")]
 )
-def test_openssl_accepts_each_for_its_own_purpose(original: Home, name: str, good: str, bad: str) -> None:
+def test_openssl_accepts_each_for_its_own_purpose(original: MachineFolder, name: str, good: str, bad: str) -> None:
     verify: list[str | Path] = ["verify", "-x509_strict", "-CAfile", original.ca]
     assert openssl(*verify, "-purpose", good, original / f"{name}.pem").stdout.endswith(": OK\n")
     assert openssl(*verify, "-purpose", bad, original / f"{name}.pem").returncode != 0
 
 
 @pytest.mark.parametrize("name", ["dev", "localhost", "docker.test"])
-def test_names(original: Home, name: str) -> None:
+def test_names(original: MachineFolder, name: str) -> None:
     check: list[str | Path] = ["verify", "-CAfile", original.ca]
     assert openssl(*check, "-verify_hostname", name, original.server_cert).returncode == 0
     assert openssl(*check, "-verify_hostname", f"x-{name}", original.server_cert).returncode != 0
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "fd00::2"])
-def test_addresses(original: Home, address: str) -> None:
+def test_addresses(original: MachineFolder, address: str) -> None:
     check: list[str | Path] = ["verify", "-CAfile", original.ca, "-verify_ip"]
     assert openssl(*check, address, original.server_cert).returncode == 0
     assert openssl(*check, "127.0.0.9", original.server_cert).returncode != 0
 
 
-def test_extensions(original: Home) -> None:
+def test_extensions(original: MachineFolder) -> None:
     text = openssl("x509", "-in", original.server_cert, "-noout", "-text").stdout
     for part in (
         "Basic Constraints: critical\n                CA:FALSE",
@@ -105,7 +105,7 @@ def test_extensions(original: Home) -> None:
     assert "Certificate Sign, CRL Sign" in text
 
 
-def test_lifetimes(original: Home) -> None:
+def test_lifetimes(original: MachineFolder) -> None:
     now = datetime.now(UTC)
     assert timedelta(days=3649) < certs.expiry(original.ca) - now <= timedelta(days=3650)
     server = x509.read(original.server_cert)
@@ -114,7 +114,7 @@ def test_lifetimes(original: Home) -> None:
     assert server.not_valid_after_utc == certs.expiry(original.server_cert)
 
 
-def test_modes(original: Home) -> None:
+def test_modes(original: MachineFolder) -> None:
     certificates = original.store / "certs"
     assert stat.S_IMODE(certificates.stat().st_mode) == 0o700
     for key in (certificates / "ca-key.pem", certificates / "key.pem", original.key, original.server_key):
@@ -125,91 +125,93 @@ def test_modes(original: Home) -> None:
 
 
 def test_ten_processes_make_one_ca(tmp_path: Path) -> None:
-    homes = [Home(tmp_path / "machines" / f"a{number}") for number in range(10)]
-    for home in homes:
-        home.folder.mkdir(parents=True)
+    folders = [MachineFolder(tmp_path / "machines" / f"a{number}") for number in range(10)]
+    for folder in folders:
+        folder.path.mkdir(parents=True)
     # Not forked: this process has threads, whose locks would never be released in the copy.
-    processes = [subprocess.Popen([sys.executable, "-c", ISSUE, home.folder], stdin=subprocess.PIPE) for home in homes]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", ISSUE, folder.path], stdin=subprocess.PIPE) for folder in folders
+    ]
     for process in processes:
         process.communicate(b"begin", timeout=120)
     assert [process.returncode for process in processes] == [0] * 10
-    certificates = [path for home in homes for path in (home.server_cert, home.cert)]
+    certificates = [path for folder in folders for path in (folder.server_cert, folder.cert)]
     assert openssl("verify", "-CAfile", tmp_path / "certs" / "ca.pem", *certificates).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["two words", "a\nb", "", "-x", "a..b", "{{ 7 * 7 }}"])
-def test_what_is_no_name_is_refused(home: Home, name: str) -> None:
+def test_what_is_no_name_is_refused(folder: MachineFolder, name: str) -> None:
     with pytest.raises(Usage, match="certificate"):
-        certs.issue_server(home.store / "certs", home, names=[name], addresses=[])
+        certs.issue_server(folder.store / "certs", folder, names=[name], addresses=[])
 
 
-def test_a_certificate_that_fits_is_left_alone(home: Home) -> None:
-    before = home.server_cert.read_bytes()
-    assert not renew(home)
-    assert home.server_cert.read_bytes() == before
+def test_a_certificate_that_fits_is_left_alone(folder: MachineFolder) -> None:
+    before = folder.server_cert.read_bytes()
+    assert not renew(folder)
+    assert folder.server_cert.read_bytes() == before
 
 
-def damage_key(home: Home) -> None:
-    home.server_key.write_bytes((home.store / "certs" / "key.pem").read_bytes())
+def damage_key(folder: MachineFolder) -> None:
+    folder.server_key.write_bytes((folder.store / "certs" / "key.pem").read_bytes())
 
 
-def cut_off(home: Home) -> None:
-    home.server_cert.write_bytes(home.server_cert.read_bytes()[:100])
+def cut_off(folder: MachineFolder) -> None:
+    folder.server_cert.write_bytes(folder.server_cert.read_bytes()[:100])
 
 
-def new_ca(home: Home) -> None:
-    certs.regenerate(home.store / "certs", ca=True)
+def new_ca(folder: MachineFolder) -> None:
+    certs.regenerate(folder.store / "certs", ca=True)
 
 
-def forget(home: Home) -> None:
-    home.server_cert.unlink()
+def forget(folder: MachineFolder) -> None:
+    folder.server_cert.unlink()
 
 
 @pytest.mark.parametrize("spoil", [damage_key, cut_off, new_ca, forget])
-def test_a_certificate_that_is_unfit_is_renewed(home: Home, spoil: Callable[[Home], None]) -> None:
-    spoil(home)
-    assert renew(home)
-    assert not renew(home)
-    assert openssl("verify", "-CAfile", home.ca, home.server_cert, home.cert).returncode == 0
+def test_a_certificate_that_is_unfit_is_renewed(folder: MachineFolder, spoil: Callable[[MachineFolder], None]) -> None:
+    spoil(folder)
+    assert renew(folder)
+    assert not renew(folder)
+    assert openssl("verify", "-CAfile", folder.ca, folder.server_cert, folder.cert).returncode == 0
 
 
-def test_renewed_for_other_names_and_before_the_end(home: Home) -> None:
-    assert renew(home, addresses=["127.77.0.2"])
-    assert renew(home, addresses=["127.77.0.2"], days=lifetimes.LEAF_DAYS)
+def test_renewed_for_other_names_and_before_the_end(folder: MachineFolder) -> None:
+    assert renew(folder, addresses=["127.77.0.2"])
+    assert renew(folder, addresses=["127.77.0.2"], days=lifetimes.LEAF_DAYS)
 
 
-def test_a_new_client_comes_to_the_machine(home: Home) -> None:
-    before = home.cert.read_bytes()
-    certs.regenerate(home.store / "certs")
-    assert not renew(home)
-    assert home.cert.read_bytes() == (home.store / "certs" / "cert.pem").read_bytes() != before
-    x509.load(home.cert, home.key)
+def test_a_new_client_comes_to_the_machine(folder: MachineFolder) -> None:
+    before = folder.cert.read_bytes()
+    certs.regenerate(folder.store / "certs")
+    assert not renew(folder)
+    assert folder.cert.read_bytes() == (folder.store / "certs" / "cert.pem").read_bytes() != before
+    x509.load(folder.cert, folder.key)
 
 
-def test_a_client_that_is_due_is_renewed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = home.store / "certs"
-    before = (folder / "cert.pem").read_bytes()
-    certs.share_client(folder, home)
-    assert (folder / "cert.pem").read_bytes() == before
+def test_a_client_that_is_due_is_renewed(folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = folder.store / "certs"
+    before = (shared / "cert.pem").read_bytes()
+    certs.share_client(shared, folder)
+    assert (shared / "cert.pem").read_bytes() == before
     monkeypatch.setattr(certs, "RENEW_DAYS", lifetimes.LEAF_DAYS)
-    certs.share_client(folder, home)
-    assert (folder / "cert.pem").read_bytes() != before
+    certs.share_client(shared, folder)
+    assert (shared / "cert.pem").read_bytes() != before
 
 
 def test_nothing_outlives_its_ca_and_is_renewed_in_vain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(x509, "CA_DAYS", 10)
-    home = new_store(tmp_path)
-    assert certs.expiry(home.server_cert) == certs.expiry(home.ca)
-    assert not renew(home)
+    folder = new_store(tmp_path)
+    assert certs.expiry(folder.server_cert) == certs.expiry(folder.ca)
+    assert not renew(folder)
 
 
-def test_a_damaged_ca_is_named(home: Home) -> None:
-    (home.store / "certs" / "ca-key.pem").write_text("nonsense")
+def test_a_damaged_ca_is_named(folder: MachineFolder) -> None:
+    (folder.store / "certs" / "ca-key.pem").write_text("nonsense")
     with pytest.raises(MachineError, match=r"ca-key\.pem") as caught:
-        certs.share_client(home.store / "certs", home)
+        certs.share_client(folder.store / "certs", folder)
     assert "regenerate-certs" in caught.value.hint
-    certs.regenerate(home.store / "certs", ca=True)
-    certs.share_client(home.store / "certs", home)
+    certs.regenerate(folder.store / "certs", ca=True)
+    certs.share_client(folder.store / "certs", folder)
 
 
 @pytest.fixture
@@ -225,16 +227,16 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_users_own_ca_signs(own: Path, tmp_path: Path) -> None:
-    home = new_store(tmp_path / "store")
-    assert home.ca.read_bytes() == (own / "c").read_bytes()
-    assert openssl("verify", "-CAfile", own / "c", home.server_cert, home.cert).returncode == 0
+    folder = new_store(tmp_path / "store")
+    assert folder.ca.read_bytes() == (own / "c").read_bytes()
+    assert openssl("verify", "-CAfile", own / "c", folder.server_cert, folder.cert).returncode == 0
 
 
-def test_the_users_own_ca_never_replaces_the_stores(home: Home, own: Path) -> None:
-    before = (home.store / "certs" / "ca.pem").read_bytes()
+def test_the_users_own_ca_never_replaces_the_stores(folder: MachineFolder, own: Path) -> None:
+    before = (folder.store / "certs" / "ca.pem").read_bytes()
     with pytest.raises(CheckFailed, match="another certificate"):
-        certs.share_client(home.store / "certs", home)
-    assert (home.store / "certs" / "ca.pem").read_bytes() == before
+        certs.share_client(folder.store / "certs", folder)
+    assert (folder.store / "certs" / "ca.pem").read_bytes() == before
 
 
 def test_half_of_a_pair_is_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,20 +248,22 @@ def test_half_of_a_pair_is_refused(own: Path, tmp_path: Path, monkeypatch: pytes
         new_store(tmp_path / "other")
 
 
-def test_the_users_own_client_is_used_as_it_is(original: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_client_is_used_as_it_is(
+    original: MachineFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MACHINE_TLS_CLIENT_CERT", str(original.cert))
     monkeypatch.setenv("MACHINE_TLS_CLIENT_KEY", str(original.key))
-    home = new_store(tmp_path)
-    assert home.cert.read_bytes() == original.cert.read_bytes()
-    assert home.ca.read_bytes() != original.ca.read_bytes()
+    folder = new_store(tmp_path)
+    assert folder.cert.read_bytes() == original.cert.read_bytes()
+    assert folder.ca.read_bytes() != original.ca.read_bytes()
 
 
 @contextlib.contextmanager
-def server(home: Home) -> Iterator[int]:
+def server(folder: MachineFolder) -> Iterator[int]:
     """A server that says "hello" to clients of the home's CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(home.server_cert, home.server_key)
-    context.load_verify_locations(home.ca)
+    context.load_cert_chain(folder.server_cert, folder.server_key)
+    context.load_verify_locations(folder.ca)
     context.verify_mode = ssl.CERT_REQUIRED
 
     def answer() -> None:
@@ -275,7 +279,7 @@ def server(home: Home) -> Iterator[int]:
         thread.join(60)
 
 
-def hello(port: int, ca: Path, client: Home | None) -> bytes:
+def hello(port: int, ca: Path, client: MachineFolder | None) -> bytes:
     context = ssl.create_default_context(cafile=ca)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     if client:
@@ -287,21 +291,21 @@ def hello(port: int, ca: Path, client: Home | None) -> bytes:
         return tls.recv(5)
 
 
-def test_handshake_both_ways(original: Home) -> None:
+def test_handshake_both_ways(original: MachineFolder) -> None:
     with server(original) as port:
         assert hello(port, original.ca, original) == b"hello"
 
 
-def test_no_client_certificate_is_refused(original: Home) -> None:
+def test_no_client_certificate_is_refused(original: MachineFolder) -> None:
     with server(original) as port, pytest.raises(ssl.SSLError, match="certificate required"):
         hello(port, original.ca, None)
 
 
-def test_another_stores_client_is_refused(original: Home, home: Home) -> None:
+def test_another_stores_client_is_refused(original: MachineFolder, folder: MachineFolder) -> None:
     with server(original) as port, pytest.raises(ssl.SSLError, match="unknown ca"):
-        hello(port, original.ca, home)
+        hello(port, original.ca, folder)
 
 
-def test_another_stores_server_is_refused(original: Home, home: Home) -> None:
+def test_another_stores_server_is_refused(original: MachineFolder, folder: MachineFolder) -> None:
     with server(original) as port, pytest.raises(ssl.SSLCertVerificationError):
-        hello(port, home.ca, home)
+        hello(port, folder.ca, folder)

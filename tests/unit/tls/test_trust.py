@@ -13,7 +13,7 @@ import pytest
 from docker.errors import DockerException
 
 from machine.docker.api import Client
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.tls import trust
 from tests.unit.docker.test_api import TLS, context_of, new_store, serving
@@ -28,13 +28,13 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> MachineFolder:
     return new_store(tmp_path_factory.mktemp("store"), "127.0.0.1")
 
 
 @pytest.fixture(scope="module")
-def address(home: Home) -> Iterator[Address]:
-    with serving(context_of(home)) as (found, _):
+def address(folder: MachineFolder) -> Iterator[Address]:
+    with serving(context_of(folder)) as (found, _):
         yield found
 
 
@@ -45,9 +45,9 @@ def company(tmp_path: Path) -> Path:
     return other.ca
 
 
-def ask(home: Home, address: Address) -> object:
+def ask(folder: MachineFolder, address: Address) -> object:
     """By docker-py, which most of Python uses, set up as `machine env` does it."""
-    environment = {"DOCKER_HOST": address.url, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(home.folder)}
+    environment = {"DOCKER_HOST": address.url, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(folder.path)}
     client = docker_py.from_env(version="1.51", environment=environment, timeout=60)
     try:
         return client.version()["Version"]
@@ -57,37 +57,37 @@ def ask(home: Home, address: Address) -> object:
 
 @pytest.mark.parametrize("variable", ALL)
 def test_which_variables_break_python(
-    home: Home, address: Address, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, address: Address, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ask(home, address) == "28.5.1"
+    assert ask(folder, address) == "28.5.1"
     monkeypatch.setenv(variable, str(company.parent if variable.endswith("_DIR") else company))
     if variable in trust.VARIABLES:
         with pytest.raises((DockerException, OSError), match="CERTIFICATE_VERIFY_FAILED"):
-            ask(home, address)
+            ask(folder, address)
     else:
-        assert ask(home, address) == "28.5.1"
+        assert ask(folder, address) == "28.5.1"
 
 
 @pytest.mark.parametrize("variable", trust.VARIABLES)
 def test_our_authority_beside_the_others_mends_it(
-    home: Home, address: Address, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, address: Address, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = company.with_name("both.pem")
-    both.write_text(company.read_text(encoding="utf-8") + home.ca.read_text(encoding="utf-8"), encoding="utf-8")
+    both.write_text(company.read_text(encoding="utf-8") + folder.ca.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setenv(variable, str(both))
-    assert ask(home, address) == "28.5.1"
-    assert list(trust.findings(home.ca)) == []
+    assert ask(folder, address) == "28.5.1"
+    assert list(trust.findings(folder.ca)) == []
 
 
 @pytest.mark.parametrize("variable", ALL)
 def test_ourselves_and_docker_they_dont_touch(
-    home: Home, address: Address, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+    folder: MachineFolder, address: Address, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, str(company.parent if variable.endswith("_DIR") else company))
-    assert Client(TLS, home, address, timeout=60).version() == "28.5.1"
+    assert Client(TLS, folder, address, timeout=60).version() == "28.5.1"
     if not shutil.which("docker"):
         pytest.skip("needs the docker client")
-    files = {"tlscacert": home.ca, "tlscert": home.cert, "tlskey": home.key}
+    files = {"tlscacert": folder.ca, "tlscert": folder.cert, "tlskey": folder.key}
     options = [f"--{key}={path}" for key, path in files.items()]
     done = subprocess.run(
         ["docker", "--tlsverify", *options, f"-H={address.url}", "version", "--format", "{{.Server.Version}}"],
@@ -101,18 +101,18 @@ def test_ourselves_and_docker_they_dont_touch(
     assert "28.5.1" in done.stdout, done.stderr
 
 
-def test_findings(home: Home, company: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(trust.findings(home.ca)) == []
+def test_findings(folder: MachineFolder, company: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(trust.findings(folder.ca)) == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(company))
-    (finding,) = trust.findings(home.ca)
+    (finding,) = trust.findings(folder.ca)
     assert "REQUESTS_CA_BUNDLE" in finding.text
     assert "docker-py" in finding.text
     merge = finding.hint.removeprefix("unset REQUESTS_CA_BUNDLE, or: ")
     script = f"{merge} && printenv REQUESTS_CA_BUNDLE"
     done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", done.stdout.strip())
-    assert list(trust.findings(home.ca)) == []
+    assert list(trust.findings(folder.ca)) == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/at/all")
-    assert len(list(trust.findings(home.ca))) == 1
+    assert len(list(trust.findings(folder.ca))) == 1
     monkeypatch.setenv("CURL_CA_BUNDLE", "")
-    assert len(list(trust.findings(home.ca))) == 1, "an empty one counts as none"
+    assert len(list(trust.findings(folder.ca))) == 1, "an empty one counts as none"

@@ -9,7 +9,7 @@ from machine.drivers.virtualbox import VirtualBox, vboxmanage
 from machine.drivers.virtualbox.vboxmanage import VBoxManage
 
 from machine import helper
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address, Machine, Option
 
 
@@ -30,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 def ensured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The machines whose helper was started, unless it ran."""
     found: list[Path] = []
-    monkeypatch.setattr(helper, "ensure", lambda home, module: found.append(home.folder))
+    monkeypatch.setattr(helper, "ensure", lambda folder, module: found.append(folder.path))
     return found
 
 
@@ -41,11 +41,11 @@ def call(run: Scripted, tmp_path: Path) -> VBoxManage:
 
 @pytest.fixture
 def make(run: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr(helper, "begin", lambda home, module: run.calls.append(["(helper)"]))
+    monkeypatch.setattr(helper, "begin", lambda folder, module: run.calls.append(["(helper)"]))
 
     def build(name: str = "dev", *, memory_mib: int = 2048, **options: Option) -> VirtualBox:
-        home = Home(tmp_path / "store" / "machines" / name)
-        home.folder.mkdir(parents=True, exist_ok=True)
+        folder = MachineFolder(tmp_path / "store" / "machines" / name)
+        folder.path.mkdir(parents=True, exist_ok=True)
         machine = Machine(
             name=name,
             driver="virtualbox",
@@ -58,6 +58,6 @@ def make(run: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make
             address=Address("127.77.1.2"),
             options={"no_share": True, **options},
         )
-        return VirtualBox(machine, home, run)
+        return VirtualBox(machine, folder, run)
 
     return build

@@ -57,7 +57,7 @@ def test_what_it_can() -> None:
 
 def test_create(make: Make, run: Scripted, tmp_path: Path) -> None:
     made = make(no_share=False, share_folder=f"{tmp_path}:/mnt/host")
-    home = made.home.folder
+    folder = made.folder.path
     run.answer("showvminfo", GONE)
     run.answer("--version", Completed([], 0, "7.2.22r1\n", ""))
     made.create()
@@ -67,13 +67,24 @@ def test_create(make: Make, run: Scripted, tmp_path: Path) -> None:
         *("sharedfolder", "setextradata", "storageattach"),
     ]
     assert run.said("createvm") == [
-        ["createvm", "--name", "dev", "--uuid", UUID, "--ostype", "Linux26_64", "--basefolder", str(home), "--register"]
+        [
+            "createvm",
+            "--name",
+            "dev",
+            "--uuid",
+            UUID,
+            "--ostype",
+            "Linux26_64",
+            "--basefolder",
+            str(folder),
+            "--register",
+        ]
     ]
     [modify] = run.said("modifyvm")
     for words in (
         ["--memory", "2048"],
         ["--cpus", "2"],
-        ["--uart1", "0x3F8", "4", "--uartmode1", "file", str(made.home.console)],
+        ["--uart1", "0x3F8", "4", "--uartmode1", "file", str(made.folder.console)],
         ["--nictype1", "virtio"],
         ["--macaddress1", "5254000a0b0c"],
         ["--natpf1", "docker,tcp,127.77.1.2,2375,,2375", "--natpf1", "ssh,tcp,127.77.1.2,22,,22"],
@@ -85,7 +96,7 @@ def test_create(make: Make, run: Scripted, tmp_path: Path) -> None:
         at = modify.index(words[0])
         assert modify[at : at + len(words)] == words
     assert run.said("createmedium") == [
-        ["createmedium", "disk", "--filename", str(home / "disk.vdi"), "--size", "20000", "--format", "VDI"]
+        ["createmedium", "disk", "--filename", str(folder / "disk.vdi"), "--size", "20000", "--format", "VDI"]
     ]
 
 
@@ -103,9 +114,9 @@ def test_options(make: Make, run: Scripted) -> None:
 
 def test_an_arm_machine(make: Make) -> None:
     made = make()
-    words = driver.settings.create(made.machine, made.home, arm=True)
+    words = driver.settings.create(made.machine, made.folder, arm=True)
     assert "--platform-architecture arm --ostype Debian_arm64" in " ".join(words)
-    text = " ".join(driver.settings.modify(made.machine, made.home, made.options, (7, 2, 0), arm=True))
+    text = " ".join(driver.settings.modify(made.machine, made.folder, made.options, (7, 2, 0), arm=True))
     assert "--firmware efi" in text
     assert "--hwvirtex" not in text
 
@@ -130,8 +141,8 @@ def test_options_of_a_newer_version_are_passed_over(make: Make) -> None:
 
 def test_start_brings_the_machine_in_line(make: Make, run: Scripted, image: Path) -> None:
     made = make(memory_mib=4096)
-    made.home.seed.write_bytes(b"seed")
-    made.home.console.write_text("yesterday")
+    made.folder.seed.write_bytes(b"seed")
+    made.folder.console.write_text("yesterday")
     stale = ('Forwarding(2)="tcp-8080,tcp,127.77.1.2,8080,,8080"', 'Forwarding(3)="mine,tcp,127.0.0.1,9,,9"')
     run.answer("showvminfo", info("poweroff", 'Forwarding(0)="docker,tcp,127.77.1.9,2375,,2375"', *stale))
     made.start()
@@ -139,7 +150,7 @@ def test_start_brings_the_machine_in_line(make: Make, run: Scripted, image: Path
     assert [call for call in run.calls if call[0] != "showvminfo"] == [
         *(
             [*f"storageattach {UUID} --storagectl SATA --port {port} --device 0 --type dvddrive --medium".split(), path]
-            for port, path in (("0", str(made.home / ".iso")), ("2", str(made.home.seed)))
+            for port, path in (("0", str(made.folder / ".iso")), ("2", str(made.folder.seed)))
         ),
         [
             *("modifyvm", UUID, "--memory", "4096", "--natpf1", "delete", "docker", "--natpf1", "delete", "tcp-8080"),
@@ -148,14 +159,14 @@ def test_start_brings_the_machine_in_line(make: Make, run: Scripted, image: Path
         ["startvm", UUID, "--type", "headless"],
         ["(helper)"],
     ]
-    assert (made.home / "console.log.1").read_text() == "yesterday"
-    assert (made.home / ".iso").samefile(image)
+    assert (made.folder / "console.log.1").read_text() == "yesterday"
+    assert (made.folder / ".iso").samefile(image)
 
 
 def test_start_of_a_machine_that_is_in_line(make: Make, run: Scripted, image: Path) -> None:
     made = make()
-    made.home.seed.write_bytes(b"seed")
-    media = (f'"SATA-0-0"="{made.home / ".iso"}"', f'"SATA-2-0"="{made.home.seed}"')
+    made.folder.seed.write_bytes(b"seed")
+    media = (f'"SATA-0-0"="{made.folder / ".iso"}"', f'"SATA-2-0"="{made.folder.seed}"')
     run.answer("showvminfo", info("aborted", *RULES, *media))
     assert not made.start()
     assert [call[0] for call in run.calls] == ["showvminfo", "startvm", "(helper)"]
@@ -171,7 +182,7 @@ def test_the_image_is_copied_where_it_cant_be_linked(
     run.answer("showvminfo", info())
     made = make()
     made.start()
-    assert (made.home / ".iso").read_bytes() == b"iso"
+    assert (made.folder / ".iso").read_bytes() == b"iso"
 
 
 def test_start_without_its_image(make: Make, run: Scripted, image: Path) -> None:
@@ -344,11 +355,11 @@ def test_check(make: Make, run: Scripted, monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_export_whose_copy_fails_leaves_nothing(make: Make, run: Scripted, tmp_path: Path) -> None:
     """As on a full disk; and what VirtualBox knows of the copy is forgotten, whatever became of its file."""
     made = make()
-    (made.home / "disk.vdi").write_bytes(b"")
+    (made.folder / "disk.vdi").write_bytes(b"")
     current = tmp_path / "later.vdi"
     current.write_bytes(b"")
     run.answer("showvminfo", info("poweroff", f'SATA-1-0="{current}"'))
-    copy = made.home / ".export-x" / "disk.vdi"
+    copy = made.folder / ".export-x" / "disk.vdi"
     foreign = tmp_path / ".export-y" / "disk.vdi"
     listed = "".join(
         f"UUID:           {path.parent.name}\nLocation:       {path}\n\n" for path in (copy, foreign, current)
@@ -357,15 +368,15 @@ def test_an_export_whose_copy_fails_leaves_nothing(make: Make, run: Scripted, tm
     run.answer("clonemedium", refused("VERR_DISK_FULL", "VBOX_E_FILE_ERROR"))
     with pytest.raises(DriverFailed), made.export():
         pass
-    assert not list(made.home.folder.glob(".export-*"))
+    assert not list(made.folder.path.glob(".export-*"))
     assert run.said("closemedium") == [["closemedium", "disk", ".export-x", "--delete"]] * 2
 
 
 def test_a_disk_that_import_has_brought_is_used(make: Make, run: Scripted) -> None:
     made = make()
-    (made.home / "disk.vdi").write_bytes(b"theirs")
+    (made.folder / "disk.vdi").write_bytes(b"theirs")
     run.answer("showvminfo", GONE)
     run.answer("--version", Completed([], 0, "7.2.22r1\n", ""))
     made.create()
     assert not run.said("createmedium")
-    assert run.said("storageattach")[-1][-1] == str(made.home / "disk.vdi")
+    assert run.said("storageattach")[-1][-1] == str(made.folder / "disk.vdi")

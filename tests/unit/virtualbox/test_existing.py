@@ -11,7 +11,7 @@ from machine.drivers.virtualbox import ExistingVM
 
 from machine.driver import Address, Identify, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, ToolMissing
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Completed
 from machine.spec import Machine, Option
 
@@ -21,10 +21,10 @@ ADDRESS: dict[str, Option] = {"ip_address": "192.168.99.100", "engine_port": 237
 
 @pytest.fixture
 def existing(run: Scripted, tmp_path: Path) -> ExistingVM:
-    home = Home(tmp_path / "store" / "machines" / "old")
-    home.folder.mkdir(parents=True)
+    folder = MachineFolder(tmp_path / "store" / "machines" / "old")
+    folder.path.mkdir(parents=True)
     machine = Machine("old", "virtualbox-adopted", UUID, "", "", 0, 0, 0, options={**ADDRESS, "ui_type": "gui"})
-    return ExistingVM(machine, home, run)
+    return ExistingVM(machine, folder, run)
 
 
 @pytest.fixture
@@ -112,10 +112,10 @@ def test_rm_touches_nothing_and_says_so(existing: ExistingVM, run: Scripted) -> 
     said: list[str] = []
     existing.say = said.append
     existing.remove()
-    ExistingVM(Machine("old", "", "", "", "", 0, 0, 0), existing.home, run).remove()
+    ExistingVM(Machine("old", "", "", "", "", 0, 0, 0), existing.folder, run).remove()
     assert run.calls == []
     assert said == ["its virtual machine isn't ours and stays in VirtualBox as it is"]
-    assert ExistingVM.orphans(existing.home.store, [], run) == []
+    assert ExistingVM.orphans(existing.folder.store, [], run) == []
 
 
 def test_another_address_is_told(existing: ExistingVM, run: Scripted) -> None:

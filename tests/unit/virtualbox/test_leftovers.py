@@ -8,7 +8,7 @@ from machine.drivers.virtualbox.leftovers import is_below
 
 from machine import spec
 from machine.errors import DriverFailed, MachineError
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.run import Completed
 from machine.spec import Machine
 from tests.unit.virtualbox.conftest import Make
@@ -30,11 +30,11 @@ def test_nothing_is_there(make: Make, run: Scripted) -> None:
 
 def test_a_machine_goes_with_its_media(make: Make, run: Scripted) -> None:
     made = make()
-    home = made.home.folder
+    folder = made.folder.path
     run.answer("list vms", REGISTERED)
-    run.answer("showvminfo", info("running", config=f"{home}/dev/dev.vbox"), info("poweroff"))
-    run.answer("list hdds", disks(("d1", "base", f"{home}/disk.vdi"), ("d2", "d1", f"{home}/dev/Snapshots/x.vdi")))
-    run.answer("list dvds", disks(("c1", "", f"{home}/seed.iso"), ("c2", "", "/srv/others.iso")))
+    run.answer("showvminfo", info("running", config=f"{folder}/dev/dev.vbox"), info("poweroff"))
+    run.answer("list hdds", disks(("d1", "base", f"{folder}/disk.vdi"), ("d2", "d1", f"{folder}/dev/Snapshots/x.vdi")))
+    run.answer("list dvds", disks(("c1", "", f"{folder}/seed.iso"), ("c2", "", "/srv/others.iso")))
     made.remove()
     assert [call for call in run.calls if call[0] not in {"showvminfo", "list"}] == [
         ["controlvm", UUID, "poweroff"],
@@ -47,14 +47,14 @@ def test_a_machine_goes_with_its_media(make: Make, run: Scripted) -> None:
 
 def test_a_medium_that_is_in_use_elsewhere_stays(make: Make, run: Scripted) -> None:
     made = make()
-    run.answer("list dvds", disks(("c1", "", f"{made.home.folder}/seed.iso")))
+    run.answer("list dvds", disks(("c1", "", f"{made.folder.path}/seed.iso")))
     run.answer("closemedium", refused("still attached to 1 virtual machines", "VBOX_E_OBJECT_IN_USE"))
     made.remove()
 
 
 def test_a_disk_that_somebody_plugged_in_is_unplugged_first(make: Make, run: Scripted) -> None:
     made = make()
-    ours = f'"SATA-1-0"="{made.home.folder}/disk.vdi"'
+    ours = f'"SATA-1-0"="{made.folder.path}/disk.vdi"'
     run.answer("list vms", REGISTERED)
     run.answer("showvminfo", info("poweroff", ours, '"USB 2-0-1"="/srv/photos.vdi"'))
     made.remove()
@@ -67,7 +67,7 @@ def test_a_linked_clone_isnt_broken(make: Make, run: Scripted) -> None:
     made = make()
     run.answer("list vms", REGISTERED)
     run.answer("showvminfo", info("running"))
-    run.answer("list hdds", disks(("d1", "base", f"{made.home.folder}/disk.vdi"), ("d2", "d1", "/srv/clone/x.vdi")))
+    run.answer("list hdds", disks(("d1", "base", f"{made.folder.path}/disk.vdi"), ("d2", "d1", "/srv/clone/x.vdi")))
     with pytest.raises(DriverFailed, match="linked clone") as caught:
         made.remove()
     assert "/srv/clone/x.vdi" in caught.value.message
@@ -91,13 +91,13 @@ def test_a_machine_whose_settings_are_gone(make: Make, run: Scripted) -> None:
 
 
 def test_without_a_machine_json_what_lies_in_the_folder_is_ours(run: Scripted, tmp_path: Path) -> None:
-    home = Home(tmp_path / "store" / "machines" / "dev")
-    home.folder.mkdir(parents=True)
+    folder = MachineFolder(tmp_path / "store" / "machines" / "dev")
+    folder.path.mkdir(parents=True)
     unknown = Machine("dev", "", "", "", "", 0, 0, 0)
     run.answer("list vms", REGISTERED)
     run.answer(f"showvminfo {OTHER}", info(config="/srv/other/other.vbox"))
-    run.answer(f"showvminfo {UUID}", info(config=f"{home.folder}/renamed/renamed.vbox"))
-    VirtualBox(unknown, home, run).remove()
+    run.answer(f"showvminfo {UUID}", info(config=f"{folder.path}/renamed/renamed.vbox"))
+    VirtualBox(unknown, folder, run).remove()
     assert run.said("unregistervm") == [["unregistervm", UUID, "--delete"]]
 
 
@@ -111,19 +111,19 @@ def test_below(tmp_path: Path) -> None:
 
 def test_a_copy_of_the_folder_removes_and_changes_nothing(make: Make, run: Scripted, tmp_path: Path) -> None:
     made = make()
-    made.home.config.write_text(spec.dumps(made.machine))
-    copy = Home(tmp_path / "copy" / "machines" / "dev")
-    shutil.copytree(made.home.folder, copy.folder)
+    made.folder.config.write_text(spec.dumps(made.machine))
+    copy = MachineFolder(tmp_path / "copy" / "machines" / "dev")
+    shutil.copytree(made.folder.path, copy.path)
     run.answer("list vms", REGISTERED)
-    run.answer("showvminfo", *[info("poweroff", config=f"{made.home.folder}/dev/dev.vbox")] * 12)
+    run.answer("showvminfo", *[info("poweroff", config=f"{made.folder.path}/dev/dev.vbox")] * 12)
     theirs = VirtualBox(made.machine, copy, run)
     for act in (
         *(theirs.remove, theirs.start, theirs.stop, theirs.kill, theirs.suspend),
         *(lambda: theirs.snapshot("s"), lambda: theirs.restore("s"), lambda: theirs.forget("s")),
     ):
-        with pytest.raises(MachineError, match=f"belongs to {made.home.folder}, and this folder is a copy"):
+        with pytest.raises(MachineError, match=f"belongs to {made.folder.path}, and this folder is a copy"):
             act()
     assert {call[0] for call in run.calls} == {"list", "showvminfo"}
-    made.home.config.unlink()  # nobody else's any more
+    made.folder.config.unlink()  # nobody else's any more
     theirs.remove()
     assert run.said("unregistervm") == [["unregistervm", UUID, "--delete"]]

@@ -109,7 +109,7 @@ def test_what_virtualbox_allows(
 
 def test_the_bridged_card(make: Make, run: Scripted) -> None:
     driver = make(bridged="eth0")
-    network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage)
+    network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage)
     assert run.calls == [
         ["modifyvm", UUID, "--nic2", "bridged", "--bridgeadapter2", "eth0", *CARD],
     ]
@@ -119,7 +119,7 @@ def test_the_bridged_card(make: Make, run: Scripted) -> None:
 def test_an_adapter_is_made(make: Make, run: Scripted) -> None:
     driver = make(hostonly=True)
     run.answer("hostonlyif create", CREATED)
-    network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "linux")
+    network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "linux")
     assert run.calls == [
         ["list", "hostonlyifs"],
         ["hostonlyif", "create"],
@@ -135,17 +135,17 @@ def test_an_adapter_is_made(make: Make, run: Scripted) -> None:
 def test_an_adapter_is_found(make: Make, run: Scripted) -> None:
     driver = make(hostonly_cidr="192.168.56.1/24")
     run.answer("list hostonlyifs", transcript("netns-list-hostonlyifs"))
-    network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "linux")
+    network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "linux")
     assert not run.said("hostonlyif")
     assert run.said(f"modifyvm {UUID} --nic2 hostonly --hostonlyadapter2 vboxnet0")
     # It isn't ours: it stays.
-    network.detach(driver.home, driver.vboxmanage)
+    network.detach(driver.folder, driver.vboxmanage)
     assert not run.said("hostonlyif remove")
 
 
 def test_macos_has_networks_in_place_of_adapters(make: Make, run: Scripted) -> None:
     driver = make(hostonly=True)
-    network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "darwin")
+    network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "darwin")
     assert run.calls[:2] == [
         ["list", "hostonlynets"],
         ["hostonlynet", "add", *ADDED],
@@ -158,7 +158,7 @@ def test_macos_has_networks_in_place_of_adapters(make: Make, run: Scripted) -> N
 def test_a_network_of_macos_is_found(make: Make, run: Scripted) -> None:
     driver = make(hostonly=True)
     run.answer("list hostonlynets", Completed([], 0, NETS, ""))
-    network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "darwin")
+    network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "darwin")
     assert not run.said("hostonlynet")
 
 
@@ -168,23 +168,23 @@ def test_two_machines_have_two_addresses_and_the_last_removes_the_adapter(make: 
     made = transcript("netns-list-hostonlyifs").stdout.replace("vboxnet0", "vboxnet3").replace("168.56.1", "168.59.1")
     run.answer("list hostonlyifs", Completed([], 0, "", ""), Completed([], 0, made, ""))
     for driver in (one, two):
-        network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "linux")
+        network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "linux")
     assert len(run.said("hostonlyif create")) == 1
     assert [driver.interfaces()[1].address for driver in (one, two)] == ["192.168.59.30/24", "192.168.59.31/24"]
 
-    network.detach(one.home, one.vboxmanage)
+    network.detach(one.folder, one.vboxmanage)
     assert not run.said("hostonlyif remove")
-    network.detach(two.home, two.vboxmanage)
+    network.detach(two.folder, two.vboxmanage)
     assert run.said("hostonlyif remove") == [["hostonlyif", "remove", "vboxnet3"]]
-    assert not list(one.home.store.rglob(network.NOTE))
+    assert not list(one.folder.store.rglob(network.NOTE))
 
 
 def test_an_adapter_that_somebody_else_uses_by_now_stays(make: Make, run: Scripted) -> None:
     driver = make(hostonly=True)
     run.answer("hostonlyif create", Completed([], 0, CREATED.stdout.replace("vboxnet3", "vboxnet0"), ""))
-    network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "linux")
+    network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "linux")
     run.answer("list --long vms", transcript("storage-list-vms-long"))
-    network.detach(driver.home, driver.vboxmanage)
+    network.detach(driver.folder, driver.vboxmanage)
     assert not run.said("hostonlyif remove")
 
 
@@ -193,7 +193,7 @@ def test_an_adapter_that_cant_be_set_up_is_removed_with_the_machine(make: Make, 
     run.answer("hostonlyif create", CREATED)
     run.answer("hostonlyif ipconfig", refused("no"))
     with pytest.raises(VBoxFailed):
-        network.attach(driver.machine, driver.home, driver.options, VBoxManage(run, driver.home.store), "linux")
+        network.attach(driver.machine, driver.folder, driver.options, VBoxManage(run, driver.folder.store), "linux")
     run.answer("showvminfo", info())
     driver.remove()
     assert run.said("hostonlyif remove") == [["hostonlyif", "remove", "vboxnet3"]]
@@ -203,17 +203,17 @@ def test_the_network_driver_isnt_loaded(make: Make, run: Scripted) -> None:
     driver = make(hostonly=True)
     run.answer("hostonlyif create", transcript("net-start-hostonlyif-create"))
     with pytest.raises(VBoxFailed, match="network driver isn't loaded"):
-        network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "linux")
+        network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "linux")
 
 
 def test_a_full_network(make: Make, run: Scripted) -> None:
     driver = make(hostonly=True)
     for number in range(30, 100):
-        other = make(f"m{number}").home
+        other = make(f"m{number}").folder
         note = {"kind": "hostonlyif", "name": "v", "address": f"192.168.59.{number}/24", "made": False}
         (other / network.NOTE).write_text(json.dumps(note))
     with pytest.raises(DriverFailed, match="no address is free"):
-        network.attach(driver.machine, driver.home, driver.options, driver.vboxmanage, "linux")
+        network.attach(driver.machine, driver.folder, driver.options, driver.vboxmanage, "linux")
 
 
 def test_collision() -> None:

@@ -17,10 +17,10 @@ from machine.drivers.virtualbox.options import Options
 from machine import loopback, run, shells
 from machine.cli import create, driver_options, env
 from machine.instance import Instance
-from machine.paths import Home
+from machine.paths import MachineFolder
 from machine.spec import Address, Machine
 
-# Home only joins names, and only Windows makes a WindowsPath.
+# MachineFolder only joins names, and only Windows makes a WindowsPath.
 ANN = cast(Path, PureWindowsPath(r"C:\Users\Ann Lee\.machine\machines\dev"))
 
 
@@ -46,14 +46,14 @@ def test_windows_has_a_loopback_address_for_each_machine(tmp_path: Path) -> None
 
 
 def test_paths_with_blanks_stay_one_word_on_windows() -> None:
-    home = Home(ANN)
-    words = settings.create(machine(Address("127.77.1.2")), home, arm=False)
+    folder = MachineFolder(ANN)
+    words = settings.create(machine(Address("127.77.1.2")), folder, arm=False)
     line = subprocess.list2cmdline([r"C:\Program Files\Oracle\VirtualBox\VBoxManage.exe", *words])
     assert line == (
         r'"C:\Program Files\Oracle\VirtualBox\VBoxManage.exe" createvm --name dev '
         rf'--uuid {UUID} --ostype Linux26_64 --basefolder "C:\Users\Ann Lee\.machine\machines\dev" --register'
     )
-    modify = settings.modify(machine(Address("127.77.1.2")), home, Options(), (7, 2, 0), arm=False)
+    modify = settings.modify(machine(Address("127.77.1.2")), folder, Options(), (7, 2, 0), arm=False)
     assert modify[modify.index("--uartmode1") + 2] == r"C:\Users\Ann Lee\.machine\machines\dev\console.log"
 
 
@@ -82,14 +82,14 @@ def test_paths_with_blanks_stay_one_word_on_windows() -> None:
 )
 def test_env_for_the_shells_of_windows(shell: str, lines: list[str]) -> None:
     address = Address("127.77.1.2")
-    variables = env._variables(Instance(machine(address), Home(ANN)))
+    variables = env._variables(Instance(machine(address), MachineFolder(ANN)))
     assert [shells.find(shell).set(key, str(value)) for key, value in variables.items()] == lines
 
 
 def test_env_on_macos() -> None:
     address = Address("127.0.0.1", 2376, 2223)
-    home = Home(cast(Path, PurePosixPath("/Users/Ann Lee/.machine/machines/dev")))
-    variables = env._variables(Instance(machine(address), home))
+    folder = MachineFolder(cast(Path, PurePosixPath("/Users/Ann Lee/.machine/machines/dev")))
+    variables = env._variables(Instance(machine(address), folder))
     lines = [shells.find("zsh").set(key, str(value)) for key, value in variables.items()]
     assert lines[1:3] == [
         'export DOCKER_HOST="tcp://127.0.0.1:2376"',
@@ -134,7 +134,7 @@ def test_the_environment_of_docker_machine(monkeypatch: pytest.MonkeyPatch, stor
     made = drafted(monkeypatch, "--driver", "virtualbox", "dev")
     assert made.memory_mib == 3000
     assert made.options == {"no_share": True, "hostonly_cidr": "192.168.60.1/24"}
-    assert VirtualBox(made, Home(store / "machines" / "dev"), None).options.wants_hostonly
+    assert VirtualBox(made, MachineFolder(store / "machines" / "dev"), None).options.wants_hostonly
 
 
 def drafted(monkeypatch: pytest.MonkeyPatch, *words: str) -> Machine:

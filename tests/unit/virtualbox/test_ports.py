@@ -52,7 +52,7 @@ def test_the_machine_lives_as_long_as_virtualbox_says_so(call: VBoxManage, run: 
 def test_what_isnt_forwarded_is_shown_by_status(make: Make) -> None:
     driver = make()
     assert driver.warnings() == []
-    note(driver.home, ["port 99/tcp isn't forwarded: it rains"])
+    note(driver.folder, ["port 99/tcp isn't forwarded: it rains"])
     assert driver.warnings() == ["port 99/tcp isn't forwarded: it rains"]
 
 
