@@ -102,12 +102,13 @@ class Generic(Driver):
         try:
             self._reach()
         except CheckFailed as error:
-            raise DriverFailed(f"{error.message}: the host isn't ours to switch on") from error
+            raise DriverFailed(f"{error.message}; this driver can't switch the host on") from error
         return False
 
     def stop(self) -> None:
         raise DriverFailed(
-            "the host isn't ours to switch off", hint=f"if you mean it: machine ssh {self.machine.name} sudo poweroff"
+            "the driver generic can't switch hosts off",
+            hint=f"to shut it down nevertheless: machine ssh {self.machine.name} sudo poweroff",
         )
 
     def kill(self) -> None:
@@ -148,7 +149,7 @@ class Generic(Driver):
             if path.is_file():
                 return path
         raise CheckFailed(
-            f"there is no key {' or '.join(map(str, candidates))}", hint="name one: --generic-ssh-key FILE"
+            f"no SSH key was found: {' or '.join(map(str, candidates))}", hint="give one: --generic-ssh-key FILE"
         )
 
     def _reach(self) -> None:
@@ -158,5 +159,5 @@ class Generic(Driver):
         except OSError as error:
             raise CheckFailed(
                 f"{place[0]} doesn't answer on port {place[1]}: {reason(error)}",
-                hint="see that the host runs, and that its SSH server has that port: --generic-ssh-port",
+                hint="check that the host runs; if its SSH server has another port: --generic-ssh-port PORT",
             ) from error

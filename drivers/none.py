@@ -44,7 +44,9 @@ class UrlOnly(Driver):
             if not paths.expanded(path).is_file():
                 raise CheckFailed(f"there is no file {path}", hint="see --none-ca, --none-cert and --none-key")
         if given and not self.machine.tls:
-            raise CheckFailed("--no-tls needs no certificates", hint="leave out one of the two")
+            raise CheckFailed(
+                "--no-tls excludes --none-ca, --none-cert and --none-key", hint="leave out one of the two"
+            )
         return []
 
     def create(self) -> None:

@@ -22,9 +22,12 @@ def check(place: Place) -> list[str]:
     """Raise CheckFailed when the machine can't be made; return notes for the user."""
     uri = place.uri
     if sys.platform == "win32":
-        raise CheckFailed("there is no libvirt for Windows", hint="use VirtualBox: --driver virtualbox")
+        raise CheckFailed("libvirt isn't available on Windows", hint="use VirtualBox: --driver virtualbox")
     if uri.is_session and uri.is_remote:
-        raise CheckFailed(f"a session on another host can't be reached: {uri}", hint="use its system: …/system")
+        raise CheckFailed(
+            f"a session on another host can't be reached: {uri}",
+            hint="use the system's libvirtd: --libvirt-uri qemu+ssh://HOST/system",
+        )
     _check_words(place)
     if uri.over_ssh:
         _check_tunnel(place)
@@ -39,7 +42,7 @@ def _check_words(place: Place) -> None:
         str(place.folder.path).encode()
     except UnicodeEncodeError as error:
         raise CheckFailed(
-            "the path of the store isn't UTF-8, which libvirt's XML can't hold",
+            "libvirt can use only a store whose path is UTF-8",
             hint="export MACHINE_STORAGE_PATH=/var/tmp/machine",
         ) from error
 
@@ -71,5 +74,5 @@ def _check_tunnel(place: Place) -> None:
     if len(os.fsencode(place.folder / forwards.CONTROL)) > links.SOCKET_ROOM - forwards.SUFFIX:
         raise CheckFailed(
             f"the path of the store is too long for a socket: {place.folder.path}",
-            hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",
+            hint="export MACHINE_STORAGE_PATH=/tmp/machine",
         )

@@ -93,7 +93,7 @@ class Connection:
 
     def domain(self, uuid: str) -> libvirt.virDomain | None:
         """The domain, None when there is none of that UUID."""
-        return find(f"{self.uri} doesn't tell of its domains", lambda: self.raw.lookupByUUIDString(uuid), "NO_DOMAIN")
+        return find(f"can't look up the domains on {self.uri}", lambda: self.raw.lookupByUUIDString(uuid), "NO_DOMAIN")
 
 
 def require_module() -> None:
@@ -146,7 +146,7 @@ def _hint(error: libvirt.libvirtError) -> str:
     if "No space left" in text:
         return "make room in the storage pool, or choose another: --libvirt-pool NAME"
     if "End of file while reading" in text or "client socket is closed" in text or "keepalive" in text:
-        return "the connection to libvirtd was lost; see that it runs: sudo systemctl status libvirtd"
+        return "the connection to libvirtd was lost; check that it runs: sudo systemctl status libvirtd"
     if "is not active" in text and "network" in text:
         return "virsh net-start NAME"
     if "authentication" in text or "access denied" in text.lower():
@@ -157,7 +157,7 @@ def _hint(error: libvirt.libvirtError) -> str:
 def _no_connection(uri: Uri, text: str) -> CheckFailed:
     if "Permission denied" in text or "authentication" in text.lower():
         hint = (
-            f"see that this works: ssh {uri.user + '@' if uri.user else ''}{uri.host} true"
+            f"check that this works: ssh {uri.user + '@' if uri.user else ''}{uri.host} true"
             if uri.is_remote
             else JOIN_GROUP
         )

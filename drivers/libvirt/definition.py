@@ -92,7 +92,7 @@ def _name(place: Place) -> str:
     if (domain := place.find()) is not None:
         return str(domain.name())
     name = f"machine-{place.machine.name}"
-    with explained(f"{place.uri} doesn't tell of its domains"):
+    with explained(f"can't look up the domains on {place.uri}"):
         names = {domain.name() for domain in place.connection.raw.listAllDomains()}
     return f"{name}-{place.machine.uuid[:8]}" if name in names else name
 

@@ -89,7 +89,7 @@ def ours(connection: Connection, folder: MachineFolder) -> Iterator[libvirt.virD
 
 def of_store(connection: Connection, store: Path) -> Iterator[tuple[str, libvirt.virDomain]]:
     """The domains that carry the mark of this store, on this host, each with its machine's name."""
-    with explained(f"{connection.uri} doesn't tell of its domains"):
+    with explained(f"can't look up the domains on {connection.uri}"):
         for domain in connection.raw.listAllDomains():
             mark = _mark(domain)
             if mark and mark.is_here and same(mark.store, store) and _has_own_disk(domain):
@@ -124,13 +124,13 @@ def _mark(domain: libvirt.virDomain) -> Mark | None:
 
 def network(domain: libvirt.virDomain) -> str:
     """The name of the network that a domain's first interface is on, "" when it is on none of libvirt's."""
-    with explained(f"libvirt doesn't tell how {domain.name()} is made"):
+    with explained(f"can't read the definition of the domain {domain.name()} from libvirt"):
         source = ElementTree.fromstring(domain.XMLDesc()).find("devices/interface/source")
     return source.get("network", "") if source is not None else ""
 
 
 def mac(domain: libvirt.virDomain) -> str:
     """The MAC of a domain's first interface, "" when it has none."""
-    with explained(f"libvirt doesn't tell how {domain.name()} is made"):
+    with explained(f"can't read the definition of the domain {domain.name()} from libvirt"):
         element = ElementTree.fromstring(domain.XMLDesc()).find("devices/interface/mac")
     return element.attrib["address"] if element is not None else ""

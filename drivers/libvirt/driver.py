@@ -60,7 +60,7 @@ class Libvirt(Driver):
         return not self.place.uri.is_remote
 
     def architecture(self) -> str:
-        with explained(f"{self.place.uri} doesn't tell what it runs on"):
+        with explained(f"can't read the host's architecture from {self.place.uri}"):
             return str(self.place.connection.raw.getInfo()[0])
 
     def check(self) -> list[str]:
@@ -90,7 +90,7 @@ class Libvirt(Driver):
             name = self.machine.name
             raise DriverFailed(
                 f'the machine "{name}" is suspended',
-                hint=f"go on: machine resume {name}; or drop its memory: machine kill {name}",
+                hint=f"resume it: machine resume {name}; or discard its memory: machine kill {name}",
             )
         power.press_button(domain, state, again=self._pressed)
         self._pressed = True
@@ -223,5 +223,5 @@ class Libvirt(Driver):
             self.place.own_domain().setAutostart(int(on))
 
     def autostart(self) -> bool:
-        with explained("libvirt doesn't tell whether the machine is started by itself"):
+        with explained("can't read the machine's autostart setting from libvirt"):
             return bool(self.place.domain().autostart())

@@ -48,7 +48,7 @@ class Events:
 
         self.changed = threading.Event()
         run_loop()
-        with explained("libvirt doesn't tell of its events"):
+        with explained("can't receive libvirt's events"):
             self.connection = libvirt.open(uri)
             domain = self.connection.lookupByUUIDString(uuid)
             kind = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE

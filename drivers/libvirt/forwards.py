@@ -29,7 +29,7 @@ def monitor(find: Callable[[], libvirt.virDomain | None]) -> Callable[[str], str
     def say(line: str) -> str:
         import libvirt_qemu
 
-        with explained("libvirt doesn't let QEMU's monitor be used"):
+        with explained("libvirt doesn't allow the use of QEMU's monitor"):
             flags = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
             return str(libvirt_qemu.qemuMonitorCommand(find(), line, flags)).strip()
 

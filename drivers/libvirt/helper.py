@@ -157,5 +157,5 @@ class Console:
 
 
 def _xml(domain: libvirt.virDomain) -> str:
-    with explained("libvirt doesn't tell how the machine is made"):
+    with explained("can't read the machine's definition from libvirt"):
         return str(domain.XMLDesc())

@@ -52,7 +52,7 @@ class Choice:
 
 def choose(domain_type: str, connection: Connection, folder: MachineFolder, run: Run) -> Choice:
     """How a domain runs here. domain_type: "auto", "kvm" or "qemu". Raises CheckFailed."""
-    with explained(f"{connection.uri} doesn't tell what it is"):
+    with explained(f"can't read the hypervisor's type from {connection.uri}"):
         name, architecture = connection.raw.getType(), connection.raw.getInfo()[0]
     if name != "QEMU":
         raise CheckFailed(
@@ -100,7 +100,7 @@ def _proved(connection: Connection, emulator: dict[str, str], folder: MachineFol
 
 
 def state(domain: libvirt.virDomain) -> State:
-    with explained("libvirt doesn't tell the machine's state"):
+    with explained("can't read the machine's state from libvirt"):
         number = domain.state()[0]
         if number == _SHUTOFF and domain.hasManagedSaveImage():
             return State.SAVED
@@ -126,7 +126,7 @@ def drop_used_state(domain: libvirt.virDomain) -> None:
 
 def reason(domain: libvirt.virDomain) -> str:
     """The state in words, "shut off (destroyed)"."""
-    with explained("libvirt doesn't tell the machine's state"):
+    with explained("can't read the machine's state from libvirt"):
         number, why = domain.state()
     text = _STATES.get(number, (State.ERROR, f"state {number}"))[1]
     known = {3: _PAUSED_REASONS, _SHUTOFF: _SHUTOFF_REASONS}.get(number, {})

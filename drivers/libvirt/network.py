@@ -31,7 +31,7 @@ class Network:
         self.name = name
 
     def find(self) -> libvirt.virNetwork | None:
-        what = f"{self.connection.uri} doesn't tell of its networks"
+        what = f"can't look up the networks on {self.connection.uri}"
         return find(what, lambda: self.connection.raw.networkLookupByName(self.name), "NO_NETWORK")
 
     def ready(self) -> libvirt.virNetwork:
@@ -53,7 +53,7 @@ class Network:
             return address
         for address in free(_xml(network), leased(network)):
             host = render("libvirt/host.xml.j2", mac=mac, address=address)
-            with explained(f"the network {self.name} doesn't take a DHCP reservation"):
+            with explained(f"the network {self.name} refuses a DHCP reservation"):
                 try:
                     _update(network, libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, host)
                 except libvirt.libvirtError as error:
@@ -80,7 +80,7 @@ class Network:
     def lease(self, mac: str) -> str:
         """The address that the machine has taken, "" when it has none."""
         network = self.find()
-        with explained(f"the network {self.name} doesn't tell its leases"):
+        with explained(f"can't read the leases of the network {self.name}"):
             if network is None or not network.isActive():
                 return ""
             leases = sorted(network.DHCPLeases(mac), key=lambda lease: float(lease["expirytime"]))
@@ -95,7 +95,7 @@ class Network:
             if any(subnet.overlaps(other) for other in taken):
                 continue
             with explained(
-                f"the network {self.name} can't be made", hint="name one that is there: --libvirt-network NAME"
+                f"the network {self.name} can't be made", hint="use an existing one: --libvirt-network NAME"
             ):
                 network = self.connection.raw.networkDefineXML(_described(self.name, subnet))
                 try:
@@ -108,10 +108,12 @@ class Network:
                         continue
                     raise
                 return network
-        raise DriverFailed("every private subnet is in use here", hint="name a network: --libvirt-network NAME")
+        raise DriverFailed(
+            "every private subnet is in use here", hint="use an existing network: --libvirt-network NAME"
+        )
 
     def _subnets(self) -> list[IPv4Network]:
-        with explained(f"{self.connection.uri} doesn't tell of its networks"):
+        with explained(f"can't look up the networks on {self.connection.uri}"):
             return [net for network in self.connection.raw.listAllNetworks() if (net := subnet_of(_xml(network)))]
 
 
@@ -152,7 +154,7 @@ def free(xml: str, leases: Iterable[str]) -> Iterator[str]:
 
 
 def leased(network: libvirt.virNetwork) -> list[str]:
-    with explained("the network doesn't tell its leases"):
+    with explained("can't read the network's leases"):
         return [str(lease["ipaddr"]) for lease in network.DHCPLeases()]
 
 
@@ -164,7 +166,7 @@ def _described(name: str, subnet: IPv4Network) -> str:
 
 
 def _xml(network: libvirt.virNetwork) -> str:
-    with explained("the network doesn't tell how it is made"):
+    with explained("can't read the network's definition"):
         return str(network.XMLDesc())
 
 

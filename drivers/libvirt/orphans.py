@@ -63,7 +63,7 @@ def _session_has_ours() -> bool:
 
 
 def _on(connection: Connection, store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
-    with explained(f"{connection.uri} doesn't tell of its domains"):
+    with explained(f"can't look up the domains on {connection.uri}"):
         defined = {domain.UUIDString() for domain in connection.raw.listAllDomains()}
     volumes = _volumes(connection)
     for name, domain in domains.of_store(connection, store):
@@ -93,7 +93,7 @@ def _orphan(
 def _volumes(connection: Connection) -> dict[str, tuple[str, list[str]]]:
     """The machines' own volumes in the pools that are active: UUID -> pool and names."""
     volumes: dict[str, tuple[str, list[str]]] = {}
-    with explained(f"{connection.uri} doesn't tell of its storage pools"):
+    with explained(f"can't look up the storage pools on {connection.uri}"):
         for pool in connection.raw.listAllStoragePools():
             for volume in pool.listAllVolumes() if pool.isActive() else ():
                 if match := _VOLUME.fullmatch(volume.name()):

@@ -48,7 +48,7 @@ def press_button(domain: libvirt.virDomain, state: State, *, again: bool) -> Non
     """ACPI's power button, after a paused guest has been let go on. again: it didn't help; ask the guest agent, too."""
     import libvirt
 
-    with explained("the machine can't be asked to shut down"):
+    with explained("can't send the machine the signal to shut down"):
         if state is State.PAUSED:
             hypervisor.drop_state(domain)
             domain.resume()

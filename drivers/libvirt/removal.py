@@ -52,6 +52,6 @@ def _undefine(domain: libvirt.virDomain) -> None:
 def _remove_volumes(place: Place, uuid: str) -> None:
     if (pool := place.pool.active()) is None:
         return
-    with explained(f"the storage pool {place.pool.name} doesn't tell of its volumes"):
+    with explained(f"can't look up the volumes of the storage pool {place.pool.name}"):
         names = [volume.name() for volume in pool.listAllVolumes()]
     place.pool.delete(*(name for name in names if name.startswith(f"machine-{uuid}-")))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def take(domain: libvirt.virDomain, name: str) -> None:
     if _find(domain, name) is not None:
-        raise DriverFailed(f'there is a snapshot "{name}" already', hint="choose another name, or remove it")
+        raise DriverFailed(f'the snapshot "{name}" already exists', hint="choose another name, or remove it")
     with explained(f'the snapshot "{name}" can\'t be made'):
         domain.snapshotCreateXML(render("libvirt/snapshot.xml.j2", name=name))
 
@@ -27,7 +27,7 @@ def take(domain: libvirt.virDomain, name: str) -> None:
 def list_all(domain: libvirt.virDomain) -> list[Snapshot]:
     import libvirt
 
-    with explained("libvirt doesn't tell of the machine's snapshots"):
+    with explained("can't look up the machine's snapshots"):
         # Parents first: their times have whole seconds only.
         listed = domain.listAllSnapshots(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)
         snapshots = [_described(snapshot.getXMLDesc()) for snapshot in listed]
@@ -57,7 +57,7 @@ def _existing(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot
 
 
 def _find(domain: libvirt.virDomain, name: str) -> libvirt.virDomainSnapshot | None:
-    what = "libvirt doesn't tell of the machine's snapshots"
+    what = "can't look up the machine's snapshots"
     return find(what, lambda: domain.snapshotLookupByName(name), "NO_DOMAIN_SNAPSHOT")
 
 

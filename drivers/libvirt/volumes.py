@@ -34,7 +34,7 @@ class Pool:
         self.name = name
 
     def find(self) -> libvirt.virStoragePool | None:
-        what = f"{self.connection.uri} doesn't tell of its storage pools"
+        what = f"can't look up the storage pools on {self.connection.uri}"
         return find(what, lambda: self.connection.raw.storagePoolLookupByName(self.name), "NO_STORAGE_POOL")
 
     def active(self) -> libvirt.virStoragePool | None:
@@ -52,9 +52,7 @@ class Pool:
         if (pool := self.active()) is not None:
             return pool
         xml = render("libvirt/pool.xml.j2", name=self.name, path=f"{self._folder()}/{self.name}")
-        with explained(
-            f"the storage pool {self.name} can't be made", hint="name one that is there: --libvirt-pool NAME"
-        ):
+        with explained(f"the storage pool {self.name} can't be made", hint="use an existing one: --libvirt-pool NAME"):
             try:
                 pool = self.connection.raw.storagePoolDefineXML(xml)
                 pool.build()
@@ -69,13 +67,13 @@ class Pool:
     def free_mib(self) -> int | None:
         """None while that isn't known: there is no such pool yet, or it isn't active."""
         pool = self.find()
-        with explained(f"the storage pool {self.name} doesn't tell its size"):
+        with explained(f"can't read the size of the storage pool {self.name}"):
             return int(pool.info()[3]) >> 20 if pool is not None and pool.isActive() else None
 
     def volume(self, name: str) -> libvirt.virStorageVol | None:
         if (pool := self.find()) is None:
             return None
-        what = f"the storage pool {self.name} doesn't tell of its volumes"
+        what = f"can't look up the volumes of the storage pool {self.name}"
         return find(what, lambda: pool.storageVolLookupByName(name), "NO_STORAGE_VOL", "OPERATION_INVALID")
 
     def make(self, name: str, *, size: int, format: str = "raw") -> libvirt.virStorageVol:

@@ -25,7 +25,7 @@ END = 2.0
 def lay_disk(vm: Vm) -> None:
     """Make the disk of a new machine over its template's, which is made when it isn't there. Raises MachineError."""
     if "@" in daemon_json.docker_env(vm.machine, daemon_json.proxies(os.environ)):
-        raise DriverFailed("its proxy needs a password, which must not be in a template")
+        raise DriverFailed("the proxy's URL holds a password, and templates must not hold passwords")
     recipe = template_maker.recipe_for(vm)
     origin = template.obtain(vm.folder.store, recipe, lambda folder: template_maker.make(vm, recipe, folder), vm.say)
     (vm.folder / BASE_DISK).unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def _blame(vm: Vm, origin: Template, about: TemplateInfo, error: Exception) -> N
     try:
         origin.verify()
     except template.Damaged as damage:
-        vm.say(f"{damage.message}: the next create makes it anew")
+        vm.say(f"{damage.message}: the next create makes a new one")
         origin.remove()
     except DriverFailed:
         return

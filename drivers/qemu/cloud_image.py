@@ -23,7 +23,7 @@ def lay_disk(vm: Vm) -> None:
     disk = disks.check_whole(image.file)
     if disk.size > vm.machine.disk_mib << 20:
         needed = -(-disk.size >> 20)
-        raise DriverFailed(f"the image needs a disk of {needed} MiB", hint=f"ask for more: --disk {needed}")
+        raise DriverFailed(f"the image needs a disk of {needed} MiB", hint=f"use a larger disk: --disk {needed}")
     base.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         os.link(image.file, base)

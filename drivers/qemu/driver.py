@@ -48,9 +48,7 @@ class Qemu(Driver):
             raise CheckFailed("QEMU machines need Unix sockets", hint="use VirtualBox: --driver virtualbox")
         accelerator = self.machine.options.get("accelerator", "auto")
         if accelerator not in ACCELERATORS:
-            raise CheckFailed(
-                f'QEMU has no accelerator "{accelerator}"', hint=f"choose one of {', '.join(ACCELERATORS)}"
-            )
+            raise CheckFailed(f'invalid accelerator "{accelerator}"', hint=f"choose one of {', '.join(ACCELERATORS)}")
         find_binary()
         if which("qemu-img") is None:
             raise ToolMissing("qemu-img", hint=INSTALL)

@@ -54,7 +54,7 @@ def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
         os.close(descriptor)
     monitor.execute("migrate-incoming", uri="fd:state")
     _await_end(monitor)
-    wait.until(lambda: _is_loaded(monitor), timeout=10, what="QEMU to take over the state", interval=0.002)
+    wait.until(lambda: _is_loaded(monitor), timeout=10, what="QEMU to finish loading the state", interval=0.002)
     # It would hold for snapshots of this QEMU, too, and another then refuses to load them.
     _leave_shared_out(monitor, False)
 
@@ -85,7 +85,7 @@ def _await_end(monitor: Qmp) -> None:
         migration: dict[str, str] = monitor.execute("query-migrate")
         return migration if migration.get("status") in {"completed", "failed", "cancelled"} else None
 
-    migration = wait.until(end, timeout=DEADLINE, what="QEMU to get through with the state", interval=0.005)
+    migration = wait.until(end, timeout=DEADLINE, what="QEMU to save or load the state", interval=0.005)
     if migration["status"] != "completed":
         raise Refused(f"QEMU couldn't save or load the state: {migration.get('error-desc', migration['status'])}")
 

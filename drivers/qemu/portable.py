@@ -13,7 +13,7 @@ from machine.images import disks
 from .argv import BASE_DISK, BASE_IMAGE, DISK
 from .vm import Vm
 
-_NOT_WHOLE = "ask whoever made that file for another: machine export"
+_NOT_WHOLE = "export the machine again on the host that it comes from: machine export"
 
 
 @contextmanager
@@ -32,12 +32,14 @@ def accept(vm: Vm) -> Machine:
     disk = disks.look(path) if path.exists() else None
     if disk is None or disk.format != "qcow2" or disk.needs:
         needs = f": it needs {disk.needs}" if disk and disk.needs else ""
-        raise ImageCorrupt(f"there is no whole {DISK} in that file{needs}", hint=_NOT_WHOLE)
+        raise ImageCorrupt(f"that file holds no complete {DISK}{needs}", hint=_NOT_WHOLE)
     if disk.backing:
         _check_backing(vm, disk)
     for one in disks.snapshots(path):
         if not SNAPSHOT_NAME.fullmatch(one.name):
-            raise ImageCorrupt(f"the disk holds a snapshot with the name {one.name!r}", hint=_NOT_WHOLE)
+            raise ImageCorrupt(
+                f"the disk in that file holds a snapshot with the invalid name {one.name!r}", hint=_NOT_WHOLE
+            )
     disks.forget_memory(path)
     # What accelerates machines is another thing on each host.
     options = {name: value for name, value in vm.machine.options.items() if name != "accelerator"}
@@ -52,4 +54,4 @@ def _check_backing(vm: Vm, disk: disks.Disk) -> None:
     if not below.exists():
         raise ImageCorrupt(f"the disk in that file needs {disk.backing}, which isn't in it", hint=_NOT_WHOLE)
     if disk.backing_format == "qcow2" and disks.check_whole(below).format != "qcow2":
-        raise ImageCorrupt(f"{disk.backing} in that file isn't the disk that it is said to be", hint=_NOT_WHOLE)
+        raise ImageCorrupt(f"{disk.backing} in that file has another format than {DISK} says", hint=_NOT_WHOLE)

@@ -60,7 +60,7 @@ class Process:
         while (process := self._named()) is None and _is_locked(self.pidfile):
             if time.monotonic() > deadline:
                 raise DriverFailed(
-                    f"QEMU runs, but not where it can be seen from here: it holds {self.pidfile}",
+                    f"QEMU runs, but its process can't be seen from here: it locks {self.pidfile}",
                     hint="it is another user's, or runs in a container: stop the machine from there",
                 )
             time.sleep(0.02)

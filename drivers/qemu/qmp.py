@@ -71,7 +71,7 @@ class Connection:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise NoMessage(f"what answers on {self.path.name} speaks another protocol", details=repr(line[:200]))
+            raise NoMessage(f"the program on {self.path.name} speaks another protocol", details=repr(line[:200]))
         return answer
 
 

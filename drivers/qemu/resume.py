@@ -54,8 +54,8 @@ def introduce(vm: Vm, channel: socket.socket, more_mib: int, disk_mib: int) -> N
                 finally:
                     clock.join()
         except OSError as error:
-            raise DriverFailed(f"the guest of the clone didn't take its identity: {reason(error)}") from error
+            raise DriverFailed(f"the guest of the clone didn't apply its identity: {reason(error)}") from error
     if answer.strip() != b"resumed":
         said = answer.decode(errors="replace").strip()
         kind = GuestRefused if said else DriverFailed
-        raise kind(f"the guest of the clone didn't take its identity: {said or 'it went away'}")
+        raise kind(f"the guest of the clone didn't apply its identity: {said or 'it went away'}")

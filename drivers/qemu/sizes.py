@@ -98,7 +98,7 @@ def _follows(monitor: Qmp, plugged_mib: int) -> bool:
         return bool(size >> 20 == plugged_mib)
 
     try:
-        return wait.until(has_followed, timeout=PATIENCE, what="the guest to follow")
+        return wait.until(has_followed, timeout=PATIENCE, what="the guest to change its memory")
     except WaitTimeout:
         return False  # it needs its memory; the rest follows as it is freed, or at the next start
 

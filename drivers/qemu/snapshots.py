@@ -30,13 +30,13 @@ DEADLINE = 600.0
 
 def take(vm: Vm, name: str) -> None:
     if any(one.name == name for one in all_of(vm)):
-        raise DriverFailed(f'there is a snapshot "{name}" already', hint=f"machine snapshot ls {vm.machine.name}")
+        raise DriverFailed(f'the snapshot "{name}" already exists', hint=f"machine snapshot ls {vm.machine.name}")
     state = vm.state()
     if state is State.STOPPED:
         vm.run(["qemu-img", "snapshot", "-c", name, vm.folder / DISK])
         return
     if state is State.SAVED:
-        raise DriverFailed("a suspended machine can't be kept", hint=f"machine start {vm.machine.name}")
+        raise DriverFailed("can't take a snapshot of a suspended machine", hint=f"machine start {vm.machine.name}")
     if state not in {State.RUNNING, State.PAUSED}:  # a killed restore leaves a QEMU with nothing in its memory
         name = vm.machine.name
         raise DriverFailed(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
@@ -109,7 +109,7 @@ def _layout(folder: MachineFolder, name: str) -> Layout:
     try:
         return Layout.parse(_layouts(folder)[name])
     except (KeyError, TypeError) as error:
-        raise DriverFailed(f'how the machine of the snapshot "{name}" was laid out isn\'t known') from error
+        raise DriverFailed(f'the hardware of the snapshot "{name}" isn\'t known') from error
 
 
 def _layouts(folder: MachineFolder) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def check(folder: Path) -> None:
 def _too_long(why: CheckFailed) -> CheckFailed:
     return CheckFailed(
         f"the path of the store is too long for a socket, and {why}",
-        hint="choose a shorter one: MACHINE_STORAGE_PATH=/tmp/machine",
+        hint="export MACHINE_STORAGE_PATH=/tmp/machine",
     )
 
 

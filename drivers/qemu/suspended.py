@@ -95,7 +95,7 @@ def settle(vm: Vm) -> None:
     if vm.process.find():
         if vm.run_state() not in NEVER_RAN:
             return
-        vm.say("an earlier start or restore was interrupted: its QEMU is ended")
+        vm.say("an earlier start or restore was interrupted: ending its QEMU")
         with state_kept(folder):
             vm.end()
     if (folder / SUSPENDED).exists() and _is_older_than_disk(folder):
@@ -129,7 +129,7 @@ def _date(folder: MachineFolder) -> None:
 
 
 def _drop(vm: Vm, why: str) -> None:
-    vm.say(f"{why}: it is dropped, and the machine boots from its disk")
+    vm.say(f"{why}: it is discarded, and the machine boots from its disk")
     forget(vm.folder)
 
 
@@ -146,6 +146,6 @@ def _layout(vm: Vm) -> Layout:
         return Layout.parse(json.loads((vm.folder / SUSPENDED_LAYOUT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DriverFailed(
-            f"how the machine was laid out when it was suspended can't be read: {reason(error)}",
-            hint=f"give up what was in its memory: machine kill {vm.machine.name}",
+            f"the record of the suspended machine's hardware can't be read: {reason(error)}",
+            hint=f"discard its memory: machine kill {vm.machine.name}",
         ) from error

@@ -123,7 +123,7 @@ class Template:
             except OSError as error:
                 raise DriverFailed(f"the template {self.folder.name} can't be read: {reason(error)}") from error
             if found != digest:
-                raise Damaged(f"the template {self.folder.name} is damaged: {name} isn't what it was")
+                raise Damaged(f"the template {self.folder.name} is damaged: {name} has changed")
 
     def remove(self) -> None:
         """Machines that were cloned from it are not touched: each has a link of its own to the disk."""
@@ -185,7 +185,7 @@ def remove(store: Path, key: str) -> None:
 def _stale(recipe: Recipe) -> str:
     path, *mark = recipe.qemu.rsplit(" ", 2)
     if not Image(recipe.image).file.exists():
-        return "its image is gone"
+        return "its image was removed"
     if qemu_mark(Path(path)) != " ".join(mark):
         return "QEMU has changed"
     return "" if recipe.format == FORMAT else OTHER_VERSION
@@ -216,7 +216,7 @@ def obtain(store: Path, recipe: Recipe, make: Callable[[Path], bool], say: Calla
         if _can_be_cloned(template):
             return template
         if template.folder.exists():
-            say("its template can't be used: making it anew")
+            say("its template can't be used: making a new one")
             template.remove()
         try:
             _make(template, recipe, make)

@@ -91,7 +91,7 @@ class VirtualBox(Driver):
                 self._switch_on()
             case State.ERROR:
                 raise DriverFailed(
-                    f"VirtualBox says {info.word!r} of the machine",
+                    f"VirtualBox reports the state {info.word!r} of the machine",
                     hint=f"machine kill {self.machine.name}",
                 )
             case State.STOPPED | State.STOPPING:
@@ -170,7 +170,7 @@ class VirtualBox(Driver):
 
     def snapshot(self, name: str) -> None:
         if any(name == snapshot.name for _, snapshot in self.vboxmanage.snapshots(self._own())):
-            raise DriverFailed(f'there is a snapshot "{name}" already', hint="choose another name")
+            raise DriverFailed(f'the snapshot "{name}" already exists', hint="choose another name")
         self.vboxmanage("snapshot", self.uuid, "take", name, timeout=LONG)
 
     def snapshots(self) -> list[Snapshot]:

@@ -40,10 +40,10 @@ class ExistingVM(VirtualBox):
         try:
             uuid = parse.uuid(settings.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckFailed(f"its virtual machine isn't there: {reason(error)}") from error
+            raise CheckFailed(f"its virtual machine doesn't exist: {reason(error)}") from error
         info = VBoxManage(run, store).info(uuid)
         if info is None or not same(Path(info.config), settings):
-            raise CheckFailed("VirtualBox doesn't know its virtual machine any more")
+            raise CheckFailed("its virtual machine is no longer registered in VirtualBox")
         return uuid
 
     @classmethod
@@ -51,13 +51,15 @@ class ExistingVM(VirtualBox):
         return []
 
     def check(self) -> list[str]:
-        raise CheckFailed("such machines are taken over, not made", hint="machine import-docker-machine")
+        raise CheckFailed(
+            "this driver takes over existing machines and can't create one", hint="machine import-docker-machine"
+        )
 
     def create(self) -> None:
         self.check()
 
     def remove(self) -> None:
-        self.say("its virtual machine isn't ours and stays in VirtualBox as it is")
+        self.say("its virtual machine stays in VirtualBox: machine didn't make it")
 
     def address(self) -> Address:
         options = self.machine.options
@@ -76,7 +78,7 @@ class ExistingVM(VirtualBox):
             told = self.vboxmanage("guestproperty", "get", self.uuid, _ADDRESS)
             now = told.partition("Value:")[2].strip()
             if now and now != known:
-                return [f"its address is {now} now, and was {known} when it was taken over: take it over again"]
+                return [f"its address has changed from {known} to {now} since it was taken over: take it over again"]
         return []
 
     def diagnosis(self) -> str:

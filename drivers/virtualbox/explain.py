@@ -22,7 +22,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"VERR_VMX_IN_VMX_ROOT_MODE|VERR_SVM_IN_USE",
         "another hypervisor is using this computer's virtualization",
-        "end its machines; on Linux also: sudo modprobe -r kvm_intel kvm_amd",
+        "stop its virtual machines; on Linux also: sudo modprobe -r kvm_intel kvm_amd",
     ),
     (
         r"VERR_NEM_\w+|WHvCapability",
@@ -36,7 +36,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"VERR_SUP_DRIVERLESS|Driverless mode",
-        "VirtualBox runs without its kernel driver, and can't do this so",
+        "VirtualBox runs without its kernel driver, and this needs it",
         "on Linux: sudo modprobe vboxdrv, or sudo /sbin/vboxconfig",
     ),
     (
@@ -47,7 +47,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Locking of attached media failed",
         "a disk of the machine is in use by another running virtual machine",
-        "see which runs: VBoxManage list runningvms",
+        "find it: VBoxManage list runningvms",
     ),
     (
         r"Nonexistent host networking interface|Interface \('vboxnet\d+'\) is not a Host-Only|hostonly adapter",
@@ -56,13 +56,13 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"Snapshot .* cannot be deleted, because it (?:is the current snapshot and )?has",
-        "VirtualBox can't remove a snapshot on which two others build, or one and the machine as it is now",
+        "VirtualBox can't remove a snapshot that two others, or one and the machine's present state, are based on",
         "remove the later ones first: machine snapshot ls",
     ),
     (
         r"VERR_NO_MEMORY|VERR_EM_NO_MEMORY|Unable to allocate",
-        "VirtualBox gets no memory for the machine",
-        "end something, or make a smaller machine: --memory 1G",
+        "VirtualBox can't allocate memory for the machine",
+        "close other programs, or make a smaller machine: --memory 1G",
     ),
     (
         r"/dev/vboxnetctl",
@@ -71,8 +71,8 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"outside .*(?:allowed|permitted)|not within the allowed ranges",
-        "VirtualBox allows no such addresses on host-only adapters",
-        'take some of 192.168.56.0/21, or allow others: echo "* 192.168.0.0/16" | sudo tee /etc/vbox/networks.conf',
+        "VirtualBox doesn't allow these addresses on host-only adapters",
+        'use addresses of 192.168.56.0/21, or allow others: echo "* 192.168.0.0/16" | sudo tee /etc/vbox/networks.conf',
     ),
 )
 

@@ -28,7 +28,7 @@ def check_version(vboxmanage: VBoxManage) -> tuple[int, int, int]:
             f"VBoxManage doesn't work: {error.message}", hint=error.hint or INSTALL, details=error.details
         ) from error
     if version is None:
-        raise CheckFailed("VBoxManage doesn't tell its version", hint=INSTALL)
+        raise CheckFailed("VBoxManage doesn't print its version", hint=INSTALL)
     if version < OLDEST:
         raise CheckFailed(
             f"VirtualBox {'.'.join(map(str, version))} is too old: 6.1 is needed", hint="install a newer VirtualBox"

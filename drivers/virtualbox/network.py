@@ -64,12 +64,14 @@ def check(
 ) -> None:
     """Raise Usage or CheckFailed for a second card that can't be."""
     if options.wants_hostonly and options.bridged:
-        raise Usage("a machine has one more card: host-only or bridged", hint="leave one of the two options out")
+        raise Usage(
+            "a machine can't have both a host-only and a bridged network card", hint="leave one of the two options out"
+        )
     if options.bridged:
         names = [block.get("Name", "") for block in parse.blocks(vboxmanage("list", "bridgedifs"))]
         if options.bridged not in names:
             raise CheckFailed(
-                f"there is no interface {options.bridged!r} to bridge to",
+                f"no network interface {options.bridged!r} was found to bridge to",
                 hint=f"there are: {', '.join(names) or 'none'}",
             )
     if options.wants_hostonly:
@@ -160,7 +162,7 @@ def _make_if(vboxmanage: VBoxManage) -> str:
     printed = vboxmanage("hostonlyif", "create")
     made = _MADE.search(printed)
     if made is None:
-        raise DriverFailed("VirtualBox doesn't tell which host-only adapter it made", details=printed)
+        raise DriverFailed("VBoxManage doesn't print which host-only adapter it made", details=printed)
     return made[1]
 
 

@@ -40,7 +40,7 @@ def export(machine: Machine, folder: MachineFolder, vboxmanage: VBoxManage) -> I
     _clear(folder, vboxmanage)  # of an export that was killed
     scratch = Path(tempfile.mkdtemp(dir=folder.path, prefix=_SCRATCH))
     try:
-        vboxmanage.say("putting its disk together")
+        vboxmanage.say("merging its disk and snapshots into one file")
         vboxmanage("clonemedium", "disk", current, scratch / DISK_FILE, "--format", "VDI", timeout=LONG)
         names = ", ".join(snapshot.name for _, snapshot in vboxmanage.snapshots(info))
         left = f"the snapshots {names} aren't moved: the file holds the machine as it is now"
@@ -55,8 +55,8 @@ def accept(machine: Machine, folder: MachineFolder, vboxmanage: VBoxManage) -> M
     disk = disks.look(path) if path.exists() else None
     if disk is None or disk.format != "vdi" or disk.needs:
         needs = f": it needs {disk.needs}" if disk and disk.needs else ""
-        hint = "ask whoever made that file for another: machine export"
-        raise ImageCorrupt(f"there is no whole {DISK_FILE} in that file{needs}", hint=hint)
+        hint = "export the machine again on the host that it comes from: machine export"
+        raise ImageCorrupt(f"that file holds no complete {DISK_FILE}{needs}", hint=hint)
     vboxmanage("internalcommands", "sethduuid", path)
     return dataclasses.replace(machine, disk_mib=-(-disk.size >> 20))
 

@@ -74,11 +74,12 @@ def check(options: Options) -> list[str]:
         return [] if options.no_share else ["your home folder isn't shared: the machine has a folder of its own there"]
     if not Path(share.folder).is_dir():
         raise CheckFailed(
-            f"there is no folder {share.folder} to share", hint="name one that is there: --virtualbox-share-folder DIR"
+            f"there is no folder {share.folder} to share", hint="use an existing folder: --virtualbox-share-folder DIR"
         )
     if share.path in _GUESTS:
         raise CheckFailed(
-            f"{share.path} in the machine is its own", hint=f"--virtualbox-share-folder {share.folder}:/mnt/host"
+            f"{share.path} is a folder that the machine needs itself",
+            hint=f"--virtualbox-share-folder {share.folder}:/mnt/host",
         )
     return []
 

@@ -28,7 +28,7 @@ from .parse import Info
 if TYPE_CHECKING:
     from filelock import FileLock
 
-INSTALL = "install VirtualBox (6.1 or newer) and see that VBoxManage is on PATH"
+INSTALL = "install VirtualBox (6.1 or newer) and make sure that VBoxManage is on PATH"
 # Seconds. A call takes 20 to 100 ms; what writes memory or disks takes as long as they are large.
 TIMEOUT = 120.0
 LONG = 1800.0
@@ -127,8 +127,8 @@ class VBoxManage:
         info = self.info(machine.uuid)
         if info is None:
             raise DriverFailed(
-                "VirtualBox doesn't know the machine any more",
-                hint=f"it was removed there; here: machine rm {machine.name}",
+                "the machine is no longer registered in VirtualBox",
+                hint=f"it was removed in VirtualBox; to remove it here, too: machine rm {machine.name}",
             )
         return info
 

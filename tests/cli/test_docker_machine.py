@@ -172,7 +172,7 @@ def test_rm_leaves_the_original_and_says_so(invoke: Invoke, vm: Path, vboxmanage
     assert "deletes the virtual machines" not in asked.out
     vboxmanage.calls.clear()
     ended = invoke("rm", "-y", "vm")
-    assert "vm: note: its virtual machine isn't ours and stays in VirtualBox as it is" in ended.err
+    assert "vm: note: its virtual machine stays in VirtualBox: machine didn't make it" in ended.err
     assert store.names() == []
     assert vboxmanage.calls == []
     invoke("import-docker-machine", "-q", "-m", "vm")
@@ -206,7 +206,7 @@ def test_one_whose_vm_is_gone_is_a_host(
 ) -> None:
     if how == "no VM":
         vboxmanage.answer("showvminfo", refused("Could not find a registered machine", "VBOX_E_OBJECT_NOT_FOUND"))
-        why = "VirtualBox doesn't know its virtual machine any more"
+        why = "its virtual machine is no longer registered in VirtualBox"
     else:
         monkeypatch.setattr("machine.drivers.virtualbox.vboxmanage.find", lambda: None)
         why = "VBoxManage was not found"

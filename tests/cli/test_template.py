@@ -98,7 +98,7 @@ def test_why_one_is_stale(invoke: Invoke, store: Path, tmp_path: Path, make: Mak
     (tmp_path / "bin of ours" / "qemu").unlink()
     assert stale(invoke) == ["QEMU has changed"]
     (store / "images" / recipe["image"] / "image").unlink()
-    assert stale(invoke) == ["its image is gone"]
+    assert stale(invoke) == ["its image was removed"]
     made.memory.write_bytes(b"")
     assert stale(invoke) == [f"the template {made.folder.name} is damaged: memory has changed"]
 

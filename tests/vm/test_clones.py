@@ -164,7 +164,7 @@ def test_a_killed_command_or_host_costs_no_data(clones: list[Vm]) -> None:
     written = vm.ssh(write).out
     vm.store.qemu(vm.name).kill()
     until(lambda: vm.machine("status").out == "Stopped\n", "the machine to count as stopped", 10)
-    assert "it is dropped, and the machine boots from its disk" in vm.machine("start", timeout=500).err
+    assert "it is discarded, and the machine boots from its disk" in vm.machine("start", timeout=500).err
     assert vm.ssh("cat /proc/sys/kernel/random/boot_id").out != before
     assert vm.ssh(f"sudo sha256sum {path}").out == written
     assert vm.ssh("dmesg | grep -i 'ext4-fs error'; sudo rm -f", path, code=None).out == ""

@@ -245,7 +245,7 @@ def test_snapshots(driver: Libvirt) -> None:
     driver.start()
     driver.snapshot("on")
     assert [(one.name, one.running) for one in driver.snapshots()] == [("off", False), ("on", True)]
-    with pytest.raises(DriverFailed, match='a snapshot "on" already'):
+    with pytest.raises(DriverFailed, match='the snapshot "on" already exists'):
         driver.snapshot("on")
     driver.restore("off")
     assert driver.state() is State.STOPPED

@@ -81,7 +81,9 @@ def test_a_password_never_gets_into_a_template(
         larger = another(larger, said, engine=Engine(environment=("HTTP_PROXY=http://me:secret@proxy.test",)))
     larger.create()
     assert is_plain(larger, folder)
-    assert said == ["no template (its proxy needs a password, which must not be in a template): booting cold"]
+    assert said == [
+        "no template (the proxy's URL holds a password, and templates must not hold passwords): booting cold"
+    ]
     assert list(template.all_of(store)) == []
 
 
@@ -222,11 +224,11 @@ def boots_cold(laid: Qemu, folder: MachineFolder, recorder: Recorder) -> bool:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (b"the seed could not be read\n", "didn't take its identity: the seed could not be read"),
-        (b"\xff\n", "didn't take its identity: �"),
-        (b"", "didn't take its identity: no answer in time"),
-        (b"resu", "didn't take its identity: no answer in time"),
-        (HANG_UP, "didn't take its identity: it went away"),
+        (b"the seed could not be read\n", "didn't apply its identity: the seed could not be read"),
+        (b"\xff\n", "didn't apply its identity: �"),
+        (b"", "didn't apply its identity: no answer in time"),
+        (b"resu", "didn't apply its identity: no answer in time"),
+        (HANG_UP, "didn't apply its identity: it went away"),
     ],
 )
 def test_a_clone_that_takes_no_identity_is_booted_cold(
@@ -393,7 +395,7 @@ def test_a_template_whose_memory_has_changed_goes(
     os.utime(origin.memory, ns=(before, before))
     laid.start()
     assert boots_cold(laid, folder, recorder)
-    assert "memory isn't what it was: the next create makes it anew" in said[0]
+    assert "memory has changed: the next create makes a new one" in said[0]
     assert not origin.folder.exists()
 
 

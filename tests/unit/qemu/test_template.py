@@ -257,7 +257,7 @@ def test_a_byte_that_has_changed_under_the_same_size_and_time(obtain: Obtain) ->
     made.memory.write_bytes(b"memorx")
     os.utime(made.memory, ns=(before, before))
     assert made.about()
-    with pytest.raises(template.Damaged, match="memory isn't what it was"):
+    with pytest.raises(template.Damaged, match="memory has changed"):
         made.verify()
 
 
@@ -300,7 +300,7 @@ def test_a_damaged_template_is_made_anew(
     with pytest.raises(DriverFailed, match="is damaged"):
         made.about()
     assert obtain().about()
-    assert said == ["its template can't be used: making it anew"]
+    assert said == ["its template can't be used: making a new one"]
 
 
 def test_a_state_that_was_changed_under_the_same_time_is_damaged(obtain: Obtain) -> None:

@@ -238,11 +238,11 @@ def test_a_machine_that_virtualbox_has_forgotten(make: Make, run: Scripted) -> N
     run.answer("showvminfo", GONE)
     made = make()
     for act in (made.start, made.state, made.snapshots):
-        with pytest.raises(DriverFailed, match="doesn't know the machine any more") as caught:
+        with pytest.raises(DriverFailed, match="no longer registered in VirtualBox") as caught:
             act()
         assert "machine rm dev" in caught.value.hint
     made.kill()
-    assert made.diagnosis() == "VirtualBox doesn't know the machine any more"
+    assert made.diagnosis() == "the machine is no longer registered in VirtualBox"
 
 
 def test_stop_presses_the_button(make: Make, run: Scripted) -> None:
@@ -300,7 +300,7 @@ def test_snapshots(make: Make, with_snapshots: Callable[[str], None], run: Scrip
     assert [(one.name, one.running) for one in made.snapshots()] == [("off", False), ("on", True)]
     made.snapshot("new")
     assert run.said("snapshot") == [["snapshot", UUID, "take", "new"]]
-    with pytest.raises(DriverFailed, match='there is a snapshot "on" already'):
+    with pytest.raises(DriverFailed, match='the snapshot "on" already exists'):
         made.snapshot("on")
     made.forget("off")
     assert run.calls[-1] == ["snapshot", UUID, "delete", "aaaaaaaa-0000-4000-8000-000000000001"]

@@ -49,10 +49,10 @@ def test_it_is_known_by_its_uuid(theirs: Path, run: Scripted) -> None:
 
 def test_one_that_is_gone(theirs: Path, run: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     run.answer("showvminfo", info(config="/a/copy/old.vbox"))
-    with pytest.raises(CheckFailed, match="doesn't know its virtual machine"):
+    with pytest.raises(CheckFailed, match="its virtual machine is no longer registered"):
         identify(theirs, run)
     run.answer("showvminfo", refused("Could not find a registered machine", "VBOX_E_OBJECT_NOT_FOUND"))
-    with pytest.raises(CheckFailed, match="doesn't know its virtual machine"):
+    with pytest.raises(CheckFailed, match="its virtual machine is no longer registered"):
         identify(theirs, run)
     for text in ("<VirtualBox", "<other/>", VBOX % ""):
         (theirs / "old" / "old.vbox").write_text(text)
@@ -114,7 +114,7 @@ def test_rm_touches_nothing_and_says_so(existing: ExistingVM, run: Scripted) -> 
     existing.remove()
     ExistingVM(Machine("old", "", "", "", "", 0, 0, 0), existing.folder, run).remove()
     assert run.calls == []
-    assert said == ["its virtual machine isn't ours and stays in VirtualBox as it is"]
+    assert said == ["its virtual machine stays in VirtualBox: machine didn't make it"]
     assert ExistingVM.orphans(existing.folder.store, [], run) == []
 
 
@@ -124,8 +124,8 @@ def test_another_address_is_told(existing: ExistingVM, run: Scripted) -> None:
         run.answer("guestproperty", Completed([], 0, told, ""))
         assert existing.warnings() == []
     run.answer("guestproperty", Completed([], 0, "Value: 192.168.99.101\n", ""))
-    assert "its address is 192.168.99.101 now" in existing.warnings()[0]
-    assert existing.diagnosis().startswith("VirtualBox says: running\nits address is")
+    assert "to 192.168.99.101 since" in existing.warnings()[0]
+    assert existing.diagnosis().startswith("VirtualBox says: running\nits address has changed")
     run.answer("guestproperty", refused("no"))
     assert existing.warnings() == []
 

@@ -43,7 +43,7 @@ def test_nothing_is_asked_when_nothing_is_wanted(call: VBoxManage, run: Scripted
 
 
 def test_host_only_and_bridged_at_once(call: VBoxManage) -> None:
-    with pytest.raises(Usage, match="host-only or bridged"):
+    with pytest.raises(Usage, match="host-only and a bridged"):
         network.check(Options(hostonly=True, bridged="eth0"), call, NEW)
 
 
