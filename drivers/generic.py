@@ -30,7 +30,7 @@ class Options:
     ssh_user: str = field(
         default="root",
         metadata={
-            "help": "Who logs in: root, or one who may use sudo without a password.",
+            "help": "The user to log in as: root, or one who may use sudo without a password.",
             "metavar": "USER",
             "envvar": "GENERIC_SSH_USER",
             "sets": "ssh_user",
@@ -40,7 +40,7 @@ class Options:
     ssh_key: str = field(
         default="",
         metadata={
-            "help": "The private key; one of ~/.ssh when absent.",
+            "help": "The private key. Default: one of ~/.ssh.",
             "metavar": "FILE",
             "envvar": "GENERIC_SSH_KEY",
         },
@@ -54,8 +54,8 @@ class Options:
     host_key: str = field(
         default="",
         metadata={
-            "help": "The host's public key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...); it is trusted at"
-            " the first connection when absent.",
+            "help": "The host's public key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...). Default: trust the"
+            " key at the first connection.",
             "metavar": "KEY",
             "envvar": "GENERIC_HOST_KEY",
         },

@@ -19,11 +19,11 @@ _FILES = ("ca", "cert", "key")
 @dataclass(frozen=True)
 class Options:
     url: str = field(
-        default="", metadata={"help": "Where its daemon listens: tcp://HOST:PORT.", "metavar": "URL", "flag": "--url"}
+        default="", metadata={"help": "The URL of the daemon: tcp://HOST:PORT.", "metavar": "URL", "flag": "--url"}
     )
     ca: str = field(
         default="",
-        metadata={"help": "The CA of the daemon's certificate; the store's own when absent.", "metavar": "FILE"},
+        metadata={"help": "The CA of the daemon's certificate. Default: the store's CA.", "metavar": "FILE"},
     )
     cert: str = field(default="", metadata={"help": "The client's certificate.", "metavar": "FILE"})
     key: str = field(default="", metadata={"help": "The client's key.", "metavar": "FILE"})

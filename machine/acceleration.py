@@ -101,7 +101,9 @@ def why_not(accelerator: str) -> str:
     if sys.platform == "linux" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "no access to /dev/kvm (sudo usermod -aG kvm $USER, and log in again): emulated in software (TCG), slow"
     if sys.platform == "linux" and resources.architecture() != "x86_64":
-        return "KVM was not tried, because its proof is for x86_64: emulated, slow; --qemu-accelerator kvm takes it"
+        return (
+            "KVM was not tested (only x86_64 has a test): emulated in software, slow; to use it: --qemu-accelerator kvm"
+        )
     return "hardware acceleration was tried and doesn't work here: the machine is emulated in software (TCG), slow"
 
 

@@ -34,4 +34,4 @@ def _user(run: Run) -> str:
     told = run(["whoami", "/user", "/fo", "csv", "/nh"], timeout=TIMEOUT).stdout
     if found := _SID.findall(told):
         return str(found[-1])  # a name may look like one, and comes first
-    raise DriverFailed("whoami doesn't tell who you are", details=told)
+    raise DriverFailed("whoami doesn't print who you are", details=told)

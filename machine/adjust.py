@@ -13,10 +13,10 @@ from machine.spec import Machine
 
 DONE = {
     Outcome.UNCHANGED: "",
-    Outcome.RELOADED: "Docker took its new settings while it runs.",
-    Outcome.RESTARTED: "Docker was started anew with its new settings.",
-    Outcome.KEPT_CONTAINERS: "Docker was started anew with its new settings; containers kept running.",
-    Outcome.STOPPED_CONTAINERS: "Docker was started anew with its new settings; containers were stopped for it.",
+    Outcome.RELOADED: "Docker reloaded its settings.",
+    Outcome.RESTARTED: "Docker was restarted with its new settings.",
+    Outcome.KEPT_CONTAINERS: "Docker was restarted with its new settings; containers kept running.",
+    Outcome.STOPPED_CONTAINERS: "Docker was restarted with its new settings; its containers were stopped.",
 }
 
 
@@ -33,11 +33,14 @@ def adjust(name: str, edits: settings.Edits, progress: Progress, *, force: bool 
             return ""
         driver = instance.driver
         if not driver.kind.is_provisioned:
-            raise Usage(f'the machine "{name}" is only known by its URL', hint="change its settings on the host itself")
+            raise Usage(
+                f'the machine "{name}" is only the URL of a Docker daemon',
+                hint="change its settings on the host itself",
+            )
         state = driver.state()
         if state is State.STOPPED and driver.kind.is_ours:
             store.save(target)
-            return f"The settings are taken at the next start: machine start {name}"
+            return f"The settings take effect at the next start: machine start {name}"
         if state is not State.RUNNING:
             raise MachineError(f'the machine "{name}" is {state.lower()}', hint=f"machine start {name}")
         outcome = provision.adjust(instance, target, progress, force=force)

@@ -39,14 +39,14 @@ def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
     try:
         data = tomllib.loads(files.read_text(path))
     except (ValueError, RecursionError) as error:  # not TOML, or not even UTF-8
-        raise Usage(f"{path}: {reason(error)}", hint="mend the file, or remove it") from error
+        raise Usage(f"{path}: {reason(error)}", hint="correct the file, or remove it") from error
     values = {key.replace("-", "_"): value for key, value in data.items()}
     if unknown := sorted(values.keys() - set(known)):
         raise Usage(f"{path}: there is no option --{unknown[0].replace('_', '-')}", hint="machine create --help")
     for key, value in values.items():
         if not _fits(known[key], value):
             option = key.replace("_", "-")
-            raise Usage(f"{path}: {option} = {value!r}: it takes {known[key]}", hint=f"mend the line of {option}")
+            raise Usage(f"{path}: {option} = {value!r}: it must be {known[key]}", hint=f"correct the line of {option}")
     return values
 
 

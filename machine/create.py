@@ -105,7 +105,7 @@ def _without_folders(instance: Instance) -> str:
     image = instance.machine.image
     can = driver.shares and not (image and cache.is_cloud_image(image))
     way = "share one by" if can else "machineos with the driver qemu shares one by"
-    return f"no folder of this computer is in it, so docker run -v shows empty ones; {way} create --mount DIR"
+    return f"it shares no folder of this computer, so docker run -v shows empty folders; {way} create --mount DIR"
 
 
 def check_image(wanted: Instance) -> None:

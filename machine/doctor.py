@@ -110,7 +110,7 @@ def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
     for digest, name in used.items():
         try:
             cache.verify(Image(digest))
-            yield Finding("images", Level.OK, f"the image {digest[:12]} is whole")
+            yield Finding("images", Level.OK, f"the image {digest[:12]} is intact")
         except MachineError as error:
             text = f"{error.message}{f', and the machine {name} boots it' if name else ''}"
             yield Finding("images", Level.ERROR, text, error.hint)
@@ -140,7 +140,7 @@ def certificates(machines: dict[str, Machine | None]) -> Iterator[Finding]:
             found = True
             yield finding
     if checked and not found:
-        yield Finding("certificates", Level.OK, "all certificates fit, and last")
+        yield Finding("certificates", Level.OK, "all certificates are valid")
 
 
 def _certificate(instance: Instance) -> Iterator[Finding]:
@@ -197,7 +197,7 @@ def client() -> Iterator[Finding]:
     if known == host:
         yield Finding("client", Level.OK, f"this shell's docker client is set to the machine {name}")
     else:
-        text = f"this shell's docker client is set to the machine {name} on {host}, which isn't there"
+        text = f"this shell's docker client is set to the machine {name} on {host}, which doesn't exist"
         yield Finding("client", Level.WARNING, text, shells.evaluated("machine", "env", "-u"))
 
 

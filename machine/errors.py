@@ -55,7 +55,7 @@ class CheckFailed(MachineError):
 
 class ToolMissing(CheckFailed):
     def __init__(self, tool: str, *, hint: str = "") -> None:
-        super().__init__(f"{tool} was not found", hint=hint or f"install {tool} and see that it is on PATH")
+        super().__init__(f"{tool} was not found", hint=hint or f"install {tool} and make sure that it is on PATH")
         self.tool = tool
 
 

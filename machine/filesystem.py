@@ -93,7 +93,7 @@ def _probing(store: Path) -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=store)
     except OSError as error:
-        raise CheckFailed(f"nothing can be written in {store}: {reason(error)}", hint=_elsewhere()) from error
+        raise CheckFailed(f"files can't be written in {store}: {reason(error)}", hint=_elsewhere()) from error
     with folder as name:
         yield Path(name)
 

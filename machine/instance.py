@@ -109,12 +109,12 @@ def running(name: str, *, timeout: float = 10) -> Instance:
     found = load(name)
     if not found.driver.kind.has_ssh:
         raise Usage(
-            f'of the machine "{name}" only the URL of its Docker is known: there is no way in',
+            f'the machine "{name}" is only the URL of a Docker daemon: it has no SSH',
             hint="machine url " + name,
         )
     state = found.state(timeout=timeout)
     if state is None:
-        raise WaitTimeout(f'the hypervisor to tell the state of "{name}"', timeout, hint="machine ls")
+        raise WaitTimeout(f'the state of the machine "{name}"', timeout, hint="machine ls")
     if state is not State.RUNNING:
         raise NotRunning(name)
     return found

@@ -81,9 +81,9 @@ def _await_ssh(instance: Instance, progress: Progress, *, timeout: float) -> Non
             raise DriverFailed("the machine stopped while it was booting", details=_evidence(instance))
         return instance.shell().ready()
 
-    progress.phase("waiting for SSH to let us in")
+    progress.phase("waiting for an SSH login")
     try:
-        wait.until(lets_in, timeout=timeout, what="SSH to let us in", details=lambda: _evidence(instance))
+        wait.until(lets_in, timeout=timeout, what="an SSH login", details=lambda: _evidence(instance))
     except WaitTimeout as error:
         _tell_of_timeout(error, instance.name)
         raise
@@ -138,7 +138,7 @@ def wait_ready(instance: Instance, progress: Progress, *, timeout: float, warm: 
 
     for what, probe in (
         (f"Docker to answer on {instance.address.url}", answers),
-        ("SSH to let us in", lambda: login.succeeded() if login and login.pending() else lets_in()),
+        ("an SSH login", lambda: login.succeeded() if login and login.pending() else lets_in()),
     ):
         progress.phase(f"waiting for {what}")
         left = max(1.0, deadline - time.monotonic())
@@ -198,7 +198,7 @@ def stop(name: str, progress: Progress, *, timeout: float | None = None) -> bool
         if state is State.SAVED:
             raise MachineError(
                 f'the machine "{name}" is suspended',
-                hint=f"go on with it: machine start {name}, or give up what was in its memory: machine kill {name}",
+                hint=f"resume it: machine start {name}; or discard its memory: machine kill {name}",
             )
         shutdown.shut_down(instance, progress, timeout=timeout)
     return True
@@ -209,7 +209,7 @@ def kill(name: str, progress: Progress) -> bool:
     with changing(name) as instance:
         if instance.driver.state() is State.STOPPED:
             return False
-        progress.phase("pulling the plug")
+        progress.phase("switching it off")
         instance.driver.kill()
     return True
 
@@ -232,7 +232,7 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
         except MachineError as error:
             if not force:
                 raise
-            progress.note(f"the virtual machine may be left: {error.message}")
+            progress.note(f"the virtual machine may still exist: {error.message}")
 
     progress.phase("removing")
     with store.removing(name, take_down):

@@ -41,7 +41,7 @@ def processes() -> Iterator[Finding]:
                 gone.setdefault(name, []).append(process)
     for name, found in gone.items():
         numbers = " ".join(str(process.pid) for process in found)
-        text = f"processes of a machine {name} that isn't there: {numbers}"
+        text = f"processes of a machine {name} that doesn't exist: {numbers}"
         hint = f"machine rm -f {name}" if _has_folder(name) else f"kill {numbers}"
         yield Finding(CHECK, Level.ERROR, text, hint, _ending(found))
 

@@ -64,7 +64,7 @@ def _check_place(store: Path) -> None:
     folder = _nearest(store)
     if remedy(folder) or (_is_folder(folder) and _may(folder, os.W_OK | os.X_OK)):
         return
-    why = "can't be written to by you" if _is_folder(folder) or not os.path.lexists(folder) else "isn't a folder"
+    why = "isn't writable for you" if _is_folder(folder) or not os.path.lexists(folder) else "isn't a folder"
     raise CheckFailed(f"the store {store} can't be made: {folder} {why}", hint=ELSEWHERE)
 
 

@@ -62,7 +62,7 @@ def _load(name: str, point: str) -> type[Driver]:
     for part in attribute.strip().split("."):
         loaded = getattr(loaded, part, None)
     if not (isinstance(loaded, type) and issubclass(loaded, Driver)):
-        raise MachineError(f'the driver "{name}" ({point}) isn\'t one')
+        raise MachineError(f'invalid driver "{name}": {point} isn\'t a subclass of Driver')
     return loaded
 
 

@@ -43,7 +43,7 @@ def resize(
             progress.note(note)
         if driver.state() is State.SAVED:
             raise MachineError(
-                f'the machine "{name}" is suspended, with its memory as it is',
+                f'the machine "{name}" is suspended: its memory can\'t change',
                 hint=f"machine start {name}",
             )
         progress.phase("resizing")
@@ -69,7 +69,7 @@ def _checked(machine: Machine, target: Machine, folder: Path, *, local: bool) ->
     if target.disk_mib < machine.disk_mib:
         raise CheckFailed(
             f"a disk can't shrink: it has {resources.human(machine.disk_mib)}",
-            hint=f"ask for more, or make another machine: machine create --disk {target.disk_mib} NAME",
+            hint=f"give a larger size, or make another machine: machine create --disk {target.disk_mib} NAME",
         )
     if not local:
         return []

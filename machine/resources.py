@@ -58,15 +58,18 @@ def check_memory(memory_mib: int) -> list[str]:
     total, available = host_memory_mib()
     if memory_mib < SMALLEST_MEMORY_MIB:
         raise CheckFailed(
-            f"{memory_mib} MiB are too little for Docker",
-            hint=f"ask for {SMALLEST_MEMORY_MIB} MiB or more: --memory 2G",
+            f"{memory_mib} MiB of memory are too little for Docker",
+            hint=f"use {SMALLEST_MEMORY_MIB} MiB or more: --memory 2G",
         )
     if memory_mib > total:
         raise CheckFailed(
-            f"{human(memory_mib)} asked for, but this host has {human(total)}", hint="ask for less: --memory 2G"
+            f"the machine asks for {human(memory_mib)} of memory, but this host has {human(total)}",
+            hint="use less memory: --memory 2G",
         )
     if memory_mib > available:
-        return [f"{human(memory_mib)} asked for, {human(available)} of this host's memory are free: it may swap"]
+        return [
+            f"the machine may take {human(memory_mib)} of memory, but {human(available)} are free: the host may swap"
+        ]
     return []
 
 
@@ -76,8 +79,8 @@ def check_cpus(cpus: int) -> list[str]:
 
     there = psutil.cpu_count() or 1
     if cpus < 1:
-        raise CheckFailed("a machine needs at least one CPU", hint="ask for more: --cpus 2")
-    return [f"{cpus} CPUs asked for, this host has {there}: they will share"] if cpus > there else []
+        raise CheckFailed("a machine needs at least one CPU", hint="use one or more: --cpus 2")
+    return [f"the machine gets {cpus} CPUs, but this host has {there}: they share them"] if cpus > there else []
 
 
 def check_disk(disk_mib: int, folder: Path) -> list[str]:
@@ -85,10 +88,11 @@ def check_disk(disk_mib: int, folder: Path) -> list[str]:
     free = free_bytes(folder) >> 20
     if disk_mib < SMALLEST_DISK_MIB:
         raise CheckFailed(
-            f"a disk of {human(disk_mib)} is too small for Docker", hint=f"ask for more: --disk {SMALLEST_DISK_MIB}"
+            f"a disk of {human(disk_mib)} is too small for Docker",
+            hint=f"use a larger disk: --disk {SMALLEST_DISK_MIB}",
         )
     if free < SMALLEST_FREE_MIB:
         raise CheckFailed(f"only {human(free)} are free in {folder}", hint="make room, or set MACHINE_STORAGE_PATH")
     if disk_mib > free:
-        return [f"a disk of {human(disk_mib)} asked for, {human(free)} are free: it takes what it needs, as it fills"]
+        return [f"the disk may grow to {human(disk_mib)}, but {human(free)} are free on this host"]
     return []

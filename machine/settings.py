@@ -101,7 +101,7 @@ def _host(item: str) -> tuple[str, str]:
     if not equals or not _HOST.fullmatch(name):
         raise Usage(f'invalid host "{item}"', hint="write NAME=IP: --host registry.test=192.168.1.10")
     if name.lower() in _OWN_HOSTS:
-        raise Usage(f'the name "{name}" is the machine\'s own', hint="choose another name")
+        raise Usage(f'the name "{name}" is reserved for the machine itself', hint="choose another name")
     try:
         if "%" in address:
             raise ValueError
@@ -117,7 +117,7 @@ def _sysctl(item: str) -> tuple[str, str]:
     if not equals or not _SYSCTL.fullmatch(key) or not value or not value.isprintable():
         raise Usage(f'invalid kernel setting "{item}"', hint="write KEY=VALUE: --sysctl vm.max_map_count=262144")
     if key.replace("/", ".") in _OWN_SYSCTLS:
-        raise Usage(f'the kernel setting "{key}" is the machine\'s own', hint="leave it out")
+        raise Usage(f'the kernel setting "{key}" is set by the machine itself', hint="leave it out")
     return key, value
 
 

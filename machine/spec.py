@@ -119,17 +119,17 @@ def check_new_name(name: str) -> None:
     check_name(name)
     labels = name.split(".")
     if not all(map(LABEL.fullmatch, labels)):
-        raise _misleading(name, "is no host name: no part of it may be empty, or begin or end with a dash")
+        raise _misleading(name, "no part of a host name may be empty, or begin or end with a dash")
     if len(labels) > 1 and all(label.isdigit() for label in labels):
-        raise _misleading(name, "would be taken for an IP address")
+        raise _misleading(name, "programs would take it for an IP address")
     if name.lower() == "localhost":
-        raise _misleading(name, "is this computer")
+        raise _misleading(name, "this name means this computer")
     if WINDOWS_DEVICE.fullmatch(labels[0]):
-        raise _misleading(name, "is a device in Windows, which can't have a folder of that name")
+        raise _misleading(name, "it names a device in Windows, and no folder can have that name")
 
 
 def _misleading(name: str, why: str) -> Usage:
-    return Usage(f'"{name}" {why}', hint="machine create dev-1")
+    return Usage(f'invalid name "{name}": {why}', hint="machine create dev-1")
 
 
 def dumps(machine: Machine) -> str:

@@ -103,7 +103,7 @@ def load(name: str) -> Machine:
         hint = f"remove the copy: machine rm -f {name}"
         if not paths.is_there(theirs := folder() / machine.name):  # it was moved, and is the only one
             hint = f"give it its name again: {shlex.join(['mv', str(config.parent), str(theirs)])}"
-        raise StoreDamaged(f'{config} is of the machine "{machine.name}"', hint=hint)
+        raise StoreDamaged(f'{config} belongs to the machine "{machine.name}"', hint=hint)
     return machine
 
 
@@ -127,12 +127,12 @@ def _read(path: Path) -> Machine:
         from machine import ownership
 
         # What is only busy, or on a disk that fails to answer, is no reason to remove the machine.
-        mend = f"mend it, or remove the machine: machine rm -f {path.parent.name}"
+        mend = f"correct it, or remove the machine: machine rm -f {path.parent.name}"
         wait = f"try again: machine status {path.parent.name}"
         hint = ownership.remedy(path) or (mend if isinstance(error, IsADirectoryError) else wait)
         raise StoreDamaged(f"{path} can't be read: {reason(error)}", hint=hint) from error
     except UnicodeDecodeError as error:
-        hint = f"mend it, or remove the machine: machine rm -f {path.parent.name}"
+        hint = f"correct it, or remove the machine: machine rm -f {path.parent.name}"
         raise StoreDamaged(f"{path} isn't UTF-8 text", hint=hint) from error
     return spec.loads(text, path)
 
@@ -288,7 +288,7 @@ def _acquired(lock: FileLock, name: str) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE)
     except Timeout as error:
         raise MachineError(
-            f'another command is at work on the machine "{name}"', hint="wait for it to end, or end it"
+            f'another command is using the machine "{name}"', hint="wait for it to end, or end it"
         ) from error
     except FileNotFoundError as error:  # that other command was rm
         raise NoSuchMachine(name) from error

@@ -70,7 +70,10 @@ def copy(source: Place, target: Place, *, recursive: bool, delta: bool, quiet: b
         argv = (_rsync if delta else _scp)(config, source, target, recursive=recursive, quiet=quiet)
         code = stream(argv).code
     if delta and code in _NO_PROTOCOL:
-        raise MachineError("rsync failed: it must be on both sides", hint="leave out --delta, or install it there")
+        raise MachineError(
+            "rsync failed: this host and the machine must both have it",
+            hint="leave out --delta, or install rsync in the machine",
+        )
     return code
 
 

@@ -38,7 +38,7 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
         try:
             lifecycle.start(name, progress, timeout=timeout)
         except MachineError as error:
-            progress.note("the new image doesn't come up: going back to the old one")
+            progress.note("the machine doesn't start with the new image: going back to the old one")
             with contextlib.suppress(MachineError):
                 lifecycle.kill(name, progress)
             _switch(name, machine.image)

@@ -61,8 +61,8 @@ def _check_memory(place: Place) -> None:
     has = int(place.connection.raw.getInfo()[1])
     if place.machine.memory_mib > has:
         raise CheckFailed(
-            f"{human(place.machine.memory_mib)} asked for, but {place.uri.host} has {human(has)}",
-            hint="ask for less: --memory 2G",
+            f"the machine asks for {human(place.machine.memory_mib)} of memory, but {place.uri.host} has {human(has)}",
+            hint="use less memory: --memory 2G",
         )
 
 

@@ -12,7 +12,7 @@ class Options:
     uri: str = field(
         default="qemu:///system",
         metadata={
-            "help": "Whose libvirtd: qemu:///system, qemu:///session, qemu+ssh://user@host/system.",
+            "help": "The URI of libvirtd: qemu:///system, qemu:///session, qemu+ssh://user@host/system.",
             "metavar": "URI",
             "envvar": "LIBVIRT_DEFAULT_URI",
         },
@@ -20,19 +20,23 @@ class Options:
     network: str = field(
         default="machine",
         metadata={
-            "help": "The network; made, with NAT, when there is none.",
+            "help": "The network. If it doesn't exist, it is made, with NAT.",
             "metavar": "NAME",
             "envvar": "LIBVIRT_NETWORK",
         },
     )
     pool: str = field(
         default="machine",
-        metadata={"help": "The storage pool; made when there is none.", "metavar": "NAME", "envvar": "LIBVIRT_POOL"},
+        metadata={
+            "help": "The storage pool. If it doesn't exist, it is made.",
+            "metavar": "NAME",
+            "envvar": "LIBVIRT_POOL",
+        },
     )
     user_network: str = field(
         default="auto",
         metadata={
-            "help": "For qemu:///session: passt or slirp (QEMU's own); auto takes passt where libvirt has it.",
+            "help": "For qemu:///session: passt or slirp (QEMU's own); auto uses passt if libvirt has it.",
             "metavar": "NAME",
             "envvar": "LIBVIRT_USER_NETWORK",
         },

@@ -13,7 +13,7 @@ from machine.images import disks
 from .argv import BASE_DISK, BASE_IMAGE, DISK
 from .vm import Vm
 
-_NOT_WHOLE = "export the machine again on the host that it comes from: machine export"
+_NOT_WHOLE = "make that file again on the machine's own host: machine export"
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Options:
     host_dns_resolver: bool = field(
         default=False,
         metadata={
-            "help": "Names are looked up by the host's resolver (a VPN's names work then).",
+            "help": "Use the host's resolver to look names up: a VPN's names work, too.",
             "envvar": "VIRTUALBOX_HOST_DNS_RESOLVER",
         },
     )

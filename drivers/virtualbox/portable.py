@@ -55,7 +55,7 @@ def accept(machine: Machine, folder: MachineFolder, vboxmanage: VBoxManage) -> M
     disk = disks.look(path) if path.exists() else None
     if disk is None or disk.format != "vdi" or disk.needs:
         needs = f": it needs {disk.needs}" if disk and disk.needs else ""
-        hint = "export the machine again on the host that it comes from: machine export"
+        hint = "make that file again on the machine's own host: machine export"
         raise ImageCorrupt(f"that file holds no complete {DISK_FILE}{needs}", hint=hint)
     vboxmanage("internalcommands", "sethduuid", path)
     return dataclasses.replace(machine, disk_mib=-(-disk.size >> 20))

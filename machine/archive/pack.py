@@ -65,7 +65,7 @@ def portable(driver: Driver) -> Portable:
     machine = driver.machine
     if not driver.kind.is_ours:
         raise Usage(
-            f'"{machine.name}" stands for a host that isn\'t in the store, so there is nothing to export',
+            f'"{machine.name}" is an existing host: the store has nothing of it to export',
             hint=f"machine create --driver {machine.driver} --help",
         )
     if not isinstance(driver, Portable):
@@ -81,7 +81,8 @@ def check_stopped(name: str, state: State) -> None:
     if state is State.SAVED:
         raise Usage(
             f'the machine "{name}" is suspended, and its memory can\'t be moved',
-            hint=f"shut it down: machine start {name} && machine stop {name}; or drop its memory: machine kill {name}",
+            hint=f"shut it down: machine start {name} && machine stop {name};"
+            f" or discard its memory: machine kill {name}",
         )
     if state is not State.STOPPED:
         raise Usage(f'the machine "{name}" is {state.lower()}', hint=f"machine stop {name}")

@@ -64,7 +64,7 @@ class Stream:
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise MachineError(f"that file is damaged: {reason(error)}", hint="copy it here again") from error
             if not block:
-                raise MachineError("that file is cut short", hint="copy it here again")
+                raise MachineError("that file is incomplete", hint="copy it here again")
             found = found + block if found else block
         return found
 
@@ -78,7 +78,7 @@ def members(file: IO[bytes]) -> Iterator[Member]:
             size = _extended_size(stream, size)
             header = _header(stream) or header
         if header.type not in _PLAIN:
-            raise foreign(f"{header.name!r}, which isn't a plain file")
+            raise foreign(f"{header.name!r}, which is not a plain file")
         if size < 0:
             raise foreign(f"{header.name!r} of {size} bytes")
         stream.left = size
@@ -90,7 +90,9 @@ def members(file: IO[bytes]) -> Iterator[Member]:
 
 def foreign(what: str) -> MachineError:
     """The error for something that no export writes."""
-    return MachineError(f"that isn't a machine's file: it holds {what}", hint="don't trust whoever gave it to you")
+    return MachineError(
+        f"machine export didn't write that file: it holds {what}", hint="get the file from somebody whom you trust"
+    )
 
 
 def _unzipped(file: IO[bytes]) -> IO[bytes]:
@@ -107,7 +109,7 @@ def _header(stream: Stream) -> tarfile.TarInfo | None:
         return tarfile.TarInfo.frombuf(raw, "utf-8", "strict")
     except (tarfile.TarError, ValueError) as error:
         raise MachineError(
-            f"that isn't a machine's file: {reason(error)}", hint="machine export writes such files"
+            f"that isn't a file of machine export: {reason(error)}", hint="machine export NAME FILE"
         ) from error
 
 

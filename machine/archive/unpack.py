@@ -125,7 +125,7 @@ class Incoming:
             progress.phase(what)
             tell = pack.teller(what, member.size, progress)
             sums[member.name] = _extract(member, allowed.get(member.name), room, tell)
-        raise MachineError("that file is cut short", hint="copy it here again")
+        raise MachineError("that file is incomplete", hint="copy it here again")
 
 
 class _Room:
@@ -155,7 +155,7 @@ def _about(entries: Iterator[Member]) -> dict[str, object]:
     if not isinstance(written, int) or not isinstance(about.get("machine"), dict) or not _is_printable(about):
         raise foreign(f"an {ABOUT} that no export writes")
     if written > FORMAT:
-        raise MachineError("a newer machine wrote that file", hint="pipx upgrade machine-vm")
+        raise MachineError("a newer version of machine wrote that file", hint="pipx upgrade machine-vm")
     return about
 
 
@@ -307,7 +307,9 @@ def _take_image(digest: str, folder: Path) -> bool:
     """
     file = folder / "image"
     if not file.exists() or cache.digest(file) != digest:
-        raise ImageCorrupt("the image in that file isn't the machine's", hint="don't trust whoever gave it to you")
+        raise ImageCorrupt(
+            "the image in that file isn't the machine's", hint="get the file from somebody whom you trust"
+        )
     if Image(digest).file.exists():
         return False
     if machineos.is_iso(file):

@@ -88,7 +88,7 @@ def _replacing(file: Path) -> Iterator[IO[bytes]]:
 
 @click.command("import")
 @click.option("-n", "--name", metavar="NAME", help="A new name for the machine.")
-@click.option("-m", "--memory", "memory_mib", type=Size(), help="A new size of its memory: MiB, or 8G.")
+@click.option("-m", "--memory", "memory_mib", type=Size(), help="A new size of the memory: MiB, or 8G.")
 @click.option("--cpus", type=Number(), help="A new number of virtual processors.")
 @click.option("--isolated", is_flag=True, help="Remove shared folders and all else that lets it reach this host.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask: allow all that its file lets it reach on this host.")
@@ -157,13 +157,13 @@ def _settle(incoming: Incoming, file: Path, *, isolated: bool, yes: bool) -> Non
     again = shlex.join(["--name", name, str(file)])
     if not sys.stdin.isatty() or str(file) == PIPE:
         raise Usage(
-            f'the machine "{name}" asks for more than a machine has by itself',
+            f'the machine "{name}" asks for access to this host',
             details=shown,
-            hint=f"without that: machine import --isolated {again}; with it: machine import --yes {again}",
+            hint=f"without this access: machine import --isolated {again}; with it: machine import --yes {again}",
         )
-    print(f'The machine "{name}" asks for:\n{shown}', file=sys.stderr)
-    if not click.confirm("Let it have that?", err=True):
-        raise MachineError("not imported", hint=f"without that: machine import --isolated {again}")
+    print(f'The machine "{name}" asks for access to this host:\n{shown}', file=sys.stderr)
+    if not click.confirm("Allow this?", err=True):
+        raise MachineError("not imported", hint=f"without this access: machine import --isolated {again}")
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
     default="2G",
     show_default=True,
     envvar="MACHINE_MEMORY",
-    help="MiB, or with a unit: 8G.",
+    help="Size of the memory: MiB, or with a unit: 8G.",
 )
 @_option(
     "--cpus", type=Number(), default=2, show_default=True, envvar="MACHINE_CPUS", help="Number of virtual processors."
@@ -115,7 +115,7 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
     default="20G",
     show_default=True,
     envvar="MACHINE_DISK",
-    help="Size of the disk, whose file grows as it fills.",
+    help="Size of the disk: MiB, or with a unit: 40G. Its file grows as it fills.",
 )
 @_option(
     "--image",
@@ -127,7 +127,9 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
 )
 @_option("--offline", is_flag=True, envvar="MACHINE_OFFLINE", help="Download nothing: the cache must have the image.")
 @_option("--context", is_flag=True, help="Make a docker context machine-NAME too.")
-@_option("--timeout", type=Seconds(), default=300, show_default=True, help="Seconds until it must be ready.")
+@_option(
+    "--timeout", type=Seconds(), default=300, show_default=True, help="Seconds to wait until Docker and SSH answer."
+)
 @_option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @_option("--json", "as_json", is_flag=True, help="Print the machine, or the error, as JSON.")
 @_option(
@@ -142,15 +144,18 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
 @_list("--engine-label", "KEY=VALUE", "A label of the daemon.")
 @_list("--engine-env", "KEY=VALUE", "An environment variable of the daemon.")
 @_list("--engine-registry-mirror", "URL", "A mirror of Docker's registry.", envvar="ENGINE_REGISTRY_MIRROR")
-@_list("--engine-insecure-registry", "HOST:PORT", "A registry spoken to without TLS.")
+@_list("--engine-insecure-registry", "HOST:PORT", "A registry to use without TLS.")
 @_docker("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
 @_list("--tls-san", "NAME", "A further name or address in the daemon's certificate.")
 @_docker("--no-tls", is_flag=True, help="Use plain HTTP: every user of this computer gets root on the machine.")
 @_docker("--no-host-network-ports", is_flag=True, help="Don't forward ports of containers with --network host.")
 @_list(
-    "--mount", "DIR[:PATH][:ro]", "A folder of this host, at the same path in the machine or at PATH.", section="Guest"
+    "--mount",
+    "DIR[:PATH][:ro]",
+    "Share a folder of this host, at the same path in the machine or at PATH.",
+    section="Guest",
 )
-@_list("--host", "NAME=IP", "A name that the machine and its dockerd know.", section="Guest")
+@_list("--host", "NAME=IP", "A host name and its address, for the machine's /etc/hosts.", section="Guest")
 @_list("--sysctl", "KEY=VALUE", "A setting of the machine's kernel.", section="Guest")
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
 def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool, timeout: float, **asked: Any) -> None:

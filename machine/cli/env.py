@@ -32,7 +32,7 @@ CONVERT_PATHS = "COMPOSE_CONVERT_WINDOWS_PATHS"
 
 
 @click.command()
-@click.option("--shell", metavar="SHELL", help=f"{', '.join(shells.SHELLS)}; the one in use when absent.")
+@click.option("--shell", metavar="SHELL", help=f"{', '.join(shells.SHELLS)}. Default: the one in use.")
 @click.option("-u", "--unset", is_flag=True, help="Print the commands that undo it.")
 @click.option("--no-proxy", is_flag=True, help="Add the machine's address to NO_PROXY (with -u: take it out).")
 @click.option("--json", "as_json", is_flag=True, help='Print {"VARIABLE": "value, or null for one to be unset"}.')

@@ -29,7 +29,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "doctor": (
         ("machine doctor", "Find problems of this host and its machines, and print how to fix them."),
-        ("machine doctor --repair", "Mend what can be mended, and clear what no machine owns."),
+        ("machine doctor --repair", "Repair what can be repaired, and remove what no machine owns."),
     ),
     "env": (
         ('eval "$(machine env dev)"', "Point the docker client of this shell at the machine dev."),
@@ -67,7 +67,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "kill": (("machine kill dev", "Switch the machine dev off at once, when `stop` doesn't help."),),
     "logs": (
         ("machine logs -n 50 dev", "Print the last 50 lines of the machine's console."),
-        ("machine logs -f dev", "Go on printing what is added."),
+        ("machine logs -f dev", "Print new lines as they come."),
     ),
     "ls": (
         ("machine ls", "List the machines."),
@@ -78,14 +78,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine mount dev:/home/docker work", "Show the machine's /home/docker in the folder work of this host."),
         ("machine mount -u work", "End it."),
     ),
-    "provision": (("machine provision dev", "Bring the machine's Docker and its settings in line again."),),
+    "provision": (("machine provision dev", "Apply the settings of the machine and its Docker again."),),
     "regenerate-certs": (
         ("machine regenerate-certs dev", "Give the machine dev a new server certificate. Containers go on."),
-        ("machine regenerate-certs --client-certs", "Besides, a new client certificate for all machines."),
-        ("machine regenerate-certs --ca -f", "A new CA and all new certificates, without asking."),
+        ("machine regenerate-certs --client-certs", "Make a new client certificate for all machines, too."),
+        ("machine regenerate-certs --ca -f", "Make a new CA and all new certificates, without asking."),
     ),
     "restart": (("machine restart dev", "Stop the machine dev and start it again. Its address stays."),),
-    "resume": (("machine resume dev", "Go on where `suspend` stopped."),),
+    "resume": (("machine resume dev", "Continue where `suspend` stopped."),),
     "rm": (("machine rm -y dev", "Remove the machine dev and its disk, without asking."),),
     "scp": (
         ("machine scp notes.txt dev:", "Copy a file into the machine's home folder."),
@@ -101,8 +101,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine set --disk 40G --cpus 4 dev", "A larger disk at once, more processors at the next start."),
     ),
     "snapshot": (
-        ("machine snapshot create dev before-upgrade", "Keep the machine's memory and disk under a name."),
-        ("machine snapshot restore dev before-upgrade", "Bring them back."),
+        ("machine snapshot create dev before-upgrade", "Save the machine's memory and disk under a name."),
+        ("machine snapshot restore dev before-upgrade", "Restore them."),
     ),
     "ssh": (
         ("machine ssh dev", "Log in to the machine dev."),
@@ -117,7 +117,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "status": (("machine status dev", "Print the state of the machine dev."),),
     "stop": (
         ("machine stop web db", "Shut two machines down, when their containers have ended."),
-        ("machine stop --timeout 20 dev", "Give it 20 s, and its containers no more than that."),
+        ("machine stop --timeout 20 dev", "Stop it within 20 s: containers that take longer are killed."),
     ),
     "suspend": (("machine suspend dev", "Write the machine's memory to disk and switch it off."),),
     "template": (

@@ -101,9 +101,9 @@ def prune(dry_run: bool, gone: bool, as_json: bool) -> None:
     for about in found.unused:
         print(f"{word} {about.name} {about.digest[:12]}")
     if found.downloads:
-        print(f"{word} {len(found.downloads)} downloads that were broken off")
+        print(f"{word} {len(found.downloads)} unfinished downloads")
     for about, stores in found.kept.items():
-        print(f"Kept {about.name} {about.digest[:12]}, used by {', '.join(stores)}, which isn't there now", end="")
+        print(f"Kept {about.name} {about.digest[:12]}, used by {', '.join(stores)}, which is missing now", end="")
         print(" (machine image prune --gone)")
 
 

@@ -68,7 +68,7 @@ def start(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:
 @click.option(
     "--timeout",
     type=Seconds(),
-    help="Seconds that it may take; by default the time of the slowest container, and a minute.",
+    help="Seconds to wait. Default: the time that the slowest container may take, and a minute.",
 )
 @quiet
 @machines_argument
@@ -91,7 +91,7 @@ def stop(machines: tuple[str, ...], quiet: bool, timeout: float | None) -> None:
 @quiet
 @machines_argument
 def kill(machines: tuple[str, ...], quiet: bool) -> None:
-    """Switch machines off at once, like pulling the plug. Use it when `stop` doesn't help."""
+    """Switch machines off at once, without shutting them down. Use it when `stop` doesn't help."""
     from machine import lifecycle
 
     def work(name: str, shown: Progress) -> str:
@@ -102,7 +102,7 @@ def kill(machines: tuple[str, ...], quiet: bool) -> None:
 
 
 @click.command()
-@timeout_option("Seconds that the start may take; the stop takes as long as containers need.")
+@timeout_option("Seconds to wait for the start. The stop takes as long as containers need.")
 @quiet
 @machines_argument
 def restart(machines: tuple[str, ...], quiet: bool, timeout: float) -> None:

@@ -19,7 +19,7 @@ from machine.guest import console
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Print new lines as they come, even after a restart, until Ctrl-C.")
 @click.option("-n", "--tail", "lines", type=Number(0), metavar="LINES", help="Print only the last LINES lines.")
-@click.option("--previous", is_flag=True, help="Print the console of the run before this one.")
+@click.option("--previous", is_flag=True, help="Print the console of the previous run.")
 @name_argument
 def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> None:
     """Print a machine's serial console, without control sequences for your terminal."""
@@ -37,7 +37,7 @@ def logs(name: str | None, follow: bool, lines: int | None, previous: bool) -> N
         _print(console.read(path, lines))
     except FileNotFoundError as error:
         raise MachineError(
-            f'the machine "{chosen}" has no serial console of {"the run before" if previous else "a run"}',
+            f'the machine "{chosen}" has no console log of {"an earlier run" if previous else "a run"}',
             hint=f"machine logs {chosen}" if previous else f"machine start {chosen}",
         ) from error
 

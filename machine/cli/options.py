@@ -67,9 +67,11 @@ name_argument = click.argument("name", metavar="[NAME]", required=False)
 machines_argument = click.argument("machines", metavar="[NAME]...", nargs=-1)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 # For the verbs that ask a hypervisor or Docker, and change nothing.
-answer_option = click.option("-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="In seconds.")
+answer_option = click.option(
+    "-t", "--timeout", type=Seconds(0.1), default=10, show_default=True, help="Seconds to wait for an answer."
+)
 
 
-def timeout_option(text: str = "Seconds that it may take.") -> Callable[[FC], FC]:
+def timeout_option(text: str = "Seconds to wait until it is done.") -> Callable[[FC], FC]:
     """For the verbs that work on machines."""
     return click.option("--timeout", type=Seconds(), default=300, show_default=True, help=text)

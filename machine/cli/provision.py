@@ -41,7 +41,7 @@ def provision(machines: tuple[str, ...], quiet: bool, as_json: bool) -> None:
 
 
 @click.command()
-@timeout_option("Seconds until it must be ready.")
+@timeout_option("Seconds to wait until Docker and SSH answer.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help='Print [{"name", "upgraded": text or ""}].')
 @machines_argument

@@ -65,7 +65,7 @@ def explained(error: Exception) -> MachineError:
     if isinstance(error, OSError):
         return ownership.explained(error)
     again = " ".join(["machine --debug", *(shlex.quote(word) for word in sys.argv[1:])])
-    text = f"this is a fault of machine, please report it: {type(error).__name__}: {error}"
+    text = f"this is a bug in machine, please report it: {type(error).__name__}: {error}"
     known = MachineError(text, hint=again)
     known.__cause__ = error
     return known

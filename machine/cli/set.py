@@ -25,8 +25,8 @@ LISTS = {
         "A variable of the daemon's environment: HTTP_PROXY=http://proxy:3128.",
     ),
     "registry_mirrors": ("--engine-registry-mirror", "URL", "A mirror of Docker's registry."),
-    "insecure_registries": ("--engine-insecure-registry", "HOST:PORT", "A registry spoken to without TLS."),
-    "hosts": ("--host", "NAME=IP", "A name that the machine and its dockerd know."),
+    "insecure_registries": ("--engine-insecure-registry", "HOST:PORT", "A registry to use without TLS."),
+    "hosts": ("--host", "NAME=IP", "A host name and its address, for the machine's /etc/hosts."),
     "sysctls": ("--sysctl", "KEY=VALUE", "A setting of the machine's kernel."),
 }
 
@@ -44,9 +44,9 @@ def _lists(function: FC) -> FC:
 
 
 @click.command("set")
-@click.option("-m", "--memory", "memory_mib", type=Size(), help="MiB, or 8G.")
-@click.option("--cpus", type=Number(), help="Virtual processors.")
-@click.option("--disk", "disk_mib", type=Size(), help="MiB, or 60G. A disk can only grow.")
+@click.option("-m", "--memory", "memory_mib", type=Size(), help="Size of the memory: MiB, or 8G.")
+@click.option("--cpus", type=Number(), help="Number of virtual processors.")
+@click.option("--disk", "disk_mib", type=Size(), help="Size of the disk: MiB, or 60G. It can only grow.")
 @_lists
 @click.option("--engine-storage-driver", metavar="NAME", help="The same as --engine-opt storage-driver=NAME.")
 @click.option(
@@ -77,7 +77,11 @@ def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports
             _adjusted(name, edits, shown, force) if edits else "",
             _forwarded(name, host_network_ports) if host_network_ports is not None else "",
         ]
-        return f'Machine "{name}": {" ".join(filter(None, done))}' if any(done) else f'Machine "{name}" is so already.'
+        return (
+            f'Machine "{name}": {" ".join(filter(None, done))}'
+            if any(done)
+            else f'Machine "{name}" already has these settings.'
+        )
 
     on_each(targets.several(machines), quiet, work)
 

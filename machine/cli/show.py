@@ -123,7 +123,7 @@ def _absent(machine: Machine) -> list[str]:
     from machine.folders import asked
 
     folders = map(asked.parse, machine.mounts)
-    return [f"{folder.source}, which is shared, isn't there" for folder in folders if not folder.source.is_dir()]
+    return [f"the shared folder {folder.source} doesn't exist" for folder in folders if not folder.source.is_dir()]
 
 
 def _mounts(machine: Machine) -> list[dict[str, object]]:
@@ -147,7 +147,7 @@ def _docker_version(instance: Instance, timeout: float) -> str:
 def _state(instance: Instance, timeout: float) -> State:
     state = instance.state(timeout=timeout)
     if state is None:
-        what = f'the hypervisor to tell the state of "{instance.name}"'
+        what = f'the state of the machine "{instance.name}"'
         raise WaitTimeout(what, timeout, hint="allow more time: --timeout")
     return state
 

@@ -38,7 +38,7 @@ def ssh(name: str | None, words: tuple[str, ...]) -> None:
     machine ssh default -L 8080:127.0.0.1:80 -N
     """
     if name is not None and name.startswith("-"):
-        raise Usage(f"the machine's name comes before {name}", hint=f"machine ssh {targets.DEFAULT} {name}")
+        raise Usage(f"the machine's name must come before {name}", hint=f"machine ssh {targets.DEFAULT} {name}")
     extra, command = split(words)
     code = running(_chosen(name, words)).shell().interactive(command, extra=extra)
     targets.exit_with(128 - code if code < 0 else code)  # negative: a signal ended ssh

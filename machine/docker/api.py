@@ -59,14 +59,14 @@ class Client:
         """The engine's version, "28.5.1". Raises DockerFailed."""
         answer = self.get("/version")
         if not isinstance(answer, dict) or not isinstance(found := answer.get("Version"), str):
-            raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
+            raise DockerFailed(f"the service on {self.address.url} isn't a Docker daemon")
         return found
 
     def info(self) -> dict[str, object]:
         """What `docker info` says. Raises DockerFailed."""
         answer = self.get("/info")
         if not isinstance(answer, dict) or "SystemTime" not in answer:
-            raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
+            raise DockerFailed(f"the service on {self.address.url} isn't a Docker daemon")
         return answer
 
     def reloaded(self, since: str, within: int) -> bool:
@@ -114,7 +114,7 @@ class Client:
         """The running containers, as GET /containers/json has them. Raises DockerFailed."""
         answer = self.get("/containers/json")
         if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
-            raise DockerFailed(f"what answers on {self.address.url} isn't a Docker engine")
+            raise DockerFailed(f"the service on {self.address.url} isn't a Docker daemon")
         return answer
 
     def container_events(self, interval: Callable[[], float]) -> Iterator[bool]:
@@ -215,16 +215,16 @@ def _context(folder: MachineFolder) -> ssl.SSLContext:
 
 def _mistrust(url: str, name: str, error: ssl.SSLError) -> DockerFailed:
     if (error.reason or "") in NO_TLS:
-        return DockerFailed(f"what answers on {url} doesn't speak TLS", hint=f"machine status {name}")
+        return DockerFailed(f"the service on {url} doesn't speak TLS", hint=f"machine status {name}")
     cause = getattr(error, "verify_message", "") or why(error)
-    return DockerFailed(f"the certificates for {url} don't fit: {cause}", hint=f"machine regenerate-certs {name}")
+    return DockerFailed(f"the certificates for {url} don't match: {cause}", hint=f"machine regenerate-certs {name}")
 
 
 def _json(raw: bytes, address: Address) -> object:
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise DockerFailed(f"what answers on {address.url} isn't a Docker engine: {why(error)}") from error
+        raise DockerFailed(f"the service on {address.url} isn't a Docker daemon: {why(error)}") from error
 
 
 def _refused(address: Address, status: int, body: bytes) -> DockerFailed:

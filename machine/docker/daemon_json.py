@@ -57,7 +57,9 @@ def environment(variables: Mapping[str, str]) -> str:
     lines = []
     for key, value in variables.items():
         if not _VARIABLE.fullmatch(f"{key}=") or not value.isprintable():
-            raise Usage(f"the value of {key!r} has characters that can't stand in an environment", hint="use one line")
+            raise Usage(
+                f"the value of {key!r} has characters that an environment variable can't hold", hint="use one line"
+            )
         lines.append(f"{key}={value}\n")
     return "".join(lines)
 
@@ -84,4 +86,4 @@ def _check_labels(labels: dockerd_options.Value) -> None:
             raise Usage(f'invalid label "{label}"', hint="write KEY=VALUE: --engine-label stage=test")
     # The daemon refuses to start with two values for one label.
     if sum(str(label).startswith("provider=") for label in labels) > 1:
-        raise Usage('the label "provider" is the machine\'s own', hint="choose another name for the label")
+        raise Usage('the label "provider" is set by machine itself', hint="choose another name for the label")

@@ -84,17 +84,17 @@ _MAPS_IN_JSON = _MAPS | _STRUCTURED - {"default-address-pools"}
 _STRINGS = {"bridge", "cgroup-parent", "containerd-namespace", "default-shm-size", "group", "userns-remap"}
 _PROXIES = {"http-proxy", "https-proxy", "no-proxy"}
 _OWNED = {
-    "config-file": "the machine reads its own",
+    "config-file": "the machine has its own configuration file",
     "containerd": "the machine starts containerd itself",
     "cri-containerd": "the machine starts containerd itself",
     "data-root": "it lies on the machine's data disk",
-    "exec-root": "the machine's processes know it",
-    "help": "it sets nothing",
+    "exec-root": "programs of the machine use its path",
+    "help": "it isn't a setting",
     "hosts": "the machine's address and port are fixed",
-    "pidfile": "the machine restarts the daemon by it",
+    "pidfile": "the machine needs it to restart the daemon",
     "rootless": "the machine's daemon runs as root",
-    "validate": "it sets nothing",
-    "version": "it sets nothing",
+    "validate": "it isn't a setting",
+    "version": "it isn't a setting",
 }
 _EXAMPLES = {
     "default-address-pools": "default-address-pool=base=10.10.0.0/16,size=24",
@@ -102,7 +102,7 @@ _EXAMPLES = {
     "default-ulimits": "default-ulimit=nofile=1024:2048",
     "runtimes": "add-runtime=NAME=/path/to/runtime",
 }
-_TLS = "the machine has certificates of its own; plain HTTP is: machine create --no-tls"
+_TLS = "the machine has its own certificates; for plain HTTP: machine create --no-tls"
 
 _OPTION = re.compile(r"-{0,2}([A-Za-z][A-Za-z0-9-]*)(?:(?:=|\s+)(.*))?", re.DOTALL)
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
@@ -185,11 +185,12 @@ def _json(key: str, text: str, option: str) -> Value:
         value = json.loads(text)
     except ValueError as error:
         raise Usage(
-            f'the engine option "{option}" isn\'t JSON: {error}', hint="see that the shell keeps its quotes"
+            f'the engine option "{option}" isn\'t JSON: {error}',
+            hint="quote the option, so that the shell keeps its quotes",
         ) from error
     assert isinstance(value, dict | list)
     if (key in _LISTS_IN_JSON) if isinstance(value, dict) else (key in _MAPS_IN_JSON):
-        raise Usage(f'the engine option "{option}" is of the wrong kind', hint="a list is [...], a map {...}")
+        raise Usage(f'the engine option "{option}" has a value of the wrong type', hint="a list is [...], a map {...}")
     return value
 
 

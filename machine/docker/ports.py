@@ -23,7 +23,7 @@ from machine.spec import Address
 
 NOTE = "ports.json"
 _OLD = re.compile(r"\d+/(tcp|udp)")
-_TAKEN = "another program of this host has it"
+_TAKEN = "another program of this host uses it"
 PRIVILEGED = 1024
 # What shows who has a port.
 _SHOW = {
@@ -72,7 +72,7 @@ class NoForwards:
         return set()
 
     def add(self, protocol: str, port: int) -> str:
-        return "the hypervisor takes no forwards while the machine runs"
+        return "the hypervisor can't add forwards while the machine runs"
 
     def drop(self, protocol: str, port: int) -> None: ...
 

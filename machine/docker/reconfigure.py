@@ -129,9 +129,9 @@ class Reconfiguration:
         if isinstance(swarm, dict) and swarm.get("LocalNodeState") == "active":
             return "it is in a swarm, where containers don't outlive the daemon"
         if self.new.get(_LIVE) is False:
-            return "live-restore is off by its own option"
+            return "its option live-restore is off"
         under = sorted(changed & UNDER_CONTAINERS)
-        return f"they stand on its {' and '.join(under)}" if under else ""
+        return f"they depend on its {' and '.join(under)}" if under else ""
 
     def _reload_all(self, changed: set[str]) -> None:
         self.progress.phase("reloading Docker's settings")
@@ -148,7 +148,7 @@ class Reconfiguration:
 
     def _restart(self, *, live: bool) -> None:
         """live: containers run on meanwhile, which takes a daemon before and after that knows of it."""
-        self.progress.phase("starting Docker anew with its settings")
+        self.progress.phase("restarting Docker with its settings")
         kept = {_LIVE: True} if live else {}
         if live and self.old.get(_LIVE) is not True:
             try:
@@ -160,7 +160,7 @@ class Reconfiguration:
             self._start({**self.files, CONFIG: _text({**self.new, **kept})})
             check_storage(self.client, self.new)
         except BaseException:
-            self.progress.phase("bringing Docker's old settings back")
+            self.progress.phase("restoring Docker's old settings")
             self._start({**self.before, CONFIG: _text({**self.old, **kept})})
             self._forget_live(self.old, self.before, live=live)
             raise
@@ -233,7 +233,7 @@ def check_storage(client: api.Client, config: Mapping[str, object]) -> None:
     asked = config.get("storage-driver")
     if asked and (used := client.info().get("Driver")) != asked:
         raise MachineError(
-            f"Docker has the storage driver {used}, and not {asked}: the machine's system is too old to let it choose",
+            f"Docker uses the storage driver {used}, not {asked}: the machine's system is too old to change it",
             hint=f"machine upgrade {client.machine.name}",
         )
 

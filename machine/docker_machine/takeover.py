@@ -92,7 +92,7 @@ def _read(config: Path) -> ImportableMachine:
         spec.check_name(name)
         return _found(config.parent, name, driver, data["Driver"], data.get("HostOptions") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreDamaged(f"{config} can't be understood: {reason(error)}") from error
+        raise StoreDamaged(f"{config} can't be read: {reason(error)}") from error
 
 
 def _found(folder: Path, name: str, driver: str, settings: dict[str, Any], host: dict[str, Any]) -> ImportableMachine:

@@ -46,7 +46,9 @@ def parse(text: str) -> Folder:
     if more and more[-1] in {"ro", "rw"}:
         more.pop()
     if len(more) > 1:
-        raise Usage(f'"{text}" has more than DIR:PATH:ro', hint="a colon can't be part of a path that is shared")
+        raise Usage(
+            f'invalid --mount "{text}": write DIR:PATH:ro', hint="the path of a shared folder can't hold a colon"
+        )
     target = more[0] if more else source
     for path in (source, target):
         _check_path(path, text)
@@ -77,7 +79,7 @@ def check(mounts: Sequence[str], store: Path) -> None:
         if _is_own(folder.target):
             raise Usage(
                 f"{folder.target} is a folder that the machine needs itself",
-                hint=f"have it at another path: --mount {folder.source}:/host{folder.source}",
+                hint=f"use another path in the machine: --mount {folder.source}:/host{folder.source}",
             )
         if not folder.source.is_dir():
             what = "is no folder" if paths.is_there(folder.source) else "isn't there"
@@ -105,9 +107,9 @@ def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
 
 def _check_path(path: str, text: str) -> None:
     if not path.startswith("/") or path.startswith("//"):
-        raise Usage(f'"{path}" in --mount {text} is no absolute path', hint=_EXAMPLE)
+        raise Usage(f'invalid --mount "{text}": "{path}" is not an absolute path', hint=_EXAMPLE)
     if ".." in path.split("/"):
-        raise Usage(f'"{path}" in --mount {text} has ".." in it', hint="write the path as it is: realpath DIR")
+        raise Usage(f'invalid --mount "{text}": "{path}" holds ".."', hint="write the path without it: realpath DIR")
     if not path.isprintable() or "\\" in path:
         raise Usage(f"{path!r} can't be mounted", hint="rename it, without backslashes and control characters")
 

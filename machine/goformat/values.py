@@ -30,9 +30,12 @@ def lookup(value: Value, fields: Sequence[str], path: str) -> Value:
     """A field of a value. path: the whole path, for the error. Raises Usage."""
     for field in fields:
         if not isinstance(value, Mapping):
-            raise Usage(f"the format has {path}, but what {field} is asked of has no fields", hint="see them: --json")
+            raise Usage(f"the format has {path}, but the value before {field} has no fields", hint="see them: --json")
         if field not in value:
-            raise Usage(f"there is no {field} in {path}; there are {', '.join(value)}", hint="--format '{{json .}}'")
+            raise Usage(
+                f"the format has {path}, but there is no {field}: there are {', '.join(value)}",
+                hint="--format '{{json .}}'",
+            )
         value = value[field]
     return value
 

@@ -35,7 +35,7 @@ def look(name: str, shell: Shell) -> Iterator[Finding]:
         yield Finding(name, Level.ERROR, error.message, error.hint)
         return
     except (IndexError, ValueError):
-        yield Finding(name, Level.WARNING, "its answer over SSH can't be understood", f"machine ssh {name}")
+        yield Finding(name, Level.WARNING, "its answer over SSH is malformed", f"machine ssh {name}")
         return
     yield _clock(name, shell, clock, before, time.time())
     yield from _disk(name, disk)

@@ -32,7 +32,8 @@ class RedHat(Systemd):
     def _install(self) -> None:
         if not self.machine.options.get("install_url"):
             raise MachineError(
-                "this system has no package of Docker", hint="say where its script is: --engine-install-url URL"
+                "this distribution has no package of Docker",
+                hint="give the URL of a script that installs it: --engine-install-url URL",
             )
         super()._install()
 

@@ -27,7 +27,7 @@ def set_up(instance: Instance, progress: Progress) -> None:
     machine, folder, driver = instance.machine, instance.folder, instance.driver
     if driver.kind.has_ssh:
         if not folder.known_hosts.exists():
-            progress.phase("looking at the host's key")
+            progress.phase("reading the host's key")
             pin(folder, instance.address, driver.host_key(), progress)
         client_config.write(instance.shell())
         if machine.tls:
@@ -56,11 +56,11 @@ def pin(folder: MachineFolder, address: Address, expected: str, progress: Progre
     key = native.host_key(address, KIND, TIMEOUT)
     if expected and expected not in {key, fingerprint(key)} and expected.split()[:2] != key.split():
         raise SSHFailed(
-            f"{address.host} isn't the host that was meant: its key is {fingerprint(key)}",
+            f"{address.host} isn't the expected host: the fingerprint of its key is {fingerprint(key)}",
             hint="ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         )
     if not expected:
-        progress.note(f"trusting the host's key {fingerprint(key)}, as it is shown now")
+        progress.note(f"trusting the host's key {fingerprint(key)} unchecked; --generic-host-key checks it")
     files.write(folder.known_hosts, keys.known_hosts_line(address.host, address.ssh_port, key) + "\n")
 
 

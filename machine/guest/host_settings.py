@@ -27,7 +27,7 @@ def refused(name: str, error: ToolFailed) -> MachineError:
     """The error for a setting that the kernel of the machine name refuses; error is sysctl's."""
     words = [line for line in error.stderr.splitlines() if line.strip()] or [error.message]
     return MachineError(
-        f"the kernel doesn't take the setting: {words[-1].removeprefix('sysctl: ')}",
+        f"the kernel refuses the setting: {words[-1].removeprefix('sysctl: ')}",
         hint=f"machine ssh {name} sudo sysctl -a",
         details=error.details,
     )

@@ -36,7 +36,7 @@ class Machineos(Provisioner):
     def provision(self, steps: Steps) -> None:
         from machine.guest import credentials, seed
 
-        with steps.step("bringing the machine in line with its settings"):
+        with steps.step("applying the machine's settings"):
             before = seed.read(self.folder.seed) if self.folder.seed.exists() else {}
             credentials.prepare(self.driver)
             files = seed.read(self.folder.seed)
@@ -79,7 +79,7 @@ class Machineos(Provisioner):
             done = self.remote.run(["sh", "-c", self._SETTLE], input=packed, check=False)
             if done.code == self._TOO_OLD:
                 raise MachineError(
-                    "this machine's system is too old for host names and kernel settings of its own",
+                    "this machine's system is too old to set host names and kernel settings",
                     hint=f"machine upgrade {self.machine.name}",
                 )
             if done.code:

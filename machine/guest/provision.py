@@ -41,7 +41,7 @@ def upgrade(instance: Instance, progress: Progress) -> list[str]:
 
 def _changed(instance: Instance, progress: Progress, work: Callable[[Provisioner, Steps], None]) -> list[str]:
     steps = Steps(progress)
-    with steps.step("finding out which system it is"):
+    with steps.step("finding out its distribution"):
         provisioner = find(instance)
     work(provisioner, steps)
     await_docker(instance, progress)
@@ -64,7 +64,7 @@ def adjust(instance: Instance, target: Machine, progress: Progress, *, force: bo
     Returns what was done to Docker. After EngineRefused, CheckFailed and other errors the machine is unchanged.
     """
     steps = Steps(progress)
-    with steps.step("finding out which system it is"):
+    with steps.step("finding out its distribution"):
         provisioner = find(wanted := Instance(target, instance.folder))
     machine = instance.machine
     resettled = (machine.hosts, machine.sysctls) != (target.hosts, target.sysctls)
@@ -122,7 +122,7 @@ def find(instance: Instance) -> Provisioner:
                 return kind(instance.driver, remote)
     system = about.get("PRETTY_NAME") or about.get("ID") or "it has no /etc/os-release"
     raise MachineError(
-        f"this system isn't known here: {system}",
+        f"unsupported distribution: {system}",
         hint="install Docker on it yourself and use the driver none: machine create --driver none --url tcp://…",
     )
 

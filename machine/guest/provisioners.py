@@ -92,7 +92,7 @@ class Distribution(Provisioner):
             if self.remote.read(self._APPLIED) != self._digest() or not self.is_running():
                 self._apply()
                 steps.did("started Docker with these settings")
-        with steps.step("letting the user and Docker's port through"):
+        with steps.step("allowing the user and Docker's port"):
             self._join_group(steps)
             self._open_port(steps)
         self.settle(steps)
@@ -193,7 +193,10 @@ class Distribution(Provisioner):
         for command in () if url else self.install:
             self.remote.run(command, timeout=self.INSTALL_TIMEOUT)
         if not self._has("dockerd"):
-            raise MachineError("there is still no dockerd", hint="install Docker on the host by hand, and run it again")
+            raise MachineError(
+                "Docker was installed, but there is no dockerd",
+                hint="install Docker on the host by hand, and repeat the command",
+            )
 
     def _has(self, program: str) -> bool:
         return self.remote.run(["sh", "-c", f"command -v {program}"], check=False).code == 0
@@ -214,7 +217,7 @@ class Distribution(Provisioner):
             present = json.loads(text)
         except ValueError as error:
             raise MachineError(
-                f"{self._CONFIG} on the host isn't JSON: {reason(error)}", hint="mend or remove it there"
+                f"{self._CONFIG} on the host isn't JSON: {reason(error)}", hint="correct or remove it there"
             ) from error
         ours = json.loads(self.remote.read(self._OURS) or "{}")
         present = _without(present, ours, json.loads(daemon_json.content(self.machine)))

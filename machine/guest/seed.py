@@ -198,7 +198,7 @@ def _mount_line(mount: Mount) -> str:
 
 def _check(seed: Seed) -> None:
     if not _USER.fullmatch(seed.user):
-        raise Usage(f"{seed.user!r} can't be a user of the machine", hint="letters, digits, - and _: docker")
+        raise Usage(f"invalid user {seed.user!r}", hint="use letters, digits, - and _, for example docker")
     for line in (seed.instance_id, seed.hostname, seed.host_key_public.strip(), *map(str.strip, seed.authorized_keys)):
         _check_line(line, "of the seed")
     for name, pem in seed.ca_certificates:
@@ -206,11 +206,11 @@ def _check(seed: Seed) -> None:
         for line in filter(None, map(str.strip, pem.split("\n"))):
             _check_line(line, f"of the CA {name!r}")
         if not _CERTIFICATE_NAME.fullmatch(name):
-            raise Usage(f"{name!r} can't be the name of a CA", hint="letters, digits, dots, - and _")
+            raise Usage(f"invalid name of a CA {name!r}", hint="use letters, digits, dots, - and _")
     for interface in seed.interfaces:
         for word in filter(None, (interface.mac, interface.address, interface.gateway, *interface.nameservers)):
             if not _WORD.fullmatch(word):
-                raise Usage(f"{word!r} can't stand in a network's settings", hint="give an address: 192.168.99.100/24")
+                raise Usage(f"invalid network setting {word!r}", hint="give an address: 192.168.99.100/24")
     for mount in seed.mounts:
         for field in (mount.source, mount.target, mount.type, mount.options):
             _check_line(field, "of a mount")
@@ -218,4 +218,4 @@ def _check(seed: Seed) -> None:
 
 def _check_line(text: str, where: str) -> None:
     if not text or not text.isprintable():
-        raise Usage(f"{text!r} can't stand in a line {where}", hint="use printable characters on one line")
+        raise Usage(f"invalid line {where}: {text!r}", hint="use printable characters on one line")

@@ -55,7 +55,7 @@ def shut_down(instance: Instance, progress: Progress, *, timeout: float | None) 
         return
     share = max(1, int(timeout * SHARE))
     if slowest.seconds > share:
-        progress.note(f"{slowest}, and is killed after {share} s: --timeout leaves it no more")
+        progress.note(f"{slowest}, but --timeout allows {share} s: then it is killed")
         _tell(instance, share)
     await_off(instance.driver, timeout=timeout)
 

@@ -27,7 +27,7 @@ class Steps:
             error.args = (error.message,)
             done = [f"done before: {change}" for change in self.changed] or ["nothing was changed before"]
             error.details = "\n".join(filter(None, [error.details, *done]))
-            error.hint = error.hint or "mend the cause and run it again: what is done is left as it is"
+            error.hint = error.hint or "remove the cause and repeat the command: it skips finished steps"
             raise
 
     def did(self, what: str) -> None:

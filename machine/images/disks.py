@@ -78,7 +78,8 @@ def look(path: Path) -> Disk:
     for magic, name in _OTHERS.items():
         if begin.startswith(magic):
             raise ImageCorrupt(
-                f"{path} is a {name} disk", hint=f"convert it: qemu-img convert -O qcow2 {path.name} NEW"
+                f"{path} is a {name} disk, which machine can't boot",
+                hint=f"convert it: qemu-img convert -O qcow2 {path.name} NEW",
             )
     return Disk("raw", path.stat().st_size)
 
@@ -196,4 +197,4 @@ def _text(raw: bytes) -> str:
 
 
 def _damaged(path: Path, what: str) -> ImageCorrupt:
-    return ImageCorrupt(f"{path} is damaged: it holds {what}", hint="fetch it, or make it, again")
+    return ImageCorrupt(f"{path} is damaged: it holds {what}", hint="download it, or make it, again")

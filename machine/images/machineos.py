@@ -43,7 +43,7 @@ def build(architecture: str, say: Callable[[str], None], *, output: Path | None 
     from machine.isos.machineos.build import build as make
 
     if sys.platform != "linux":
-        raise CheckFailed("machineos is made of Debian's packages, on Linux only", hint=cache.remedy())
+        raise CheckFailed("machineos can be built on Linux only", hint=cache.remedy())
     with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
         iso = Path(folder) / f"{NAME}-{architecture}.iso"
         make(iso, arch=architecture, say=say)
@@ -111,7 +111,7 @@ def extract(iso: Path, *names: str) -> list[bytes]:
 
 
 def _foreign(iso: Path, error: Exception) -> ImageCorrupt:
-    return ImageCorrupt(f"{iso} is no machineos: {reason(error)}", hint="machine iso build")
+    return ImageCorrupt(f"{iso} isn't a machineos ISO: {reason(error)}", hint="machine iso build")
 
 
 def _file(reader: object, name: str) -> bytes:

@@ -98,7 +98,7 @@ def host_key(address: Address, kind: str, timeout: float) -> str:
     except Exception as error:
         raise SSHFailed(
             f"{address.host}:{address.ssh_port} shows no {kind} key: {_words(error)}",
-            hint="see that its SSH server has one",
+            hint="check that its SSH server has one",
         ) from error
 
 

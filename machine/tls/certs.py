@@ -171,12 +171,12 @@ def _take_own(what: str, cert: Path, key: Path) -> None:
     if not any(given):
         return
     if not all(given):
-        raise CheckFailed(f"{variables[0]} and {variables[1]} go together", hint="set both, or neither")
+        raise CheckFailed(f"{variables[0]} and {variables[1]} must be set together", hint="set both, or neither")
     sources = [paths.expanded(path) for path in given]
     try:
         x509.load(*sources)
     except MachineError as error:
-        raise CheckFailed(error.message, hint=f"see what {variables[0]} and {variables[1]} say") from error
+        raise CheckFailed(error.message, hint=f"check the files that {variables[0]} and {variables[1]} name") from error
     if not cert.exists():
         files.write(key, sources[1].read_bytes())
         files.write(cert, sources[0].read_bytes(), 0o644)
@@ -219,7 +219,8 @@ def _subject_names(folder: MachineFolder, names: Sequence[str], addresses: Seque
             x509.general_name(name)
         except ValueError as error:
             raise Usage(
-                f"{name!r} can't stand in a certificate", hint="give a DNS name or an IP address: --tls-san docker.test"
+                f"invalid name for a certificate: {name!r}",
+                hint="give a DNS name or an IP address: --tls-san docker.test",
             ) from error
     return wanted
 

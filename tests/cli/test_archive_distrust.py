@@ -375,7 +375,8 @@ def test_a_terminal_is_asked(
     environment = {**os.environ, "PYTHONPATH": str(Path(machine_fake.__file__).parent)}
     words = [sys.executable, "-m", "machine", "import", str(tmp_path / "g")]
     ended, shown = in_terminal(words, typed.encode(), env=environment, timeout=200)
-    assert (ended, 'The machine "dev" asks for:' in shown, "the bold switch" in shown) == (code, True, True)
+    question = 'The machine "dev" asks for access to this host:'
+    assert (ended, question in shown, "the bold switch" in shown) == (code, True, True)
     assert store.names() == (["dev"] if code == 0 else [])
 
 
@@ -404,7 +405,7 @@ def test_an_image_that_is_no_machineos(crafted: Crafted, bring: Bring, tmp_path:
     crafted.files["image/image"] = path.read_bytes()
     crafted.machine(image=cache.digest(path))
     path.unlink()
-    assert "is no machineos" in bring(crafted).err
+    assert "isn't a machineos ISO" in bring(crafted).err
     assert_nothing_is_left(tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_a_machine_is_made_and_the_last_line_tells_how_to_connect(invoke: Invoke
         "dev: preparing its keys and seed",
         "dev: starting the virtual machine",
         f"dev: waiting for Docker to answer on tcp://{host_of(made('dev'))}:2375",
-        "dev: waiting for SSH to let us in",
+        "dev: waiting for an SSH login",
     ]
     assert (vms / "dev").read_text() == State.RUNNING
 
@@ -562,4 +562,7 @@ def test_memory_larger_than_the_hosts_isnt_tried(invoke: Invoke, vms: Path, monk
     monkeypatch.setattr(resources, "host_memory_mib", lambda: (4096, 4096))
     shown = invoke("create", "--memory", "8096", "dev")
     assert shown.code == 3
-    assert shown.err == "Error: 7.9 GiB asked for, but this host has 4 GiB\nHint: ask for less: --memory 2G\n"
+    assert shown.err.splitlines() == [
+        "Error: the machine asks for 7.9 GiB of memory, but this host has 4 GiB",
+        "Hint: use less memory: --memory 2G",
+    ]

@@ -201,7 +201,7 @@ def orphan(store: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_an_orphan_is_ended(found: Findings, orphan: subprocess.Popen[bytes], store: Path) -> None:
-    text = f"processes of a machine gone that isn't there: {orphan.pid}"
+    text = f"processes of a machine gone that doesn't exist: {orphan.pid}"
     assert found()[text]["hint"] == f"kill {orphan.pid}"
     (store / "machines" / "gone").mkdir(parents=True)
     (store / "machines" / "gone" / "keep").touch()
@@ -236,7 +236,7 @@ def test_a_process_of_a_known_uuid_is_no_orphan(store: Path, add: Add) -> None:
         assert list(orphans.processes()) == []
     with process("-uuid", "u-2", "-pidfile", folder / "dev" / "qemu.pid") as earlier:
         assert [one.text for one in orphans.processes()] == [
-            f"processes of a machine dev that isn't there: {earlier.pid}"
+            f"processes of a machine dev that doesn't exist: {earlier.pid}"
         ]
         (folder / "dev" / "machine.json").write_text("{")
         assert list(orphans.processes()) == [], "its UUID may be just that"

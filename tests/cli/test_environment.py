@@ -101,7 +101,7 @@ def test_a_fault_of_ours_is_a_sentence(invoke: Invoke, monkeypatch: pytest.Monke
     monkeypatch.setattr(store, "names", broken)
     shown = invoke("ls", "--filter", "name=a b")
     assert shown.code == 1
-    assert shown.err.startswith(f"Error: this is a fault of machine, please report it: {type(fault).__name__}: ")
+    assert shown.err.startswith(f"Error: this is a bug in machine, please report it: {type(fault).__name__}: ")
     assert shown.err.endswith("Next: machine --debug ls --filter 'name=a b'\n")
     assert "Traceback" not in shown.err
     monkeypatch.setattr("machine.run.debug", True)

@@ -232,8 +232,8 @@ def test_doctor(second: Path, invoke: Invoke) -> None:
     of_store = [one for one in found if one["check"] not in {"tools", "drivers", "space", "client"}]
     assert {one["check"]: one["text"] for one in of_store if one["level"] != "ok"} == {"daemon": NO_ANSWER}
     told = {one["check"]: one["text"] for one in of_store}
-    assert told["images"] == "the image 2c408cf51e1a is whole"
-    assert told["certificates"] == "all certificates fit, and last"
+    assert told["images"] == "the image 2c408cf51e1a is intact"
+    assert told["certificates"] == "all certificates are valid"
     assert (told["asleep"], told["dev"]) == ("it is saved", "it is stopped")
 
 

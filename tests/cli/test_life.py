@@ -120,7 +120,7 @@ def test_two_commands_dont_work_on_one_machine(
         for verb in (["stop"], ["rm", "-f"]):
             shown = invoke(*verb, "dev")
             assert shown.code == 1
-            assert 'another command is at work on the machine "dev"' in shown.err
+            assert 'another command is using the machine "dev"' in shown.err
     assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
 
 
@@ -234,7 +234,7 @@ def test_a_machine_whose_driver_is_gone(invoke: Invoke, dev: MachineFolder) -> N
     assert invoke("rm", "-y", "dev").code == 2
     shown = invoke("rm", "-f", "dev")
     assert shown.code == 0
-    assert 'the virtual machine may be left: there is no driver "gone"' in shown.err
+    assert 'the virtual machine may still exist: there is no driver "gone"' in shown.err
 
 
 def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: MachineFolder, add: Add) -> None:
@@ -245,7 +245,7 @@ def test_a_name_in_machine_json_that_isnt_the_folders(invoke: Invoke, dev: Machi
     for verb in (["stop"], ["kill"], ["rm", "-y"]):
         shown = invoke(*verb, "copy")
         assert shown.code == 1
-        assert 'is of the machine "dev"' in shown.err
+        assert 'belongs to the machine "dev"' in shown.err
     assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING
     assert invoke("rm", "-f", "copy").code == 0
     assert vm_of(dev).read_text(encoding="utf-8") == State.RUNNING

@@ -206,10 +206,13 @@ def test_filters(invoke: Invoke, add: Add, filters: list[str], found: str) -> No
         (["--filter", "x"], 'Unsupported filter syntax: "x"'),
         (["--filter", "foo=x"], "Unsupported filter key 'foo'"),
         (["--filter", "name=("], 'invalid regular expression "("'),
-        (["--format", "{{.Foo}}"], "there is no Foo in .Foo; there are Name, Active"),
+        (["--format", "{{.Foo}}"], "there is no Foo: there are Name, Active"),
         (["--format", "{{call .Name}}x"], "{{call .Name}}, which machine doesn't know"),
         (["--format", "{{if .Name}}x"], "{{if .Name}} without {{end}}"),
-        (["--format", "{{range .EngineOptions.Foo}}x{{end}}"], "there is no Foo in .EngineOptions.Foo"),
+        (
+            ["--format", "{{range .EngineOptions.Foo}}x{{end}}"],
+            "the format has .EngineOptions.Foo, but there is no Foo",
+        ),
         (["-q", "--json"], "choose one of"),
     ],
 )

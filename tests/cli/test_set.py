@@ -31,7 +31,7 @@ RELOADED = reconfigure.Outcome.RELOADED
             ("--memory", "1024", "--disk", "25000", "--cpus", "1"),
             'Machine "dev": Memory and disk changed now. Processors will change at the next start: machine restart dev',
         ),
-        (("-m", "2G", "--cpus", "2"), 'Machine "dev" is so already.'),
+        (("-m", "2G", "--cpus", "2"), 'Machine "dev" already has these settings.'),
     ],
 )
 def test_it_tells_when_what_changes(invoke: Invoke, add: Add, words: tuple[str, ...], line: str) -> None:
@@ -97,7 +97,7 @@ def test_ports_of_containers_with_the_guests_network(invoke: Invoke, add: Add) -
     shown = invoke("set", "--no-host-network-ports", "dev")
     assert shown.out == 'Machine "dev": Ports of --network host are left out within a minute.\n'
     assert not store.load("dev").host_network_ports
-    assert invoke("set", "--no-host-network-ports", "dev").out == 'Machine "dev" is so already.\n'
+    assert invoke("set", "--no-host-network-ports", "dev").out == 'Machine "dev" already has these settings.\n'
     shown = invoke("set", "--host-network-ports", "--cpus", "1", "dev")
     assert "Ports of --network host are forwarded within a minute." in shown.out
     assert store.load("dev").host_network_ports
@@ -133,14 +133,14 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Machine, bool]]:
 def test_a_stopped_machine_takes_settings_at_its_next_start(invoke: Invoke, add: Add, taken: list[object]) -> None:
     made = add("dev")
     shown = invoke("set", *ALL, "dev")
-    assert shown.out == 'Machine "dev": The settings are taken at the next start: machine start dev\n'
+    assert shown.out == 'Machine "dev": The settings take effect at the next start: machine start dev\n'
     assert taken == []
     kept = store.load("dev")
     assert kept.engine == Engine(
         ("log-driver=local", "storage-driver=vfs"), ("a=1",), ("A=1",), ("http://m",), ("r:1",)
     )
     assert (kept.hosts, kept.sysctls) == (("r.test=10.0.0.1",), ("vm.swappiness=10",))
-    assert invoke("set", *ALL, "dev").out == 'Machine "dev" is so already.\n'
+    assert invoke("set", *ALL, "dev").out == 'Machine "dev" already has these settings.\n'
     assert invoke("set", *GONE, "dev").code == 0
     assert store.load("dev") == made
 
@@ -149,8 +149,7 @@ def test_a_running_machine_takes_settings_at_once(invoke: Invoke, add: Add, take
     add("dev", state="Running")
     shown = invoke("set", *ALL, "--memory", "1G", "dev")
     assert shown.out == (
-        'Machine "dev": Memory changed now. Host names and kernel settings changed now.'
-        " Docker took its new settings while it runs.\n"
+        'Machine "dev": Memory changed now. Host names and kernel settings changed now. Docker reloaded its settings.\n'
     )
     [(target, force)] = taken
     assert (target, force) == (store.load("dev"), False)
@@ -183,7 +182,7 @@ def test_a_machine_that_was_halted_takes_none(invoke: Invoke, add: Add, taken: l
 def test_a_daemon_of_which_only_the_url_is_known_takes_none(invoke: Invoke, add: Add) -> None:
     add("far", driver="none", options={"url": "tcp://127.0.0.1:1"})
     shown = invoke("set", "--engine-label", "a=1", "far")
-    assert (shown.code, "only known by its URL" in shown.err) == (2, True)
+    assert (shown.code, "only the URL of a Docker daemon" in shown.err) == (2, True)
 
 
 def test_a_host_that_does_not_answer_takes_none(invoke: Invoke, add: Add) -> None:
@@ -213,7 +212,7 @@ def test_settings_that_cant_be(invoke: Invoke, add: Add, words: tuple[str, ...])
 def test_taking_away_what_is_not_there_is_said(invoke: Invoke, add: Add) -> None:
     add("dev")
     shown = invoke("set", "--engine-label-rm", "a", "dev")
-    assert (shown.code, shown.out) == (0, 'Machine "dev" is so already.\n')
+    assert (shown.code, shown.out) == (0, 'Machine "dev" already has these settings.\n')
     assert 'there is no "a" to remove' in shown.err
 
 

@@ -73,7 +73,7 @@ def test_a_store_that_is_gone_is_told_apart(invoke: Invoke, use: Use, old: str, 
     """It was removed, or its disk isn't mounted."""
     shutil.move(tmp_path / "theirs", tmp_path / "unmounted")
     ended = invoke("image", "prune")
-    assert f"Kept machineos {old[:12]}, used by {tmp_path}/theirs, which isn't there now" in ended.out
+    assert f"Kept machineos {old[:12]}, used by {tmp_path}/theirs, which is missing now" in ended.out
     assert json.loads(invoke("image", "prune", "--json").out)["kept"] == [f"machineos {old}"]
     assert cache.find(old)
     assert f"Would remove machineos {old[:12]}" in invoke("image", "prune", "--gone", "-n").out

@@ -141,7 +141,7 @@ def test_inspect_refuses_what_is_not_there(invoke: Invoke, add: Add) -> None:
     add()
     ended = invoke("inspect", "-f", "{{.Driver.Foo}}")
     assert (ended.code, ended.out) == (2, "")
-    assert "there is no Foo in .Driver.Foo; there are IPAddress, " in ended.err
+    assert "the format has .Driver.Foo, but there is no Foo: there are IPAddress, " in ended.err
 
 
 def test_inspect_of_a_machine_whose_driver_fails(invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,6 @@ def test_an_unknown_system(invoke: Invoke, dev: MachineFolder, monkeypatch: pyte
     stand_in(monkeypatch, host)
     ended = invoke("provision", "-q", "dev")
     assert ended.code == 1
-    assert "this system isn't known here: Plan 9 from Bell Labs" in ended.err
+    assert "unsupported distribution: Plan 9 from Bell Labs" in ended.err
     assert "nothing was changed before" in ended.err
     assert "--driver none" in ended.err

@@ -56,16 +56,16 @@ def test_what_editors_of_windows_write_is_read(store: Path, form: str, end: str)
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("memory = [1]", "it takes a text or a number"),
-        ('driver = "a\\u0000"', "it takes a text or a number"),
-        ("memory = true", "it takes a text or a number"),
-        ("driver = 2024-01-01", "it takes a text or a number"),
-        ('no-tls = "yes"', "it takes true or false"),
-        ("no-tls = 1", "it takes true or false"),
-        ('engine-registry-mirror = "http://a"', "it takes a list of texts"),
-        ("engine-registry-mirror = [1]", "it takes a list of texts"),
-        ("[driver]", "it takes a text or a number"),
-        ("[[engine-registry-mirror]]", "it takes a list of texts"),
+        ("memory = [1]", "it must be a text or a number"),
+        ('driver = "a\\u0000"', "it must be a text or a number"),
+        ("memory = true", "it must be a text or a number"),
+        ("driver = 2024-01-01", "it must be a text or a number"),
+        ('no-tls = "yes"', "it must be true or false"),
+        ("no-tls = 1", "it must be true or false"),
+        ('engine-registry-mirror = "http://a"', "it must be a list of texts"),
+        ("engine-registry-mirror = [1]", "it must be a list of texts"),
+        ("[driver]", "it must be a text or a number"),
+        ("[[engine-registry-mirror]]", "it must be a list of texts"),
     ],
 )
 def test_a_value_of_another_type_is_named(store: Path, line: str, says: str) -> None:

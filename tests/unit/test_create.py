@@ -211,7 +211,7 @@ def test_what_the_host_is_short_of_is_noted(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(resources, "host_memory_mib", lambda: (8192, 256))
     create.create(draft(), Shown())
-    assert "it may swap" in notes[0]
+    assert "the host may swap" in notes[0]
     assert notes[1] == "a note of the fake"
 
 
@@ -224,7 +224,7 @@ def test_a_machine_without_folders_of_the_host_says_so(monkeypatch: pytest.Monke
             notes.append(text)
 
     create.create(draft(), Shown())
-    assert notes[-1].startswith("no folder of this computer is in it")
+    assert notes[-1].startswith("it shares no folder of this computer")
     assert "the driver qemu" in notes[-1]
     monkeypatch.setattr(machine_fake.Fake, "shares", True)
     create.create(replace(draft(), name="second"), Shown())

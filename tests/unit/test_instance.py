@@ -116,5 +116,5 @@ def test_a_machine_is_held_while_it_changes(add: Add, monkeypatch: pytest.Monkey
     monkeypatch.setattr(store, "PATIENCE", 0.1)
     with instance.changing("dev") as dev:
         assert dev.machine == made
-        with pytest.raises(MachineError, match="another command is at work"), instance.changing("dev"):
+        with pytest.raises(MachineError, match="another command is using"), instance.changing("dev"):
             pass

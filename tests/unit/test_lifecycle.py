@@ -87,7 +87,7 @@ def test_stop_and_start_say_whether_there_was_something_to_do(make: Make, vms: P
         "preparing its keys and seed",
         "starting the virtual machine",
         f"waiting for Docker to answer on tcp://{host_of(store.load('dev'))}:2375",
-        "waiting for SSH to let us in",
+        "waiting for an SSH login",
     ]
 
 
@@ -197,7 +197,7 @@ def test_a_boot_without_ssh_times_out(make: Make, shown: Record, monkeypatch: py
     make()
     lifecycle.stop("dev", shown)
     monkeypatch.setattr(ssh, "ready", lambda *_, **__: False)
-    with pytest.raises(WaitTimeout, match="SSH to let us in"):
+    with pytest.raises(WaitTimeout, match="an SSH login"):
         lifecycle.start("dev", shown, timeout=0.1)
 
 
@@ -267,7 +267,7 @@ def test_a_machine_whose_driver_fails_or_is_gone_is_removed_by_force_only(make: 
     with pytest.raises(DriverFailed):
         lifecycle.remove("a", shown)
     lifecycle.remove("a", shown, force=True)
-    assert shown.notes == ["the virtual machine may be left: the fake fails at remove"]
+    assert shown.notes == ["the virtual machine may still exist: the fake fails at remove"]
     make("b")
     store.save(machine_with(made, {}).__class__(**{**vars(made), "name": "b", "driver": "gone"}))
     with pytest.raises(Usage, match='no driver "gone"'):

@@ -90,9 +90,9 @@ def test_a_drivers_file_with_all_that_is_allowed(tmp_path: Path, monkeypatch: py
     assert "qemu2" not in registry.names()
     assert registry.load("one") is registry.load("two")
     for name, message in {
-        "three": "isn't one",
+        "three": "isn't a subclass of Driver",
         "four": "can't be loaded",
-        "five": "isn't one",
+        "five": "isn't a subclass of Driver",
         "six": "can't be loaded",
     }.items():
         with pytest.raises(MachineError, match=message):

@@ -83,7 +83,11 @@ def test_sizes_that_cant_be_change_nothing(
 def test_sizes_that_may_hurt_are_noted(add: Add, notes: Notes) -> None:
     add("dev")
     resize.resize("dev", notes, memory_mib=9 * 1024, cpus=8, disk_mib=1 << 40)
-    assert [note.partition(" asked for")[0] for note in notes.notes] == ["9 GiB", "8 CPUs", f"a disk of {1 << 30} GiB"]
+    assert [note.partition(", but")[0] for note in notes.notes] == [
+        "the machine may take 9 GiB of memory",
+        "the machine gets 8 CPUs",
+        f"the disk may grow to {1 << 30} GiB",
+    ]
 
 
 def test_a_machine_elsewhere_isnt_checked_against_this_host(

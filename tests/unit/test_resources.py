@@ -64,7 +64,7 @@ def test_sizes_for_people(size: int, text: str) -> None:
 def test_memory_is_compared_with_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "host_memory_mib", lambda: (8192, 1024))
     assert resources.check_memory(512) == []
-    assert "1 GiB of this host's memory are free" in resources.check_memory(2048)[0]
+    assert "1 GiB are free" in resources.check_memory(2048)[0]
     with pytest.raises(CheckFailed, match="this host has 8 GiB"):
         resources.check_memory(8193)
     with pytest.raises(CheckFailed, match="too little"):
@@ -79,7 +79,7 @@ def test_the_hosts_memory_is_in_mib() -> None:
 def test_more_cpus_than_the_host_has_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
     assert resources.check_cpus(4) == []
-    assert "they will share" in resources.check_cpus(5)[0]
+    assert "they share them" in resources.check_cpus(5)[0]
     with pytest.raises(CheckFailed, match="at least one CPU"):
         resources.check_cpus(0)
 
@@ -87,7 +87,7 @@ def test_more_cpus_than_the_host_has_are_shared(monkeypatch: pytest.MonkeyPatch)
 def test_a_disk_may_outgrow_the_hosts_but_not_a_full_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1024 << 20))
     assert resources.check_disk(1024, tmp_path) == []
-    assert "it takes what it needs" in resources.check_disk(20480, tmp_path)[0]
+    assert "are free on this host" in resources.check_disk(20480, tmp_path)[0]
     with pytest.raises(CheckFailed, match="too small"):
         resources.check_disk(511, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=63 << 20))

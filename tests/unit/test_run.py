@@ -72,7 +72,7 @@ def test_a_missing_tool_is_explained() -> None:
         with pytest.raises((ToolMissing, io.UnsupportedOperation)) as caught:
             start(["no-such-tool-here"])
         if isinstance(caught.value, ToolMissing):
-            assert caught.value.hint == "install no-such-tool-here and see that it is on PATH"
+            assert caught.value.hint == "install no-such-tool-here and make sure that it is on PATH"
 
 
 def test_a_missing_folder_isnt_a_missing_tool(tmp_path: Path) -> None:

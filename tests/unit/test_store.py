@@ -327,7 +327,7 @@ def test_changing_holds_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     with store.changing("dev") as held:
         assert held == machine()
         for other in (store.changing("dev"), store.removing("dev", lambda folder: None)):
-            with pytest.raises(MachineError, match="another command is at work"), other:
+            with pytest.raises(MachineError, match="another command is using"), other:
                 pytest.fail("not reached")
     with store.changing("dev"):
         pass
@@ -437,7 +437,7 @@ def test_a_copied_folder_isnt_a_second_machine() -> None:
     copy = store.folder_of("copy")
     copy.path.mkdir()
     copy.config.write_text(store.folder_of("dev").config.read_text())
-    with pytest.raises(StoreDamaged, match='is of the machine "dev"') as caught:
+    with pytest.raises(StoreDamaged, match='belongs to the machine "dev"') as caught:
         store.load("copy")
     assert caught.value.hint == "remove the copy: machine rm -f copy"
 
@@ -446,7 +446,7 @@ def test_a_folder_that_was_moved_is_no_copy_to_remove() -> None:
     make("dev")
     moved = store.folder_of("moved").path
     home = store.folder_of("dev").path.rename(moved).with_name("dev")
-    with pytest.raises(StoreDamaged, match='is of the machine "dev"') as caught:
+    with pytest.raises(StoreDamaged, match='belongs to the machine "dev"') as caught:
         store.load("moved")
     assert caught.value.hint == f"give it its name again: mv {moved} {home}"
 

@@ -104,11 +104,11 @@ def test_settings_are_changed_under_containers(guest: Guest, store: Store) -> No
     daemon = guest.shell("cat /run/docker.pid")
     words = ("--engine-label", "stage=2", "--host", "r.test=192.0.2.1", "--sysctl", "vm.swappiness=35")
     done = store.machine("set", *words, "far")
-    assert "Host names and kernel settings changed now. Docker took its new settings while it runs." in done.out
+    assert "Host names and kernel settings changed now. Docker reloaded its settings." in done.out
     assert guest.shell("cat /run/docker.pid") == daemon
     assert guest.shell("cat /proc/sys/vm/swappiness; getent hosts r.test").split()[:2] == ["35", "192.0.2.1"]
     done = store.machine("set", "--engine-env", "HTTP_PROXY=http://proxy.test:1", "far")
-    assert "Docker was started anew with its new settings; containers kept running." in done.out
+    assert "Docker was restarted with its new settings; containers kept running." in done.out
     info = json.loads(execute(["docker", "info", "--format", "{{json .}}"], env=env).out)
     assert (info["HttpProxy"], sorted(info["Labels"])) == ("http://proxy.test:1", ["provider=generic", "stage=2"])
     refused = store.machine("set", "--engine-opt", "nosuch=1", "far", code=1)

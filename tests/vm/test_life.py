@@ -64,7 +64,9 @@ def test_while_it_is_stopped(vm: Vm, keeper: str) -> None:
 def test_start_where_another_program_has_the_port(vm: Vm, keeper: str) -> None:
     with taken(vm.address, 2375):
         refused = vm.machine("start", code=1)
-    assert f"port 2375, for Docker, can't be opened: another program of this host has it on {vm.address}" in refused.err
+    assert (
+        f"port 2375, for Docker, can't be opened: another program of this host uses it on {vm.address}" in refused.err
+    )
     assert "Traceback" not in refused.err
     assert vm.machine("status").out == "Stopped\n"
 

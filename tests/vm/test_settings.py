@@ -151,7 +151,7 @@ def test_host_names_and_kernel_settings(tuned: Vm) -> None:
     script = "cat /proc/sys/vm/swappiness /proc/sys/net/ipv4/ip_local_port_range; grep -h test /etc/hosts"
     assert tuned.ssh(script).out == "60\n20000\t30000\n192.0.2.2 two.test\n"
     refused = tuned.machine("set", "--sysctl", "vm.nosuch=1", "--host", "three.test=192.0.2.3", code=1)
-    assert "the kernel doesn't take the setting: " in refused.err
+    assert "the kernel refuses the setting: " in refused.err
     assert "vm" in refused.err
     assert tuned.ssh("grep -h test /etc/hosts").out == "192.0.2.2 two.test\n"
     assert json.loads(tuned.machine("inspect").out)["Machine"]["hosts"] == ["two.test=192.0.2.2"]
@@ -168,7 +168,7 @@ def test_what_can_be_reloaded_is(tuned: Vm, container: tuple[str, str]) -> None:
         "stage=2",
     )
     done = tuned.machine("set", *words)
-    assert done.out == 'Machine "dev": Docker took its new settings while it runs.\n'
+    assert done.out == 'Machine "dev": Docker reloaded its settings.\n'
     found = info(tuned)
     assert sorted(found["Labels"]) == ["provider=qemu", "stage=2"]
     assert found["RegistryConfig"]["Mirrors"] == ["http://m.test/"]
@@ -188,7 +188,7 @@ def test_containers_outlive_a_restart_of_docker(tuned: Vm, container: tuple[str,
         "set", "--engine-env", "HTTPS_PROXY=http://proxy.test:1", "--engine-opt", "log-driver=json-file"
     )
     testbed.say(f"Docker took a proxy in {done.seconds:.0f} s")
-    assert "Docker was started anew with its new settings; containers kept running." in done.out
+    assert "Docker was restarted with its new settings; containers kept running." in done.out
     found = info(tuned)
     assert (found["HttpsProxy"], found["LoggingDriver"]) == ("http://proxy.test:1", "json-file")
     assert found["LiveRestoreEnabled"] is False
@@ -219,10 +219,10 @@ def test_what_docker_refuses_is_taken_back(tuned: Vm, container: tuple[str, str]
 
 def test_containers_stop_only_when_it_is_said(tuned: Vm, container: tuple[str, str]) -> None:
     refused = tuned.machine("set", "--engine-opt-rm", "storage-driver", code=3)
-    assert "Docker would have to stop its 1 running containers: they stand on its storage-driver" in refused.err
+    assert "Docker would have to stop its 1 running containers: they depend on its storage-driver" in refused.err
     assert still_runs(tuned, container)
     done = tuned.machine("set", "--force", "--engine-opt-rm", "storage-driver")
-    assert "containers were stopped for it" in done.out
+    assert "containers were stopped" in done.out
     assert info(tuned)["Driver"] == "overlay2"
 
 
@@ -231,7 +231,7 @@ def test_all_is_so_after_a_restart(tuned: Vm) -> None:
     tuned.machine("set", "--sysctl", "vm.swappiness=20")
     tuned.machine("stop", timeout=300)
     done = tuned.machine("set", "--engine-label", "off=1", "--sysctl", "net.bridge.bridge-nf-call-arptables=0")
-    assert "The settings are taken at the next start" in done.out
+    assert "The settings take effect at the next start" in done.out
     tuned.machine("start")
     found = info(tuned)
     assert sorted(found["Labels"]) == ["off=1", "provider=qemu", "stage=2"]

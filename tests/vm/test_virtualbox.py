@@ -147,7 +147,7 @@ def test_published_ports_come_and_go_live(rig: Rig, driver: VirtualBox) -> None:
     way = Rules(driver.vboxmanage, driver.uuid, ADDRESS)
     with socket.create_server((ADDRESS.host, 8081)):
         failed = bring_in_line([(way, {("tcp", 8080), ("tcp", 8081), ("udp", 5353)})])
-    assert failed == {("tcp", 8081): f"another program of this host has it on {ADDRESS.host}"}
+    assert failed == {("tcp", 8081): f"another program of this host uses it on {ADDRESS.host}"}
     assert rules(rig, driver) == {"docker", "ssh", "tcp-8080", "udp-5353"}
     until("the port is open", 20, lambda: why_not("tcp", ADDRESS.host, 8080))
     bring_in_line([(way, {("udp", 5353)})])

@@ -71,12 +71,12 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_anything_but_a_plain_file(kind: str) -> None:
-    with pytest.raises(MachineError, match="isn't a plain file"):
+    with pytest.raises(MachineError, match="is not a plain file"):
         read(tar([("disk", b"x" * 600)], {"disk": KINDS[kind]}))
 
 
 def test_a_name_that_needs_a_header_of_its_own() -> None:
-    with pytest.raises(MachineError, match="isn't a plain file"):
+    with pytest.raises(MachineError, match="is not a plain file"):
         read(tar([("n" * 300, b"x")], {}, tarfile.GNU_FORMAT))
     with pytest.raises(MachineError, match="it holds"):
         read(tar([("n" * 300, b"x")], {}, tarfile.PAX_FORMAT))
@@ -106,7 +106,7 @@ def test_headers_that_no_export_writes(raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"text", header(1 << 50) + b"x" * 5000, tar(FILES, {})[:1000]])
 def test_cut_short(raw: bytes) -> None:
-    with pytest.raises(MachineError, match="cut short"):
+    with pytest.raises(MachineError, match="incomplete"):
         read(raw)
 
 
@@ -120,7 +120,7 @@ def test_other_compressions_are_not_even_tried(compress: Callable[[bytes], bytes
 def test_a_damaged_gzip() -> None:
     good = bytearray(gzip.compress(tar(FILES, {})))
     for raw in (good[: len(good) // 2], good[:20] + b"\xff" * 40 + good[60:]):
-        with pytest.raises(MachineError, match=r"that file is|isn't a machine's"):
+        with pytest.raises(MachineError, match=r"that file|isn't a file of machine export"):
             read(bytes(raw))
 
 

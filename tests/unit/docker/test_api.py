@@ -149,7 +149,7 @@ def test_errors_of_the_engine_are_told(engine: tuple[Client, type[Engine]]) -> N
         client.get("/containers/none/json")
     with pytest.raises(api.Unreachable, match="answers 503: not yet"):
         client.get("/starting")
-    with pytest.raises(DockerFailed, match="isn't a Docker engine"):
+    with pytest.raises(DockerFailed, match="isn't a Docker daemon"):
         client.get("/garbage")
 
 
@@ -227,7 +227,7 @@ def test_another_stores_client_is_refused(
     monkeypatch.setattr(HTTPConnection, "request", interrupted)
     with (
         serving(context_of(folder)) as (address, _),
-        pytest.raises(DockerFailed, match="don't fit: it doesn't accept our certificate") as caught,
+        pytest.raises(DockerFailed, match="don't match: it doesn't accept our certificate") as caught,
     ):
         api.Client(TLS, other, address).ping()
     assert caught.value.hint == "machine regenerate-certs dev"
@@ -237,7 +237,7 @@ def test_another_stores_engine_is_refused(folder: MachineFolder, tmp_path: Path)
     other = new_store(tmp_path, "127.0.0.1")
     with (
         serving(context_of(other)) as (address, _),
-        pytest.raises(DockerFailed, match="don't fit: self-signed certificate in certificate chain") as caught,
+        pytest.raises(DockerFailed, match="don't match: self-signed certificate in certificate chain") as caught,
     ):
         api.Client(TLS, folder, address).ping()
     assert caught.value.hint == "machine regenerate-certs dev"

@@ -148,7 +148,7 @@ def test_why_a_port_cant_be_opened() -> None:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         number = listening.getsockname()[1]
-        assert why_not("tcp", "127.0.0.1", number) == "another program of this host has it on 127.0.0.1"
+        assert why_not("tcp", "127.0.0.1", number) == "another program of this host uses it on 127.0.0.1"
         assert why_not("tcp", "127.0.0.9", number) == ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
@@ -178,7 +178,7 @@ def test_the_note_for_status(tmp_path: Path) -> None:
     ports.note(folder, ["port 80/tcp isn't forwarded: it rains"])
     assert ports.warnings(folder) == ["port 80/tcp isn't forwarded: it rains"]
     (folder / ports.NOTE).write_text(json.dumps(["8080/tcp"]))
-    assert ports.warnings(folder) == ["port 8080/tcp isn't forwarded: another program of this host has it"]
+    assert ports.warnings(folder) == ["port 8080/tcp isn't forwarded: another program of this host uses it"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "null", "\0"])
@@ -207,7 +207,7 @@ def test_a_machine_that_cant_start_because_of_a_port_says_which_and_why(monkeypa
         ):
             assert clash
             assert clash.message == (
-                f"port {taken}, for SSH, can't be opened: another program of this host has it on 127.0.0.1"
+                f"port {taken}, for SSH, can't be opened: another program of this host uses it on 127.0.0.1"
             )
             assert str(taken) in clash.hint
 

@@ -177,8 +177,8 @@ def test_live_restore_that_is_on_stays_on() -> None:
 @pytest.mark.parametrize(
     ("config", "swarm", "reason"),
     [
-        ({"storage-driver": "vfs"}, "inactive", "they stand on its storage-driver"),
-        ({"bip": "10.9.0.1/24", "mtu": 1400}, "inactive", "they stand on its bip and mtu"),
+        ({"storage-driver": "vfs"}, "inactive", "they depend on its storage-driver"),
+        ({"bip": "10.9.0.1/24", "mtu": 1400}, "inactive", "they depend on its bip and mtu"),
         ({"log-driver": "local"}, "active", "it is in a swarm"),
         ({"log-driver": "local", "live-restore": False}, "inactive", "live-restore is off"),
     ],
@@ -224,7 +224,7 @@ def test_what_dockerd_does_not_start_with_is_taken_back() -> None:
 def test_a_system_that_chooses_the_storage_driver_itself_is_told() -> None:
     daemon = Dockerd()
     daemon.old_system, daemon.containers = True, 0
-    with pytest.raises(MachineError, match="Docker has the storage driver overlay2, and not vfs") as caught:
+    with pytest.raises(MachineError, match="Docker uses the storage driver overlay2, not vfs") as caught:
         change(daemon, {"storage-driver": "vfs"})
     assert caught.value.hint == "machine upgrade dev"
     assert (json.loads(daemon.files[CONFIG]), daemon.starts) == ({}, 2)

@@ -83,6 +83,6 @@ def test_kernel_settings_get_their_old_values_back() -> None:
 def test_a_kernel_setting_that_is_not_there_changes_nothing() -> None:
     host = Host()
     settle(host, (), ("vm.swappiness=10",))
-    with pytest.raises(MachineError, match=r"the kernel doesn't take the setting: cannot stat /proc/sys/vm\.nosuch"):
+    with pytest.raises(MachineError, match=r"the kernel refuses the setting: cannot stat /proc/sys/vm\.nosuch"):
         settle(host, (), ("vm.swappiness=20", "vm.nosuch=1"))
     assert (host.kernel["vm.swappiness"], host.files[host_settings.SYSCTLS]) == ("10", "vm.swappiness=10\n")

@@ -132,7 +132,7 @@ def test_a_failure_half_way_says_what_was_done_and_can_be_run_again(
     assert "no route to the mirror" in caught.value.message
     assert "done before: installed Docker" in caught.value.details
     assert f"done before: wrote {DROP_IN}" in caught.value.details
-    assert "run it again" in caught.value.hint
+    assert "repeat the command" in caught.value.hint
     host.fails = ""
     # Its files are right and a daemon runs, but not with these settings.
     assert provisioned(machine, folder, host, monkeypatch) == [

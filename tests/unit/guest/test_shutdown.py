@@ -122,7 +122,7 @@ def test_the_guest_is_told_of_a_timeout_that_is_too_short(
     assert waits == [30]
     assert told == ["[ ! -d /run/machineos ] || echo 24 >/run/machineos/stop-timeout"]
     assert shown.shown[-1] == (
-        "note: the container db may take up to 90 s, and is killed after 24 s: --timeout leaves it no more"
+        "note: the container db may take up to 90 s, but --timeout allows 24 s: then it is killed"
     )
 
 

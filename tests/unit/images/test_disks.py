@@ -82,7 +82,7 @@ def test_a_disk_of_vmware_names_files(tmp_path: Path, subformat: str) -> None:
 @qemu_img
 @pytest.mark.parametrize("format", ["qed", "vhdx", "parallels"])
 def test_other_formats(tmp_path: Path, format: str) -> None:
-    with pytest.raises(ImageCorrupt, match=r"disk$"):
+    with pytest.raises(ImageCorrupt, match=r"disk, which machine can't boot$"):
         disks.look(make(tmp_path / "d", format=format))
 
 

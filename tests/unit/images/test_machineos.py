@@ -54,7 +54,7 @@ def test_other_isos_are_refused(tmp_path: Path, cache: Path) -> None:
         iso(tmp_path / "no-about.iso", leave_out="/machineos/about.json"),
     ]
     for path in isos:
-        with pytest.raises(ImageCorrupt, match=r"\.iso is no machineos") as caught:
+        with pytest.raises(ImageCorrupt, match=r"\.iso isn't a machineos ISO") as caught:
             machineos.add(path)
         assert caught.value.hint == "machine iso build"
     assert not cache.exists()
@@ -62,7 +62,7 @@ def test_other_isos_are_refused(tmp_path: Path, cache: Path) -> None:
 
 @pytest.mark.parametrize("about", [b"", b"{", b"\xff", [], "text", {}, {**ABOUT, "command_line": 3}])
 def test_an_about_json_that_says_nothing_is_refused(tmp_path: Path, about: object) -> None:
-    with pytest.raises(ImageCorrupt, match="is no machineos"):
+    with pytest.raises(ImageCorrupt, match="isn't a machineos ISO"):
         machineos.add(iso(tmp_path / "m.iso", about))
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_iso_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.iso"
     for content in (b"", b"text", b"\0" * 100_000, b"\xff" * 100_000):
         path.write_bytes(content)
-        with pytest.raises(ImageCorrupt, match="is no machineos"):
+        with pytest.raises(ImageCorrupt, match="isn't a machineos ISO"):
             machineos.add(path)
 
 
@@ -80,7 +80,7 @@ def test_a_truncated_iso_is_refused(tmp_path: Path) -> None:
     for length in [*range(2048, len(whole), 2048), 32768 + 100, 36000]:
         path.write_bytes(whole[:length])
         # Padding at the end may be missing; a file that is wanted mayn't.
-        with pytest.raises(ImageCorrupt, match="is no machineos"):
+        with pytest.raises(ImageCorrupt, match="isn't a machineos ISO"):
             machineos.add(path)
 
 

@@ -346,7 +346,7 @@ def test_another_hosts_memory_is_asked_there(driver: Libvirt, monkeypatch: pytes
     monkeypatch.setattr(driver.place.uri, "host", "server")
     assert not driver.is_local()
     driver = changed(driver, memory_mib=1 << 20)
-    with pytest.raises(CheckFailed, match=r"1024 GiB asked for, but server has"):
+    with pytest.raises(CheckFailed, match=r"1024 GiB of memory, but server has"):
         driver.check()
 
 

@@ -234,7 +234,7 @@ def test_one_that_cant_be_seen_isnt_taken_for_ended(
     pidfile.write_text("7\n", encoding="utf-8")
     monkeypatch.setattr(Process, "leaving", 0.05)
     for ask in (Process(pidfile, UUID).find, Process(pidfile, UUID).kill):
-        with pytest.raises(DriverFailed, match=f"it holds {pidfile}"):
+        with pytest.raises(DriverFailed, match=f"it locks {pidfile}"):
             ask()
     assert pidfile.exists()
     monkeypatch.setattr(Process, "leaving", 120.0)

@@ -119,7 +119,7 @@ def test_a_port_that_the_host_has(relay: Relay) -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         relay.aim({("tcp", port): "127.0.0.1"})
-        assert relay.add("tcp", port) == f"another program of this host has it on {HOST}"
+        assert relay.add("tcp", port) == f"another program of this host uses it on {HOST}"
     assert relay.current() == set()
 
 

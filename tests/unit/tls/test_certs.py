@@ -241,7 +241,7 @@ def test_the_users_own_ca_never_replaces_the_stores(folder: MachineFolder, own: 
 
 def test_half_of_a_pair_is_refused(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MACHINE_TLS_CA_KEY")
-    with pytest.raises(CheckFailed, match="go together"):
+    with pytest.raises(CheckFailed, match="must be set together"):
         new_store(tmp_path / "store")
     monkeypatch.setenv("MACHINE_TLS_CA_KEY", str(tmp_path / "absent"))
     with pytest.raises(CheckFailed, match="absent"):

@@ -56,7 +56,7 @@ def test_one_that_is_gone(theirs: Path, run: Scripted, monkeypatch: pytest.Monke
         identify(theirs, run)
     for text in ("<VirtualBox", "<other/>", VBOX % ""):
         (theirs / "old" / "old.vbox").write_text(text)
-        with pytest.raises(CheckFailed, match="isn't there: its settings"):
+        with pytest.raises(CheckFailed, match="doesn't exist: its settings"):
             identify(theirs, run)
     (theirs / "old" / "old.vbox").unlink()
     with pytest.raises(CheckFailed, match="No such file"):

@@ -50,7 +50,7 @@ def test_host_only_and_bridged_at_once(call: VBoxManage) -> None:
 def test_an_interface_to_bridge_to(call: VBoxManage, run: Scripted) -> None:
     run.answer("list bridgedifs", transcript("netns-list-bridgedifs"))
     network.check(Options(bridged="tap0"), call, NEW)
-    with pytest.raises(CheckFailed, match="no interface 'eth7'") as caught:
+    with pytest.raises(CheckFailed, match="no network interface 'eth7'") as caught:
         network.check(Options(bridged="eth7"), call, NEW)
     assert caught.value.hint == "there are: tap0"
 
