@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import filesystem, lifecycle, loopback, ownership, paths, resources, settings, spec, store
+from machine import files, filesystem, lifecycle, loopback, ownership, paths, resources, settings, spec, store
+from machine.driver import Driver
 from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineExists, before_anything
 from machine.guest import provision
 from machine.images import cache, users
@@ -19,10 +21,13 @@ from machine.spec import Machine
 _OLD_IMAGE = "the image may be of an earlier version, without folders: machine iso build"
 
 
-def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT) -> Machine:
+def create(
+    asked: Machine, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT, needs_mounts: bool = True
+) -> Machine:
     """Make the machine and wait until Docker and SSH answer. timeout in seconds, for the boot.
 
-    asked comes from `draft`. Raises Usage and CheckFailed before anything is written, MachineExists, WaitTimeout and
+    asked comes from `draft`. needs_mounts: to fail when the guest doesn't mount its folders; else it goes without them.
+    Raises Usage and CheckFailed before anything is written, MachineExists, WaitTimeout and
     others.
     """
     spec.check_new_name(asked.name)
@@ -41,15 +46,35 @@ def create(asked: Machine, progress: Progress, *, timeout: float = lifecycle.STA
             driver.create()
             lifecycle.boot(instance, progress, timeout=timeout)
             if instance.machine.mounts and not driver.has_mounted():
-                raise DriverFailed("the guest didn't mount the shared folders", hint=_OLD_IMAGE)
+                if needs_mounts:
+                    raise DriverFailed("the guest didn't mount the shared folders", hint=_OLD_IMAGE)
+                progress.note(f"the guest didn't mount your home folder; {_OLD_IMAGE}")
+                instance = _without_mounts(instance)
             if driver.kind.is_provisioned:
                 provision.check(instance, progress)
         except EngineRefused as error:
             error.hint = "correct the engine option, or leave it out; nothing was made"
             raise
-        if note := _without_folders(instance):
-            progress.note(note)
+        if driver.kind.is_ours:
+            progress.note(_folders(instance))
     return instance.machine
+
+
+def default_mounts(driver: type[Driver], image: str) -> tuple[str, ...]:
+    """What a machine shares when nothing was said: the user's home folder, where driver and image can."""
+    from machine.folders import asked
+
+    return asked.home() if _can_share(driver, image) else ()
+
+
+def _can_share(driver: type[Driver] | Driver, image: str) -> bool:
+    return driver.shares and not (image and cache.is_cloud_image(image))
+
+
+def _without_mounts(instance: Instance) -> Instance:
+    machine = dataclasses.replace(instance.machine, mounts=())
+    files.write(instance.folder.creating, spec.dumps(machine))
+    return Instance(machine, instance.folder)
 
 
 def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, disk_mib: int) -> Machine:
@@ -93,18 +118,22 @@ def check_mounts(wanted: Instance) -> None:
     asked.check(machine.mounts, paths.store())
     if not driver.shares:
         raise CheckFailed(f"the driver {driver.name} has no --mount", hint="machine create --driver qemu --mount DIR")
-    if machine.image and cache.is_cloud_image(machine.image):
+    if not _can_share(driver, machine.image):
         raise CheckFailed("--mount works with machineos only", hint="leave out --image, or --mount")
 
 
-def _without_folders(instance: Instance) -> str:
-    """What to say of a machine that has no folder of this host; "" when it has one, or isn't ours."""
-    driver = instance.driver
-    if not driver.kind.is_ours or driver.mounts():
-        return ""
-    image = instance.machine.image
-    can = driver.shares and not (image and cache.is_cloud_image(image))
-    way = "share one by" if can else "machineos with the driver qemu shares one by"
+def _folders(instance: Instance) -> str:
+    """What to say of the folders of this host that a machine has."""
+    driver, image = instance.driver, instance.machine.image
+    if there := [mount.target for mount in driver.mounts()]:
+        return f"docker run -v shows files of this computer below {', '.join(there)}, and empty folders elsewhere"
+    if not _can_share(driver, image):
+        way = "machineos with the driver qemu shares one by"
+    else:
+        from machine.folders import asked
+
+        why = asked.why_not_home()
+        way = f"your home folder can't be there, because {why}; share another by" if why else "share one by"
     return f"it shares no folder of this computer, so docker run -v shows empty folders; {way} create --mount DIR"
 
 

@@ -18,6 +18,7 @@ from machine.errors import ToolMissing, before_anything
 from machine.spec import Engine, Machine
 
 if TYPE_CHECKING:
+    from machine.driver import Driver
     from machine.progress import Display, Progress
 
 MACHINEOS = "machineos"
@@ -152,7 +153,7 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
 @_list(
     "--mount",
     "DIR[:PATH][:ro]",
-    "Share a folder of this host, at the same path in the machine or at PATH.",
+    "Share a folder of this host, at the same path in the machine or at PATH. Default: `home`, your home folder.",
     section="Guest",
 )
 @_list("--host", "NAME=IP", "A host name and its address, for the machine's /etc/hosts.", section="Guest")
@@ -183,7 +184,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
 
         def work(name: str, shown: Progress) -> None:
             # Noted at once: the machine stays, also when its context can't be written.
-            made[name] = make(_draft(name, image, asked), shown, timeout=timeout)
+            made[name] = make(_draft(name, image, asked), shown, timeout=timeout, needs_mounts=bool(asked["mount"]))
             if context:
                 contexts.write(load(name).docker())
 
@@ -208,7 +209,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         tls_sans=asked["tls_san"],
         hosts=asked["host"],
         sysctls=asked["sysctl"],
-        mounts=_mounts(asked["mount"]),
+        mounts=_mounts(asked["mount"], chosen, image),
         host_network_ports=not asked["no_host_network_ports"],
         engine=Engine(
             options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),
@@ -222,10 +223,12 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
     )
 
 
-def _mounts(texts: tuple[str, ...]) -> tuple[str, ...]:
-    if not texts:
-        return ()
+def _mounts(texts: tuple[str, ...], driver: type[Driver], image: str) -> tuple[str, ...]:
+    from machine.create import default_mounts
     from machine.folders import asked
+
+    if not texts:
+        return default_mounts(driver, image)
 
     return asked.resolved(texts)
 

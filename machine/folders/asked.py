@@ -1,7 +1,11 @@
-"""What --mount asks for: DIR[:PATH][:ro], a folder of the host, and where it is in the machine."""
+"""What --mount asks for: DIR[:PATH][:ro], a folder of the host, and where it is in the machine.
+
+The words `home` and `none` stand for the user's home folder and for nothing.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,6 +34,7 @@ _OWN_TREES = (
     *("/usr", "/var/lib/docker", "/var/lib/containerd", "/var/run"),
 )
 _EXAMPLE = 'machine create --mount "$PWD"'
+HOME, NONE = "home", "none"
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,44 @@ def parse(text: str) -> Folder:
     return Folder(Path(source), str(PurePosixPath(target)), read_only)
 
 
+def home() -> tuple[str, ...]:
+    """The user's home folder as --mount takes it; nothing where `why_not_home` has a reason."""
+    return () if why_not_home() else resolved([HOME])
+
+
+def why_not_home() -> str:
+    """Why the user's home folder can't be in a machine at the same path, "" when it can."""
+    folder = str(paths.user_home())
+    if os.name != "posix":
+        return "it can't be shared from Windows yet"
+    if _is_own(folder):
+        return f"the machine has a folder {folder} of its own"
+    if ":" in folder or "\\" in folder or not folder.isprintable():
+        return "its path has a colon, a backslash or a control character"
+    return "" if Path(folder).is_dir() else "it isn't there"
+
+
 def resolved(texts: Sequence[str]) -> tuple[str, ...]:
-    """The same, by paths without symbolic links: one that leads elsewhere later shares nothing. Raises Usage."""
+    """What was typed, as it is kept: by paths without links, so that one that leads elsewhere later shares nothing.
+
+    Raises Usage.
+    """
+    if NONE in texts:
+        if len(texts) > 1:
+            raise Usage("--mount none goes with no other --mount", hint="leave out the others, or none")
+        return ()
     found = []
     for text in texts:
-        folder = parse(text)
+        folder = parse(_home_for(text))
         if (source := folder.source.resolve()) != folder.source:
             text = f"{source}:{folder.target}" + (":ro" if folder.read_only else "")
-        found.append(text)
+        found.append(_home_for(text))
     return tuple(found)
+
+
+def _home_for(text: str) -> str:
+    word, *more = text.split(":")
+    return ":".join([str(paths.user_home()), *more]) if word == HOME else text
 
 
 def check(mounts: Sequence[str], store: Path) -> None:

@@ -7,13 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from machine import registry, store
+from machine import paths, registry, store
+from machine.folders import asked
 from tests.fixture_types import Invoke
 
 
 @pytest.fixture(autouse=True)
 def shares(monkeypatch: pytest.MonkeyPatch, vms: Path) -> None:
-    monkeypatch.setattr(registry.load("fake"), "shares", True)
+    fake = registry.load("fake")
+    monkeypatch.setattr(fake, "shares", True)
+    monkeypatch.setattr(fake, "mounts", lambda driver: asked.mounts(driver.machine.mounts))
+
+
+@pytest.fixture(autouse=True)
+def user_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "ann"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    return home
 
 
 def test_the_machine_has_what_was_asked_for(invoke: Invoke, tmp_path: Path) -> None:
@@ -27,6 +38,80 @@ def test_the_machine_has_what_was_asked_for(invoke: Invoke, tmp_path: Path) -> N
         {"source": f"{tmp_path}/two words", "target": "/src", "read_only": True},
     ]
     assert json.loads(invoke("inspect", "dev").out)["Machine"]["mounts"] == list(given)
+
+
+def test_the_home_folder_is_in_it_when_nothing_is_said(invoke: Invoke, user_home: Path) -> None:
+    shown = invoke("create", "dev")
+    assert store.load("dev").mounts == (str(user_home),)
+    assert f"files of this computer below {user_home}, and empty" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "mounts"),
+    [
+        (["none"], ()),
+        (["home"], ("{home}",)),
+        (["home:ro"], ("{home}:ro",)),
+        (["home:/host", "{tmp}/a"], ("{home}:/host", "{tmp}/a")),
+    ],
+)
+def test_words(invoke: Invoke, user_home: Path, tmp_path: Path, typed: list[str], mounts: tuple[str, ...]) -> None:
+    (tmp_path / "a").mkdir()
+    places = {"home": str(user_home), "tmp": str(tmp_path)}
+    words = [word for text in typed for word in ("--mount", text.format(**places))]
+    shown = invoke("create", "dev", *words)
+    assert shown.code == 0, shown.err
+    assert store.load("dev").mounts == tuple(text.format(**places) for text in mounts)
+
+
+def test_none_stands_alone(invoke: Invoke, tmp_path: Path) -> None:
+    shown = invoke("create", "dev", "--mount", "none", "--mount", str(tmp_path))
+    assert (shown.code, "--mount none goes with no other" in shown.err) == (2, True)
+
+
+def test_a_default_of_the_users_own(invoke: Invoke, vms: Path) -> None:
+    (paths.store() / "config.toml").write_text('mount = ["none"]\n')
+    shown = invoke("create", "dev")
+    assert store.load("dev").mounts == ()
+    assert "it shares no folder of this computer" in shown.err
+    assert "share one by create --mount DIR" in shown.err
+
+
+def test_a_home_behind_a_link_is_at_the_path_that_the_user_types(
+    invoke: Invoke, user_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(user_home)
+    monkeypatch.setenv("HOME", str(tmp_path / "link"))
+    invoke("create", "dev")
+    assert store.load("dev").mounts == (f"{user_home}:{tmp_path}/link",)
+
+
+@pytest.mark.parametrize(("home", "why"), [("/root", "has a folder /root of its own"), ("{0}/a:b", "has a colon")])
+def test_a_home_that_cant_be_shared_is_said(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, why: str
+) -> None:
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.setenv("HOME", home.format(tmp_path))
+    shown = invoke("create", "dev")
+    assert (shown.code, store.load("dev").mounts) == (0, ())
+    assert why in shown.err
+    assert "share another by create --mount DIR" in shown.err
+
+
+def test_a_guest_that_doesnt_mount_the_home_goes_without_it(
+    invoke: Invoke, user_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image was made by a version without shared folders: machines of it could be made before, too."""
+    monkeypatch.setattr(registry.load("fake"), "has_mounted", lambda _: False)
+    shown = invoke("create", "dev")
+    assert (shown.code, store.load("dev").mounts) == (0, ())
+    assert "the guest didn't mount your home folder" in shown.err
+    assert invoke("create", "two", "--mount", "home").code == 1
+    assert store.names() == ["dev"]
+
+
+def test_what_lies_in_the_home_and_is_hidden(user_home: Path, vms: Path) -> None:
+    assert {user_home / ".ssh", user_home / ".docker", paths.store()} <= set(asked.hidden(paths.store()))
 
 
 def test_a_folder_that_has_gone_is_warned_of(invoke: Invoke, tmp_path: Path) -> None:
