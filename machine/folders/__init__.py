@@ -5,6 +5,7 @@ standard input. So nothing listens on the host, the server runs with the user's 
 The guest's kernel connects again after a suspend, or when the server was killed, and goes on where it was.
 
     server    the process: one connection, its programs, its log
+    slots     how many of them there may be
     rpc       RFC 5531: records, calls and replies
     xdr       RFC 4506: how values are written
     mountd    RFC 1813, appendix I: from a folder's path to its first handle

@@ -84,6 +84,11 @@ class Export:
         self._folders.clear()
         os.close(self._root)
 
+    def free(self) -> None:
+        """Close what is kept open, and not in use: there are no descriptors left."""
+        self._files.clear()
+        self._folders.clear()
+
     def attributes_of(self, descriptor: int) -> Attributes:
         return self._own(attributes.of_open(descriptor))
 
@@ -156,12 +161,57 @@ class Export:
             folder, name, found = self.locate(identity)
             if not found.is_file:
                 raise OSError(errno.EISDIR if found.is_folder else errno.EINVAL, "no regular file")
-            lend = not self.read_only
-            file = OpenFile(_opened(folder, name, found, write=write, lend=lend), writable=write)
+            file = OpenFile(self._opened(folder, name, found, write=write), writable=write)
             if self.attributes_of(file.descriptor).identity != identity:
                 raise _stale()
         self.keep(identity, file)
         return file
+
+    def set_mode(self, folder: int, name: bytes, of: Attributes, mode: int) -> None:
+        """The mode of that file, and of no other that has its name by now. A symbolic link's own nobody asks for.
+
+        A program gets no bits by which it runs as the file's owner: on the host that is the user.
+        """
+        if stat.S_ISLNK(of.mode):
+            return
+        try:
+            with self._named(folder, name, of) as descriptor:
+                _set_mode(descriptor, mode if of.is_folder else safe(mode))
+        except PermissionError:
+            if hasattr(os, "O_PATH"):
+                raise
+            # macOS opens no file that can't be read. By its name another might get these bits, which do no harm.
+            os.chmod(name, safe(mode), dir_fd=folder, follow_symlinks=False)
+
+    @contextlib.contextmanager
+    def _named(self, folder: int, name: bytes, of: Attributes) -> Iterator[int]:
+        """A descriptor of that file, for which no other can be exchanged meanwhile."""
+        descriptor = os.open(name, _NAMED | _FILE, dir_fd=folder)
+        try:
+            if self.attributes_of(descriptor).identity != of.identity:
+                raise _stale()
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, folder: int, name: bytes, found: Attributes, *, write: bool) -> int:
+        """A descriptor of a regular file. Its owner gets at it whatever its mode, where the folder may be written.
+
+        Who made a file may write to it though its mode forbids that (git makes its objects so), and here each write
+        opens the file anew: so the server, which has the owner's rights only, lends itself the right for a moment.
+        """
+        flags = _FILE | (os.O_RDWR if write else os.O_RDONLY)
+        try:
+            return os.open(name, flags, dir_fd=folder)
+        except PermissionError:
+            if self.read_only or found.uid != os.geteuid():
+                raise
+        with self._named(folder, name, found) as descriptor:
+            _set_mode(descriptor, safe(found.mode) | stat.S_IRUSR | stat.S_IWUSR)
+            try:
+                return os.open(name, flags, dir_fd=folder)
+            finally:
+                _set_mode(descriptor, stat.S_IMODE(found.mode))
 
     def keep(self, identity: Identity, file: OpenFile) -> None:
         """Have an open file at hand for the calls that follow."""
@@ -169,11 +219,12 @@ class Export:
         _add(self._files, identity, file)
         self._close_later()
 
-    def drop(self, identity: Identity) -> None:
-        """Forget a file that was removed."""
-        self._files.pop(identity, None)
-        self._folders.pop(identity, None)
-        self._handles.forget(identity)
+    def forget(self, removed: Attributes) -> None:
+        """Forget a file, as it was, one of whose names was removed: if it has others, it may be found by them."""
+        if removed.links == 1 or removed.is_folder:
+            self._files.pop(removed.identity, None)
+            self._folders.pop(removed.identity, None)
+            self._handles.forget(removed.identity)
 
     def listing(self, identity: Identity, cookie: int) -> list[tuple[int, bytes]]:
         """The names in a folder that come after the cookie (0: all), each with its own.
@@ -302,36 +353,16 @@ def _spellings(paths: Iterable[Path]) -> set[Path]:
     return {spelling for path in paths for spelling in (path, path.resolve())}
 
 
-def _opened(folder: int, name: bytes, found: Attributes, *, write: bool, lend: bool) -> int:
-    """A descriptor of a regular file. Its owner gets at it whatever its mode, if lend is true.
-
-    Who made a file may write to it though its mode forbids that (git makes its objects so), and here each write opens
-    the file anew: so the server, which has no more rights than the owner, lends itself the right for a moment.
-    """
-    flags = _FILE | (os.O_RDWR if write else os.O_RDONLY)
-    try:
-        return os.open(name, flags, dir_fd=folder)
-    except PermissionError:
-        if not lend or found.uid != os.geteuid():
-            raise
-    change_mode(folder, name, stat.S_IMODE(found.mode) | stat.S_IRUSR | stat.S_IWUSR)
-    try:
-        return os.open(name, flags, dir_fd=folder)
-    finally:
-        change_mode(folder, name, stat.S_IMODE(found.mode))
+def safe(mode: int) -> int:
+    """A program's mode without the bits by which it runs as its owner: on the host that is the user."""
+    return stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID)
 
 
-def change_mode(folder: int, name: bytes, mode: int) -> None:
-    """Not through a symbolic link, whose own mode nobody asks for."""
-    if sys.platform != "linux":
-        os.chmod(name, mode, dir_fd=folder, follow_symlinks=False)
-        return
-    descriptor = os.open(name, _NAMED | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
-            Path(f"/proc/self/fd/{descriptor}").chmod(mode)
-    finally:
-        os.close(descriptor)
+def _set_mode(descriptor: int, mode: int) -> None:
+    if sys.platform == "linux":  # fchmod takes no O_PATH
+        Path(f"/proc/self/fd/{descriptor}").chmod(mode)
+    else:
+        os.fchmod(descriptor, mode)
 
 
 def _add(kept: dict[Identity, OpenFile], identity: Identity, file: OpenFile) -> None:

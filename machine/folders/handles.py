@@ -24,8 +24,9 @@ MARK = 4
 _IDENTITY = struct.Struct(">QQQ")
 _SEAL = 16
 SIZE = MARK + _IDENTITY.size + _SEAL
-# So many places are remembered beside the database, and so many answers in it.
+# So many places are remembered beside the database, also so many that it has no room for, and so many answers in it.
 _MEMORY = 100_000
+_UNWRITTEN = 10_000
 _ANSWERS = 512
 _PATIENCE = 10.0
 
@@ -56,6 +57,8 @@ class Handles:
         self._key = self._shared_key()
         self._places: dict[Identity, Place] = {}
         self._pending: dict[Identity, Place] | None = None
+        # What found no room on a full disk: the guest must get at files to remove them. It is lost with this process.
+        self._unwritten: dict[Identity, Place] = {}
         rows = self._database.execute("SELECT digest, reply FROM replies ORDER BY rowid DESC LIMIT ?", (_ANSWERS,))
         self._answers: dict[bytes, bytes] = dict(rows)
 
@@ -76,6 +79,8 @@ class Handles:
     def place(self, identity: Identity, *, anew: bool = False) -> Place | None:
         """The folder that a file was seen in, and its name. anew: another process may have seen it elsewhere since."""
         if not anew and (place := self._places.get(identity)):
+            return place
+        if place := self._unwritten.get(identity):
             return place
         row = self._database.execute(
             "SELECT parent, name FROM places WHERE identity = ?", (_IDENTITY.pack(*identity),)
@@ -114,7 +119,9 @@ class Handles:
     def forget(self, identity: Identity) -> None:
         """The file is gone for good."""
         self._places.pop(identity, None)
-        self._database.execute("DELETE FROM places WHERE identity = ?", (_IDENTITY.pack(*identity),))
+        self._unwritten.pop(identity, None)
+        with _full_disk_is_no_error():
+            self._database.execute("DELETE FROM places WHERE identity = ?", (_IDENTITY.pack(*identity),))
 
     def answer(self, digest: bytes) -> bytes | None:
         """What was answered to a call that came before: the guest sends it again when the connection has ended."""
@@ -122,13 +129,15 @@ class Handles:
 
     def note_answer(self, digest: bytes, reply: bytes) -> None:
         self._answers[digest] = reply
-        self._database.execute("INSERT INTO replies (digest, reply) VALUES (?, ?)", (digest, reply))
-        if len(self._answers) >= 2 * _ANSWERS:
+        if forget := len(self._answers) >= 2 * _ANSWERS:
             for old in list(self._answers)[:_ANSWERS]:
                 del self._answers[old]
-            self._database.execute(
-                "DELETE FROM replies WHERE rowid <= (SELECT max(rowid) FROM replies) - ?", (_ANSWERS,)
-            )
+        with _full_disk_is_no_error():
+            self._database.execute("INSERT INTO replies (digest, reply) VALUES (?, ?)", (digest, reply))
+            if forget:
+                self._database.execute(
+                    "DELETE FROM replies WHERE rowid <= (SELECT max(rowid) FROM replies) - ?", (_ANSWERS,)
+                )
 
     def forget_answers(self) -> None:
         self._answers.clear()
@@ -142,19 +151,31 @@ class Handles:
     def _write(self, places: dict[Identity, Place]) -> None:
         if not places:
             return
+        places = self._unwritten | places
         rows = [
             (_IDENTITY.pack(*identity), _IDENTITY.pack(*parent), name) for identity, (parent, name) in places.items()
         ]
-        with self._database:  # rolled back when it fails
-            self._database.execute("BEGIN")
-            self._database.executemany("REPLACE INTO places VALUES (?, ?, ?)", rows)
+        try:
+            with self._database:  # rolled back when it fails
+                self._database.execute("BEGIN")
+                self._database.executemany("REPLACE INTO places VALUES (?, ?, ?)", rows)
+            self._unwritten = {}
+        except sqlite3.OperationalError as error:
+            if not _is_full(error) or len(places) > _UNWRITTEN:
+                raise
+            self._unwritten = places
 
     def _sealed(self, body: bytes) -> bytes:
         return hashlib.blake2b(body, key=self._key, digest_size=_SEAL).digest()
 
     def _shared_key(self) -> bytes:
-        self._database.execute("INSERT OR IGNORE INTO keys VALUES (0, ?)", (os.urandom(32),))
-        key: bytes = self._database.execute("SELECT key FROM keys").fetchone()[0]
+        """It is on the disk when the first handle is made: with another key no handle of the guest's is good."""
+        if not (row := self._database.execute("SELECT key FROM keys").fetchone()):
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("INSERT OR IGNORE INTO keys VALUES (0, ?)", (os.urandom(32),))
+            self._database.execute("PRAGMA synchronous = OFF")
+            row = self._database.execute("SELECT key FROM keys").fetchone()
+        key: bytes = row[0]
         return key
 
 
@@ -165,8 +186,25 @@ def forget_answers(path: Path) -> None:
     handles.close()
 
 
+@contextlib.contextmanager
+def _full_disk_is_no_error() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not _is_full(error):
+            raise
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    """Or the user's quota is used up, for which SQLite has no word of its own."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
+
+
 def _opened(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)
+    if not path.exists():
+        path.touch(mode=0o600)
+        _sync(path.parent)
     database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         # Two processes read and write it while the guest has two connections. A process that is killed harms nothing.
@@ -181,3 +219,12 @@ def _opened(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _sync(folder: Path) -> None:
+    """Have the folder's entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from machine.folders import xdr
 from machine.folders.attributes import Attributes, Identity
-from machine.folders.export import Export, OpenFile, change_mode
+from machine.folders.export import Export, OpenFile, safe
 from machine.folders.handles import BadHandle, Handles
 from machine.folders.rpc import Call, Caller, Program
 
@@ -210,7 +210,7 @@ class Nfs3:
         size = _offset(wanted.size or 0)
 
         def make(folder: int) -> None:
-            mode = _safe(0o600 if wanted.mode is None else wanted.mode)
+            mode = safe(0o600 if wanted.mode is None else wanted.mode)
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 file = OpenFile(os.open(name, flags, mode, dir_fd=folder), writable=True)
@@ -238,7 +238,8 @@ class Nfs3:
         def make(folder: int) -> None:
             os.mkdir(name, mode & 0o777, dir_fd=folder)
             if mode & ~0o777:
-                change_mode(folder, name, mode)
+                made = target.export.child(folder, target.identity, name)
+                target.export.set_mode(folder, name, made, mode)
 
         return self._made(call, target, name, make)
 
@@ -272,10 +273,14 @@ class Nfs3:
             self._check_writable(source)
             export.check_new(target.identity, new)
             (here, before), (there, others) = export.folder(source.identity), export.folder(target.identity)
-            export.check_may_go(export.child(here, source.identity, old))
+            moved, replaced = export.child(here, source.identity, old), None
+            export.check_may_go(moved)
             with contextlib.suppress(FileNotFoundError):
-                export.check_may_go(export.child(there, target.identity, new))
+                replaced = export.child(there, target.identity, new)
+                export.check_may_go(replaced)
             os.rename(old, new, src_dir_fd=here, dst_dir_fd=there)
+            if replaced and replaced.identity != moved.identity:
+                export.forget(replaced)
             export.child(there, target.identity, new)
             return xdr.u32(OK) + self._wcc(source, before, call.caller) + self._wcc(target, others, call.caller)
 
@@ -408,6 +413,8 @@ class Nfs3:
             except BadHandle:
                 return xdr.u32(BADHANDLE) + failed
             except OSError as error:
+                if error.errno in {errno.EMFILE, errno.ENFILE}:
+                    self._free()
                 return xdr.u32(_ERRORS.get(error.errno or 0, IO)) + failed
 
         def answered_once(call: Call) -> bytes:
@@ -421,6 +428,12 @@ class Nfs3:
                 return reply
 
         return answered_once if once else answered
+
+    def _free(self) -> None:
+        """The guest asks again (JUKEBOX), and finds descriptors."""
+        with self.lock:
+            for export in self.exports.values():
+                export.free()
 
     def _target(self, call: Call) -> Target:
         mark, identity = self.handles.unseal(call.arguments.opaque(_HANDLE))
@@ -457,8 +470,7 @@ class Nfs3:
             gone = export.child(folder, target.identity, name)
             export.check_may_go(gone)
             remove(folder, name)
-            if gone.links == 1 or gone.is_folder:
-                export.drop(gone.identity)
+            export.forget(gone)
             return xdr.u32(OK) + self._wcc(target, before, call.caller)
 
     def _set(self, target: Target, found: Attributes, wanted: Wanted) -> None:
@@ -469,7 +481,7 @@ class Nfs3:
             return
         folder, name, _ = target.export.locate(target.identity)
         if wanted.mode is not None:
-            change_mode(folder, name, stat.S_IMODE(wanted.mode) if found.is_folder else _safe(wanted.mode))
+            target.export.set_mode(folder, name, found, stat.S_IMODE(wanted.mode))
         _set_times(folder, name, found, wanted)
 
     def _listed(
@@ -640,11 +652,6 @@ def _set_times(folder: int, name: bytes, found: Attributes, wanted: Wanted) -> N
     accessed = found.accessed if wanted.accessed is None else wanted.accessed
     modified = found.modified if wanted.modified is None else wanted.modified
     os.utime(name, ns=(accessed, modified), dir_fd=folder, follow_symlinks=False)
-
-
-def _safe(mode: int) -> int:
-    """Without the bits by which a program runs as the file's owner: on the host that is the user."""
-    return stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID)
 
 
 def _allowed(folder: int, name: bytes, found: Attributes) -> int:

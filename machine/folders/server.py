@@ -17,14 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from machine import store
-from machine.folders import asked, mountd, nfs3, rpc, xdr
+from machine.folders import asked, mountd, nfs3, rpc, slots, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
 from machine.paths import MachineFolder
 from machine.reasons import reason
 
 LOG = "folders.log"
+# Bytes: what a new server finds is thrown away when it is more, and so much is one server's share.
 _LOG_LIMIT = 1 << 20
+_LOG_SHARE = 1 << 18
+# Seconds in which a guest must send its first whole record, and each further one. The kernel's client sends a record at
+# once, hangs up itself after five minutes without one, and connects again when it needs to.
+_FIRST = 60.0
+_NEXT = 600.0
 # Calls that wait for a disk at the same time.
 _WORKERS = 4
 # Calls that wait for a worker; with that many the guest is read no further.
@@ -38,13 +44,17 @@ class Server:
         self.connection = connection
         self.programs = programs
         self._sending = threading.Lock()
+        self._ended = threading.Event()
+        self._deadline = time.monotonic() + _FIRST
         self._slow: queue.Queue[rpc.Call | None] = queue.Queue(_WAITING)
         self._workers: list[threading.Thread] = []
 
     def run(self) -> None:
         """Return when the guest, or QEMU, has hung up. Raises rpc.Broken for what is no stream of records."""
+        threading.Thread(target=self._watch, daemon=True).start()
         try:
             for message in rpc.records(self.connection):
+                self._deadline = time.monotonic() + _NEXT
                 try:
                     call = rpc.parse(message)
                 except xdr.Garbage as error:
@@ -54,6 +64,7 @@ class Server:
                 else:
                     self._answer(call)
         finally:
+            self._ended.set()
             # What wasn't begun is asked again by the next connection: done then and here, old data would lie over new.
             with contextlib.suppress(queue.Empty):
                 while True:
@@ -64,6 +75,15 @@ class Server:
                 self._slow.put(None)
             for worker in self._workers:
                 worker.join()
+
+    def _watch(self) -> None:
+        """Hang up when nothing whole has come for too long, or the guest takes no answers: others need the slot."""
+        while not self._ended.wait(max(0.0, self._deadline - time.monotonic())):
+            if time.monotonic() >= self._deadline:
+                log("the guest has sent nothing for long")
+                with contextlib.suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                return
 
     def _hand_over(self, call: rpc.Call) -> None:
         self._slow.put(call)
@@ -119,15 +139,34 @@ def programs(folders: list[asked.Folder], machine_folder: Path, hidden: list[Pat
             handles.close()
 
 
-def log(text: str) -> None:
-    """A line in the machine's folder; the disk may be full."""
-    with contextlib.suppress(OSError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+class Log:
+    """The lines of one server in the machine's folder: no more than its share, for a guest can cause any number."""
+
+    def __init__(self) -> None:
+        self._left = _LOG_SHARE
+        self._lock = threading.Lock()
+
+    def __call__(self, text: str) -> None:
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+        with self._lock:
+            if self._left < 0:
+                return
+            self._left -= len(line.encode(errors="replace")) + 1
+            if self._left < 0:
+                line = "more of this server isn't told"
+        with contextlib.suppress(OSError):  # the disk may be full
+            print(line, file=sys.stderr, flush=True)
+
+
+log = Log()
 
 
 def main(path: str) -> None:
     folder = MachineFolder(Path(path))
     connection = _connection(folder.path)
+    if not _has_slot(folder.path):
+        log(f"the guest has {slots.SLOTS} connections; a further one was closed")
+        return
     os.umask(0)  # the guest has taken its own from the modes already
     _allow_files()
     machine = store.read(folder)
@@ -137,6 +176,14 @@ def main(path: str) -> None:
             Server(connection, served).run()
         except (rpc.Broken, OSError) as error:
             log(f"the connection ended: {reason(error)}")
+
+
+def _has_slot(machine_folder: Path) -> bool:
+    try:
+        return slots.take(machine_folder)
+    except OSError as error:  # a full disk, or one without locks, is no reason to serve nobody
+        log(f"connections aren't counted: {reason(error)}")
+        return True
 
 
 def _connection(machine_folder: Path) -> socket.socket:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import nfs_client
 import pytest
 from nfs_client import NfsError, Served, Set
 
 from machine.folders import nfs3
 from machine.folders.asked import DATABASE
-from machine.folders.attributes import Identity
+from machine.folders.attributes import Attributes, Identity
+from machine.folders.export import Export
 from machine.folders.handles import Handles, forget_answers
 from tests.unit.folders.conftest import Share
 from tests.unit.folders.test_nfs3 import refused
@@ -361,3 +364,145 @@ def test_a_place_that_couldnt_be_written_is_not_taken_for_written(home: Path) ->
     again = Handles(home / DATABASE)
     assert again.place(file) == ((1, 1, 1), b"name")
     again.close()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Handles]:
+    """The handles of the servers that the test starts."""
+    all_of_them: list[Handles] = []
+
+    def make(path: Path) -> Handles:
+        all_of_them.append(Handles(path))
+        return all_of_them[-1]
+
+    monkeypatch.setattr("machine.folders.server.Handles", make)
+    return all_of_them
+
+
+def test_a_full_disk_keeps_nobody_from_removing_files(home: Path, host: Path, made: list[Handles]) -> None:
+    """What the files' places take in the database finds no room there."""
+    for number in range(2000):
+        (host / f"{number:0200}").touch()
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        database = made[0]._database
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        names = client.names(top)
+        assert len(names) == 2000
+        assert made[0]._unwritten
+        handle, _ = client.lookup(top, names[0])
+        assert client.read(handle)[0] == b""
+        for name in names[:100]:
+            client.remove(top, name)
+        database.execute("PRAGMA max_page_count = 100000")
+        client.create(top, b"new")
+        kept = client.lookup(top, names[-1])[0]
+    assert len(list(host.iterdir())) == 1901
+    with Served(home, str(host)) as client:
+        assert client.read(kept)[0] == b""
+
+
+def test_the_key_is_on_the_disk_before_the_first_handle(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Watched(sqlite3.Connection):
+        def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+            done.append(sql)
+            return super().execute(sql, parameters)  # type: ignore[arg-type]
+
+    connect, sync = sqlite3.connect, os.fsync
+
+    def watched_sync(descriptor: int) -> None:
+        done.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        sync(descriptor)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **more: connect(path, factory=Watched, **more))
+    monkeypatch.setattr(os, "fsync", watched_sync)
+    Handles(home / DATABASE).close()
+    written = next(place for place, sql in enumerate(done) if sql.startswith("INSERT OR IGNORE INTO keys"))
+    assert str(home) in done[:written]
+    assert [sql for sql in done[:written] if "synchronous" in sql][-1] == "PRAGMA synchronous = FULL"
+    assert [sql for sql in done if "synchronous" in sql][-1] == "PRAGMA synchronous = OFF"
+
+
+def test_what_a_rename_replaces_is_forgotten(home: Path, host: Path, made: list[Handles]) -> None:
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+
+        def places() -> int:
+            return int(made[0]._database.execute("SELECT count(*) FROM places").fetchone()[0])
+
+        for _ in range(5):
+            client.create(top, b"new")
+            client.rename(top, b"new", top, b"kept")
+        assert places() == 1
+        new = client.walk(top, "kept")
+        assert client.getattr(new).links == 1
+        client.link(new, top, b"other")
+        client.rename(top, b"other", top, b"kept")  # of one file's names to another: does nothing (rename(2))
+        client.create(top, b"new")
+        client.rename(top, b"new", top, b"kept")
+        assert client.getattr(new).links == 1  # it is there by its other name
+        (host / "empty").mkdir()
+        client.rename(top, b"empty", top, b"folder")
+        client.mkdir(top, b"sub")
+        client.rename(top, b"sub", top, b"folder")
+        assert places() == 3
+
+
+def test_a_server_without_descriptors_closes_what_it_keeps(home: Path, host: Path) -> None:
+    """And has the guest ask again, as the kernel's client does by itself."""
+    for number in range(100):
+        (host / f"d{number}").mkdir()
+        (host / f"d{number}/file").write_bytes(b"text")
+    script = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+from nfs_client import NfsError, Served
+def again(call):
+    for _ in range(3):
+        try:
+            return call()
+        except NfsError as error:
+            if error.status != 10008:
+                raise
+            refused.append(error)
+    raise AssertionError
+refused = []
+with Served(Path(sys.argv[2]), sys.argv[3]) as client:
+    top = client.mount(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    for number in range(100):
+        folder = again(lambda: client.walk(top, f"d{number}"))
+        file = again(lambda: client.walk(folder, "file"))
+        assert again(lambda: client.read(file))[0] == b"text"
+assert refused
+"""
+    command = [sys.executable, "-c", script, str(Path(nfs_client.__file__).parent), str(home), str(host)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mode_is_never_another_files(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest has a second connection, and exchanges a folder for a program between two steps of the first."""
+    (share.host / "d").mkdir()
+    (share.host / "program").touch()
+    folder = share.client.walk(share.top, "d")
+    locate = Export.locate
+
+    def exchanged(self: Export, *arguments: Any) -> tuple[int, bytes, Attributes]:
+        found = locate(self, *arguments)
+        if found[1] == b"d" and (share.host / "d").is_dir():
+            (share.host / "d").rename(share.host / "old")
+            (share.host / "program").rename(share.host / "d")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Export, "find", lambda self, identity: locate(self, identity)[2])
+        patch.setattr(Export, "locate", exchanged)
+        with refused(nfs3.STALE):
+            share.client.setattr(folder, Set(mode=0o6755))
+    assert (share.host / "d").stat().st_mode & 0o7777 == 0o644

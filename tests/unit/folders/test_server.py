@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -9,13 +10,14 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from nfs_client import Client, NfsError, Served
 
 from machine import spec
-from machine.folders import mountd, nfs3, rpc, xdr
+from machine.folders import mountd, nfs3, rpc, server, slots, xdr
 from machine.folders.server import _WORKERS, LOG
 from tests.unit.folders.conftest import Share
 
@@ -112,28 +114,89 @@ def test_two_connections_see_each_others_files(home: Path, host: Path) -> None:
         assert one.lookup(folder, b"a")[0] == file
 
 
-def test_the_process_serves_its_standard_input(tmp_path: Path, host: Path) -> None:
-    """As QEMU starts it; and nothing but answers comes back."""
-    home = tmp_path / "store/machines/dev"
-    home.mkdir(parents=True)
+@pytest.fixture
+def machine_folder(tmp_path: Path, host: Path) -> Path:
+    """Of a machine that shares `host`, and a folder that isn't there."""
+    folder = tmp_path / "store/machines/dev"
+    folder.mkdir(parents=True)
     asked = {"uuid": "u", "mac": "52:54:00:00:00:01", "image": "", "memory_mib": 1, "cpus": 1, "disk_mib": 1}
     machine = spec.Machine(name="dev", driver="qemu", mounts=(str(host), "/no/such/folder"), **asked)  # type: ignore[arg-type]
-    (home / "machine.json").write_text(spec.dumps(machine))
+    (folder / "machine.json").write_text(spec.dumps(machine))
+    return folder
+
+
+@contextlib.contextmanager
+def process(machine_folder: Path) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]]]:
+    """A server as QEMU starts it, and the guest's end of its connection."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "machine.folders", str(home)]
-    with (
-        subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=theirs.fileno()) as process,
-        ours,
-    ):
+    command = [sys.executable, "-m", "machine.folders", str(machine_folder)]
+    with subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=theirs.fileno()) as started:
         theirs.close()
-        ours.settimeout(120)
+        with ours:
+            ours.settimeout(120)
+            yield ours, started
+
+
+def test_the_process_serves_its_standard_input(machine_folder: Path, host: Path) -> None:
+    """And nothing but answers comes back."""
+    with process(machine_folder) as (ours, started):
         client = Client(ours)
         top = client.mount(host)
         client.create(top, b"a")
         assert (host / "a").stat().st_mode & 0o777 == 0o644
         ours.shutdown(socket.SHUT_RDWR)
-        assert process.wait(120) == 0
-    assert "/no/such/folder" in (home / LOG).read_text()
+        assert started.wait(120) == 0
+    assert "/no/such/folder" in (machine_folder / LOG).read_text()
+
+
+def test_a_guest_has_so_many_servers_and_no_more(machine_folder: Path, host: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(process(machine_folder)) for _ in range(slots.SLOTS)]
+        for connection, _ in connections:
+            Client(connection).mount(host)
+        with process(machine_folder) as (further, ended):
+            assert further.recv(1) == b""
+            assert ended.wait(120) == 0
+        assert "8 connections" in (machine_folder / LOG).read_text()
+        connections[0][1].kill()
+        connections[0][1].wait(120)
+        with process(machine_folder) as (further, _):
+            Client(further).mount(host)
+
+
+def test_servers_that_cant_be_counted_serve(machine_folder: Path, host: Path) -> None:
+    (machine_folder / slots.FILE).mkdir()
+    with process(machine_folder) as (connection, _):
+        Client(connection).mount(host)
+
+
+@pytest.mark.parametrize("sent", [b"", struct.pack(">I", 0x80000028)])
+def test_a_connection_on_which_nothing_whole_comes_is_closed(
+    home: Path, host: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "_FIRST", 0.05)
+    with Served(home, str(host)) as client:
+        client.connection.sendall(sent)
+        assert client.connection.recv(1) == b""
+
+
+def test_a_connection_that_is_idle_for_long_is_closed(home: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_NEXT", 0.05)
+    with Served(home, str(host)) as client:
+        # It answers before it hangs up, or hangs up at once on a slow host.
+        with contextlib.suppress(StopIteration):
+            client.mount(host)
+        assert client.connection.recv(1) == b""
+
+
+def test_one_server_has_a_share_of_the_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(server, "_LOG_SHARE", 1000)
+    log = server.Log()
+    for _ in range(100):
+        log("x" * 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 9
+    assert lines[-1] == "more of this server isn't told"
 
 
 def test_a_fault_of_the_servers_is_an_answer(home: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
