@@ -101,12 +101,12 @@ def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def process(folder: MachineFolder) -> Iterator[subprocess.Popen[bytes]]:
     """A process that passes for the machine's QEMU."""
     words = ["-c", "import time; time.sleep(600)", "-pidfile", str(folder / "qemu.pid")]
-    with subprocess.Popen([sys.executable, *words]) as popen:
+    with subprocess.Popen([sys.executable, *words]) as popen, contextlib.ExitStack() as stack:
+        stack.callback(popen.kill)
         (folder / "qemu.pid").write_text(str(popen.pid))
         # For a moment a new process has no command line.
         wait.until(Process(folder / "qemu.pid").find, timeout=60, what="the process")
         yield popen
-        popen.kill()
 
 
 @pytest.fixture

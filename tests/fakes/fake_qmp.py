@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from loopback_sockets import stop
+from loopback_sockets import listening, stop
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
 HANG_UP = object()
@@ -25,9 +25,7 @@ class Server:
         self.raw = b""
         self.answer = answer
         self.greeting = greeting
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
-        self.listener.listen()
+        self.listener = listening(path)
         self.connections: list[socket.socket] = []
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
@@ -122,9 +120,7 @@ def channel(path: Path, answer: Callable[[bytes], bytes | object]) -> Iterator[l
                         elif isinstance(reply, bytes):
                             connection.sendall(reply)
 
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
+    with listening(path) as listener:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         try:

@@ -1,11 +1,13 @@
-"""Ports of this host's loopback that nobody else gets while a test needs them, and listeners that end for good."""
+"""Ports of this host's loopback that nobody else gets while a test needs them, and listeners for fakes."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -30,6 +32,20 @@ def port_for_a_server(host: str = "127.0.0.1") -> Iterator[int]:
         if sys.platform != "linux":
             held.close()
         yield port
+
+
+def listening(path: Path) -> socket.socket:
+    """A Unix socket in a folder that may lie deep: its own path may have some hundred characters only."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with tempfile.TemporaryDirectory(dir="/tmp") as short:
+            (Path(short) / "to").symlink_to(path.parent)
+            listener.bind(f"{short}/to/{path.name}")
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def stop(listener: socket.socket) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,13 @@ else:
         folder = tmp_path / "shared"
         folder.mkdir()
         return folder
+
+    @pytest.fixture(autouse=True)
+    def no_umask() -> Iterator[None]:
+        """As in the server's own process, whatever the one who runs the tests has."""
+        old = os.umask(0)
+        yield
+        os.umask(old)
 
     @pytest.fixture
     def share(home: Path, host: Path) -> Iterator[Share]:

@@ -139,6 +139,8 @@ def test_what_may_pass_is_tried_again(server: Server, tmp_path: Path, status: in
 
 def test_nobody_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    for variable in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
     with pytest.raises(MachineError, match="nothing listens there"):
         get(Source("http://127.0.0.1:1/x", "sha256", "0" * 64), tmp_path)
 

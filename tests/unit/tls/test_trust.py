@@ -23,7 +23,7 @@ ALL = (*trust.VARIABLES, "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ALL:
+    for variable in [*ALL, *(name for name in os.environ if name.lower().endswith("_proxy"))]:
         monkeypatch.delenv(variable, raising=False)
 
 
