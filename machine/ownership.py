@@ -83,12 +83,14 @@ def _nearest(path: Path) -> Path:
 
 
 def of_somebody_else() -> str:
-    """A warning when root works in the store of somebody else, "" otherwise."""
+    """A warning when root uses the store of somebody else, "" otherwise."""
     if os.name != "posix" or os.geteuid() != 0:
         return ""
     if (uid := _nearest(paths.store()).stat().st_uid) == 0:
         return ""
-    return f"root works in the store of {_user(uid)}, {paths.store()}: {_user(uid)} can't use what is made there now"
+    return (
+        f"root uses the store of {_user(uid)}, {paths.store()}: {_user(uid)} can't use the files that root makes there"
+    )
 
 
 def owner(path: Path) -> str:

@@ -52,7 +52,7 @@ def space() -> Iterator[Finding]:
         folder = folder.parent
     free = shutil.disk_usage(folder).free >> 20
     if free < FREE_MIB:
-        hint = "make room there, or remove images that nothing boots: machine iso ls, machine iso rm"
+        hint = "make room there, or remove unused images: machine image prune"
         yield Finding("space", Level.WARNING, f"only {human(free)} are free in {folder}", hint)
     else:
         yield Finding("space", Level.OK, f"{human(free)} are free in {folder}")

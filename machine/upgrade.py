@@ -43,7 +43,7 @@ def upgrade(name: str, progress: Progress, *, timeout: float = lifecycle.START_T
                 lifecycle.kill(name, progress)
             _switch(name, machine.image)
             lifecycle.start(name, progress, timeout=timeout)
-            error.hint = f"it runs with its old image again; look at what happened: machine logs --previous {name}"
+            error.hint = f"it runs with its old image again; see why: machine logs --previous {name}"
             raise
     return f"{kind} {_version(machine.image)} -> {_version(newest.digest)}"
 

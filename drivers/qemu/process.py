@@ -202,7 +202,7 @@ def _runs_as(process: psutil.Process) -> DriverFailed:
 def _unclear(pid: int, why: str) -> DriverFailed:
     return DriverFailed(
         f"process {pid} may be this machine's QEMU: {why}",
-        hint=f"look at it: ps -fp {pid}; if it is the machine's, end it: kill {pid}",
+        hint=f"inspect it: ps -fp {pid}; if it is the machine's, end it: kill {pid}",
     )
 
 

@@ -51,7 +51,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"Nonexistent host networking interface|Interface \('vboxnet\d+'\) is not a Host-Only|hostonly adapter",
-        "the host-only adapter of the machine is gone",
+        "the machine's host-only adapter no longer exists",
         "VBoxManage list hostonlyifs",
     ),
     (

@@ -46,7 +46,9 @@ def _orphans(store: Path, known: set[str], run: Run) -> Iterator[Orphan]:
                 hint = f"if you don't want it back: VBoxManage unregistervm {uuid}"
                 yield Orphan(folder.name, uuid, f"{what}, whose settings can't be read", hint=hint)
             else:
-                yield Orphan(folder.name, uuid, f"{what}, whose files are gone", _remover(folder, uuid, vboxmanage))
+                yield Orphan(
+                    folder.name, uuid, f"{what}, whose files no longer exist", _remover(folder, uuid, vboxmanage)
+                )
         elif settings.is_marked(info.fields.get("description", ""), folder):
             if folder.config.exists():
                 # A clone, which VirtualBox gives the description of its original, may lie beside that.

@@ -221,7 +221,7 @@ def _sweep() -> None:
 
     for name, error in store.sweep(_undo):
         if error:
-            text = f"what is left of the machine {name} can't be removed: {error.message}"
+            text = f"the leftovers of the machine {name} can't be removed: {error.message}"
             warn(text, f"machine rm -f {name}", as_json=_json_asked())
         elif not _typed("--json", "--quiet", "-q"):
             print(f'Removed what an interrupted "machine create {name}" had left behind.', file=sys.stderr)

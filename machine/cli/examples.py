@@ -53,7 +53,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "import-docker-machine": (
         ("machine import-docker-machine", "Take over the machines of docker-machine; its own files stay as they are."),
-        ("machine import-docker-machine --dry-run", "Only say what would be taken over."),
+        ("machine import-docker-machine --dry-run", "Only print what would be taken over."),
     ),
     "inspect": (
         ("machine inspect dev", "Print all that is known of the machine dev."),
@@ -80,7 +80,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "provision": (("machine provision dev", "Apply the settings of the machine and its Docker again."),),
     "regenerate-certs": (
-        ("machine regenerate-certs dev", "Give the machine dev a new server certificate. Containers go on."),
+        ("machine regenerate-certs dev", "Give the machine dev a new server certificate. Containers keep running."),
         ("machine regenerate-certs --client-certs", "Make a new client certificate for all machines, too."),
         ("machine regenerate-certs --ca -f", "Make a new CA and all new certificates, without asking."),
     ),

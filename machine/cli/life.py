@@ -151,7 +151,9 @@ def _is_there(name: str, force: bool) -> bool:
 def _warnings(wanted: list[str]) -> list[str]:
     kept = [name for name in wanted if not _is_ours(name)]
     lines = ["This deletes the virtual machines with all that is on their disks."] if len(kept) < len(wanted) else []
-    return lines + [f"{name} is only forgotten here: what it stands for stays as it is." for name in kept]
+    return lines + [
+        f"{name} is only removed from the store: the host, or the virtual machine, stays as it is." for name in kept
+    ]
 
 
 def _is_ours(name: str) -> bool:

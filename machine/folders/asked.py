@@ -116,7 +116,7 @@ def check(mounts: Sequence[str], store: Path) -> None:
                 hint=f"use another path in the machine: --mount {folder.source}:/host{folder.source}",
             )
         if not folder.source.is_dir():
-            what = "is no folder" if paths.is_there(folder.source) else "isn't there"
+            what = "isn't a folder" if paths.is_there(folder.source) else "doesn't exist"
             raise CheckFailed(f"{folder.source} can't be shared: it {what}", hint=_EXAMPLE)
         if paths.below(folder.source.resolve(), store) is not None:
             raise CheckFailed(f"{folder.source} can't be shared: it lies in the store, with keys", hint=_EXAMPLE)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from machine.errors import Usage
 
 Value: TypeAlias = "str | int | float | bool | Sequence[Value] | Mapping[str, Value] | None"
-HINT = "see what there is: --format '{{json .}}'"
+HINT = "see all fields: --format '{{json .}}'"
 
 
 def text(value: Value) -> str:

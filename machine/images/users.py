@@ -42,7 +42,7 @@ class User:
             return ", ".join(self.machines)
         if self.now is Now.HERE:
             return f"{', '.join(self.machines)} (in {self.store})"
-        return f"the store {self.store}, {'gone now' if self.now is Now.GONE else 'which nobody here may read'}"
+        return f"the store {self.store}, {'which is missing' if self.now is Now.GONE else 'which you may not read'}"
 
 
 def note(digest: str) -> None:

@@ -130,7 +130,7 @@ class Expiry:
     command: str
 
     def __str__(self) -> str:
-        return f"the certificate {self.file} {f'ends in {self.days} days' if self.days >= 0 else 'has ended'}"
+        return f"the certificate {self.file} {f'expires in {self.days} days' if self.days >= 0 else 'has expired'}"
 
 
 def expires_soon(folder: MachineFolder) -> Expiry | None:

@@ -23,7 +23,7 @@ def findings(ca: Path) -> Iterator[Finding]:
         bundle = os.environ.get(variable, "")
         if not bundle or not ca.exists() or _holds(Path(bundle), ca):
             continue
-        text = f"{variable} is set: clients in Python (docker-py) trust what is in {bundle}, and not the machines"
+        text = f"{variable} is set: Python clients (docker-py) trust the CAs in {bundle}, not that of the machines"
         both = shlex.quote(str(ca.with_name("bundle.pem")))
         merge = f"cat {shlex.quote(bundle)} {shlex.quote(str(ca))} > {both} && export {variable}={both}"
         yield Finding("client", Level.WARNING, text, f"unset {variable}, or: {merge}")

@@ -168,7 +168,9 @@ def test_rm_leaves_the_original_and_says_so(invoke: Invoke, vm: Path, vboxmanage
     before = fingerprint(vm.parent)
     invoke("import-docker-machine", "-q", "-m", "vm")
     asked = invoke("rm", "vm")
-    assert "WARNING: vm is only forgotten here: what it stands for stays as it is.\n" in asked.out
+    assert (
+        "WARNING: vm is only removed from the store: the host, or the virtual machine, stays as it is.\n" in asked.out
+    )
     assert "deletes the virtual machines" not in asked.out
     vboxmanage.calls.clear()
     ended = invoke("rm", "-y", "vm")

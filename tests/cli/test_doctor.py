@@ -177,7 +177,7 @@ def test_a_client_certificate_that_ends(found: Findings, made: Made, monkeypatch
     folder = made()
     soon = datetime.now(UTC) + timedelta(days=9, hours=1)
     monkeypatch.setattr(certs, "ends", lambda path: soon if path == folder.cert else None)
-    told = next(one for text, one in found("--repair").items() if "cert.pem ends in 9 days" in text)
+    told = next(one for text, one in found("--repair").items() if "cert.pem expires in 9 days" in text)
     assert not told["repaired"]
     assert told["hint"] == "machine regenerate-certs --client-certs default"
 
@@ -417,4 +417,4 @@ def test_a_variable_that_takes_the_trust_away(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "company.pem"))
     assert "REQUESTS_CA_BUNDLE" not in invoke("doctor").out, "without a machine there is nothing to trust"
     invoke("create", "dev")
-    assert "client: REQUESTS_CA_BUNDLE is set: clients in Python" in invoke("doctor").out
+    assert "client: REQUESTS_CA_BUNDLE is set: Python clients" in invoke("doctor").out

@@ -94,7 +94,7 @@ def test_leftovers_that_cant_be_removed_keep_no_verb_from_working(invoke: Invoke
     shown = invoke("ls", "-q")
     assert (shown.code, shown.out) == (0, "web\n")
     assert shown.err == (
-        'warning: what is left of the machine dev can\'t be removed: there is no driver "gone"\n'
+        'warning: the leftovers of the machine dev can\'t be removed: there is no driver "gone"\n'
         "Next: machine rm -f dev\n"
     )
     assert invoke("rm", "-f", "dev").code == 0

@@ -139,8 +139,8 @@ def test_a_folder_that_has_gone_is_warned_of(invoke: Invoke, tmp_path: Path) -> 
         (["{0}:/"], 2, "/ is a folder that the machine needs itself"),
         (["{0}:/usr/share"], 2, "needs itself"),
         (["{0}:/home"], 2, "needs itself"),
-        (["{0}/none"], 3, "none can't be shared: it isn't there"),
-        (["{0}/file"], 3, "file can't be shared: it is no folder"),
+        (["{0}/none"], 3, "none can't be shared: it doesn't exist"),
+        (["{0}/file"], 3, "file can't be shared: it isn't a folder"),
         (["{0}/link"], 3, "lies in the store"),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_folder_that_its_owner_may_not_enter_is_opened_by_repair(ordinary: Ord
 def test_root_in_the_store_of_somebody_else_is_warned(user_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MACHINE_STORAGE_PATH", raising=False)
     monkeypatch.setenv("HOME", str(user_home))
-    assert ownership.of_somebody_else().startswith(f"root works in the store of {USER}, {user_home / '.machine'}")
+    assert ownership.of_somebody_else().startswith(f"root uses the store of {USER}, {user_home / '.machine'}")
     (user_home / ".machine" / "machines").rmdir()
     (user_home / ".machine").rmdir()
     assert ownership.of_somebody_else()
@@ -163,5 +163,5 @@ def test_the_warning_is_printed_before_root_makes_something(
     invoke: Invoke, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(user_home / ".machine"))
-    assert invoke("ls", "-q").err.startswith("warning: root works in the store of ")
+    assert invoke("ls", "-q").err.startswith("warning: root uses the store of ")
     assert invoke("version").err == ""

@@ -130,11 +130,11 @@ def test_ls_marks_certificates_that_end_within_30_days(
     real = certs.ends
     soon = datetime.now(UTC) + timedelta(days=12, hours=1)
     monkeypatch.setattr(certs, "ends", lambda path: soon if path == folder / file else real(path))
-    told = f"the certificate {file} ends in 12 days: {command}"
+    told = f"the certificate {file} expires in 12 days: {command}"
     assert json.loads(invoke("ls", "--json").out)[0]["warning"] == told
     assert invoke("ls").lines[1].endswith(told)
     soon = datetime.now(UTC) - timedelta(days=1)
-    assert f"{file} has ended" in invoke("ls").out
+    assert f"{file} has expired" in invoke("ls").out
 
 
 def test_a_start_renews_what_is_due(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

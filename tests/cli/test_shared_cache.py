@@ -86,7 +86,7 @@ def test_a_store_that_is_gone_is_told_apart(invoke: Invoke, use: Use, old: str, 
 def test_rm_of_what_only_a_gone_store_used_says_so(invoke: Invoke, use: Use, old: str, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "theirs")
     ended = invoke("image", "rm", old)
-    assert (ended.code, f"note: it was used by the store {tmp_path}/theirs, gone now" in ended.err) == (0, True)
+    assert (ended.code, f"note: it was used by the store {tmp_path}/theirs, which is missing" in ended.err) == (0, True)
 
 
 def test_a_store_that_cannot_be_read_counts(invoke: Invoke, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_a_store_that_cannot_be_read_counts(invoke: Invoke, old: str, monkeypatc
 
     monkeypatch.setattr(users, "_machines", refused)
     assert invoke("image", "prune").out == ""
-    assert "which nobody here may read" in invoke("image", "rm", old).err
+    assert "which you may not read" in invoke("image", "rm", old).err
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"image": "other"}', None])

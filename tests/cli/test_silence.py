@@ -107,7 +107,7 @@ def test_warnings_are_objects_for_programs(invoke: Invoke, vms: Path, monkeypatc
     monkeypatch.setattr(store, "sweep", lambda undo: iter([("dev", DriverFailed("it can't"))]))
     shown = invoke("ls", "--json")
     assert json.loads(shown.err) == {
-        "warning": "what is left of the machine dev can't be removed: it can't",
+        "warning": "the leftovers of the machine dev can't be removed: it can't",
         "hint": "machine rm -f dev",
     }
     assert invoke("ls").err.endswith("it can't\nNext: machine rm -f dev\n")

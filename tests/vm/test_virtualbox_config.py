@@ -380,7 +380,9 @@ def test_doctor_finds_and_clears_one_whose_folder_was_removed(rig: Rig, make: Ma
         process.kill()
         process.wait(10)
     (found,) = orphans("--repair")
-    assert str(found["text"]).startswith(f"virtualbox: the virtual machine dev ({driver.uuid}), whose files are gone")
+    assert str(found["text"]).startswith(
+        f"virtualbox: the virtual machine dev ({driver.uuid}), whose files no longer exist"
+    )
     assert found["repaired"]
     assert rig.leftovers() == []
     assert orphans() == []

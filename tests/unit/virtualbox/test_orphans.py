@@ -88,7 +88,7 @@ def test_one_whose_folder_was_removed(store: Path, run: Scripted) -> None:
     run.answer("list vms", Completed([], 0, f'"<inaccessible>" {{{UUID}}}\n', ""))
     run.answer("showvminfo", refused("The object functionality is limited", "E_ACCESSDENIED"))
     (one,) = find(store, run)
-    assert one.what.endswith("whose files are gone")
+    assert one.what.endswith("whose files no longer exist")
     assert one.remove
     one.remove()
     assert run.said("unregistervm") == [["unregistervm", UUID]]
