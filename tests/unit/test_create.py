@@ -215,8 +215,9 @@ def test_what_the_host_is_short_of_is_noted(monkeypatch: pytest.MonkeyPatch) -> 
     assert notes[1] == "a note of the fake"
 
 
-def test_a_machine_without_folders_of_the_host_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`docker run -v` makes an empty folder there, without a word."""
+def test_a_machine_says_which_folders_of_the_host_it_shares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`docker run -v` makes an empty folder elsewhere, without a word."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     notes: list[str] = []
 
     class Shown(Silent):
@@ -231,7 +232,7 @@ def test_a_machine_without_folders_of_the_host_says_so(monkeypatch: pytest.Monke
     assert notes[-1].endswith("; share one by create --mount DIR")
     monkeypatch.setattr(machine_fake.Fake, "mounts", lambda self: (Mount("tag", "/home/ann", "vboxsf"),))
     create.create(replace(draft(), name="third"), Shown())
-    assert notes[-1] == "a note of the fake"
+    assert notes[-1] == "docker run -v shows files of this computer below /home/ann, and empty folders elsewhere"
 
 
 def test_an_unknown_driver(vms: Path) -> None:
