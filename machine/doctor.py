@@ -224,8 +224,25 @@ def one_machine(instance: Instance) -> Iterator[Finding]:
         # doctor has shown the state, which the error's own hint would show.
         hint = f"machine logs {name}" if isinstance(error, api.Unreachable) else error.hint
         yield Finding(name, Level.ERROR, error.message, hint)
+    else:
+        yield from _unshared(instance)
     if driver.kind.has_ssh:
         yield from checks.look(name, instance.shell())
+
+
+def _unshared(instance: Instance) -> Iterator[Finding]:
+    """Containers that see an empty folder in place of one of this host."""
+    from machine.folders import binds
+
+    driver = instance.driver
+    if not driver.kind.is_ours:
+        return
+    with contextlib.suppress(MachineError):
+        containers = instance.docker(TIMEOUT).containers()
+        for container, path in binds.unshared(containers, [mount.target for mount in driver.mounts()]):
+            text = f"the container {container} has bound {path}, which the machine doesn't share: it isn't this host's"
+            hint = f"machine mount add {instance.name} {path}" if driver.shares else ""
+            yield Finding(instance.name, Level.WARNING, text, hint)
 
 
 def _stale(instance: Instance) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def why_not_home() -> str:
     folder = str(paths.user_home())
     if os.name != "posix":
         return "it can't be shared from Windows yet"
-    if _is_own(folder):
+    if is_own(folder):
         return f"the machine has a folder {folder} of its own"
     if ":" in folder or "\\" in folder or not folder.isprintable():
         return "its path has a colon, a backslash or a control character"
@@ -110,7 +110,7 @@ def check(mounts: Sequence[str], store: Path) -> None:
         # A link that a container puts into the outer one would lead the inner one over the machine's own folders.
         if outer := next((one for one in targets if one != folder.target and below(folder.target, one)), ""):
             raise Usage(f"{folder.target} lies in {outer}, which is shared, too", hint="share one of them")
-        if _is_own(folder.target):
+        if is_own(folder.target):
             raise Usage(
                 f"{folder.target} is a folder that the machine needs itself",
                 hint=f"use another path in the machine: --mount {folder.source}:/host{folder.source}",
@@ -152,5 +152,5 @@ def below(path: str, folder: str) -> bool:
     return PurePosixPath(path).is_relative_to(folder)
 
 
-def _is_own(target: str) -> bool:
+def is_own(target: str) -> bool:
     return target in _OWN or any(PurePosixPath(target).is_relative_to(tree) for tree in _OWN_TREES)

@@ -25,6 +25,7 @@ from machine import doctor, orphans, registry, store, wait
 from machine.docker import api
 from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
+from machine.folders import asked
 from machine.guest import checks, credentials
 from machine.images import cache
 from machine.instance import Instance
@@ -159,6 +160,24 @@ def test_certificates(found: Findings, made: Made, monkeypatch: pytest.MonkeyPat
     assert invoke("doctor").code == 1
     assert found("--repair")[text]["repaired"]
     assert text not in found()
+
+
+def test_a_container_that_binds_what_isnt_shared(
+    invoke: Invoke, made: Made, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has an empty folder in place of the user's; the machine's own folders, and volumes, are no mistake."""
+    shared, beside = tmp_path / "shared", tmp_path / "beside"
+    for folder in (shared, beside):
+        folder.mkdir()
+    made("dev", state="Running")
+    fake = registry.load("fake")
+    monkeypatch.setattr(fake, "mounts", lambda _: asked.mounts([str(shared)]))
+    sources = [f"{shared}/a", str(beside), "/var/run/docker.sock", "/home/docker/x", f"{tmp_path}/only in the machine"]
+    mounts = [*({"Type": "bind", "Source": source} for source in sources), {"Type": "volume", "Source": str(beside)}]
+    monkeypatch.setattr(api.Client, "containers", lambda _: [{"Names": ["/web"], "Mounts": mounts}, {"Names": []}])
+    shown = invoke("doctor").out
+    assert f"the container web has bound {beside}, which the machine doesn't share" in shown
+    assert shown.count("has bound") == 1
 
 
 def test_a_running_machine_gets_the_repaired_certificate(
