@@ -13,6 +13,8 @@ _UNITS = {"": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
 # Limit the digits, because a float overflows: "9" * 400 is infinite.
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(?:([mgt])(?:i?b)?)?", re.IGNORECASE)
 
+# Of a machine for which nothing was said.
+DEFAULT_MEMORY, DEFAULT_CPUS, DEFAULT_DISK = "2G", 2, "20G"
 SMALLEST_MEMORY_MIB = 256
 SMALLEST_DISK_MIB = 512
 SMALLEST_FREE_MIB = 64

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from machine import config, registry, run
+from machine import config, registry, resources, run
 from machine.cli import driver_options, targets
 from machine.cli.options import Number, Seconds, Size
 from machine.cli.sections import InSections, Option
@@ -102,18 +102,23 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
 @_option(
     *("-m", "--memory"),
     type=Size(),
-    default="2G",
+    default=resources.DEFAULT_MEMORY,
     show_default=True,
     envvar="MACHINE_MEMORY",
     help="Size of the memory: MiB, or with a unit: 8G.",
 )
 @_option(
-    "--cpus", type=Number(), default=2, show_default=True, envvar="MACHINE_CPUS", help="Number of virtual processors."
+    "--cpus",
+    type=Number(),
+    default=resources.DEFAULT_CPUS,
+    show_default=True,
+    envvar="MACHINE_CPUS",
+    help="Number of virtual processors.",
 )
 @_option(
     *("--disk", "disk"),
     type=Size(),
-    default="20G",
+    default=resources.DEFAULT_DISK,
     show_default=True,
     envvar="MACHINE_DISK",
     help="Size of the disk: MiB, or with a unit: 40G. Its file grows as it fills.",

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from machine import shells, store
-from machine.cli import shell_output, targets
+from machine.cli import shell_encoding, targets
 from machine.cli.options import answer_option, name_argument
 from machine.errors import MachineError, Usage, WaitTimeout
 from machine.instance import Instance, load
@@ -54,7 +54,7 @@ def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no
     # What is unset comes first: in an unquoted `eval $(…)` the lines run together, and an export would swallow it.
     lines = [chosen.unset(key) for key, value in changes.items() if value is None]
     lines += [chosen.set(key, value) for key, value in changes.items() if value is not None]
-    shell_output.say("\n".join([*lines, *chosen.hint(_command_line(ctx))]))
+    shell_encoding.say("\n".join([*lines, *chosen.hint(_command_line(ctx))]))
 
 
 @click.command()
@@ -76,7 +76,7 @@ def config(name: str | None, as_json: bool) -> None:
         return
     # The docker client takes these quotes off by itself; a shell's eval does so too.
     options = [f"--{key}={shells.sh(str(path))}" for key, path in files.items()]
-    shell_output.say("\n".join([*(["--tlsverify"] if tls else []), *options, f"-H={url}"]))
+    shell_encoding.say("\n".join([*(["--tlsverify"] if tls else []), *options, f"-H={url}"]))
 
 
 def _unsplit(folder: MachineFolder) -> MachineFolder:

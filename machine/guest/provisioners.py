@@ -1,6 +1,6 @@
 """Setting Docker up on a machine: what every system must offer, and what distributions of Linux have in common.
 
-What differs between them is in `distributions` and `init_systems`; machineos is in `guest_provisioner`.
+What differs between them is in `distributions` and `init_systems`; machineos is in `machineos_provisioner`.
 """
 
 from __future__ import annotations

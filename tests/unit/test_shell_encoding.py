@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from machine.cli import shell_output
+from machine.cli import shell_encoding
 from machine.errors import MachineError
 
 
@@ -18,7 +18,7 @@ def said(text: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
     # Of a pipe, whose encoding on Windows is the one of programs without a console.
     pipe = io.TextIOWrapper(raw, encoding="cp1252", newline="\n")
     monkeypatch.setattr(sys, "stdout", pipe)
-    shell_output.say(text)
+    shell_encoding.say(text)
     pipe.flush()
     return raw.getvalue()
 
@@ -42,17 +42,17 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_encoding(environ: dict[str, str], page: int, encoding: str) -> None:
-    assert shell_output.encoding(environ, page) == encoding
+    assert shell_encoding.encoding(environ, page) == encoding
 
 
 def test_a_pipe_has_the_encoding_of_the_console(windows: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell_output, "_code_page", lambda: 850)
+    monkeypatch.setattr(shell_encoding, "_code_page", lambda: 850)
     assert said("C:\\Users\\Jürgen", monkeypatch) == "C:\\Users\\Jürgen\n".encode("cp850")
 
 
 def test_what_the_console_doesnt_have_is_said(windows: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A replacement would give a wrong path, which nobody notices."""
-    monkeypatch.setattr(shell_output, "_code_page", lambda: 850)
+    monkeypatch.setattr(shell_encoding, "_code_page", lambda: 850)
     with pytest.raises(MachineError, match=r"\(cp850\) doesn't have ł") as caught:
         said("C:\\Users\\Paweł", monkeypatch)
     assert "chcp 65001" in caught.value.hint
