@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from machine import paths
 from machine.driver import Machine
-from machine.folders import asked
+from machine.errors import CheckFailed
+from machine.folders import asked, installation
 from machine.paths import Image, MachineFolder
 from machine.spec import DOCKER_PORT
 
 # What serves a machine's folders is started as: python -m.
 FOLDERS = "machine.folders"
+# Bytes of a guestfwd's value: what is longer QEMU cuts off without a word (net/slirp.c, slirp_config_str).
+_FORWARD_ROOM = 1023
 PIDFILE = "qemu.pid"
 MONITOR = "qmp.sock"
 # A monitor serves one client at a time; this one belongs to the helper that forwards ports.
@@ -189,21 +194,29 @@ def _network(machine: Machine, folder: MachineFolder) -> Sequence[str]:
         else []
     )
     return [
-        *("-netdev", ",".join(["user", "id=net", *forwards, *_folders(machine, folder)])),
+        *("-netdev", ",".join(["user", "id=net", *forwards, *folders_server(machine, folder)])),
         # Without its boot ROM: we never boot from the network.
         *("-device", f"virtio-net-pci,netdev=net,mac={machine.mac},romfile="),
     ]
 
 
-def _folders(machine: Machine, folder: MachineFolder) -> Sequence[str]:
+def folders_server(machine: Machine, folder: MachineFolder) -> Sequence[str]:
     """QEMU starts the server of host folders for each connection of the guest, which is its standard input.
 
     Nothing listens for it on the host, where other users could come.
+
+    Raises CheckFailed when the command is too long for QEMU.
     """
     if not machine.mounts:
         return ()
-    command = shlex.join([sys.executable, "-P", "-m", FOLDERS, str(folder.path)])
-    return [f"guestfwd=tcp:{asked.SERVER}:{asked.PORT}-cmd:{command.replace(',', ',,')}"]
+    command = shlex.join([*installation.python(), "-m", FOLDERS, str(folder.path)])
+    server = f"tcp:{asked.SERVER}:{asked.PORT}-cmd:{command}"
+    if len(os.fsencode(server)) > _FORWARD_ROOM:
+        raise CheckFailed(
+            f"QEMU can't start what serves shared folders: the paths {sys.executable} and {folder.path} are too long",
+            hint=f"export {paths.STORE_VARIABLE}=/var/tmp/machine, or share nothing: --mount none",
+        )
+    return [f"guestfwd={server.replace(',', ',,')}"]
 
 
 def _channels(folder: MachineFolder, sockets: Path, architecture: str) -> Sequence[str]:

@@ -17,7 +17,7 @@ from machine.resources import architecture
 from machine.run import which
 
 from . import disk, sockets
-from .argv import CLONE_OF, DISK, PARTS, SUSPENDED, Memory
+from .argv import CLONE_OF, DISK, PARTS, SUSPENDED, Memory, folders_server
 from .options import ACCELERATORS, Options
 from .vm import INSTALL, Vm, find_binary, is_paused
 
@@ -53,6 +53,7 @@ class Qemu(Driver):
         if which("qemu-img") is None:
             raise ToolMissing("qemu-img", hint=INSTALL)
         sockets.check(self.folder.path)
+        folders_server(self.machine, self.folder)
         filesystem.check_sockets(self.folder.store)
         from machine import acceleration
 

@@ -13,4 +13,5 @@ The guest's kernel connects again after a suspend, or when the server was killed
     export    the folder itself: what can be reached in it, and how
     handles   what a handle means, kept over restarts
     asked     what --mount says
+    installation  what of this program no guest may write
 """

@@ -120,6 +120,19 @@ def check(mounts: Sequence[str], store: Path) -> None:
             raise CheckFailed(f"{folder.source} can't be shared: it {what}", hint=_EXAMPLE)
         if paths.below(folder.source.resolve(), store) is not None:
             raise CheckFailed(f"{folder.source} can't be shared: it lies in the store, with keys", hint=_EXAMPLE)
+        if not folder.read_only and (program := _program(folder.source)):
+            raise CheckFailed(
+                f"{folder.source} can't be shared to be written: this program runs from {program}",
+                hint=f"share it to be read: --mount {folder.source}:ro",
+            )
+
+
+def _program(source: Path) -> Path | None:
+    """The folder of this installation that source is, or lies in."""
+    from machine.folders import installation
+
+    real = source.resolve()
+    return next((one for one in installation.folders() if paths.below(real, one) is not None), None)
 
 
 def hidden(store: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import stat
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -76,6 +77,9 @@ class Export:
         self._listings: dict[Identity, list[tuple[int, bytes]]] = {}
         self._pinned: set[tuple[int, int]] = set()
         self._hidden_names, self._hidden_files = self._find_hidden(hidden)
+        self._hiding: dict[tuple[int, int], list[bytes]] = {}
+        for device, inode, name in self._hidden_names:
+            self._hiding.setdefault((device, inode), []).append(name)
 
     def close(self) -> None:
         if self._timer:
@@ -136,9 +140,12 @@ class Export:
         self._handles.note(found.identity, parent, name)
         return found
 
-    def check_new(self, parent: Identity, name: bytes) -> None:
-        """Raise PermissionError for a name that is hidden from the guest."""
-        if (parent.device, parent.inode, name) in self._hidden_names:
+    def check_new(self, folder: int, parent: Identity, name: bytes) -> None:
+        """Raise PermissionError for a name in an open folder that leads to what is hidden, or will when that is made.
+
+        In other letters or another normal form, too: many file systems take them for the same name.
+        """
+        if self._spelled_alike(parent, name) or self._leads_to_hidden(folder, name):
             raise PermissionError(errno.EACCES, "hidden")
 
     def check_may_go(self, found: Attributes) -> None:
@@ -271,9 +278,28 @@ class Export:
         if (parent.device, parent.inode, name) in self._hidden_names:
             raise FileNotFoundError(errno.ENOENT, "hidden")
         found = self._own(attributes.of(folder, name))
-        if found.identity[:2] in self._hidden_files:
+        if found.identity[:2] in self._hidden_files or self._is_hidden(folder, parent, name, found):
             raise FileNotFoundError(errno.ENOENT, "hidden")
         return found
+
+    def _spelled_alike(self, parent: Identity, name: bytes) -> list[bytes]:
+        """The hidden names of a folder that are this one in other letters, or another normal form."""
+        if parent[:2] not in self._hiding:
+            return []
+        return [hidden for hidden in self._hiding[parent[:2]] if _plain(hidden) == _plain(name)]
+
+    def _is_hidden(self, folder: int, parent: Identity, name: bytes, found: Attributes) -> bool:
+        """Whether a hidden name leads to the same file. It may have been made since this process began."""
+        for hidden in self._spelled_alike(parent, name):
+            with contextlib.suppress(OSError):
+                if self._own(attributes.of(folder, hidden)).identity == found.identity:
+                    return True
+        return False
+
+    def _leads_to_hidden(self, folder: int, name: bytes) -> bool:
+        with contextlib.suppress(OSError):
+            return self._own(attributes.of(folder, name)).identity[:2] in self._hidden_files
+        return False
 
     def _own(self, found: Attributes) -> Attributes:
         """The device of the top folder has another number after the host was booted: here it is the export's mark."""
@@ -369,6 +395,12 @@ def _add(kept: dict[Identity, OpenFile], identity: Identity, file: OpenFile) -> 
     while len(kept) >= _KEPT:
         del kept[next(iter(kept))]
     kept[identity] = file
+
+
+def _plain(name: bytes) -> str:
+    """What is the same for all names that some file system takes for one: no letter case, normal form, or joiners."""
+    letters = unicodedata.normalize("NFD", name.decode("utf-8", "surrogateescape").casefold())
+    return "".join(letter for letter in letters.casefold() if unicodedata.category(letter) != "Cf")
 
 
 def _cookie(name: bytes) -> int:

@@ -271,8 +271,8 @@ class Nfs3:
         export = source.export
         with self.lock:
             self._check_writable(source)
-            export.check_new(target.identity, new)
             (here, before), (there, others) = export.folder(source.identity), export.folder(target.identity)
+            export.check_new(there, target.identity, new)
             moved, replaced = export.child(here, source.identity, old), None
             export.check_may_go(moved)
             with contextlib.suppress(FileNotFoundError):
@@ -292,9 +292,9 @@ class Nfs3:
         export = source.export
         with self.lock:
             self._check_writable(source)
-            export.check_new(target.identity, name)
             here, old, _ = export.locate(source.identity)
             there, before = export.folder(target.identity)
+            export.check_new(there, target.identity, name)
             os.link(old, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
             found = export.child(there, target.identity, name)
             return xdr.u32(OK) + self._post(export, found, call.caller) + self._wcc(target, before, call.caller)
@@ -449,8 +449,8 @@ class Nfs3:
         export = target.export
         with self.lock:
             self._check_writable(target)
-            export.check_new(target.identity, name)
             folder, before = export.folder(target.identity)
+            export.check_new(folder, target.identity, name)
             make(folder)
             found = export.child(folder, target.identity, name)
             return (

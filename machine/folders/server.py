@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from machine import store
-from machine.folders import asked, mountd, nfs3, rpc, slots, xdr
+from machine.folders import asked, installation, mountd, nfs3, rpc, slots, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
 from machine.paths import MachineFolder
@@ -111,6 +111,7 @@ class Server:
 def programs(folders: list[asked.Folder], machine_folder: Path, hidden: list[Path]) -> Iterator[list[rpc.Program]]:
     """What serves these folders; machine_folder is where handles are kept. A folder that isn't there is left out."""
     handles = Handles(machine_folder / asked.DATABASE)
+    own = installation.folders()
     exports: list[Export] = []
     try:
         for folder in folders:
@@ -121,7 +122,7 @@ def programs(folders: list[asked.Folder], machine_folder: Path, hidden: list[Pat
                         os.fsencode(folder.target),
                         handles,
                         read_only=folder.read_only,
-                        hidden=hidden,
+                        hidden=hidden if folder.read_only else [*hidden, *own],
                     )
                 )
             except OSError as error:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from machine.errors import Usage
+from machine.errors import CheckFailed, Usage
 from machine.folders import asked
 from machine.folders.asked import Folder
 from machine.guest.seed import Mount
@@ -51,3 +51,14 @@ def test_links_are_resolved_once(tmp_path: Path) -> None:
         f"{tmp_path}/real:{tmp_path}/link:ro",
         f"{tmp_path}/real",
     )
+
+
+def test_what_runs_this_program_is_shared_for_reading_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment = tmp_path / "project/.venv"
+    (environment / "lib").mkdir(parents=True)
+    monkeypatch.setattr("sys.prefix", str(environment))
+    for folder in (environment, environment / "lib"):
+        with pytest.raises(CheckFailed, match=r"runs from .*/project/\.venv"):
+            asked.check([str(folder)], tmp_path / "store")
+        asked.check([f"{folder}:/src:ro"], tmp_path / "store")
+    asked.check([str(tmp_path / "project")], tmp_path / "store")

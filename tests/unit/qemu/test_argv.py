@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from machine.drivers.qemu.argv import Host, Memory, argv
 
+from machine.errors import CheckFailed
 from machine.paths import Image, MachineFolder
 from machine.spec import Address, Machine
 
@@ -142,5 +143,15 @@ def test_a_comma_in_a_path_is_doubled_where_qemu_splits_at_it() -> None:
 def test_the_server_of_shared_folders_is_started_by_qemu() -> None:
     words = command("/my store,1/machines/dev", machine=replace(MACHINE, mounts=("/home/ann",)))
     (network,) = [word for word in words if word.startswith("user,")]
-    server = f"{sys.executable} -P -m machine.folders '/my store,,1/machines/dev'"
+    server = f"{sys.executable} -I -m machine.folders '/my store,,1/machines/dev'"
     assert network.endswith(f",guestfwd=tcp:10.0.2.100:2049-cmd:{server}")
+
+
+def test_a_server_of_shared_folders_that_qemu_would_cut_off_is_refused() -> None:
+    """What is longer than 1023 bytes QEMU would start in part."""
+    machine = replace(MACHINE, mounts=("/home/ann",))
+    room = 1023 - len(f"tcp:10.0.2.100:2049-cmd:{sys.executable} -I -m machine.folders ")
+    command("/" + "x" * (room - 1), machine=machine)
+    with pytest.raises(CheckFailed, match="too long"):
+        command("/" + "x" * room, machine=machine)
+    command("/" + "x" * 2000)
