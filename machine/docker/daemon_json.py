@@ -16,16 +16,23 @@ _LOCAL = re.compile(
 )
 # The host as a guest sees it under user-mode networking (QEMU's and VirtualBox's NAT).
 HOST_IN_GUEST = "10.0.2.2"
+# The drivers whose machines always have such a network. A machine of libvirt may have another one.
+_USER_MODE = {"qemu", "virtualbox"}
 
 
 def content(machine: Machine) -> str:
-    """daemon.json for the machine: the user's options and the label provider=DRIVER; else Docker's defaults.
+    """daemon.json for the machine: the user's options, the label provider=DRIVER, and what `host-gateway` means.
+
+    All else has Docker's defaults.
 
     An option is a flag of dockerd, with or without dashes, then `=` or a blank, then its value; without a value it is
     true. A value that begins with { or [ is JSON. Raises Usage for an unknown option, or a reserved one.
     """
     engine = machine.engine
     config: dict[str, dockerd_options.Value] = {}
+    if machine.driver in _USER_MODE:
+        # Without it, `--add-host NAME:host-gateway` would give the guest's own address. An option of the user's wins.
+        config["host-gateway-ip"] = HOST_IN_GUEST
     for option in engine.options:
         dockerd_options.put(config, option)
     for key, added in (

@@ -26,6 +26,7 @@ LAST = (
     "test_guest",
     "test_folders",
     "test_docker",
+    "test_host_names",
     "test_ports",
     "test_registry",
     "test_other_clients",

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -18,7 +19,16 @@ def daemon(*options: str, **asked: tuple[str, ...]) -> dict[str, object]:
 
 
 def test_dockers_defaults_stay() -> None:
-    assert daemon() == {"labels": ["provider=qemu"]}
+    assert daemon() == {"host-gateway-ip": "10.0.2.2", "labels": ["provider=qemu"]}
+
+
+def test_host_gateway_is_the_host_where_the_network_has_it() -> None:
+    """Its address is known with user-mode networks only; the user's own choice wins."""
+    asked = Machine("dev", "virtualbox", "uuid", "mac", "", 1024, 2, 8192)
+    assert json.loads(daemon_json.content(asked))["host-gateway-ip"] == "10.0.2.2"
+    for driver in ("libvirt", "generic"):
+        assert "host-gateway-ip" not in json.loads(daemon_json.content(dataclasses.replace(asked, driver=driver)))
+    assert daemon("host-gateway-ip=192.0.2.1")["host-gateway-ip"] == "192.0.2.1"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +140,7 @@ def test_values_stay_values(nasty: str) -> None:
         "cgroup-parent": nasty,
         "log-opts": {"tag": nasty},
         "dns-search": [nasty],
+        "host-gateway-ip": "10.0.2.2",
         "labels": ["provider=qemu"],
         "registry-mirrors": [nasty],
     }

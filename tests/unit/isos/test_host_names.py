@@ -1,0 +1,191 @@
+"""The guest's DNS server for the names of the host, compiled for this host, before a socket in the real one's place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from machine.isos.machineos import programs
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is the guest's, and the guest is Linux")
+PATIENCE = 120.0
+A, AAAA, TXT, ANY = 1, 28, 16, 255
+HOST = "192.0.2.7"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (gcc := shutil.which("gcc")):
+        pytest.skip("no gcc here")
+    out = tmp_path_factory.mktemp("names") / "host-names"
+    source = programs.SOURCES / "host-names.c"
+    warnings = ["-Werror", "-Wconversion", "-Wshadow", "-fsanitize=undefined"]
+    subprocess.run([gcc, *programs.FLAGS, *warnings, source, "-o", out], check=True)
+    return out
+
+
+@dataclass
+class Names:
+    """The program; a client that is connected to it; and the server that it asks."""
+
+    process: subprocess.Popen[bytes]
+    client: socket.socket
+    server: socket.socket
+
+    def ask(self, message: bytes) -> bytes:
+        self.client.send(message)
+        return self.client.recv(65535)
+
+    def worker(self) -> int:
+        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii"))
+
+
+def udp() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(PATIENCE)
+    made.bind(("127.0.0.1", 0))
+    return made
+
+
+@pytest.fixture
+def names(program: Path) -> Iterator[Names]:
+    with udp() as place, udp() as client, udp() as server:
+        port = place.getsockname()[1]
+        place.close()
+        argv: list[str | Path] = [program, "127.0.0.1", str(port), *map(str, server.getsockname()), HOST]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE) as process:
+            client.connect(("127.0.0.1", port))
+            try:
+                await_answer(client)
+                yield Names(process, client, server)
+            finally:
+                process.kill()
+                _, err = process.communicate(timeout=PATIENCE)
+            assert err == b"", err.decode()
+
+
+def await_answer(client: socket.socket) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            client.send(query("host.docker.internal"))
+            client.recv(65535)
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+        else:
+            return
+    raise AssertionError("the server didn't open its port")
+
+
+def query(name: str, kind: int = A, *, number: int = 0x1234, flags: int = 0x0100, extra: bytes = b"") -> bytes:
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    head = struct.pack("!6H", number, flags, 1, 0, 0, 1 if extra else 0)
+    return head + labels + b"\0" + struct.pack("!HH", kind, 1) + extra
+
+
+OPT = b"\0" + struct.pack("!HHIH", 41, 1232, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["host.docker.internal", "gateway.docker.internal", "Host.DOCKER.Internal"])
+@pytest.mark.parametrize("kind", [A, ANY])
+@pytest.mark.parametrize("extra", [b"", OPT])
+def test_the_hosts_names_have_its_address(names: Names, name: str, kind: int, extra: bytes) -> None:
+    answer = names.ask(query(name, kind, extra=extra))
+    question = query(name, kind)[12:]
+    assert answer[:12] == struct.pack("!6H", 0x1234, 0x8180, 1, 1, 0, 0)
+    assert answer[12:-16] == question
+    assert answer[-16:] == struct.pack("!HHHIH", 0xC00C, A, 1, 60, 4) + socket.inet_aton(HOST)
+
+
+@pytest.mark.parametrize("kind", [AAAA, TXT])
+def test_the_hosts_names_have_nothing_else(names: Names, kind: int) -> None:
+    """An empty answer, not "no such name": else a client would give the name up for all types."""
+    asked = query("host.docker.internal", kind)
+    assert names.ask(asked) == struct.pack("!6H", 0x1234, 0x8180, 1, 0, 0, 0) + asked[12:]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        query("example.test"),
+        query("example.test", extra=OPT),
+        query("docker.internal"),
+        query("a.host.docker.internal"),
+        query("host.docker.internal.example.test"),
+        query("host.docker.internal", flags=0x2800),  # an update
+        query("host.docker.internal", flags=0x8180),  # a response
+        query("host.docker.internal")[:-1],
+        query("host.docker.internal")[:12],
+    ],
+)
+def test_all_else_goes_on_unchanged_and_so_does_its_answer(names: Names, message: bytes) -> None:
+    names.client.send(message)
+    passed, source = names.server.recvfrom(65535)
+    assert passed == message
+    names.server.sendto(answer := os.urandom(4000), source)
+    assert names.client.recv(65535) == answer
+
+
+def test_a_slow_answer_delays_no_other(names: Names) -> None:
+    sources = []
+    for number in range(400):
+        names.client.send(query("example.test", number=number))
+        sources.append(names.server.recvfrom(65535))
+    assert len({source for _, source in sources[-200:]}) == 200, "each query that waits has a port of its own"
+    assert names.ask(query("host.docker.internal"))[:2] == b"\x12\x34"
+    for message, source in reversed(sources[-200:]):
+        names.server.sendto(message, source)
+        assert names.client.recv(65535) == message
+
+
+def test_others_cant_answer(names: Names) -> None:
+    names.client.send(message := query("example.test"))
+    _, source = names.server.recvfrom(65535)
+    with udp() as other:
+        other.sendto(b"forged" * 4, source)
+    names.server.sendto(message, source)
+    assert names.client.recv(65535) == message
+
+
+def test_a_server_that_is_gone_is_told_at_once(names: Names) -> None:
+    names.server.close()
+    assert names.ask(query("example.test")) == struct.pack("!6H", 0x1234, 0x8182, 0, 0, 0, 0)
+
+
+def test_too_short_a_message_is_dropped(names: Names) -> None:
+    names.client.send(b"short")
+    assert names.ask(query("host.docker.internal"))[:2] == b"\x12\x34"
+
+
+def test_a_worker_that_dies_is_replaced_and_no_query_is_lost(names: Names) -> None:
+    first = names.worker()
+    os.kill(first, signal.SIGKILL)
+    assert names.ask(query("host.docker.internal"))[-4:] == socket.inet_aton(HOST)
+    assert names.worker() != first
+
+
+def test_the_worker_ends_with_its_parent(names: Names) -> None:
+    """It would keep the port from the next parent, which init starts."""
+    names.process.kill()
+    deadline = time.monotonic() + PATIENCE
+    while not is_free(names.client.getpeername()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_free(address: tuple[str, int]) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as following, contextlib.suppress(OSError):
+        following.bind(address)
+        return True
+    return False
