@@ -176,17 +176,25 @@ def test_a_connection_on_which_nothing_whole_comes_is_closed(
 ) -> None:
     monkeypatch.setattr(server, "_FIRST", 0.05)
     with Served(home, str(host)) as client:
-        client.connection.sendall(sent)
-        assert client.connection.recv(1) == b""
+        with contextlib.suppress(BrokenPipeError):  # on a slow host it is closed by then
+            client.connection.sendall(sent)
+        assert is_closed(client.connection)
 
 
 def test_a_connection_that_is_idle_for_long_is_closed(home: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_NEXT", 0.05)
     with Served(home, str(host)) as client:
-        # It answers before it hangs up, or hangs up at once on a slow host.
-        with contextlib.suppress(StopIteration):
+        # It answers before it hangs up, or hangs up at once on a slow host: also while it is being asked.
+        with contextlib.suppress(StopIteration, BrokenPipeError, ConnectionResetError):
             client.mount(host)
-        assert client.connection.recv(1) == b""
+        assert is_closed(client.connection)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:  # it hadn't read all that was sent
+        return True
 
 
 def test_one_server_has_a_share_of_the_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
