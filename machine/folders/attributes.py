@@ -15,6 +15,8 @@ _STATX_SIZE = 256
 _BIRTH = 0x800
 _MASK = 0x7FF | _BIRTH
 _SYMLINK_NOFOLLOW, _EMPTY_PATH = 0x100, 0x1000
+# A listing mounts nothing (as of stat(2)).
+_NO_AUTOMOUNT = 0x800
 _SECOND = 1_000_000_000
 _U64 = (1 << 64) - 1
 
@@ -57,7 +59,7 @@ class Attributes(NamedTuple):
 def of(folder: int, name: bytes) -> Attributes:
     """Of what has that name in an open folder, a symbolic link's own. Raises OSError."""
     if _statx:
-        return _by_statx(folder, name, _SYMLINK_NOFOLLOW)
+        return _by_statx(folder, name, _SYMLINK_NOFOLLOW | _NO_AUTOMOUNT)
     return _converted(os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
@@ -92,7 +94,8 @@ def _by_statx(folder: int, name: bytes, flags: int) -> Attributes:
 
 
 def _converted(found: os.stat_result) -> Attributes:
-    born = int(getattr(found, "st_birthtime", 0) * _SECOND) & _U64
+    # BSD has -1 where the file system doesn't know it.
+    born = max(0, int(getattr(found, "st_birthtime", 0) * _SECOND))
     return Attributes(
         found.st_mode,
         found.st_nlink,
@@ -109,4 +112,5 @@ def _converted(found: os.stat_result) -> Attributes:
 
 
 _Buffer = ctypes.c_char * _STATX_SIZE
-_statx = ctypes.CDLL(None, use_errno=True).statx if sys.platform == "linux" else None
+# C libraries before 2018 have none.
+_statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", None) if sys.platform == "linux" else None

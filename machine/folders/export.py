@@ -35,8 +35,9 @@ _CHECKED = 1.0
 # No folder lies deeper: fewer than are kept open, so that a walk closes none of its own. Records that lead in a circle,
 # after moves on the host, end here.
 _DEPTH = 200
-# Listings that the guest is in the midst of.
+# Listings that the guest is in the midst of, and the names in all of them (150 bytes each) but the last.
 _LISTINGS = 8
+_LISTED = 200_000
 # The smallest cookie of an entry: 0 is the beginning, 1 and 2 are `.` and `..`.
 _FIRST_COOKIE = 3
 
@@ -241,7 +242,9 @@ class Export:
         found = self._listings.pop(identity, None) if cookie else None
         if found is None:
             found = sorted((_cookie(name), name) for name in self._names(identity))
-        while len(self._listings) >= _LISTINGS:
+        while self._listings and (
+            len(self._listings) >= _LISTINGS or sum(map(len, self._listings.values())) > _LISTED - len(found)
+        ):
             del self._listings[next(iter(self._listings))]
         self._listings[identity] = found
         return found[bisect.bisect_right(found, cookie, key=lambda entry: entry[0]) :]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import socket
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +15,8 @@ import pytest
 from nfs_client import NfsError, Served, Set
 
 from machine.folders import nfs3
+from machine.folders.attributes import Identity
+from machine.folders.export import Export
 from tests.unit.folders.conftest import Share
 
 OTHERS = 0o022
@@ -321,3 +326,73 @@ def test_what_is_shared_for_reading_is_only_read(home: Path, host: Path) -> None
             with refused(30):
                 attempt()
     assert [path.read_bytes() for path in host.iterdir()] == [b"1"]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (errno.ENOSPC, 28),
+        (errno.EDQUOT, 69),
+        (errno.EIO, 5),
+        (errno.ENOMEM, nfs3.JUKEBOX),
+        (errno.EMFILE, nfs3.JUKEBOX),
+    ],
+)
+def test_the_hosts_errors_are_passed_on(
+    share: Share, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    handle = share.client.create(share.top, b"a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        with refused(status):
+            share.client.write(handle, b"text")
+    share.client.write(handle, b"text")
+
+
+def test_what_a_home_folder_has_beside_files(share: Share) -> None:
+    """Pipes and sockets are listed, and neither opened nor waited for; links that lead to themselves are text."""
+    os.mkfifo(share.host / "pipe")
+    address = socket.socket(socket.AF_UNIX)
+    with address, contextlib.chdir(share.host):
+        address.bind("socket")
+    (share.host / "loop").symlink_to("loop")
+    entries, _ = share.client.readdirplus(share.top)
+    kinds = {entry.name: entry.attributes.type for entry in entries if entry.attributes}
+    assert (kinds[b"pipe"], kinds[b"socket"], kinds[b"loop"]) == (7, 6, 5)
+    assert share.client.readlink(share.client.walk(share.top, "loop")) == b"loop"
+    for name in ("pipe", "socket", "loop"):
+        handle = share.client.walk(share.top, name)
+        for attempt in (
+            lambda handle: share.client.read(handle),
+            lambda handle: share.client.write(handle, b"x"),
+            lambda handle: share.client.commit(handle),
+            lambda handle: share.client.setattr(handle, Set(size=0)),
+        ):
+            with refused(nfs3.INVAL):
+                attempt(handle)
+    share.client.setattr(share.client.walk(share.top, "pipe"), Set(mode=0o600))
+    assert stat.S_IMODE((share.host / "pipe").stat().st_mode) == 0o600
+    for name in ("pipe", "socket", "loop"):
+        share.client.remove(share.top, name.encode())
+
+
+def test_listings_of_large_folders_are_forgotten_for_others(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    listing = Export.listing
+
+    def watched(self: Export, identity: Identity, cookie: int) -> list[tuple[int, bytes]]:
+        found = listing(self, identity, cookie)
+        kept.append(sum(map(len, self._listings.values())))
+        return found
+
+    monkeypatch.setattr("machine.folders.export._LISTED", 100)
+    monkeypatch.setattr(Export, "listing", watched)
+    for folder in range(6):
+        (share.host / f"d{folder}").mkdir()
+        for number in range(40):
+            (share.host / f"d{folder}/{number}").touch()
+        assert len(share.client.names(share.client.walk(share.top, f"d{folder}"), 1024)) == 40
+    assert 40 < max(kept) <= 100
