@@ -198,6 +198,10 @@ class Driver(ABC):
         """Whether the guest of a machine that is up has come for its shared folders (machine.mounts)."""
         return True
 
+    def can_mount(self) -> bool:
+        """Whether the guest of a machine that is up can reach one more shared folder, without a restart."""
+        return True
+
     def interfaces(self) -> tuple[Interface, ...]:
         """All network cards of the machine, for its seed, if one has a fixed address; empty if all use DHCP."""
         return ()

@@ -20,6 +20,8 @@ from machine.spec import DOCKER_PORT
 FOLDERS = "machine.folders"
 # Bytes of a guestfwd's value: what is longer QEMU cuts off without a word (net/slirp.c, slirp_config_str).
 _FORWARD_ROOM = 1023
+# In the command line of a QEMU that starts it.
+FORWARD = f"tcp:{asked.SERVER}:{asked.PORT}-cmd:"
 PIDFILE = "qemu.pid"
 MONITOR = "qmp.sock"
 # A monitor serves one client at a time; this one belongs to the helper that forwards ports.
@@ -118,7 +120,7 @@ def argv(
         *(_boot(image, f"{command_line} {COMMAND_LINE}") if command_line else ()),
         *_disk("data", folder / DISK, "qcow2", boots=not command_line),
         *_medium("seed", folder.seed),
-        *_network(machine, folder),
+        *_network(machine, folder, shares=bool(command_line)),
         *_channels(folder, sockets or folder.path, host.architecture),
         *("-device", f"virtio-balloon-pci,id=balloon,free-page-reporting={_on(memory.reporting)}"),
         *("-rtc", "base=utc,clock=host"),
@@ -183,7 +185,7 @@ def _disk(name: str, path: Path, driver: str, *, boots: bool = False) -> Sequenc
     ]
 
 
-def _network(machine: Machine, folder: MachineFolder) -> Sequence[str]:
+def _network(machine: Machine, folder: MachineFolder, *, shares: bool) -> Sequence[str]:
     address = machine.address
     forwards = (
         [
@@ -194,7 +196,7 @@ def _network(machine: Machine, folder: MachineFolder) -> Sequence[str]:
         else []
     )
     return [
-        *("-netdev", ",".join(["user", "id=net", *forwards, *folders_server(machine, folder)])),
+        *("-netdev", ",".join(["user", "id=net", *forwards, *(folders_server(machine, folder) if shares else ())])),
         # Without its boot ROM: we never boot from the network.
         *("-device", f"virtio-net-pci,netdev=net,mac={machine.mac},romfile="),
     ]
@@ -203,15 +205,16 @@ def _network(machine: Machine, folder: MachineFolder) -> Sequence[str]:
 def folders_server(machine: Machine, folder: MachineFolder) -> Sequence[str]:
     """QEMU starts the server of host folders for each connection of the guest, which is its standard input.
 
-    Nothing listens for it on the host, where other users could come.
+    Nothing listens for it on the host, where other users could come. A machine without folders has it, too: a running
+    QEMU can't be given it, and a folder may be added at any time.
 
-    Raises CheckFailed when the command is too long for QEMU.
+    Raises CheckFailed when the command is too long for QEMU, and the machine has folders.
     """
-    if not machine.mounts:
-        return ()
     command = shlex.join([*installation.python(), "-m", FOLDERS, str(folder.path)])
-    server = f"tcp:{asked.SERVER}:{asked.PORT}-cmd:{command}"
+    server = f"{FORWARD}{command}"
     if len(os.fsencode(server)) > _FORWARD_ROOM:
+        if not machine.mounts:
+            return ()
         raise CheckFailed(
             f"QEMU can't start what serves shared folders: the paths {sys.executable} and {folder.path} are too long",
             hint=f"export {paths.STORE_VARIABLE}=/var/tmp/machine, or share nothing: --mount none",

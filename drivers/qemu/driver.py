@@ -139,6 +139,12 @@ class Qemu(Driver):
 
         return (self.folder / asked.DATABASE).exists()
 
+    def can_mount(self) -> bool:
+        from .argv import FORWARD
+
+        process = self.vm.process.find()
+        return process is not None and any(FORWARD in word for word in process.cmdline())
+
     def accept(self) -> Machine:
         from . import portable
 

@@ -79,9 +79,9 @@ def restore(vm: Vm, name: str) -> None:
 
 def _forget_answers(vm: Vm) -> None:
     """The guest numbers its calls as it did before: those that look the same are others now."""
-    if vm.machine.mounts:
-        from machine.folders import asked, handles
+    from machine.folders import asked, handles
 
+    if (vm.folder / asked.DATABASE).exists():
         handles.forget_answers(vm.folder / asked.DATABASE)
 
 

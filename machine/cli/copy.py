@@ -1,8 +1,6 @@
-"""machine scp and mount."""
+"""machine scp."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import click
 
@@ -30,22 +28,3 @@ def scp(source: str, target: str, recursive: bool, delta: bool, quiet: bool) -> 
         if place.machine:
             targets.one(place.machine)
     targets.exit_with(transfer.copy(*places, recursive=recursive, delta=delta, quiet=quiet))
-
-
-@click.command()
-@click.option("-u", "--unmount", is_flag=True, help="Unmount it.")
-@click.argument("source", metavar="[MACHINE:]PATH")
-@click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
-def mount(source: str, mountpoint: Path | None, unmount: bool) -> None:
-    """Show a folder of a machine in a folder of this host, by sshfs.
-
-    MOUNTPOINT is PATH by default; it is made if it doesn't exist.
-    """
-    from machine import transfer
-
-    place = transfer.place(source)
-    chosen = mountpoint or Path(place.path)
-    if unmount:
-        transfer.unmount(chosen)
-        return
-    transfer.mount(transfer.Place(place.path, targets.one(place.machine), place.user), chosen)

@@ -75,6 +75,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine ls --format '{{.Name}}\\t{{.URL}}'", "Print what you choose."),
     ),
     "mount": (
+        ("machine mount add dev /data", "Show /data of this host in the machine dev, for docker run -v."),
+        ("machine mount ls", "List such folders of all machines."),
+        ("machine mount rm dev /data", "Show it there no more."),
         ("machine mount dev:/home/docker work", "Show the machine's /home/docker in the folder work of this host."),
         ("machine mount -u work", "End it."),
     ),

@@ -18,7 +18,7 @@ import click
 from machine import probe, store
 from machine.cli.options import answer_option
 from machine.cli.report import explained
-from machine.cli.tables import print_columns
+from machine.cli.tables import formatted, print_columns
 from machine.docker_machine import inspect_json
 from machine.errors import MachineError, Usage
 from machine.guest import console, oom
@@ -233,20 +233,8 @@ def _table(rows: list[Row]) -> None:
 
 
 def _formatted(form: str) -> Callable[[list[Row]], None]:
-    from machine.goformat import Template
-
-    table = form.startswith("table")
-    template = Template(form.removeprefix("table").strip(" ").replace("\\t", "\t").replace("\\n", "\n"))
-    template.check(_fields(Row("")))  # a field that isn't there is an error also when there is no machine
-
-    def show(rows: list[Row]) -> None:
-        lines = [template.render(_fields(row)) for row in rows]
-        if table:
-            print_columns([line.split("\t") for line in [template.header(HEADERS), *lines]])
-        else:
-            print("".join(f"{line}\n" for line in lines), end="")
-
-    return show
+    show = formatted(form, HEADERS, _fields(Row("")))
+    return lambda rows: show(map(_fields, rows))
 
 
 def _fields(row: Row) -> dict[str, Value]:

@@ -30,7 +30,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
     state = _state(instance, timeout)
     warnings = _warnings(instance) if state is State.RUNNING else []
     if as_json:
-        found = {"name": chosen, "state": state, "mounts": _mounts(instance.machine), "warnings": warnings}
+        found = {"name": chosen, "state": state, "mounts": mounts_of(instance.machine), "warnings": warnings}
         print(json.dumps(found, indent=4, ensure_ascii=False))
         return
     print(state, flush=True)
@@ -126,7 +126,7 @@ def _absent(machine: Machine) -> list[str]:
     return [f"the shared folder {folder.source} doesn't exist" for folder in folders if not folder.source.is_dir()]
 
 
-def _mounts(machine: Machine) -> list[dict[str, object]]:
+def mounts_of(machine: Machine) -> list[dict[str, object]]:
     """The folders of the host that the machine shares: path on the host, path in the machine."""
     if not machine.mounts:
         return []

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from machine.goformat import Value
+
 GAP = "   "
 
 
@@ -10,3 +16,26 @@ def print_columns(rows: list[list[str]]) -> None:
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
     for row in rows:
         print(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
+
+
+def formatted(
+    form: str, headers: Mapping[str, str], empty: Mapping[str, Value]
+) -> Callable[[Iterable[Mapping[str, Value]]], None]:
+    """What prints rows as a Go template has them; with "table" before it, in columns with headings.
+
+    empty: a row that has all fields: one that isn't there is an error also when there is no row. Raises Usage.
+    """
+    from machine.goformat import Template
+
+    table = form.startswith("table")
+    template = Template(form.removeprefix("table").strip(" ").replace("\\t", "\t").replace("\\n", "\n"))
+    template.check(dict(empty))
+
+    def show(rows: Iterable[Mapping[str, Value]]) -> None:
+        lines = [template.render(dict(row)) for row in rows]
+        if table:
+            print_columns([line.split("\t") for line in [template.header(headers), *lines]])
+        else:
+            print("".join(f"{line}\n" for line in lines), end="")
+
+    return show

@@ -23,7 +23,7 @@ GROUPS = {
         "docker-context": ("docker_context", "Make docker contexts for machines."),
         "ssh": ("ssh", "Log in to a machine, or run a command on it."),
         "scp": ("copy", "Copy files from or to a machine."),
-        "mount": ("copy", "Show a folder of a machine in a folder of this host."),
+        "mount": ("mount", "Show folders of this host in a machine, or a machine's folder here."),
         "ssh-config": ("ssh_config", "Make machines known to ssh and tools that use it."),
         "ip": ("show", "Print a machine's address."),
         "url": ("show", "Print the address of a machine's Docker daemon."),

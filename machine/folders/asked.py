@@ -5,6 +5,7 @@ The words `home` and `none` stand for the user's home folder and for nothing.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,16 +101,20 @@ def _home_for(text: str) -> str:
     return ":".join([str(paths.user_home()), *more]) if word == HOME else text
 
 
-def check(mounts: Sequence[str], store: Path) -> None:
-    """Raises Usage for a wrong item, or a path that two have; CheckFailed for a folder that can't be had."""
+def check(mounts: Sequence[str], store: Path, kept: Sequence[str] = ()) -> None:
+    """Raises Usage for a wrong item, or a path that two have; CheckFailed for a folder that can't be had.
+
+    kept: what the machine has already. Of these only the paths in the machine count: a folder may have gone.
+    """
     folders = [parse(text) for text in mounts]
-    targets = [folder.target for folder in folders]
+    targets = [folder.target for folder in (*map(parse, kept), *folders)]
     if twice := sorted({target for target in targets if targets.count(target) > 1}):
         raise Usage(f"{twice[0]} is given twice", hint="give each folder once: --mount DIR, or --mount DIR:PATH")
+    # A link that a container puts into the outer one would lead the inner one over the machine's own folders.
+    for inner, outer in itertools.permutations(targets, 2):
+        if below(inner, outer):
+            raise Usage(f"{inner} lies in {outer}, which is shared, too", hint="share one of them")
     for folder in folders:
-        # A link that a container puts into the outer one would lead the inner one over the machine's own folders.
-        if outer := next((one for one in targets if one != folder.target and below(folder.target, one)), ""):
-            raise Usage(f"{folder.target} lies in {outer}, which is shared, too", hint="share one of them")
         if is_own(folder.target):
             raise Usage(
                 f"{folder.target} is a folder that the machine needs itself",

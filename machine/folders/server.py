@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from machine import store
@@ -38,11 +38,18 @@ _WAITING = 16
 
 
 class Server:
-    """Answers the calls that come through one connection, each as soon as it can."""
+    """Answers the calls that come through one connection, each as soon as it can.
 
-    def __init__(self, connection: socket.socket, programs: list[rpc.Program]) -> None:
+    is_current: whether what it serves is still what is shared. Where it isn't, it hangs up on the next call: the guest
+    connects anew and asks again, and the server of that connection knows.
+    """
+
+    def __init__(
+        self, connection: socket.socket, programs: list[rpc.Program], is_current: Callable[[], bool] = lambda: True
+    ) -> None:
         self.connection = connection
         self.programs = programs
+        self.is_current = is_current
         self._sending = threading.Lock()
         self._ended = threading.Event()
         self._deadline = time.monotonic() + _FIRST
@@ -55,6 +62,8 @@ class Server:
         try:
             for message in rpc.records(self.connection):
                 self._deadline = time.monotonic() + _NEXT
+                if not self.is_current():
+                    return
                 try:
                     call = rpc.parse(message)
                 except xdr.Garbage as error:
@@ -170,11 +179,15 @@ def main(path: str) -> None:
         return
     os.umask(0)  # the guest has taken its own from the modes already
     _allow_files()
+    version = _version(folder)  # before it is read: a change in between is seen at the first call
     machine = store.read(folder)
+    if not machine.mounts:
+        connection.close()
+        return
     folders = [asked.parse(text) for text in machine.mounts]
     with contextlib.closing(connection), programs(folders, folder.path, asked.hidden(folder.store)) as served:
         try:
-            Server(connection, served).run()
+            Server(connection, served, lambda: _version(folder) in {version, None}).run()
         except (rpc.Broken, OSError) as error:
             log(f"the connection ended: {reason(error)}")
 
@@ -185,6 +198,15 @@ def _has_slot(machine_folder: Path) -> bool:
     except OSError as error:  # a full disk, or one without locks, is no reason to serve nobody
         log(f"connections aren't counted: {reason(error)}")
         return True
+
+
+def _version(folder: MachineFolder) -> tuple[int, int] | None:
+    """It changes with machine.json, which is replaced as a whole; None where that can't be told."""
+    for path in (folder.config, folder.creating):  # create renames the one to the other
+        with contextlib.suppress(OSError):
+            found = path.stat()
+            return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def _connection(machine_folder: Path) -> socket.socket:

@@ -181,7 +181,7 @@ def _machineos(seed: Seed) -> dict[str, str]:
     if seed.sysctls:
         plain["sysctl.conf"] = seed.sysctls
     if seed.mounts:
-        plain["mounts"] = "".join(map(_mount_line, seed.mounts))
+        plain["mounts"] = "".join(map(mount_line, seed.mounts))
     return plain
 
 
@@ -190,7 +190,7 @@ def _network_line(interface: Interface) -> str:
     return " ".join((interface.address, interface.gateway or "-", *interface.nameservers)) + "\n"
 
 
-def _mount_line(mount: Mount) -> str:
+def mount_line(mount: Mount) -> str:
     """The first four fields of fstab(5), where a blank in a field is \\040."""
     fields = (mount.source, mount.target, mount.type, mount.options)
     return " ".join(field.replace("\\", "\\134").replace(" ", "\\040") for field in fields) + "\n"

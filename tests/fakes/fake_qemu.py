@@ -98,9 +98,9 @@ def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def process(folder: MachineFolder) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that passes for the machine's QEMU."""
-    words = ["-c", "import time; time.sleep(600)", "-pidfile", str(folder / "qemu.pid")]
+def process(folder: MachineFolder, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that passes for the machine's QEMU; more: words of its command line."""
+    words = ["-c", "import time; time.sleep(600)", "-pidfile", str(folder / "qemu.pid"), *more]
     with subprocess.Popen([sys.executable, *words]) as popen, contextlib.ExitStack() as stack:
         stack.callback(popen.kill)
         (folder / "qemu.pid").write_text(str(popen.pid))

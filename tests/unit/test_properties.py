@@ -266,7 +266,7 @@ def systemd_reads(line: str) -> str:
 @example(target="a\\040 b")
 @given(target=words.filter(str.isprintable))
 def test_a_line_of_fstab_has_four_fields(target: str) -> None:
-    fields = seed._mount_line(seed.Mount("home", target, "vboxsf", "uid=1000")).removesuffix("\n").split(" ")
+    fields = seed.mount_line(seed.Mount("home", target, "vboxsf", "uid=1000")).removesuffix("\n").split(" ")
     assert len(fields) == 4
     raw = re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8)]), fields[1].encode())
     assert raw.decode() == target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from nfs_client import Client, NfsError, Served
 
-from machine import spec
+from machine import files, spec
 from machine.folders import mountd, nfs3, rpc, server, slots, xdr
 from machine.folders.server import _WORKERS, LOG
 from tests.unit.folders.conftest import Share
@@ -205,6 +206,38 @@ def test_one_server_has_a_share_of_the_log(monkeypatch: pytest.MonkeyPatch, caps
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 9
     assert lines[-1] == "more of this server isn't told"
+
+
+def test_it_hangs_up_when_other_folders_are_shared(machine_folder: Path, host: Path, tmp_path: Path) -> None:
+    """The guest connects anew, and finds what is shared now; where nothing is, it is hung up on at once."""
+    config = machine_folder / "machine.json"
+    other = tmp_path / "other"
+    other.mkdir()
+
+    def share(*mounts: str) -> None:
+        machine = dataclasses.replace(spec.loads(config.read_text(), config), mounts=mounts)
+        files.write(config, spec.dumps(machine))
+
+    def is_hung_up_on(client: Client) -> bool:
+        client.send(client.message(*NFS, nfs3.GETATTR, xdr.opaque(top)))
+        return client.connection.recv(1) == b""
+
+    with process(machine_folder) as (connection, _):
+        top = Client(connection).mount(host)
+        share(str(host), str(other))
+        assert is_hung_up_on(Client(connection))
+    with process(machine_folder) as (connection, _):
+        client = Client(connection)
+        assert client.mount(other) != top
+        assert client.getattr(top).type == 2
+        share(str(other))
+        assert is_hung_up_on(client)
+    with process(machine_folder) as (connection, _), pytest.raises(NfsError):
+        Client(connection).getattr(top)
+    share()
+    with process(machine_folder) as (connection, ended):
+        assert connection.recv(1) == b""
+        assert ended.wait(120) == 0
 
 
 def test_a_fault_of_the_servers_is_an_answer(home: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,16 @@ def test_check_names_what_is_missing(qemu: Qemu, monkeypatch: pytest.MonkeyPatch
         assert "apt install qemu-system-x86" in caught.value.hint
 
 
+def test_a_folder_can_be_added_where_the_running_qemu_starts_its_server(qemu: Qemu, recorder: Recorder) -> None:
+    assert not qemu.can_mount()
+    with process(qemu.folder, "-netdev", "user,id=net"):
+        assert not qemu.can_mount()
+    qemu.start()
+    (command,) = recorder.ran
+    with process(qemu.folder, *command[command.index("-netdev") :]):
+        assert qemu.can_mount()
+
+
 def far_away(qemu: Qemu, tmp_path: Path) -> Qemu:
     """The same machine in a store whose path has no room for a socket."""
     folder = MachineFolder(tmp_path / ("x" * 100) / "machines" / "dev")

@@ -1,0 +1,232 @@
+"""Folders of this computer in a machine that is there: added and removed at once if it runs, else at its next start.
+
+What runs has them from three places: its server reads machine.json, its guest boots with the seed, and mounts what
+stands in _LIST.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from machine import paths, store
+from machine.driver import State
+from machine.errors import CheckFailed, DriverFailed, MachineError, Usage
+from machine.folders import asked
+from machine.folders.asked import Folder
+from machine.guest import credentials, seed
+from machine.images import cache
+from machine.instance import Instance, changing
+from machine.progress import Progress
+from machine.spec import Machine
+from machine.ssh.remote import Remote
+
+# Seconds: the guest tries to mount a folder for 40 s, others after it once; and to write out what it holds of one.
+_MOUNT, _UNMOUNT = 90.0, 60.0
+_LIST = "/run/machineos/mounts"
+_TOO_OLD = 75
+# $1: the lines of the new folders, $2: of all. The guest's own script mounts what the list has, as at boot. It would
+# wait for an old folder that has gone from the host.
+_ATTACH = f"""
+[ -x /usr/lib/machineos/folders ] || exit {_TOO_OLD}
+umask 077
+rm -f /run/machineos/folders.why
+printf %s "$1" >{_LIST}.new && mv {_LIST}.new {_LIST} && /usr/lib/machineos/folders >&2
+printf %s "$2" >{_LIST}.new && mv {_LIST}.new {_LIST}
+tail -n 1 /run/machineos/folders.why >&2
+exec cat /proc/mounts
+"""
+# How mount(8) and the kernel write blanks and other characters of a path.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def add(name: str, texts: Sequence[str], progress: Progress) -> str:
+    """Share folders, as --mount takes them; returns what came of it, in a sentence.
+
+    Raises Usage and CheckFailed for what can't be shared, DriverFailed when the guest doesn't mount it; nothing is
+    changed then.
+    """
+    with changing(name) as instance:
+        machine = instance.machine
+        _check_kind(instance)
+        new = _checked(texts, machine)
+        if not new:
+            return "It has that already."
+        target = replace(machine, mounts=(*machine.mounts, *new))
+        if not _is_up(instance):
+            store.save(target)
+            return f"The machine has it at its next start: machine start {name}"
+        if not instance.driver.can_mount():
+            store.save(target)
+            return f"This machine was started without room for folders. It has it after: machine restart {name}"
+        progress.phase("mounting it in the machine")
+        # First: the server must know the folder when the guest comes for it.
+        _store(instance, target)
+        try:
+            _attach(instance.shell(), target, new)
+        except BaseException:
+            _store(instance, machine)
+            raise
+    return f"{_words(new)} {'is' if len(new) == 1 else 'are'} in the machine now."
+
+
+def remove(name: str, words: Sequence[str], progress: Progress, *, force: bool = False) -> str:
+    """Share folders no more, which are named by their path on this computer or in the machine.
+
+    force: also when containers use them, which find errors in their place. Raises Usage, MachineError.
+    """
+    with changing(name) as instance:
+        machine = instance.machine
+        gone = list(dict.fromkeys(text for word in words for text in _named(machine, word)))
+        target = replace(machine, mounts=tuple(text for text in machine.mounts if text not in gone))
+        if not _is_up(instance):
+            store.save(target)
+            return f"The machine {name} has {_words(gone)} no more."
+        folders = [asked.parse(text) for text in gone]
+        if not force:
+            _refuse_used(instance, folders)
+        progress.phase("unmounting it in the machine")
+        _detach(instance.shell(), machine, folders, force=force)
+        _store(instance, target)
+    return f"{_words(gone)} {'is' if len(gone) == 1 else 'are'} in the machine no more."
+
+
+def _check_kind(instance: Instance) -> None:
+    """Raise CheckFailed for a machine that can't be given folders, with what works there."""
+    driver, name = instance.driver, instance.name
+    there = ", ".join(mount.target for mount in driver.mounts())
+    hint = f"it has {there}, as create gave it" if there else f"copy files: machine scp -r DIR {name}:"
+    if not driver.shares:
+        raise CheckFailed(f"the driver {driver.name} can't give a machine folders later", hint=hint)
+    if instance.machine.image and cache.is_cloud_image(instance.machine.image):
+        raise CheckFailed("folders are shared with machineos only", hint=hint)
+
+
+def _checked(texts: Sequence[str], machine: Machine) -> tuple[str, ...]:
+    """Those that the machine hasn't yet. Raises Usage and CheckFailed as for create, with this verb in the hint."""
+    try:
+        if asked.NONE in texts:
+            raise Usage("none is no folder", hint=f"machine mount rm {machine.name} DIR")
+        new = tuple(text for text in dict.fromkeys(asked.resolved(texts)) if text not in machine.mounts)
+        asked.check(new, paths.store(), machine.mounts)
+        return new
+    except MachineError as error:
+        error.hint = error.hint.replace("machine create --mount", f"machine mount add {machine.name}")
+        error.hint = error.hint.replace("--mount", f"machine mount add {machine.name}")
+        raise
+
+
+def _is_up(instance: Instance) -> bool:
+    """False for a stopped machine. Raises MachineError for one that can't be changed as it is."""
+    state, name = instance.driver.state(), instance.name
+    if state not in {State.RUNNING, State.STOPPED}:
+        what = "suspended" if state is State.SAVED else state.lower()
+        raise MachineError(f'the machine "{name}" is {what}', hint=f"machine start {name}")
+    return state is State.RUNNING
+
+
+def _store(instance: Instance, machine: Machine) -> None:
+    """Have the server and the next boot know the machine's folders."""
+    driver = instance.driver
+    driver.machine = machine
+    store.save(machine)
+    seed.overwrite(instance.folder.seed, credentials.describe(machine, instance.folder, driver))
+
+
+def _attach(remote: Remote, machine: Machine, new: Sequence[str]) -> None:
+    """Raises DriverFailed when the guest doesn't mount a new folder; it has none of them then."""
+    done = remote.run(["sh", "-c", _ATTACH, "sh", _lines(new), _lines(machine.mounts)], check=False, timeout=_MOUNT)
+    if done.code == _TOO_OLD:
+        raise DriverFailed(
+            "this machine's system is of an earlier version, without folders",
+            hint=f"machine upgrade {machine.name}",
+        )
+    folders = [asked.parse(text) for text in new]
+    lacks = {folder.target for folder in folders} - _mounted(done.stdout)
+    if done.code or lacks:
+        before = replace(machine, mounts=tuple(text for text in machine.mounts if text not in new))
+        _detach(remote, before, folders, force=True)
+        raise DriverFailed(
+            f"the machine couldn't mount {', '.join(sorted(lacks))}",
+            details=done.stderr,
+            hint=f"machine logs {machine.name}",
+        )
+
+
+def _detach(remote: Remote, machine: Machine, folders: Sequence[Folder], *, force: bool) -> None:
+    """Raises MachineError when one is in use; then all are there as before."""
+    there = _mounted(remote.read("/proc/mounts") or "")
+    how = ["umount", "-l"] if force else ["timeout", str(int(_UNMOUNT)), "umount"]
+    for folder in folders:
+        if folder.target not in there:
+            continue
+        done = remote.run([*how, folder.target], check=False, timeout=_UNMOUNT + 30)
+        if done.code:
+            _attach_again(remote, machine)
+            raise MachineError(
+                f"{folder.target} is in use in the machine",
+                details=done.stderr,
+                hint=f"end what uses it, or: machine mount rm --force {machine.name} {shlex.quote(folder.target)}",
+            )
+    left = [text for text in machine.mounts if asked.parse(text) not in folders]
+    remote.write(_LIST, _lines(left), 0o600)
+
+
+def _attach_again(remote: Remote, machine: Machine) -> None:
+    lines = _lines(machine.mounts)
+    remote.run(["sh", "-c", _ATTACH, "sh", lines, lines], check=False, timeout=_MOUNT)
+
+
+def _refuse_used(instance: Instance, folders: Sequence[Folder]) -> None:
+    """Raise MachineError with the names of the containers that have one of the folders, or a part of it."""
+    users = sorted(
+        container["Names"][0].removeprefix("/")
+        for container in instance.docker().containers()
+        if any(_has(container, folder) for folder in folders)
+    )
+    if users:
+        raise MachineError(
+            f"containers use it: {', '.join(users)}",
+            hint=f"stop them, or: machine mount rm --force {instance.name} {shlex.join(f.target for f in folders)}",
+        )
+
+
+def _has(container: dict[str, object], folder: Folder) -> bool:
+    mounts = container.get("Mounts")
+    sources = [str(mount.get("Source", "")) for mount in mounts] if isinstance(mounts, list) else []
+    return any(asked.below(source, folder.target) or asked.below(folder.target, source) for source in sources if source)
+
+
+def _mounted(text: str) -> set[str]:
+    """The paths at which the guest has folders of this computer, by its /proc/mounts."""
+    lines = [line.split(" ") for line in text.splitlines()]
+    return {
+        _ESCAPED.sub(lambda found: chr(int(found[1], 8)), fields[1])
+        for fields in lines
+        if len(fields) > 2 and fields[2] == "nfs" and fields[0].startswith(f"{asked.SERVER}:")
+    }
+
+
+def _lines(mounts: Sequence[str]) -> str:
+    return "".join(map(seed.mount_line, asked.mounts(mounts)))
+
+
+def _named(machine: Machine, word: str) -> list[str]:
+    """The mounts that a word names: one by its path in the machine, or all of a folder of this computer."""
+    folders = {text: asked.parse(text) for text in machine.mounts}
+    by_target = [text for text, folder in folders.items() if folder.target == str(PurePosixPath(word))]
+    source = Path(word).absolute()
+    by_source = [text for text, folder in folders.items() if folder.source in {source, source.resolve()}]
+    if found := by_target or by_source or [text for text in folders if text == word]:
+        return found
+    raise Usage(
+        f'"{word}" is no folder of this computer that the machine "{machine.name}" has',
+        hint=f"machine mount ls {machine.name}",
+    )
+
+
+def _words(mounts: Sequence[str]) -> str:
+    return ", ".join(asked.parse(text).target for text in mounts)
