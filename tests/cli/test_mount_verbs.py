@@ -156,7 +156,7 @@ def test_what_a_container_uses_stays(
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [
-        (["src"], 2, '"src" in --mount src is no absolute path'),
+        (["src"], 2, '"src" is not an absolute path'),
         (["{0}/in"], 2, "{0}/in lies in {0}, which is shared, too"),
         (["{0}/in:/src"], 2, "/src/in lies in /src, which is shared, too"),
         (["{0}:/src/in:ro"], 2, "/src/in is given twice"),
