@@ -67,36 +67,28 @@ def test_a_tree_goes_in_and_comes_out(vm: Vm, host_folder: Path, tmp_path: Path)
 
 
 def test_one_is_added_and_removed_while_the_machine_runs(vm: Vm, docker: Docker, tmp_path: Path) -> None:
-    """It outlives a suspend and a restart; a container that uses it keeps it from being removed."""
+    """It outlives a restart; a container that uses it keeps it from being removed."""
     folder = tmp_path / "added ü"
     folder.mkdir()
     (folder / "file").write_text("hello\n")
     vm.store.machine("mount", "add", vm.name, str(folder), f"{folder}:/added here:ro")
-    show = ("run", "--rm", "-v", f"{folder}:/src", "busybox", "cat", "/src/file")
-    assert docker(*show).out == "hello\n"
+    docker("run", "-d", "--name", "user", "-v", f"{folder}:/src", "busybox", "sleep", "100000")
+    assert docker("exec", "user", "cat", "/src/file").out == "hello\n"
     vm.ssh(f"echo from the machine >{shlex.quote(str(folder))}/back")
     assert (folder / "back").read_text() == "from the machine\n"
     assert "Read-only" in vm.ssh("sudo touch '/added here/x'", code=None).err
     assert f"{folder}\n" in vm.store.machine("mount", "ls", vm.name, "--format", "{{.Target}}").out
-    vm.machine("suspend")
-    refused = vm.store.machine("mount", "rm", vm.name, "/added here", code=1)
-    assert f"machine start {vm.name}" in refused.err
-    vm.machine("start")
-    assert docker(*show).out == "hello\n"
-    vm.machine("restart")
-    assert docker(*show).out == "hello\n"
-    docker("run", "-d", "--name", "user", "-v", f"{folder}:/src", "busybox", "sleep", "1000")
     refused = vm.store.machine("mount", "rm", vm.name, str(folder), code=1)
     assert "containers use it: user" in refused.err
-    assert docker(*show).out == "hello\n"
+    vm.machine("restart")
+    docker("start", "user")
+    assert docker("exec", "user", "cat", "/src/file").out == "hello\n"
     vm.store.machine("mount", "rm", "--force", vm.name, str(folder))
     assert docker("exec", "user", "cat", "/src/file", code=None).code == 1
     docker("rm", "-f", "user")
-    mounts = vm.ssh("cat /proc/mounts").out
-    assert ("/added\\040ü" in mounts, "/added\\040here" in mounts) == (False, True)
-    assert docker(*show, code=None).code == 1
+    assert vm.ssh(f"ls {shlex.quote(str(folder))} '/added here'").out.count("file") == 1
     vm.store.machine("mount", "rm", vm.name, "/added here")
-    assert "/added" not in vm.ssh("cat /proc/mounts").out
+    assert "added" not in vm.ssh("cat /proc/mounts").out
 
 
 def test_it_goes_on_after_a_suspend_and_without_its_server(vm: Vm, docker: Docker, host_folder: Path) -> None:
