@@ -56,6 +56,7 @@ def add(name: str, texts: Sequence[str], progress: Progress) -> str:
         if not new:
             return "It has that already."
         target = replace(machine, mounts=(*machine.mounts, *new))
+        Instance(target, instance.folder).driver.check()
         if not _is_up(instance):
             store.save(target)
             return f"The machine has it at its next start: machine start {name}"

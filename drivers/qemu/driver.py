@@ -17,7 +17,7 @@ from machine.resources import architecture
 from machine.run import which
 
 from . import disk, sockets
-from .argv import CLONE_OF, DISK, PARTS, SUSPENDED, Memory, folders_server
+from .argv import CLONE_OF, DISK, FORWARD, PARTS, SUSPENDED, Memory, folders_server
 from .options import ACCELERATORS, Options
 from .vm import INSTALL, Vm, find_binary, is_paused
 
@@ -140,8 +140,6 @@ class Qemu(Driver):
         return (self.folder / asked.DATABASE).exists()
 
     def can_mount(self) -> bool:
-        from .argv import FORWARD
-
         process = self.vm.process.find()
         return process is not None and any(FORWARD in word for word in process.cmdline())
 

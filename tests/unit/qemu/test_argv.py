@@ -64,7 +64,7 @@ def test_the_whole_command() -> None:
         *("-device", "virtio-blk-pci,drive=seed,serial=seed"),
         "-netdev",
         "user,id=net,hostfwd=tcp:127.77.0.2:2375-:2375,hostfwd=tcp:127.77.0.2:2222-:22,"
-        f"guestfwd=tcp:10.0.2.100:2049-cmd:{sys.executable} -P -m machine.folders /store/machines/dev",
+        f"guestfwd=tcp:10.0.2.100:2049-cmd:{sys.executable} -I -m machine.folders /store/machines/dev",
         *("-device", "virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile="),
         *("-chardev", "file,id=console,path=/store/machines/dev/console.log,append=on"),
         *("-serial", "chardev:console"),
