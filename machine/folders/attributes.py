@@ -17,6 +17,8 @@ _MASK = 0x7FF | _BIRTH
 _SYMLINK_NOFOLLOW, _EMPTY_PATH = 0x100, 0x1000
 # A listing mounts nothing (as of stat(2)).
 _NO_AUTOMOUNT = 0x800
+# What the system remembers, without asking a file system's server (statx(2)); and of the answer: a file system begins.
+_DONT_SYNC, _MOUNT_ROOT = 0x4000, 0x2000
 _SECOND = 1_000_000_000
 _U64 = (1 << 64) - 1
 
@@ -46,6 +48,8 @@ class Attributes(NamedTuple):
     modified: int
     changed: int
     device: tuple[int, int]
+    # The top folder of a file system, where that can be told.
+    is_mounted: bool = False
 
     @property
     def is_folder(self) -> bool:
@@ -56,10 +60,18 @@ class Attributes(NamedTuple):
         return stat.S_ISREG(self.mode)
 
 
-def of(folder: int, name: bytes) -> Attributes:
-    """Of what has that name in an open folder, a symbolic link's own. Raises OSError."""
+def of(folder: int, name: bytes, *, waits: bool = True) -> Attributes:
+    """Of what has that name in an open folder, a symbolic link's own. Raises OSError.
+
+    waits: False to have what is remembered of the top folder of another file system, whose server may not answer.
+    """
     if _statx:
-        return _by_statx(folder, name, _SYMLINK_NOFOLLOW | _NO_AUTOMOUNT)
+        flags = _SYMLINK_NOFOLLOW | _NO_AUTOMOUNT
+        if not waits:
+            remembered = _by_statx(folder, name, flags | _DONT_SYNC)
+            if remembered.is_mounted:
+                return remembered
+        return _by_statx(folder, name, flags)
     return _converted(os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
@@ -77,7 +89,9 @@ def _by_statx(folder: int, name: bytes, flags: int) -> Attributes:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     found = _STATX.unpack_from(buffer)
-    born = (found[12] * _SECOND + found[13]) & _U64 if found[0] & _BIRTH else 0
+    is_mounted = bool(found[2] & _MOUNT_ROOT)
+    # The top folder's number isn't used again; and what is remembered of it may lack its birth.
+    born = (found[12] * _SECOND + found[13]) & _U64 if found[0] & _BIRTH and not is_mounted else 0
     return Attributes(
         found[6],
         found[3],
@@ -90,6 +104,7 @@ def _by_statx(folder: int, name: bytes, flags: int) -> Attributes:
         found[16] * _SECOND + found[17],
         found[14] * _SECOND + found[15],
         (found[18], found[19]),
+        is_mounted,
     )
 
 

@@ -135,9 +135,12 @@ class Export:
             raise _stale()
         return descriptor, found
 
-    def child(self, folder: int, parent: Identity, name: bytes) -> Attributes:
-        """What has that name in an open folder; it can be found by its identity from then on."""
-        found = self._look(folder, parent, name)
+    def child(self, folder: int, parent: Identity, name: bytes, *, waits: bool = True) -> Attributes:
+        """What has that name in an open folder; it can be found by its identity from then on.
+
+        waits: as for `attributes.of`.
+        """
+        found = self._look(folder, parent, name, waits=waits)
         self._handles.note(found.identity, parent, name)
         return found
 
@@ -277,10 +280,10 @@ class Export:
         _add(self._folders, identity, file)
         return file.descriptor
 
-    def _look(self, folder: int, parent: Identity, name: bytes) -> Attributes:
+    def _look(self, folder: int, parent: Identity, name: bytes, *, waits: bool = True) -> Attributes:
         if (parent.device, parent.inode, name) in self._hidden_names:
             raise FileNotFoundError(errno.ENOENT, "hidden")
-        found = self._own(attributes.of(folder, name))
+        found = self._own(attributes.of(folder, name, waits=waits))
         if found.identity[:2] in self._hidden_files or self._is_hidden(folder, parent, name, found):
             raise FileNotFoundError(errno.ENOENT, "hidden")
         return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -42,3 +44,29 @@ def test_without_statx_files_are_served(home: Path, host: Path, monkeypatch: pyt
     (host / "a").write_bytes(b"text")
     with Served(home, str(host)) as client:
         assert client.read(client.walk(client.mount(host), "a"))[0] == b"text"
+
+
+@pytest.mark.skipif(attributes._statx is None, reason="needs statx")
+def test_a_listing_doesnt_wait_for_what_is_mounted_in_the_folder(
+    home: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FUSE server that is gone answers nothing; the kernel tells what it remembers."""
+    statx, asked = attributes._statx, []
+    assert statx
+
+    def watched(folder: int, name: bytes, flags: int, mask: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+        done = int(statx(folder, name, flags, mask, buffer))
+        if name == b"mounted":
+            asked.append(bool(flags & attributes._DONT_SYNC))
+            ctypes.memmove(ctypes.addressof(buffer) + 8, attributes._MOUNT_ROOT.to_bytes(8, sys.byteorder), 8)
+        return done
+
+    monkeypatch.setattr(attributes, "_statx", watched)
+    (host / "mounted").mkdir()
+    (host / "file").write_bytes(b"text")
+    with Served(home, str(host)) as client:
+        top = client.mount(host)
+        assert sorted(client.names(top)) == [b"file", b"mounted"]
+        assert asked == [True]
+        assert client.lookup(top, b"mounted")[1].type == 2
+        assert asked[-1] is False

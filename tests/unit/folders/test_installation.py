@@ -84,9 +84,9 @@ def test_no_spelling_leads_to_what_is_hidden(home: Path, host: Path, monkeypatch
     of = attributes.of
     names = (b".SSH", b".s\xe2\x80\x8csh", b".Ssh", "Schlüssel".encode(), "SCHLÜSSEL".encode())
 
-    def insensitive(folder: int, name: bytes) -> attributes.Attributes:
+    def insensitive(folder: int, name: bytes, *, waits: bool = True) -> attributes.Attributes:
         real = b".ssh" if name in names[:3] else "Schlu\u0308ssel".encode() if name in names[3:] else name
-        return of(folder, real)
+        return of(folder, real, waits=waits)
 
     monkeypatch.setattr(attributes, "of", insensitive)
     (host / "kept").touch()
