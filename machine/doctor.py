@@ -222,7 +222,8 @@ def one_machine(instance: Instance) -> Iterator[Finding]:
         yield Finding(name, Level.OK, f"Docker {version} answers on {address.url}")
     except MachineError as error:
         # doctor has shown the state, which the error's own hint would show.
-        hint = f"machine logs {name}" if isinstance(error, api.Unreachable) else error.hint
+        logs = f"machine logs {name}" if driver.kind.is_ours else ""
+        hint = logs if isinstance(error, api.Unreachable) else error.hint
         yield Finding(name, Level.ERROR, error.message, hint)
     else:
         yield from _unshared(instance)

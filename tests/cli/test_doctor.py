@@ -162,6 +162,14 @@ def test_certificates(found: Findings, made: Made, monkeypatch: pytest.MonkeyPat
     assert text not in found()
 
 
+def test_a_url_where_nothing_answers_has_no_logs(invoke: Invoke, vms: Path) -> None:
+    assert invoke("create", "--driver", "none", "--url", "tcp://127.0.0.1:1", "far").code == 0
+    shown = invoke("doctor", "--json").out
+    (found,) = [finding for finding in json.loads(shown) if finding["check"] == "far"]
+    assert "doesn't answer" in found["text"]
+    assert "machine logs" not in found["hint"]
+
+
 def test_a_container_that_binds_what_isnt_shared(
     invoke: Invoke, made: Made, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
