@@ -128,13 +128,14 @@ def _folders(instance: Instance) -> str:
     if there := [mount.target for mount in driver.mounts()]:
         return f"docker run -v shows files of this computer below {', '.join(there)}, and empty folders elsewhere"
     if not _can_share(driver, image):
-        way = "machineos with the driver qemu shares one by"
+        way = "machineos with the driver qemu shares one: machine create --mount DIR"
     else:
         from machine.folders import asked
 
         why = asked.why_not_home()
-        way = f"your home folder can't be there, because {why}; share another by" if why else "share one by"
-    return f"it shares no folder of this computer, so docker run -v shows empty folders; {way} create --mount DIR"
+        way = f"your home folder can't be there, because {why}; share another" if why else "share one"
+        way += f": machine mount add {instance.name} DIR"
+    return f"it shares no folder of this computer, so docker run -v shows empty folders; {way}"
 
 
 def check_image(wanted: Instance) -> None:

@@ -74,7 +74,7 @@ def test_a_default_of_the_users_own(invoke: Invoke, vms: Path) -> None:
     shown = invoke("create", "dev")
     assert store.load("dev").mounts == ()
     assert "it shares no folder of this computer" in shown.err
-    assert "share one by create --mount DIR" in shown.err
+    assert "share one: machine mount add dev DIR" in shown.err
 
 
 def test_a_home_behind_a_link_is_at_the_path_that_the_user_types(
@@ -95,7 +95,7 @@ def test_a_home_that_cant_be_shared_is_said(
     shown = invoke("create", "dev")
     assert (shown.code, store.load("dev").mounts) == (0, ())
     assert why in shown.err
-    assert "share another by create --mount DIR" in shown.err
+    assert "share another: machine mount add dev DIR" in shown.err
 
 
 def test_a_guest_that_doesnt_mount_the_home_goes_without_it(

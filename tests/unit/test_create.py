@@ -229,7 +229,7 @@ def test_a_machine_says_which_folders_of_the_host_it_shares(monkeypatch: pytest.
     assert "the driver qemu" in notes[-1]
     monkeypatch.setattr(machine_fake.Fake, "shares", True)
     create.create(replace(draft(), name="second"), Shown())
-    assert notes[-1].endswith("; share one by create --mount DIR")
+    assert notes[-1].endswith("; share one: machine mount add second DIR")
     monkeypatch.setattr(machine_fake.Fake, "mounts", lambda self: (Mount("tag", "/home/ann", "vboxsf"),))
     create.create(replace(draft(), name="third"), Shown())
     assert notes[-1] == "docker run -v shows files of this computer below /home/ann, and empty folders elsewhere"

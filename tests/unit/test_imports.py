@@ -25,6 +25,7 @@ FOR_DRIVERS = {
     "filesystem",
     "folders.asked",
     "folders.handles",
+    "folders.installation",
     "guest.credentials",
     "guest.seed",
     "helper",
