@@ -217,7 +217,7 @@ def folders_server(machine: Machine, folder: MachineFolder) -> Sequence[str]:
             return ()
         raise CheckFailed(
             f"QEMU can't start what serves shared folders: the paths {sys.executable} and {folder.path} are too long",
-            hint=f"export {paths.STORE_VARIABLE}=/var/tmp/machine, or share nothing: --mount none",
+            hint=f"export {paths.STORE_VARIABLE}=/var/tmp/machine",
         )
     return [f"guestfwd={server.replace(',', ',,')}"]
 
