@@ -52,7 +52,7 @@ def test_a_created_machine_runs_and_has_all_its_files(vms: Path) -> None:
     }
     for private in (folder.key, folder.server_key, folder.ssh_key, folder.host_key, folder.seed, folder.config):
         assert private.stat().st_mode & 0o077 == 0, private
-    assert folder.known_hosts.read_text().startswith(made.address.host)
+    assert made.address.host in folder.known_hosts.read_text()  # an ordinary user gets another port, in brackets
 
 
 def test_all_is_done_with_one_driver(monkeypatch: pytest.MonkeyPatch) -> None:
