@@ -27,6 +27,8 @@ HOST = Host("/usr/bin/qemu-system-x86_64", "x86_64", "kvm", "host")
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MACHINE_IMAGES_PATH", "/images")
+    for variable in ("PYTHONPATH", "PYTHONHOME"):  # with them our Python is started otherwise
+        monkeypatch.delenv(variable, raising=False)
 
 
 def command(home: str = "/store/machines/dev", machine: Machine = MACHINE, **changes: Any) -> list[str]:
