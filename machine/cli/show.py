@@ -84,17 +84,17 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
       Machine (machine.json: what was asked for)
     """
     from machine.docker_machine import inspect_json
-    from machine.goformat import Template
+    from machine.goformat import Format
 
     if form is not None and as_json:
         raise Usage("choose one of --format and --json", hint="machine inspect --json")
     chosen = targets.one(name)
-    template = Template(form) if form is not None else None
+    go_format = Format(form) if form is not None else None
     instance = load(chosen)
     # The hypervisor is asked only when its answer is printed.
-    state = _state_or_error(instance, timeout) if template is None or template.needs("State") else ""
+    state = _state_or_error(instance, timeout) if go_format is None or go_format.needs("State") else ""
     data = inspect_json.describe(instance, state)
-    print(template.render(data) if template else json.dumps(data, indent=4, ensure_ascii=False))
+    print(go_format.render(data) if go_format else json.dumps(data, indent=4, ensure_ascii=False))
 
 
 @click.command()

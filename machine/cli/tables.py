@@ -25,16 +25,16 @@ def formatted(
 
     empty: a row that has all fields: one that isn't there is an error also when there is no row. Raises Usage.
     """
-    from machine.goformat import Template
+    from machine.goformat import Format
 
     table = form.startswith("table")
-    template = Template(form.removeprefix("table").strip(" ").replace("\\t", "\t").replace("\\n", "\n"))
-    template.check(dict(empty))
+    go_format = Format(form.removeprefix("table").strip(" ").replace("\\t", "\t").replace("\\n", "\n"))
+    go_format.check(dict(empty))
 
     def show(rows: Iterable[Mapping[str, Value]]) -> None:
-        lines = [template.render(dict(row)) for row in rows]
+        lines = [go_format.render(dict(row)) for row in rows]
         if table:
-            print_columns([line.split("\t") for line in [template.header(headers), *lines]])
+            print_columns([line.split("\t") for line in [go_format.header(headers), *lines]])
         else:
             print("".join(f"{line}\n" for line in lines), end="")
 

@@ -19,10 +19,10 @@ from machine.goformat.evaluate import Evaluator
 from machine.goformat.parser import parse
 from machine.goformat.values import Value
 
-__all__ = ["Template", "Value"]
+__all__ = ["Format", "Value"]
 
 
-class Template:
+class Format:
     """A parsed template. Raises Usage for an invalid or unsupported one."""
 
     def __init__(self, text: str) -> None:

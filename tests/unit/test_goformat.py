@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from machine.errors import Usage
-from machine.goformat import Template, Value
+from machine.goformat import Format, Value
 
 DATA: Value = {
     "Name": "web",
@@ -56,7 +56,7 @@ CONTEXT: Value = {
     ],
 )
 def test_render(template: str, printed: str) -> None:
-    assert Template(template).render(DATA) == printed
+    assert Format(template).render(DATA) == printed
 
 
 # With what docker prints for it.
@@ -107,7 +107,7 @@ RECORDED = {
 
 @pytest.mark.parametrize("template", RECORDED)
 def test_as_docker_prints_it(template: str) -> None:
-    assert Template(template).render(CONTEXT) == RECORDED[template]
+    assert Format(template).render(CONTEXT) == RECORDED[template]
 
 
 @pytest.mark.skipif(not shutil.which("docker"), reason="needs the docker client")
@@ -119,7 +119,7 @@ def test_docker_prints_the_same(tmp_path: Path) -> None:
         ["docker", "context", "inspect", "--format", whole],
         env=environment, capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    assert done.stdout == "\n".join(RECORDED.values()) + "\n" == Template(whole).render(CONTEXT) + "\n"
+    assert done.stdout == "\n".join(RECORDED.values()) + "\n" == Format(whole).render(CONTEXT) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_docker_prints_the_same(tmp_path: Path) -> None:
 )
 def test_what_is_not_supported_is_refused(template: str) -> None:
     with pytest.raises(Usage) as refused:
-        Template(template)
+        Format(template)
     assert refused.value.hint
 
 
@@ -196,14 +196,14 @@ def test_what_is_not_supported_is_refused(template: str) -> None:
 )
 def test_what_the_data_do_not_fit_is_refused(template: str) -> None:
     with pytest.raises(Usage) as refused:
-        Template(template).render(DATA)
+        Format(template).render(DATA)
     assert refused.value.hint
 
 
 def test_check() -> None:
     """Without values: a list may be empty there."""
     empty: Value = {"Name": "", "List": [], "Deep": {"Key": ""}}
-    Template("{{index .List 0}}{{range .List}}{{.X}}{{end}}{{with .Deep}}{{.Key}}{{$.Name}}{{end}}").check(empty)
+    Format("{{index .List 0}}{{range .List}}{{.X}}{{end}}{{with .Deep}}{{.Key}}{{$.Name}}{{end}}").check(empty)
     for template in (
         "{{.Foo}}",
         "{{if .Deep.Foo}}{{end}}",
@@ -211,7 +211,7 @@ def test_check() -> None:
         "{{json .Deep | len | eq .Foo}}",
     ):
         with pytest.raises(Usage, match="there is no Foo"):
-            Template(template).check(empty)
+            Format(template).check(empty)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_check() -> None:
     ],
 )
 def test_header(template: str, line: str) -> None:
-    assert Template(template).header({"Name": "NAME", "URL": "AT"}) == line
+    assert Format(template).header({"Name": "NAME", "URL": "AT"}) == line
 
 
 def test_needs() -> None:
@@ -235,10 +235,10 @@ def test_needs() -> None:
         "{{$.State}}",
         "{{(json .State) | len}}",
     ):
-        assert Template(template).needs("State")
-    assert not Template("{{.Driver.State}}").needs("State")
-    assert not Template("{{range .List}}{{.State.X}}{{end}}").needs("Name")
+        assert Format(template).needs("State")
+    assert not Format("{{.Driver.State}}").needs("State")
+    assert not Format("{{range .List}}{{.State.X}}{{end}}").needs("Name")
 
 
 def test_json_is_sorted() -> None:
-    assert json.loads(Template("{{json .}}").render(DATA)) == DATA
+    assert json.loads(Format("{{json .}}").render(DATA)) == DATA
