@@ -12,6 +12,7 @@ from machine.driver import Machine
 from machine.errors import CheckFailed
 
 from .options import Options
+from .settings import is_arm
 
 if TYPE_CHECKING:
     from machine.guest.seed import Mount
@@ -38,6 +39,7 @@ _OWNER = "uid=1000,gid=1000"
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]?(.*)", re.DOTALL)
 # DIR:PATH; a colon as the second character belongs to a drive of Windows.
 _PAIR = re.compile(r"(?P<folder>(?:[A-Za-z]:)?[^:]+):(?P<path>[^:\\]+)")
+_NONE_ON_ARM = "a VirtualBox machine can't mount folders on ARM, because its kernel has no vboxsf there"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Share:
         return Mount(NAME, self.path, "vboxsf", _OWNER)
 
 
-def share_of(options: Options, home: Path | None = None) -> Share | None:
-    """What is to be shared; None for nothing."""
-    if options.no_share:
+def share_of(options: Options, home: Path | None = None, *, arm: bool = is_arm()) -> Share | None:
+    """What is to be shared; None for nothing. On ARM a guest has nothing: Debian's kernel has no vboxsf there."""
+    if options.no_share or arm:
         return None
     if not options.share_folder:
         folder = str(home or paths.user_home())
@@ -67,9 +69,13 @@ def share_of(options: Options, home: Path | None = None) -> Share | None:
     return Share(options.share_folder, guest_path(options.share_folder))
 
 
-def check(options: Options) -> list[str]:
+def check(options: Options, *, arm: bool = is_arm()) -> list[str]:
     """Raise CheckFailed for a folder that can't be shared; return a note when the home folder isn't."""
-    share = share_of(options)
+    if arm and options.share_folder:
+        raise CheckFailed(_NONE_ON_ARM, hint="machine create --driver qemu --mount DIR")
+    if arm and not options.no_share:
+        return [f"your home folder isn't shared: {_NONE_ON_ARM}"]
+    share = share_of(options, arm=arm)
     if share is None:
         return [] if options.no_share else ["your home folder isn't shared: the machine has a folder of its own there"]
     if not Path(share.folder).is_dir():

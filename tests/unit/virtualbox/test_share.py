@@ -62,6 +62,17 @@ def test_a_folder_that_cant_be_shared(tmp_path: Path) -> None:
         share.check(Options(share_folder=f"{tmp_path}:/etc"))
 
 
+def test_on_arm_nothing_is_shared_and_that_is_said(tmp_path: Path) -> None:
+    """Else the guest would wait for a file system that its kernel doesn't have."""
+    assert share.share_of(Options(), Path("/home/ann"), arm=True) is None
+    assert share.share_of(Options(share_folder=str(tmp_path)), arm=True) is None
+    [note] = share.check(Options(), arm=True)
+    assert note.startswith("your home folder isn't shared: a VirtualBox machine can't mount folders on ARM")
+    assert share.check(Options(no_share=True), arm=True) == []
+    with pytest.raises(CheckFailed, match="can't mount folders on ARM"):
+        share.check(Options(share_folder=str(tmp_path)), arm=True)
+
+
 def test_the_guest_mounts_it_for_its_user() -> None:
     assert Share("/home/ann", "/home/ann").mount == Mount("home", "/home/ann", "vboxsf", "uid=1000,gid=1000")
 
