@@ -1,8 +1,8 @@
 """Which accelerator QEMU gets here: KVM, HVF or WHPX when it is proved to work, else TCG (software emulation).
 
 That /dev/kvm opens proves nothing: inside some virtual machines KVM_CREATE_VM succeeds, and yet no kernel runs. So a
-firmware of ours (proof.S) goes from reset to 64-bit code with paging and ends QEMU with a code of its own. A crash,
-another code, or no end within the limits means no. It takes 0.1 s, once per boot of the host and per QEMU binary.
+program of ours (proof-x86_64.S, proof-aarch64.S) turns on paging, works a little and ends QEMU in a way of its own. A
+crash, another end, or none within the limits means no. It takes 0.1 s, once per boot of the host and per QEMU binary.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ DEADLINE = 20.0
 # Seconds of processor, which a busy host doesn't use up: a KVM that runs no guest may spin until it is killed.
 PROCESSOR_LIMIT = 2
 
-# isa-debug-exit ends QEMU with (value << 1) | 1; proof.S writes 0x2A.
+# isa-debug-exit ends QEMU with (value << 1) | 1; proof-x86_64.S writes 0x2A.
 PROVED = (0x2A << 1) | 1
+# What proof-aarch64.S prints before it ends QEMU with the code 0.
+WORD = "proved\n"
 
-# proof.S, assembled: as -o proof.o proof.S && objcopy -O binary proof.o proof.bin
+# proof-x86_64.S, assembled: as -o proof.o proof-x86_64.S && objcopy -O binary proof.o proof.bin
 PROOF = bytes.fromhex(
     "fa2e660f0116c8000f20c06683c8010f22c066ea1a000f000800b8100000008ed88ec08ed0bc0080000031c0bf00100000b9"
     "000c0000fcf3abc7050010000003200000c7050020000003300000c7050030000083000000b8200600000f22e0b800100000"
@@ -34,6 +36,15 @@ PROOF = bytes.fromhex(
     "000066480f6ec1e2ef31c00fa2b02ae6f4f40000000000000000ffff0000009acf00ffff00000092cf00ffff0000009aaf00"
     "1f00a8000f00"
 )
+# proof-aarch64.S, likewise; and where it is loaded.
+PROOF_ARM = bytes.fromhex(
+    "0006a0d2401018d52104a8d2e20301aa034080d25f8400f8630400f1c1ffff54228080d2220000f9a2e080d20200a8f22204"
+    "00f902e09fd202a218d5220380d20210a0f2422018d5012018d59f3f03d51f8708d59f3f03d5df3f03d5021038d5420040b2"
+    "42007eb2420074b2021018d5df3f03d54404a8d205d490522500a07286fc5fc8c604009186fc07c8a7ffff35a000679ea504"
+    "007141ffff540820a1d2490100102a1540386a0000340a0100b9fdffff17000180520080b072020000d47f2003d5ffffff17"
+    "70726f7665640a00"
+)
+_LOADED_AT = 0x40200000
 _SIZE = 65536
 _RESET = 0xFFF0
 
@@ -55,19 +66,32 @@ def choose(binary: str, cache: Path, run: Run) -> str:
 
 def proved(binary: str, accelerator: str, run: Run) -> bool:
     """Whether guest code really runs under that accelerator, with the CPU model that a machine gets."""
-    if resources.architecture() != "x86_64":
-        # No proof for other processors yet; macOS on ARM, where HVF is part of the system, is the one that counts.
-        return accelerator == "hvf"
+    arm = resources.architecture() == "aarch64"
+    if arm and accelerator == "hvf":
+        return True  # it is a part of each macOS on ARM, and no Mac has shown yet that the proof runs there
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
-        firmware = Path(folder) / "proof.bin"
-        firmware.write_bytes(image())
-        argv = [binary, "-accel", accelerator, "-cpu", "host", "-machine", "q35", "-m", "64", "-nodefaults"]
-        argv += ["-no-user-config", "-display", "none", "-no-reboot", "-bios", str(firmware)]
-        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+        program = Path(folder) / "proof.bin"
+        program.write_bytes(PROOF_ARM if arm else image())
+        argv = [binary, "-accel", accelerator, "-cpu", cpu(accelerator), *(on_arm(program) if arm else on_x86(program))]
         try:
-            return run(_limited(argv), timeout=DEADLINE, check=False).code == PROVED
+            done = run(_limited(argv), timeout=DEADLINE, check=False)
         except WaitTimeout:
             return False
+    return (done.code, done.stdout) == (0, WORD) if arm else done.code == PROVED
+
+
+def on_x86(program: Path) -> list[str]:
+    return [*_bare("q35"), "-bios", str(program), "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+
+
+def on_arm(program: Path) -> list[str]:
+    loader = f"loader,file={str(program).replace(',', ',,')},addr={_LOADED_AT:#x},cpu-num=0,force-raw=on"
+    return [*_bare("virt"), "-serial", "stdio", "-device", loader]
+
+
+def _bare(machine: str) -> list[str]:
+    words = ["-machine", machine, "-m", "64", "-nodefaults", "-no-user-config", "-display", "none"]
+    return [*words, "-no-reboot"]
 
 
 def _limited(argv: list[str]) -> list[str]:
@@ -100,10 +124,6 @@ def why_not(accelerator: str) -> str:
         return "no /dev/kvm here: the machine is emulated in software (TCG), which is slow"
     if sys.platform == "linux" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "no access to /dev/kvm (sudo usermod -aG kvm $USER, and log in again): emulated in software (TCG), slow"
-    if sys.platform == "linux" and resources.architecture() != "x86_64":
-        return (
-            "KVM was not tested (only x86_64 has a test): emulated in software, slow; to use it: --qemu-accelerator kvm"
-        )
     return "hardware acceleration was tried and doesn't work here: the machine is emulated in software (TCG), slow"
 
 
