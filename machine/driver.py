@@ -32,7 +32,7 @@ __all__ = [
     "Autostart",
     "Driver",
     "Export",
-    "Identify",
+    "FindsExisting",
     "KeptTemplate",
     "Kind",
     "Machine",
@@ -330,7 +330,7 @@ class Portable(Protocol):
 
 
 @runtime_checkable
-class Identify(Protocol):
+class FindsExisting(Protocol):
     """The driver can use virtual machines that another program made."""
 
     @classmethod

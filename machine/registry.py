@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from machine.driver import Driver, Identify
+from machine.driver import Driver, FindsExisting
 from machine.errors import MachineError, Usage
 from machine.reasons import reason
 
@@ -33,7 +33,7 @@ def creatable() -> list[str]:
 
 def _only_takes_over(name: str) -> bool:
     try:
-        return issubclass(load(name), Identify)
+        return issubclass(load(name), FindsExisting)
     except MachineError:
         return False  # whoever chooses it is told why it can't be loaded
 

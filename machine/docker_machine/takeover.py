@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import paths, registry, spec, store
-from machine.driver import Identify, Machine
+from machine.driver import FindsExisting, Machine
 from machine.errors import MachineError, StoreDamaged
 from machine.guest import existing_host
 from machine.paths import MachineFolder
@@ -117,7 +117,7 @@ def _with_its_vm(found: ImportableMachine, ui_type: str) -> ImportableMachine:
     machine = found.machine
     try:
         driver = registry.load(EXISTING_VM)
-        assert isinstance(driver, Identify)
+        assert isinstance(driver, FindsExisting)
         uuid = driver.identify(found.folder, machine.name, paths.store(), run)
     except MachineError as error:
         return dataclasses.replace(found, note=f"{error.message}: it can't be started or stopped from here")

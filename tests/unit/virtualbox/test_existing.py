@@ -9,7 +9,7 @@ import pytest
 from fake_vboxmanage import UUID, Scripted, info, refused
 from machine.drivers.virtualbox import ExistingVM
 
-from machine.driver import Address, Identify, State, Suspend
+from machine.driver import Address, FindsExisting, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, ToolMissing
 from machine.paths import MachineFolder
 from machine.run import Completed
@@ -37,7 +37,7 @@ def theirs(tmp_path: Path) -> Path:
 
 
 def identify(folder: Path, run: Scripted) -> str:
-    assert isinstance(ExistingVM, Identify)
+    assert isinstance(ExistingVM, FindsExisting)
     return ExistingVM.identify(folder, "old", folder.parent.parent / "store", run)
 
 
