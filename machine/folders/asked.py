@@ -89,16 +89,30 @@ def resolved(texts: Sequence[str]) -> tuple[str, ...]:
         return ()
     found = []
     for text in texts:
-        folder = parse(_home_for(text))
+        text = _spelled_out(text)
+        folder = parse(text)
         if (source := folder.source.resolve()) != folder.source:
             text = f"{source}:{folder.target}" + (":ro" if folder.read_only else "")
-        found.append(_home_for(text))
+        found.append(text)
     return tuple(found)
 
 
-def _home_for(text: str) -> str:
-    word, *more = text.split(":")
-    return ":".join([str(paths.user_home()), *more]) if word == HOME else text
+def _spelled_out(text: str) -> str:
+    """With the whole path in place of `home`, of ~ (which config.toml may have), and of a path from here, as ./x."""
+    source, *more = text.split(":")
+    if source == HOME:
+        source = str(paths.user_home())
+    elif source.startswith("~"):
+        source = str(paths.expanded(source))
+    elif source.split("/")[0] in {".", ".."}:
+        source = os.path.normpath(f"{_here()}/{source}")
+    return ":".join([source, *more])
+
+
+def _here() -> str:
+    """The working directory as the shell spells it, and $PWD in `docker run -v`."""
+    shell = os.environ.get("PWD", "")
+    return shell if shell.startswith("/") and paths.same(Path(shell), Path.cwd()) else str(Path.cwd())
 
 
 def check(mounts: Sequence[str], store: Path, kept: Sequence[str] = ()) -> None:

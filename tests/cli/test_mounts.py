@@ -64,6 +64,37 @@ def test_words(invoke: Invoke, user_home: Path, tmp_path: Path, typed: list[str]
     assert store.load("dev").mounts == tuple(text.format(**places) for text in mounts)
 
 
+@pytest.mark.parametrize("typed", [".", "./b:ro", "../c:/c", "~/d", "~"])
+def test_paths_from_here_and_from_home(
+    invoke: Invoke, user_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    """As the shell spells them, which is how `docker run -v "$PWD"` asks for them."""
+    for folder in (tmp_path / "real/a/b", tmp_path / "real/c", user_home / "d"):
+        folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "link/a")
+    monkeypatch.setenv("PWD", str(tmp_path / "link/a"))
+    shown = invoke("create", "dev", "--mount", typed)
+    assert shown.code == 0, shown.err
+    [found] = [asked.parse(text) for text in store.load("dev").mounts]
+    wanted = {
+        ".": (tmp_path / "real/a", f"{tmp_path}/link/a", False),
+        "./b:ro": (tmp_path / "real/a/b", f"{tmp_path}/link/a/b", True),
+        "../c:/c": (tmp_path / "real/c", "/c", False),
+        "~/d": (user_home / "d", f"{user_home}/d", False),
+        "~": (user_home, str(user_home), False),
+    }
+    assert (found.source, found.target, found.read_only) == wanted[typed]
+
+
+def test_a_shell_that_was_somewhere_else(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PWD", "/")
+    invoke("create", "dev", "--mount", ".")
+    assert store.load("dev").mounts == (str(tmp_path / "here"),)
+
+
 def test_none_stands_alone(invoke: Invoke, tmp_path: Path) -> None:
     shown = invoke("create", "dev", "--mount", "none", "--mount", str(tmp_path))
     assert (shown.code, "--mount none goes with no other" in shown.err) == (2, True)
@@ -127,7 +158,6 @@ def test_a_folder_that_has_gone_is_warned_of(invoke: Invoke, tmp_path: Path) -> 
     ("given", "code", "said"),
     [
         (["src"], 2, 'invalid --mount "src": "src" is not an absolute path'),
-        (["."], 2, "is not an absolute path"),
         (["{0}:src"], 2, "is not an absolute path"),
         ([""], 2, "is not an absolute path"),
         (["{0}/../x"], 2, '".."'),
