@@ -3,19 +3,24 @@
     driver = "qemu"
     memory = "4G"
     engine-registry-mirror = ["http://127.0.0.1:5000"]
+    mount-hide = ["~/.aws"]
 
 A key is an option without the dashes. An environment variable MACHINE_<KEY> wins over the file, an option over both.
+Only mount-hide is no option: it lists what no machine sees of shared folders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from machine import files, paths
 from machine.errors import Usage
 from machine.reasons import reason
+
+_HIDE = "mount_hide"
 
 
 class Kind(StrEnum):
@@ -31,7 +36,31 @@ def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
 
     Raises Usage for an unknown option or an invalid value, and OSError.
     """
-    path = paths.store() / "config.toml"
+    path = _file(paths.store())
+    values = _read(path)
+    if unknown := sorted(values.keys() - set(known) - {_HIDE}):
+        raise Usage(f"{path}: there is no option --{unknown[0].replace('_', '-')}", hint="machine create --help")
+    for key, value in values.items():
+        _check(path, key, known.get(key, Kind.LIST), value)
+    return {key: value for key, value in values.items() if key in known}
+
+
+def hidden(store: Path) -> list[Path]:
+    """What no machine sees of shared folders, as the user lists it. Raises Usage for an invalid file, and OSError."""
+    path = _file(store)
+    listed = _read(path).get(_HIDE, [])
+    _check(path, _HIDE, Kind.LIST, listed)
+    found = [paths.expanded(text) for text in listed]
+    if relative := next((one for one in found if not one.is_absolute()), None):
+        raise Usage(f'{path}: mount-hide has "{relative}", which is not an absolute path', hint="write ~/DIR or /DIR")
+    return found
+
+
+def _file(store: Path) -> Path:
+    return store / "config.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not paths.is_there(path):
         return {}
     import tomllib  # 10 ms, and few have such a file
@@ -39,15 +68,14 @@ def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
     try:
         data = tomllib.loads(files.read_text(path))
     except (ValueError, RecursionError) as error:  # not TOML, or not even UTF-8
-        raise Usage(f"{path}: {reason(error)}", hint="correct the file, or remove it") from error
-    values = {key.replace("-", "_"): value for key, value in data.items()}
-    if unknown := sorted(values.keys() - set(known)):
-        raise Usage(f"{path}: there is no option --{unknown[0].replace('_', '-')}", hint="machine create --help")
-    for key, value in values.items():
-        if not _fits(known[key], value):
-            option = key.replace("_", "-")
-            raise Usage(f"{path}: {option} = {value!r}: it must be {known[key]}", hint=f"correct the line of {option}")
-    return values
+        raise Usage(f"{path}: {reason(error)}", hint="mend the file, or remove it") from error
+    return {key.replace("-", "_"): value for key, value in data.items()}
+
+
+def _check(path: Path, key: str, kind: Kind, value: object) -> None:
+    if not _fits(kind, value):
+        option = key.replace("_", "-")
+        raise Usage(f"{path}: {option} = {value!r}: it must be {kind}", hint=f"correct the line of {option}")
 
 
 def _fits(kind: Kind, value: object) -> bool:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from machine import __version__
+from machine import __version__, paths
 from machine.cli import targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
@@ -122,6 +122,10 @@ def _absent(machine: Machine) -> list[str]:
         return []
     from machine.folders import asked
 
+    try:
+        asked.hidden(paths.store())
+    except MachineError as error:
+        return [f"the guest's files wait, because what is hidden can't be told: {error.message}"]
     folders = map(asked.parse, machine.mounts)
     return [f"the shared folder {folder.source} doesn't exist" for folder in folders if not folder.source.is_dir()]
 

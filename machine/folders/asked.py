@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from machine import paths
+from machine import config, paths
 from machine.errors import CheckFailed, Usage
 
 if TYPE_CHECKING:
@@ -155,9 +155,13 @@ def _program(source: Path) -> Path | None:
 
 
 def hidden(store: Path) -> list[Path]:
-    """What a machine doesn't see of a folder that has it somewhere below: keys, and machines."""
+    """What a machine doesn't see of a folder that has it somewhere below: keys, machines, what config.toml lists.
+
+    Raises Usage for an invalid config.toml, and OSError: then nothing is shared, rather than too much.
+    """
     home = paths.user_home()
-    return [store, paths.images(), *(home / name for name in (".machine", ".ssh", ".docker"))]
+    kept = (home / name for name in (".machine", ".ssh", ".docker"))
+    return [store, paths.images(), *kept, *config.hidden(store)]
 
 
 def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:

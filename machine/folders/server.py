@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from machine import store
+from machine.errors import MachineError
 from machine.folders import asked, installation, mountd, nfs3, rpc, slots, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
@@ -185,7 +186,13 @@ def main(path: str) -> None:
         connection.close()
         return
     folders = [asked.parse(text) for text in machine.mounts]
-    with contextlib.closing(connection), programs(folders, folder.path, asked.hidden(folder.store)) as served:
+    try:
+        hidden = asked.hidden(folder.store)
+    except (MachineError, OSError) as error:
+        log(f"nothing is shared: {reason(error)}")
+        connection.close()
+        return
+    with contextlib.closing(connection), programs(folders, folder.path, hidden) as served:
         try:
             Server(connection, served, lambda: _version(folder) in {version, None}).run()
         except (rpc.Broken, OSError) as error:

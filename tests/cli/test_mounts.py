@@ -142,7 +142,9 @@ def test_a_guest_that_doesnt_mount_the_home_goes_without_it(
 
 
 def test_what_lies_in_the_home_and_is_hidden(user_home: Path, vms: Path) -> None:
-    assert {user_home / ".ssh", user_home / ".docker", paths.store()} <= set(asked.hidden(paths.store()))
+    (paths.store() / "config.toml").write_text('mount-hide = ["~/.aws"]\n')
+    hidden = {user_home / ".ssh", user_home / ".docker", paths.store(), user_home / ".aws"}
+    assert hidden <= set(asked.hidden(paths.store()))
 
 
 def test_a_folder_that_has_gone_is_warned_of(invoke: Invoke, tmp_path: Path) -> None:
@@ -152,6 +154,13 @@ def test_a_folder_that_has_gone_is_warned_of(invoke: Invoke, tmp_path: Path) -> 
     assert invoke("status", "dev").err == ""
     folder.rmdir()
     assert invoke("status", "dev").err == f"warning: the shared folder {folder} doesn't exist\n"
+
+
+def test_a_config_that_cant_be_read_is_warned_of(invoke: Invoke, user_home: Path) -> None:
+    """The server shares nothing then, rather than what is to be hidden."""
+    invoke("create", "dev")
+    (paths.store() / "config.toml").write_text("mount-hide = 1\n")
+    assert "what is hidden can't be told" in invoke("status", "dev").err
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,23 @@ def test_an_unknown_option_is_refused(store: Path, text: str) -> None:
         config.defaults(KNOWN)
 
 
+def test_what_is_hidden_from_machines_is_no_option(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.hidden(store) == []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(store, 'driver = "qemu"\nmount-hide = ["~/.aws", "/srv/keys"]\n')
+    assert config.hidden(store) == [tmp_path / ".aws", Path("/srv/keys")]
+    assert config.defaults(KNOWN) == {"driver": "qemu"}
+
+
+@pytest.mark.parametrize("text", ['mount-hide = "~/.aws"', "mount-hide = [1]", 'mount-hide = [".aws"]', "="])
+def test_a_list_that_cant_be_understood_hides_nothing_in_silence(store: Path, text: str) -> None:
+    write(store, text)
+    with pytest.raises(Usage, match=r"config\.toml"):
+        config.hidden(store)
+
+
 @pytest.mark.parametrize("form", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_what_editors_of_windows_write_is_read(store: Path, form: str, end: str) -> None:

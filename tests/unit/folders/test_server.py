@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import random
 import socket
@@ -21,6 +22,7 @@ from machine import files, spec
 from machine.folders import mountd, nfs3, rpc, server, slots, xdr
 from machine.folders.server import _WORKERS, LOG
 from tests.unit.folders.conftest import Share
+from tests.unit.folders.test_nfs3 import refused
 
 NFS = (nfs3.PROGRAM, nfs3.VERSION)
 MOUNT = (mountd.PROGRAM, mountd.VERSION)
@@ -169,6 +171,26 @@ def test_servers_that_cant_be_counted_serve(machine_folder: Path, host: Path) ->
     (machine_folder / slots.FILE).mkdir()
     with process(machine_folder) as (connection, _):
         Client(connection).mount(host)
+
+
+def test_nothing_is_served_where_it_cant_be_told_what_is_hidden(machine_folder: Path) -> None:
+    (machine_folder.parent.parent / "config.toml").write_text("mount-hide = 1\n")
+    with process(machine_folder) as (connection, started):
+        assert is_closed(connection)
+        assert started.wait(120) == 0
+    assert "nothing is shared: " in (machine_folder / LOG).read_text()
+
+
+def test_what_the_user_hides(machine_folder: Path, host: Path) -> None:
+    (host / "keys").mkdir()
+    (host / "seen").touch()
+    (machine_folder.parent.parent / "config.toml").write_text(f"mount-hide = ['{host}/keys']\n")
+    with process(machine_folder) as (connection, _):
+        client = Client(connection)
+        top = client.mount(host)
+        client.walk(top, "seen")
+        with refused(errno.ENOENT):
+            client.walk(top, "keys")
 
 
 @pytest.mark.parametrize("sent", [b"", struct.pack(">I", 0x80000028)])
