@@ -211,6 +211,7 @@ def test_what_used_up_the_memory_is_killed_and_not_what_manages_it(clones: list[
     assert rows["c2"] is None
 
 
+@pytest.mark.slow
 def test_what_users_start_has_no_part_in_the_protection(clones: list[Vm], busybox_root: Path) -> None:
     vm = clones[3]
     import_busybox(vm, busybox_root)
@@ -291,6 +292,7 @@ def test_a_guest_that_reboots_by_itself_has_its_memory_and_limits_again(clones: 
     until(lambda: int(limits(vm)["kernel.threads-max"]) > 11000, "its limits", timeout=60)
 
 
+@pytest.mark.slow
 def test_a_template_can_go_while_its_clones_live(clones: list[Vm]) -> None:
     vm = clones[4]
     store = vm.store

@@ -15,7 +15,10 @@ from tests import testbed
 from tests.testbed import Store, execute
 from tests.vm import cloud_image
 
-# Seconds: cloud-init, then apt, under emulation.
+# Under emulation cloud-init and apt take ten minutes.
+pytestmark = pytest.mark.slow
+
+# Seconds, for both.
 READY = 2000.0
 
 
