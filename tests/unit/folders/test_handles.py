@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import nfs_client
 import pytest
 from nfs_client import NfsError, Served, Set
 
-from machine.folders import nfs3
+from machine.folders import handles, nfs3
 from machine.folders.asked import DATABASE
 from machine.folders.attributes import Attributes, Identity
 from machine.folders.export import Export
@@ -43,6 +44,34 @@ def test_handles_outlive_the_server(home: Path, host: Path) -> None:
     with Served(home, str(host)) as client:
         assert client.read(handle)[0] == b"text"
         assert client.mount(host) == top
+
+
+def test_servers_that_begin_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says "locked" to one of them now and then, without waiting."""
+    refused = [sqlite3.OperationalError("database is locked")] * 3
+    for error in refused:
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    connect = sqlite3.connect
+
+    class Busy(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql and refused:
+                raise refused.pop()
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *words, **named: connect(*words, **named, factory=Busy))
+    Handles(tmp_path / DATABASE).close()
+    assert not refused
+
+
+def test_a_database_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "_PATIENCE", 0.05)
+    Handles(tmp_path / DATABASE).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            Handles(tmp_path / DATABASE)
 
 
 def test_handles_outlive_renames_on_the_host(home: Path, host: Path) -> None:
