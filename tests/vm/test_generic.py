@@ -18,7 +18,7 @@ from tests.vm.debian_guest import BOOT, USER, Guest
 
 # Seconds: apt fetches 70 MB and unpacks it under emulation.
 INSTALL = 1500.0
-pytestmark = pytest.mark.timeout(BOOT + INSTALL + 300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(BOOT + INSTALL + 300)]
 
 
 @pytest.fixture(scope="module")
