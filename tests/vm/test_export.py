@@ -50,7 +50,7 @@ def in_volume(vm: Vm, script: str) -> str:
 
 def test_a_machine_that_is_not_off_is_refused(vm: Vm, written: str, tmp_path: Path) -> None:
     refused = vm.machine("export", tmp_path / "f", code=2)
-    assert "stop it first" in refused.err
+    assert f"machine stop {vm.name}" in refused.err
     vm.machine("suspend")
     refused = vm.machine("export", tmp_path / "f", code=2)
     assert f"machine start {vm.name} && machine stop {vm.name}" in refused.err

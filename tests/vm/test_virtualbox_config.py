@@ -322,7 +322,7 @@ def test_a_bridged_card(rig: Rig, make: Make) -> None:
     driver.create()
     fields = show(rig, driver).fields
     assert (fields["nic2"], fields["bridgeadapter2"], fields["nictype2"]) == ("bridged", names[0], "virtio")
-    with pytest.raises(CheckFailed, match="no interface 'nosuch'"):
+    with pytest.raises(CheckFailed, match="no network interface 'nosuch'"):
         make(bridged="nosuch").check()
 
 
