@@ -62,9 +62,9 @@ def create(
 
 def default_mounts(driver: type[Driver], image: str) -> tuple[str, ...]:
     """What a machine shares when nothing was said: the user's home folder, where driver and image can."""
-    from machine.folders import asked
+    from machine.folders import mount_spec
 
-    return asked.home() if _can_share(driver, image) else ()
+    return mount_spec.home() if _can_share(driver, image) else ()
 
 
 def _can_share(driver: type[Driver] | Driver, image: str) -> bool:
@@ -113,9 +113,9 @@ def check_mounts(wanted: Instance) -> None:
     machine, driver = wanted.machine, wanted.driver
     if not machine.mounts:
         return
-    from machine.folders import asked
+    from machine.folders import mount_spec
 
-    asked.check(machine.mounts, paths.store())
+    mount_spec.check(machine.mounts, paths.store())
     if not driver.shares:
         raise CheckFailed(f"the driver {driver.name} has no --mount", hint="machine create --driver qemu --mount DIR")
     if not _can_share(driver, machine.image):
@@ -130,9 +130,9 @@ def _folders(instance: Instance) -> str:
     if not _can_share(driver, image):
         way = "machineos with the driver qemu shares one: machine create --mount DIR"
     else:
-        from machine.folders import asked
+        from machine.folders import mount_spec
 
-        why = asked.why_not_home()
+        why = mount_spec.why_not_home()
         way = f"your home folder can't be there, because {why}; share another" if why else "share one"
         way += f": machine mount add {instance.name} DIR"
     return f"it shares no folder of this computer, so docker run -v shows empty folders; {way}"

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from machine import paths, store
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, MachineError, Usage
-from machine.folders import asked
-from machine.folders.asked import Folder
+from machine.folders import mount_spec
+from machine.folders.mount_spec import Folder
 from machine.guest import credentials, seed
 from machine.images import cache
 from machine.instance import Instance, changing
@@ -86,7 +86,7 @@ def remove(name: str, words: Sequence[str], progress: Progress, *, force: bool =
         if not _is_up(instance):
             store.save(target)
             return f"The machine {name} has {_words(gone)} no more."
-        folders = [asked.parse(text) for text in gone]
+        folders = [mount_spec.parse(text) for text in gone]
         if not force:
             _refuse_used(instance, folders)
         progress.phase("unmounting it in the machine")
@@ -109,10 +109,10 @@ def _check_kind(instance: Instance) -> None:
 def _checked(texts: Sequence[str], machine: Machine) -> tuple[str, ...]:
     """Those that the machine hasn't yet. Raises Usage and CheckFailed as for create, with this verb in the hint."""
     try:
-        if asked.NONE in texts:
+        if mount_spec.NONE in texts:
             raise Usage("none is no folder", hint=f"machine mount rm {machine.name} DIR")
-        new = tuple(text for text in dict.fromkeys(asked.resolved(texts)) if text not in machine.mounts)
-        asked.check(new, paths.store(), machine.mounts)
+        new = tuple(text for text in dict.fromkeys(mount_spec.resolved(texts)) if text not in machine.mounts)
+        mount_spec.check(new, paths.store(), machine.mounts)
         return new
     except MachineError as error:
         error.hint = error.hint.replace("machine create --mount", f"machine mount add {machine.name}")
@@ -145,7 +145,7 @@ def _attach(remote: Remote, machine: Machine, new: Sequence[str]) -> None:
             "this machine's system is of an earlier version, without folders",
             hint=f"machine upgrade {machine.name}",
         )
-    folders = [asked.parse(text) for text in new]
+    folders = [mount_spec.parse(text) for text in new]
     lacks = {folder.target for folder in folders} - _mounted(done.stdout)
     if done.code or lacks:
         before = replace(machine, mounts=tuple(text for text in machine.mounts if text not in new))
@@ -172,7 +172,7 @@ def _detach(remote: Remote, machine: Machine, folders: Sequence[Folder], *, forc
                 details=done.stderr,
                 hint=f"end what uses it, or: machine mount rm --force {machine.name} {shlex.quote(folder.target)}",
             )
-    left = [text for text in machine.mounts if asked.parse(text) not in folders]
+    left = [text for text in machine.mounts if mount_spec.parse(text) not in folders]
     remote.write(_LIST, _lines(left), 0o600)
 
 
@@ -198,7 +198,11 @@ def _refuse_used(instance: Instance, folders: Sequence[Folder]) -> None:
 def _has(container: dict[str, object], folder: Folder) -> bool:
     mounts = container.get("Mounts")
     sources = [str(mount.get("Source", "")) for mount in mounts] if isinstance(mounts, list) else []
-    return any(asked.below(source, folder.target) or asked.below(folder.target, source) for source in sources if source)
+    return any(
+        mount_spec.below(source, folder.target) or mount_spec.below(folder.target, source)
+        for source in sources
+        if source
+    )
 
 
 def _mounted(text: str) -> set[str]:
@@ -207,17 +211,17 @@ def _mounted(text: str) -> set[str]:
     return {
         _ESCAPED.sub(lambda found: chr(int(found[1], 8)), fields[1])
         for fields in lines
-        if len(fields) > 2 and fields[2] == "nfs" and fields[0].startswith(f"{asked.SERVER}:")
+        if len(fields) > 2 and fields[2] == "nfs" and fields[0].startswith(f"{mount_spec.SERVER}:")
     }
 
 
 def _lines(mounts: Sequence[str]) -> str:
-    return "".join(map(seed.mount_line, asked.mounts(mounts)))
+    return "".join(map(seed.mount_line, mount_spec.mounts(mounts)))
 
 
 def _named(machine: Machine, word: str) -> list[str]:
     """The mounts that a word names: one by its path in the machine, or all of a folder of this computer."""
-    folders = {text: asked.parse(text) for text in machine.mounts}
+    folders = {text: mount_spec.parse(text) for text in machine.mounts}
     by_target = [text for text, folder in folders.items() if folder.target == str(PurePosixPath(word))]
     source = Path(word).absolute()
     by_source = [text for text, folder in folders.items() if folder.source in {source, source.resolve()}]
@@ -230,4 +234,4 @@ def _named(machine: Machine, word: str) -> list[str]:
 
 
 def _words(mounts: Sequence[str]) -> str:
-    return ", ".join(asked.parse(text).target for text in mounts)
+    return ", ".join(mount_spec.parse(text).target for text in mounts)

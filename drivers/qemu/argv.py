@@ -12,7 +12,7 @@ from pathlib import Path
 from machine import paths
 from machine.driver import Machine
 from machine.errors import CheckFailed
-from machine.folders import asked, installation
+from machine.folders import installation, mount_spec
 from machine.paths import Image, MachineFolder
 from machine.spec import DOCKER_PORT
 
@@ -21,7 +21,7 @@ FOLDERS = "machine.folders"
 # Bytes of a guestfwd's value: what is longer QEMU cuts off without a word (net/slirp.c, slirp_config_str).
 _FORWARD_ROOM = 1023
 # In the command line of a QEMU that starts it.
-FORWARD = f"tcp:{asked.SERVER}:{asked.PORT}-cmd:"
+FORWARD = f"tcp:{mount_spec.SERVER}:{mount_spec.PORT}-cmd:"
 PIDFILE = "qemu.pid"
 MONITOR = "qmp.sock"
 # A monitor serves one client at a time; this one belongs to the helper that forwards ports.

@@ -130,14 +130,14 @@ class Qemu(Driver):
     def mounts(self) -> tuple[Mount, ...]:
         if not self.machine.mounts:
             return ()
-        from machine.folders import asked
+        from machine.folders import mount_spec
 
-        return asked.mounts(self.machine.mounts)
+        return mount_spec.mounts(self.machine.mounts)
 
     def has_mounted(self) -> bool:
-        from machine.folders import asked
+        from machine.folders import mount_spec
 
-        return (self.folder / asked.DATABASE).exists()
+        return (self.folder / mount_spec.DATABASE).exists()
 
     def can_mount(self) -> bool:
         process = self.vm.process.find()

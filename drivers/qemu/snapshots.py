@@ -79,10 +79,10 @@ def restore(vm: Vm, name: str) -> None:
 
 def _forget_answers(vm: Vm) -> None:
     """The guest numbers its calls as it did before: those that look the same are others now."""
-    from machine.folders import asked, handles
+    from machine.folders import handles, mount_spec
 
-    if (vm.folder / asked.DATABASE).exists():
-        handles.forget_answers(vm.folder / asked.DATABASE)
+    if (vm.folder / mount_spec.DATABASE).exists():
+        handles.forget_answers(vm.folder / mount_spec.DATABASE)
 
 
 def forget(vm: Vm, name: str) -> None:

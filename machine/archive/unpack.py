@@ -210,11 +210,11 @@ def _ours(theirs: Machine, name: str, draft: Callable[..., Machine]) -> Machine:
 
 
 def _check_mounts(machine: Machine) -> None:
-    from machine.folders import asked
+    from machine.folders import mount_spec
 
     for text in machine.mounts:
         try:
-            asked.parse(text)
+            mount_spec.parse(text)
         except Usage as error:
             raise foreign(f"{text!r} for a shared folder") from error
 

@@ -230,12 +230,12 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
 
 def _mounts(texts: tuple[str, ...], driver: type[Driver], image: str) -> tuple[str, ...]:
     from machine.create import default_mounts
-    from machine.folders import asked
+    from machine.folders import mount_spec
 
     if not texts:
         return default_mounts(driver, image)
 
-    return asked.resolved(texts)
+    return mount_spec.resolved(texts)
 
 
 def _storage_driver(name: str | None) -> tuple[str, ...]:

@@ -120,13 +120,13 @@ def _absent(machine: Machine) -> list[str]:
     """What the machine can't reach any more of its shared folders."""
     if not machine.mounts:
         return []
-    from machine.folders import asked
+    from machine.folders import mount_spec
 
     try:
-        asked.hidden(paths.store())
+        mount_spec.hidden(paths.store())
     except MachineError as error:
         return [f"the guest's files wait, because what is hidden can't be told: {error.message}"]
-    folders = map(asked.parse, machine.mounts)
+    folders = map(mount_spec.parse, machine.mounts)
     return [f"the shared folder {folder.source} doesn't exist" for folder in folders if not folder.source.is_dir()]
 
 
@@ -134,11 +134,11 @@ def mounts_of(machine: Machine) -> list[dict[str, object]]:
     """The folders of the host that the machine shares: path on the host, path in the machine."""
     if not machine.mounts:
         return []
-    from machine.folders import asked
+    from machine.folders import mount_spec
 
     return [
         {"source": str(folder.source), "target": folder.target, "read_only": folder.read_only}
-        for folder in map(asked.parse, machine.mounts)
+        for folder in map(mount_spec.parse, machine.mounts)
     ]
 
 

@@ -4,14 +4,16 @@ QEMU starts it for each connection that the guest makes to 10.0.2.100:2049 (gues
 standard input. So nothing listens on the host, the server runs with the user's rights, and it ends with the connection.
 The guest's kernel connects again after a suspend, or when the server was killed, and goes on where it was.
 
-    server    the process: one connection, its programs, its log
-    slots     how many of them there may be
-    rpc       RFC 5531: records, calls and replies
-    xdr       RFC 4506: how values are written
-    mountd    RFC 1813, appendix I: from a folder's path to its first handle
-    nfs3      RFC 1813: the 22 procedures
-    export    the folder itself: what can be reached in it, and how
-    handles   what a handle means, kept over restarts
-    asked     what --mount says
+    server        the process: one connection, its programs, its log
+    slots         how many of them there may be
+    rpc           RFC 5531: records, calls and replies
+    xdr           RFC 4506: how values are written
+    mountd        RFC 1813, appendix I: from a folder's path to its first handle
+    nfs3          RFC 1813: the 22 procedures
+    export        the folder itself: what can be reached in it, and how
+    handles       what a handle means, kept over restarts
+    mount_spec    what --mount says
     installation  what of this program no guest may write
+    binds         containers that bind a folder which isn't shared
+    attributes    what a file is, as NFS has it, and how it is known again
 """

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from machine.folders import asked
+from machine.folders import mount_spec
 
 
 def unshared(containers: Iterable[Mapping[str, Any]], targets: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -17,7 +17,11 @@ def unshared(containers: Iterable[Mapping[str, Any]], targets: Collection[str]) 
     for container in containers:
         for mount in container.get("Mounts") or ():
             path = str(mount.get("Source") or "")
-            if mount.get("Type") != "bind" or asked.is_own(path) or any(asked.below(path, one) for one in targets):
+            if (
+                mount.get("Type") != "bind"
+                or mount_spec.is_own(path)
+                or any(mount_spec.below(path, one) for one in targets)
+            ):
                 continue
             if Path(path).exists():
                 yield str((container.get("Names") or ["/?"])[0]).removeprefix("/"), path

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from machine import store
 from machine.errors import MachineError
-from machine.folders import asked, installation, mountd, nfs3, rpc, slots, xdr
+from machine.folders import installation, mount_spec, mountd, nfs3, rpc, slots, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
 from machine.paths import MachineFolder
@@ -118,9 +118,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def programs(folders: list[asked.Folder], machine_folder: Path, hidden: list[Path]) -> Iterator[list[rpc.Program]]:
+def programs(folders: list[mount_spec.Folder], machine_folder: Path, hidden: list[Path]) -> Iterator[list[rpc.Program]]:
     """What serves these folders; machine_folder is where handles are kept. A folder that isn't there is left out."""
-    handles = Handles(machine_folder / asked.DATABASE)
+    handles = Handles(machine_folder / mount_spec.DATABASE)
     own = installation.folders()
     exports: list[Export] = []
     try:
@@ -185,9 +185,9 @@ def main(path: str) -> None:
     if not machine.mounts:
         connection.close()
         return
-    folders = [asked.parse(text) for text in machine.mounts]
+    folders = [mount_spec.parse(text) for text in machine.mounts]
     try:
-        hidden = asked.hidden(folder.store)
+        hidden = mount_spec.hidden(folder.store)
     except (MachineError, OSError) as error:
         log(f"nothing is shared: {reason(error)}")
         connection.close()

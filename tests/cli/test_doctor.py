@@ -25,7 +25,7 @@ from machine import doctor, orphans, registry, store, wait
 from machine.docker import api
 from machine.driver import Orphan
 from machine.errors import DriverFailed, SSHFailed, ToolFailed
-from machine.folders import asked
+from machine.folders import mount_spec
 from machine.guest import checks, credentials
 from machine.images import cache
 from machine.instance import Instance
@@ -179,7 +179,7 @@ def test_a_container_that_binds_what_isnt_shared(
         folder.mkdir()
     made("dev", state="Running")
     fake = registry.load("fake")
-    monkeypatch.setattr(fake, "mounts", lambda _: asked.mounts([str(shared)]))
+    monkeypatch.setattr(fake, "mounts", lambda _: mount_spec.mounts([str(shared)]))
     sources = [f"{shared}/a", str(beside), "/var/run/docker.sock", "/home/docker/x", f"{tmp_path}/only in the machine"]
     mounts = [*({"Type": "bind", "Source": source} for source in sources), {"Type": "volume", "Source": str(beside)}]
     monkeypatch.setattr(api.Client, "containers", lambda _: [{"Names": ["/web"], "Mounts": mounts}, {"Names": []}])

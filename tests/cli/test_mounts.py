@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from machine import paths, registry, store
-from machine.folders import asked
+from machine.folders import mount_spec
 from tests.fixture_types import Invoke
 
 
@@ -16,7 +16,7 @@ from tests.fixture_types import Invoke
 def shares(monkeypatch: pytest.MonkeyPatch, vms: Path) -> None:
     fake = registry.load("fake")
     monkeypatch.setattr(fake, "shares", True)
-    monkeypatch.setattr(fake, "mounts", lambda driver: asked.mounts(driver.machine.mounts))
+    monkeypatch.setattr(fake, "mounts", lambda driver: mount_spec.mounts(driver.machine.mounts))
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_paths_from_here_and_from_home(
     monkeypatch.setenv("PWD", str(tmp_path / "link/a"))
     shown = invoke("create", "dev", "--mount", typed)
     assert shown.code == 0, shown.err
-    [found] = [asked.parse(text) for text in store.load("dev").mounts]
+    [found] = [mount_spec.parse(text) for text in store.load("dev").mounts]
     wanted = {
         ".": (tmp_path / "real/a", f"{tmp_path}/link/a", False),
         "./b:ro": (tmp_path / "real/a/b", f"{tmp_path}/link/a/b", True),
@@ -144,7 +144,7 @@ def test_a_guest_that_doesnt_mount_the_home_goes_without_it(
 def test_what_lies_in_the_home_and_is_hidden(user_home: Path, vms: Path) -> None:
     (paths.store() / "config.toml").write_text('mount-hide = ["~/.aws"]\n')
     hidden = {user_home / ".ssh", user_home / ".docker", paths.store(), user_home / ".aws"}
-    assert hidden <= set(asked.hidden(paths.store()))
+    assert hidden <= set(mount_spec.hidden(paths.store()))
 
 
 def test_a_folder_that_has_gone_is_warned_of(invoke: Invoke, tmp_path: Path) -> None:

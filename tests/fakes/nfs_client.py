@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from machine.folders import asked, mountd, nfs3, rpc, server, xdr
+from machine.folders import mount_spec, mountd, nfs3, rpc, server, xdr
 
 UNSET = bytes(4)
 
@@ -298,7 +298,7 @@ class Served:
 
     def __init__(self, home: Path, *mounts: str, hidden: tuple[Path, ...] = ()) -> None:
         self.home = home
-        self.folders = [asked.parse(text) for text in mounts]
+        self.folders = [mount_spec.parse(text) for text in mounts]
         self.hidden = hidden
 
     def __enter__(self) -> Client:

@@ -23,7 +23,7 @@ FOR_DRIVERS = {
     "errors",
     "files",
     "filesystem",
-    "folders.asked",
+    "folders.mount_spec",
     "folders.handles",
     "folders.installation",
     "guest.credentials",

@@ -15,10 +15,10 @@ import pytest
 from nfs_client import NfsError, Served, Set
 
 from machine.folders import handles, nfs3
-from machine.folders.asked import DATABASE
 from machine.folders.attributes import Attributes, Identity
 from machine.folders.export import Export
 from machine.folders.handles import Handles, forget_answers
+from machine.folders.mount_spec import DATABASE
 from tests.unit.folders.conftest import Share
 from tests.unit.folders.test_nfs3 import refused
 

@@ -24,8 +24,8 @@ from machine import capabilities as core
 from machine import run
 from machine.driver import Snapshots, State
 from machine.errors import DriverFailed, NoSuchImage, Usage, WaitTimeout
-from machine.folders.asked import DATABASE
 from machine.folders.handles import Handles
+from machine.folders.mount_spec import DATABASE
 from machine.paths import MachineFolder
 from machine.progress import Silent
 

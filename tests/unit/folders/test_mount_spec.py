@@ -3,23 +3,23 @@ from pathlib import Path
 import pytest
 
 from machine.errors import CheckFailed, Usage
-from machine.folders import asked
-from machine.folders.asked import Folder
+from machine.folders import mount_spec
+from machine.folders.mount_spec import Folder
 from machine.guest.seed import Mount
 
-OPTIONS = asked._OPTIONS
+OPTIONS = mount_spec._OPTIONS
 
 
 def test_what_is_asked_for() -> None:
-    assert asked.parse("/home/ann") == Folder(Path("/home/ann"), "/home/ann", False)
-    assert asked.parse("/home/ann/") == Folder(Path("/home/ann"), "/home/ann", False)
-    assert asked.parse("/home/ann:ro") == Folder(Path("/home/ann"), "/home/ann", True)
-    assert asked.parse("/home/ann:rw") == Folder(Path("/home/ann"), "/home/ann", False)
-    assert asked.parse("/home/ann:/src:ro") == Folder(Path("/home/ann"), "/src", True)
+    assert mount_spec.parse("/home/ann") == Folder(Path("/home/ann"), "/home/ann", False)
+    assert mount_spec.parse("/home/ann/") == Folder(Path("/home/ann"), "/home/ann", False)
+    assert mount_spec.parse("/home/ann:ro") == Folder(Path("/home/ann"), "/home/ann", True)
+    assert mount_spec.parse("/home/ann:rw") == Folder(Path("/home/ann"), "/home/ann", False)
+    assert mount_spec.parse("/home/ann:/src:ro") == Folder(Path("/home/ann"), "/src", True)
 
 
 def test_the_guest_mounts_them_from_above_to_below() -> None:
-    above, below = asked.mounts(["/b/c d:ro", "/b"])
+    above, below = mount_spec.mounts(["/b/c d:ro", "/b"])
     assert above == Mount("10.0.2.100:/b", "/b", "nfs", OPTIONS)
     assert below == Mount("10.0.2.100:/b/c d", "/b/c d", "nfs", f"ro,{OPTIONS}")
 
@@ -29,25 +29,25 @@ def test_the_guest_waits_for_the_server_and_does_without_programs_of_its_own() -
 
 
 def test_keys_are_hidden(tmp_path: Path) -> None:
-    assert tmp_path in asked.hidden(tmp_path)
-    assert {path.name for path in asked.hidden(tmp_path)} >= {".ssh", ".docker", ".machine"}
+    assert tmp_path in mount_spec.hidden(tmp_path)
+    assert {path.name for path in mount_spec.hidden(tmp_path)} >= {".ssh", ".docker", ".machine"}
 
 
 @pytest.mark.parametrize("text", ["//etc", "/home/ann://etc"])
 def test_two_slashes_are_no_way_to_the_machines_own_folders(text: str) -> None:
     with pytest.raises(Usage):
-        asked.parse(text)
+        mount_spec.parse(text)
 
 
 def test_one_in_another_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Usage, match=r"/src/q lies in /src"):
-        asked.check([f"{tmp_path}:/src", f"{tmp_path}:/src/q"], tmp_path / "store")
+        mount_spec.check([f"{tmp_path}:/src", f"{tmp_path}:/src/q"], tmp_path / "store")
 
 
 def test_links_are_resolved_once(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert asked.resolved([f"{tmp_path}/link:ro", f"{tmp_path}/real"]) == (
+    assert mount_spec.resolved([f"{tmp_path}/link:ro", f"{tmp_path}/real"]) == (
         f"{tmp_path}/real:{tmp_path}/link:ro",
         f"{tmp_path}/real",
     )
@@ -59,6 +59,6 @@ def test_what_runs_this_program_is_shared_for_reading_only(monkeypatch: pytest.M
     monkeypatch.setattr("sys.prefix", str(environment))
     for folder in (environment, environment / "lib"):
         with pytest.raises(CheckFailed, match=r"runs from .*/project/\.venv"):
-            asked.check([str(folder)], tmp_path / "store")
-        asked.check([f"{folder}:/src:ro"], tmp_path / "store")
-    asked.check([str(tmp_path / "project")], tmp_path / "store")
+            mount_spec.check([str(folder)], tmp_path / "store")
+        mount_spec.check([f"{folder}:/src:ro"], tmp_path / "store")
+    mount_spec.check([str(tmp_path / "project")], tmp_path / "store")
