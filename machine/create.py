@@ -27,8 +27,7 @@ def create(
     """Make the machine and wait until Docker and SSH answer. timeout in seconds, for the boot.
 
     asked comes from `draft`. needs_mounts: to fail when the guest doesn't mount its folders; else it goes without them.
-    Raises Usage and CheckFailed before anything is written, MachineExists, WaitTimeout and
-    others.
+    Raises Usage and CheckFailed before anything is written, MachineExists, WaitTimeout and others.
     """
     spec.check_new_name(asked.name)
     ownership.check_store()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import guest_program
 import pytest
 from loopback_sockets import port_for_a_server, stop
 from machine.isos.machineos import programs
@@ -31,13 +32,7 @@ PATIENCE = 120.0
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not (gcc := shutil.which("gcc")):
-        pytest.skip("no gcc here")
-    out = tmp_path_factory.mktemp("front") / "docker-front"
-    source = programs.SOURCES / "docker-front.c"
-    warnings = ["-Werror", "-Wconversion", "-Wshadow", "-fsanitize=undefined"]
-    subprocess.run([gcc, *programs.FLAGS, *warnings, source, "-o", out, *programs.LIBRARIES], check=True)
-    return out
+    return guest_program.compiled("docker-front", tmp_path_factory.mktemp("front"), *programs.LIBRARIES)
 
 
 @pytest.fixture(scope="module")

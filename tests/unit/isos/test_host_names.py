@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import struct
@@ -15,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import guest_program
 import pytest
-from machine.isos.machineos import programs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is the guest's, and the guest is Linux")
 PATIENCE = 120.0
@@ -26,13 +25,7 @@ HOST = "192.0.2.7"
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not (gcc := shutil.which("gcc")):
-        pytest.skip("no gcc here")
-    out = tmp_path_factory.mktemp("names") / "host-names"
-    source = programs.SOURCES / "host-names.c"
-    warnings = ["-Werror", "-Wconversion", "-Wshadow", "-fsanitize=undefined"]
-    subprocess.run([gcc, *programs.FLAGS, *warnings, source, "-o", out], check=True)
-    return out
+    return guest_program.compiled("host-names", tmp_path_factory.mktemp("names"))
 
 
 @dataclass
