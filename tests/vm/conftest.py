@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from tests import testbed
 from tests.testbed import BEGAN, Done, Options, Store, commands, environment, execute, free_port, until
 from tests.vm.full import FULL
 
-# Where no machine may run yet comes first, where the shared machine is stopped last: so it boots as seldom as can be,
-# and what is broken early shows early.
+# What is broken early shows early.
 FIRST = ("test_failed_creates",)
-LAST = (
+# On the machine that all of these share, which is stopped by the last ones only: so it boots as seldom as can be.
+SHARED = (
     "test_guest",
     "test_folders",
     "test_docker",
@@ -32,8 +33,10 @@ LAST = (
     "test_other_clients",
     "test_access",
     "test_verbs",
+    "test_two_machines",
+    "test_life",
+    "test_export",
 )
-VERY_LAST = ("test_two_machines", "test_life", "test_export")
 USER, PASSWORD = "tester", "correct horse"
 
 
@@ -42,7 +45,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if item not in slow]
         config.hook.pytest_deselected(items=slow)
-    order = [*FIRST, None, *LAST, *VERY_LAST]
+    # Side by side the longest begins first; one after the other, the shared machine waits for nobody.
+    order = [*FIRST, *SHARED, None] if _beside_others(config) else [*FIRST, None, *SHARED]
 
     def rank(item: pytest.Item) -> int:
         return order.index(item.path.stem) if item.path.stem in order else order.index(None)
@@ -51,16 +55,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     for number, item in zip(ours, sorted([items[number] for number in ours], key=rank), strict=True):
         items[number] = item
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _beside_others(config: pytest.Config) -> bool:
+    """Whether this process is one of several that share the tests (pytest -n)."""
+    return hasattr(config, "workerinput")
+
+
+def _group(item: pytest.Item) -> str:
+    """What can't run in two processes at once: tests on one machine, or of a hypervisor that the host has once."""
+    stem = item.path.stem
+    if stem in SHARED:
+        return "shared"
+    place = item.callspec.params.get("place") if hasattr(item, "callspec") else None
+    family = f"{stem}-{place}" if place else stem
+    return next((name for name in ("libvirt", "virtualbox") if name in family), family)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _steps(request: pytest.FixtureRequest) -> Iterator[None]:
     """Steps are printed at once, with the time since the beginning: who watches sees where it is."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    # Beside others, the standard output leads nowhere.
+    stream = sys.stderr if worker else sys.stdout
 
     def say(text: str) -> None:
         with capture.global_and_fixture_disabled():
-            print(f"\n[{time.monotonic() - BEGAN:6.1f} s] {text}", end="", flush=True)
+            print(f"\n[{worker} {time.monotonic() - BEGAN:6.1f} s] {text}", end="", flush=True, file=stream)
 
     commands.voice = say
     yield
