@@ -68,6 +68,7 @@ class Export:
         self.read_only = read_only
         self.mark = hashlib.blake2b(target, digest_size=MARK).digest()
         self.lock = handles.lock
+        self._number = int.from_bytes(self.mark)
         self._handles = handles
         self._root = _top(source)
         self._device = attributes.of_open(self._root).identity.device
@@ -312,7 +313,7 @@ class Export:
         device, inode, born = found.identity
         if device != self._device:
             return found
-        return found._replace(identity=Identity(int.from_bytes(self.mark), inode, born))
+        return found._replace(identity=Identity(self._number, inode, born))
 
     def _search(self, folder: int, parent: Identity, identity: Identity) -> tuple[bytes, Attributes] | None:
         with contextlib.suppress(OSError):

@@ -20,6 +20,11 @@ _LONGEST = 2 << 20
 # No client of NFS sends a record in more: each takes memory, also when it is empty.
 _FRAGMENTS = 64
 _AUTH_LIMIT = 400
+# Bytes that are read at once: most calls are shorter, and come with one system call.
+_AHEAD = 4096
+# xid, kind, version of RPC; program, its version, procedure, how the caller is named.
+_HEAD = struct.Struct(">III")
+_CALL = struct.Struct(">IIII")
 
 
 class Broken(Exception):
@@ -60,22 +65,64 @@ class Program:
 
 def records(connection: socket.socket) -> Iterator[memoryview]:
     """The records that come in, until the other side hangs up. Raises Broken, OSError."""
-    while (head := _receive(connection, 4, may_end=True)) is not None:
+    stream = _Stream(connection)
+    while (word := stream.word(may_end=True)) is not None:
         parts: list[memoryview] = []
         size = 0
         while True:
-            (word,) = struct.unpack(">I", head)
             size += word & ~_LAST
             if size > _LONGEST or len(parts) >= _FRAGMENTS:
                 raise Broken(f"a record of {size} bytes")
-            part = _receive(connection, word & ~_LAST)
-            assert part is not None
-            parts.append(part)
+            parts.append(stream.take(word & ~_LAST))
             if word & _LAST:
                 break
-            head = _receive(connection, 4)
-            assert head is not None
+            following = stream.word()
+            assert following is not None
+            word = following
         yield parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+
+
+class _Stream:
+    """What comes in, read ahead."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._ahead = memoryview(b"")
+
+    def word(self, *, may_end: bool = False) -> int | None:
+        """A number of four bytes; None when the stream ends before it and may. Raises Broken, OSError."""
+        if not self._ahead and may_end and not self._fill():
+            return None
+        return int.from_bytes(self.take(4))
+
+    def take(self, size: int) -> memoryview:
+        """So many bytes. Raises Broken, OSError."""
+        if size > len(self._ahead) and size <= _AHEAD:
+            while len(self._ahead) < size:
+                if not self._fill():
+                    raise Broken("the connection ended amidst a record")
+        if size <= len(self._ahead):
+            found, self._ahead = self._ahead[:size], self._ahead[size:]
+            return found
+        return self._long(size)
+
+    def _long(self, size: int) -> memoryview:
+        """More than is read ahead, without a copy."""
+        data = memoryview(bytearray(size))
+        done = len(self._ahead)
+        data[:done], self._ahead = self._ahead, memoryview(b"")
+        while done < size:
+            count = self._connection.recv_into(data[done:])
+            if not count:
+                raise Broken("the connection ended amidst a record")
+            done += count
+        return data
+
+    def _fill(self) -> bool:
+        """Read more ahead; False when the stream has ended. What was taken before stays as it is."""
+        found = self._connection.recv(_AHEAD)
+        self._ahead = memoryview(self._ahead.tobytes() + found)
+        return bool(found)
 
 
 def record(message: bytes) -> bytes:
@@ -85,13 +132,13 @@ def record(message: bytes) -> bytes:
 def parse(message: memoryview) -> Call:
     """Raises xdr.Garbage for what is no call."""
     reader = xdr.Reader(message)
-    xid, kind = reader.u32(), reader.u32()
+    xid, kind, protocol = reader.unpack(_HEAD)
     if kind != CALL:
         raise xdr.Garbage("no call")
-    if reader.u32() != VERSION:
+    if protocol != VERSION:
         raise xdr.Garbage("another version of RPC")
-    program, version, procedure = reader.u32(), reader.u32(), reader.u32()
-    flavor, credentials = reader.u32(), reader.opaque(_AUTH_LIMIT)
+    program, version, procedure, flavor = reader.unpack(_CALL)
+    credentials = reader.opaque(_AUTH_LIMIT)
     reader.u32()
     reader.opaque(_AUTH_LIMIT)
     caller = _caller(credentials) if flavor == AUTH_SYS else Caller()
@@ -124,17 +171,3 @@ def _caller(credentials: bytes) -> Caller:
     reader.u32()
     reader.opaque(255)
     return Caller(reader.u32(), reader.u32())
-
-
-def _receive(connection: socket.socket, size: int, *, may_end: bool = False) -> memoryview | None:
-    """So many bytes; None when the stream ends before the first and may."""
-    data = memoryview(bytearray(size))
-    done = 0
-    while done < size:
-        count = connection.recv_into(data[done:])
-        if not count:
-            if may_end and not done:
-                return None
-            raise Broken("the connection ended amidst a record")
-        done += count
-    return data

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from machine import store
@@ -180,7 +180,8 @@ def main(path: str) -> None:
         return
     os.umask(0)  # the guest has taken its own from the modes already
     _allow_files()
-    version = _version(folder)  # before it is read: a change in between is seen at the first call
+    described = (folder.config, folder.creating)  # create renames the one to the other
+    version = _version(described)  # before it is read: a change in between is seen at the first call
     machine = store.read(folder)
     if not machine.mounts:
         connection.close()
@@ -194,7 +195,7 @@ def main(path: str) -> None:
         return
     with contextlib.closing(connection), programs(folders, folder.path, hidden) as served:
         try:
-            Server(connection, served, lambda: _version(folder) in {version, None}).run()
+            Server(connection, served, lambda: _version(described) in {version, None}).run()
         except (rpc.Broken, OSError) as error:
             log(f"the connection ended: {reason(error)}")
 
@@ -207,9 +208,9 @@ def _has_slot(machine_folder: Path) -> bool:
         return True
 
 
-def _version(folder: MachineFolder) -> tuple[int, int] | None:
+def _version(files: Sequence[Path]) -> tuple[int, int] | None:
     """It changes with machine.json, which is replaced as a whole; None where that can't be told."""
-    for path in (folder.config, folder.creating):  # create renames the one to the other
+    for path in files:
         with contextlib.suppress(OSError):
             found = path.stat()
             return found.st_ino, found.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
@@ -26,10 +27,21 @@ class Reader:
         self._at = 0
 
     def u32(self) -> int:
-        return int.from_bytes(self.view(4))
+        (value,) = self.unpack(_U32)
+        return int(value)
 
     def u64(self) -> int:
-        return int.from_bytes(self.view(8))
+        (value,) = self.unpack(_U64)
+        return int(value)
+
+    def unpack(self, fields: struct.Struct) -> tuple[Any, ...]:
+        """Fields of fixed sizes at once, which is several times as quick as one by one."""
+        try:
+            values = fields.unpack_from(self._data, self._at)
+        except struct.error as error:
+            raise Garbage("the message is cut short") from error
+        self._at += fields.size
+        return values
 
     def flag(self) -> bool:
         if (value := self.u32()) > 1:
@@ -48,7 +60,8 @@ class Reader:
         if (size := self.u32()) > limit:
             raise Garbage(f"{size} bytes where {limit} are allowed")
         found = self.view(size)
-        self.view(-size % 4)
+        if padding := -size % 4:
+            self.view(padding)
         return found
 
     def view(self, size: int) -> memoryview:

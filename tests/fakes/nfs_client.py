@@ -7,6 +7,7 @@ import itertools
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -83,6 +84,10 @@ class Client:
     uid: int = 0
     gid: int = 0
     xids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    replies: Iterator[memoryview] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.replies = rpc.records(self.connection)
 
     def message(self, program: int, version: int, procedure: int, arguments: bytes, xid: int | None = None) -> bytes:
         credentials = struct.pack(">I", 7) + xdr.opaque(b"guest") + struct.pack(">III", self.uid, self.gid, 0)
@@ -94,7 +99,7 @@ class Client:
 
     def receive(self) -> tuple[int, int, xdr.Reader]:
         """xid, state of acceptance, results."""
-        reader = xdr.Reader(next(rpc.records(self.connection)))
+        reader = xdr.Reader(next(self.replies))
         xid, kind, denied = reader.u32(), reader.u32(), reader.u32()
         assert (kind, denied) == (1, 0)
         reader.u32()
