@@ -18,8 +18,6 @@ from machine.paths import Image
 from machine.progress import Progress
 from machine.spec import Machine
 
-_OLD_IMAGE = "the image may be of an earlier version, without folders: machine iso build"
-
 
 def create(
     asked: Machine, progress: Progress, *, timeout: float = lifecycle.START_TIMEOUT, needs_mounts: bool = True
@@ -44,10 +42,10 @@ def create(
         try:
             driver.create()
             lifecycle.boot(instance, progress, timeout=timeout)
-            if instance.machine.mounts and not driver.has_mounted():
+            if why := lifecycle.unmounted(instance, progress):
                 if needs_mounts:
-                    raise DriverFailed("the guest didn't mount the shared folders", hint=_OLD_IMAGE)
-                progress.note(f"the guest didn't mount your home folder; {_OLD_IMAGE}")
+                    raise DriverFailed("the guest didn't mount the shared folders", hint=next(iter(why.values())))
+                progress.note(f"the guest didn't mount your home folder: {next(iter(why.values()))}")
                 instance = _without_mounts(instance)
             if driver.kind.is_provisioned:
                 provision.check(instance, progress)
@@ -59,14 +57,15 @@ def create(
     return instance.machine
 
 
-def default_mounts(driver: type[Driver], image: str) -> tuple[str, ...]:
+def default_mounts(machine: Machine) -> tuple[str, ...]:
     """What a machine shares when nothing was said: the user's home folder, where driver and image can."""
     from machine.folders import mount_spec
 
-    return mount_spec.home() if _can_share(driver, image) else ()
+    driver = Instance(machine, store.folder_of(machine.name)).driver
+    return mount_spec.home() if driver.shares_home() and _can_share(driver, machine.image) else ()
 
 
-def _can_share(driver: type[Driver] | Driver, image: str) -> bool:
+def _can_share(driver: Driver, image: str) -> bool:
     return driver.shares and not (image and cache.is_cloud_image(image))
 
 
@@ -127,12 +126,13 @@ def _folders(instance: Instance) -> str:
     if there := [mount.target for mount in driver.mounts()]:
         return f"docker run -v shows files of this computer below {', '.join(there)}, and empty folders elsewhere"
     if not _can_share(driver, image):
-        way = "machineos with the driver qemu shares one: machine create --mount DIR"
+        way = "machineos with the driver qemu or libvirt shares one: machine create --mount DIR"
     else:
         from machine.folders import mount_spec
 
-        why = mount_spec.why_not_home()
-        way = f"your home folder can't be there, because {why}; share another" if why else "share one"
+        elsewhere = "" if driver.shares_home() else "the machine is on another computer"
+        why = elsewhere or mount_spec.why_not_home()
+        way = f"your home folder isn't there, because {why}; share another" if why else "share one"
         way += f": machine mount add {instance.name} DIR"
     return f"it shares no folder of this computer, so docker run -v shows empty folders; {way}"
 

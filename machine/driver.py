@@ -23,6 +23,7 @@ from machine.paths import MachineFolder
 from machine.spec import Address, Machine, State
 
 if TYPE_CHECKING:
+    from machine.folders.mount_spec import Folder
     from machine.guest.seed import Interface, Mount
     from machine.run import Run
 
@@ -100,6 +101,7 @@ class Driver(ABC):
     loopback: whether the core gives the machine its own address in 127.0.0.0/8 (machine.address).
     cloud_images: whether it boots cloud images (disks), and not machineos only.
     shares: whether machines get the folders that they are asked for (machine.mounts).
+    relays_folders: whether the machine's helper mounts these, over SSH (folders/over_ssh.py); else its guest does.
     kind: what its machines are to us.
     machine: gets its address after `check`, and before `create`: what a driver keeps mustn't depend on that.
     user: the user who logs in, unless the machine says otherwise.
@@ -112,6 +114,7 @@ class Driver(ABC):
     loopback: ClassVar[bool] = True
     cloud_images: ClassVar[bool] = False
     shares: ClassVar[bool] = False
+    relays_folders: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.VM
     user: ClassVar[str] = "docker"
 
@@ -194,9 +197,26 @@ class Driver(ABC):
         """Folders of the host that the guest mounts, for its seed."""
         return ()
 
-    def has_mounted(self) -> bool:
-        """Whether the guest of a machine that is up has come for its shared folders (machine.mounts)."""
-        return True
+    def folders(self) -> list[Folder]:
+        """The folders of the host that the machine shares, if its guest can mount them."""
+        from machine.folders import mount_spec
+
+        return [mount_spec.parse(text) for text in self.machine.mounts]
+
+    def shares_home(self) -> bool:
+        """Whether a machine gets the user's home folder when nothing else was said."""
+        return self.shares
+
+    def unmounted(self, timeout: float = 0.0) -> dict[str, str]:
+        """Shared folders that the guest of a machine that is up hasn't: their paths in the guest, each with the reason.
+
+        It asks no guest. timeout in seconds: wait so long for them, where that makes sense.
+        """
+        from machine.guest import console
+
+        targets = {folder.target for folder in self.folders()}
+        told = console.folders(self.folder.console) if targets else {}
+        return {path: why for path, why in told.items() if path in targets}
 
     def can_mount(self) -> bool:
         """Whether the guest of a machine that is up can reach one more shared folder, without a restart."""

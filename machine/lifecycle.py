@@ -28,6 +28,8 @@ LATE = 15.0
 CONSOLE_LINES = 15
 # So many logins are tried without asking first whether there is an SSH server, which costs half as much.
 LOGINS = 5
+# The machine's helper logs in and mounts them, which takes an emulated processor some seconds.
+_FOLDERS = 60.0
 
 
 def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> bool:
@@ -42,7 +44,18 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
             users.note(image)
         driver.say, driver.advance = progress.note, progress.advance
         boot(instance, progress, timeout=timeout)
+        for path, why in unmounted(instance, progress).items():
+            progress.note(f"{path} is not in the machine: {why}")
     return True
+
+
+def unmounted(instance: Instance, progress: Progress) -> dict[str, str]:
+    """Shared folders that a machine hasn't, though it is up: their paths there, each with the reason."""
+    if not instance.machine.mounts:
+        return {}
+    if instance.driver.relays_folders:
+        progress.phase("waiting for the shared folders")
+    return instance.driver.unmounted(_FOLDERS)
 
 
 def boot(instance: Instance, progress: Progress, *, timeout: float) -> None:

@@ -1,12 +1,11 @@
 """Folders of this computer in a machine that is there: added and removed at once if it runs, else at its next start.
 
 What runs has them from three places: its server reads machine.json, its guest boots with the seed, and mounts what
-stands in _LIST.
+stands in _LIST. Where the machine's helper mounts them (`over_ssh`), it does so when machine.json changes.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ from machine.images import cache
 from machine.instance import Instance, changing
 from machine.progress import Progress
 from machine.spec import Machine
-from machine.ssh.remote import Remote
 
 # Seconds: the guest tries to mount a folder for 40 s, others after it once; and to write out what it holds of one.
 _MOUNT, _UNMOUNT = 90.0, 60.0
@@ -39,8 +37,6 @@ printf %s "$2" >{_LIST}.new && mv {_LIST}.new {_LIST}
 tail -n 1 /run/machineos/folders.why >&2
 exec cat /proc/mounts
 """
-# How mount(8) and the kernel write blanks and other characters of a path.
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def add(name: str, texts: Sequence[str], progress: Progress) -> str:
@@ -67,9 +63,11 @@ def add(name: str, texts: Sequence[str], progress: Progress) -> str:
         # First: the server must know the folder when the guest comes for it.
         _store(instance, target)
         try:
-            _attach(instance.shell(), target, new)
+            _await(instance, new) if instance.driver.relays_folders else _attach(instance, target, new)
         except BaseException:
             _store(instance, machine)
+            if instance.driver.relays_folders:  # now, when its helper knows of them no more
+                _detach(instance, [mount_spec.parse(text) for text in new], force=True)
             raise
     return f"{_words(new)} {'is' if len(new) == 1 else 'are'} in the machine now."
 
@@ -90,7 +88,11 @@ def remove(name: str, words: Sequence[str], progress: Progress, *, force: bool =
         if not force:
             _refuse_used(instance, folders)
         progress.phase("unmounting it in the machine")
-        _detach(instance.shell(), machine, folders, force=force)
+        try:
+            _detach(instance, folders, force=force)
+        except MachineError:
+            _attach_again(instance)
+            raise
         _store(instance, target)
     return f"{_words(gone)} {'is' if len(gone) == 1 else 'are'} in the machine no more."
 
@@ -137,19 +139,19 @@ def _store(instance: Instance, machine: Machine) -> None:
     seed.overwrite(instance.folder.seed, credentials.describe(machine, instance.folder, driver))
 
 
-def _attach(remote: Remote, machine: Machine, new: Sequence[str]) -> None:
+def _attach(instance: Instance, machine: Machine, new: Sequence[str]) -> None:
     """Raises DriverFailed when the guest doesn't mount a new folder; it has none of them then."""
-    done = remote.run(["sh", "-c", _ATTACH, "sh", _lines(new), _lines(machine.mounts)], check=False, timeout=_MOUNT)
+    words = ["sh", "-c", _ATTACH, "sh", _lines(instance, new), _lines(instance, machine.mounts)]
+    done = instance.shell().run(words, check=False, timeout=_MOUNT)
     if done.code == _TOO_OLD:
         raise DriverFailed(
             "this machine's system is of an earlier version, without folders",
             hint=f"machine upgrade {machine.name}",
         )
     folders = [mount_spec.parse(text) for text in new]
-    lacks = {folder.target for folder in folders} - _mounted(done.stdout)
+    lacks = {folder.target for folder in folders} - mount_spec.mounted(done.stdout)
     if done.code or lacks:
-        before = replace(machine, mounts=tuple(text for text in machine.mounts if text not in new))
-        _detach(remote, before, folders, force=True)
+        _detach(instance, folders, force=True)
         raise DriverFailed(
             f"the machine couldn't mount {', '.join(sorted(lacks))}",
             details=done.stderr,
@@ -157,28 +159,42 @@ def _attach(remote: Remote, machine: Machine, new: Sequence[str]) -> None:
         )
 
 
-def _detach(remote: Remote, machine: Machine, folders: Sequence[Folder], *, force: bool) -> None:
-    """Raises MachineError when one is in use; then all are there as before."""
-    there = _mounted(remote.read("/proc/mounts") or "")
+def _await(instance: Instance, new: Sequence[str]) -> None:
+    """As _attach, where the machine's helper mounts them."""
+    driver = instance.driver
+    driver.state()  # it starts a helper where there is none
+    why = driver.unmounted(_MOUNT)
+    if lacks := sorted({mount_spec.parse(text).target for text in new} & why.keys()):
+        raise DriverFailed(
+            f"the machine couldn't mount {', '.join(lacks)}", details="\n".join(why[path] for path in lacks)
+        )
+
+
+def _detach(instance: Instance, folders: Sequence[Folder], *, force: bool) -> None:
+    """Raises MachineError when one is in use; others may be unmounted then."""
+    remote = instance.shell()
+    there = mount_spec.mounted(remote.read("/proc/mounts") or "")
     how = ["umount", "-l"] if force else ["timeout", str(int(_UNMOUNT)), "umount"]
     for folder in folders:
         if folder.target not in there:
             continue
         done = remote.run([*how, folder.target], check=False, timeout=_UNMOUNT + 30)
         if done.code:
-            _attach_again(remote, machine)
             raise MachineError(
                 f"{folder.target} is in use in the machine",
                 details=done.stderr,
-                hint=f"end what uses it, or: machine mount rm --force {machine.name} {shlex.quote(folder.target)}",
+                hint=f"end what uses it, or: machine mount rm --force {instance.name} {shlex.quote(folder.target)}",
             )
-    left = [text for text in machine.mounts if mount_spec.parse(text) not in folders]
-    remote.write(_LIST, _lines(left), 0o600)
+    left = [text for text in instance.machine.mounts if mount_spec.parse(text) not in folders]
+    remote.write(_LIST, _lines(instance, left), 0o600)
 
 
-def _attach_again(remote: Remote, machine: Machine) -> None:
-    lines = _lines(machine.mounts)
-    remote.run(["sh", "-c", _ATTACH, "sh", lines, lines], check=False, timeout=_MOUNT)
+def _attach_again(instance: Instance) -> None:
+    if instance.driver.relays_folders:
+        store.save(instance.machine)  # its helper looks then
+        return
+    lines = _lines(instance, instance.machine.mounts)
+    instance.shell().run(["sh", "-c", _ATTACH, "sh", lines, lines], check=False, timeout=_MOUNT)
 
 
 def _refuse_used(instance: Instance, folders: Sequence[Folder]) -> None:
@@ -205,18 +221,9 @@ def _has(container: dict[str, object], folder: Folder) -> bool:
     )
 
 
-def _mounted(text: str) -> set[str]:
-    """The paths at which the guest has folders of this computer, by its /proc/mounts."""
-    lines = [line.split(" ") for line in text.splitlines()]
-    return {
-        _ESCAPED.sub(lambda found: chr(int(found[1], 8)), fields[1])
-        for fields in lines
-        if len(fields) > 2 and fields[2] == "nfs" and fields[0].startswith(f"{mount_spec.SERVER}:")
-    }
-
-
-def _lines(mounts: Sequence[str]) -> str:
-    return "".join(map(seed.mount_line, mount_spec.mounts(mounts)))
+def _lines(instance: Instance, mounts: Sequence[str]) -> str:
+    """For _LIST."""
+    return "".join(map(seed.mount_line, mount_spec.mounts(mounts, relayed=instance.driver.relays_folders)))
 
 
 def _named(machine: Machine, word: str) -> list[str]:

@@ -6,6 +6,7 @@ import locale
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -94,8 +95,10 @@ def stream(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[
     return Completed(words, code, "", "")
 
 
-def detach(argv: Sequence[str | Path], *, output: IO[bytes], cwd: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that outlives us, in its own session and with an empty standard input."""
+def detach(
+    argv: Sequence[str | Path], *, output: IO[bytes], cwd: Path | None = None, connection: socket.socket | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process that outlives us, in its own session. connection: its standard input, which is empty else."""
     words = _words(argv)
     flags = 0
     if sys.platform == "win32":
@@ -103,7 +106,7 @@ def detach(argv: Sequence[str | Path], *, output: IO[bytes], cwd: Path | None = 
     try:
         return subprocess.Popen(
             words,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if connection is None else connection.fileno(),
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,

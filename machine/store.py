@@ -116,6 +116,20 @@ def read(folder: MachineFolder) -> Machine:
     raise NoSuchMachine(folder.name)
 
 
+def records(folder: MachineFolder) -> tuple[Path, ...]:
+    """Where a machine's record is: create renames the second to the first."""
+    return folder.config, folder.creating
+
+
+def version(records: tuple[Path, ...]) -> tuple[int, int] | None:
+    """It changes with the machine's record, which is replaced as a whole; None where that can't be told."""
+    for path in records:
+        with contextlib.suppress(OSError):
+            found = path.stat()
+            return found.st_ino, found.st_mtime_ns
+    return None
+
+
 def _read(path: Path) -> Machine:
     try:
         from machine import files

@@ -1,4 +1,4 @@
-"""The helper process of a running machine on loopback: python -m machine.drivers.libvirt HOME."""
+"""The helper process of a running machine: python -m machine.drivers.libvirt HOME."""
 
 import sys
 

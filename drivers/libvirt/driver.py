@@ -20,6 +20,7 @@ from .options import Options
 from .place import DRIVER, Place, connection_of
 
 if TYPE_CHECKING:
+    from machine.guest.seed import Mount
     from machine.run import Run
 
     from .events import Events
@@ -30,6 +31,9 @@ DOCKER_TIMEOUT = 5.0
 
 class Libvirt(Driver):
     name: ClassVar[str] = DRIVER
+    shares: ClassVar[bool] = True
+    # QEMU can't start a server of folders: libvirt has it run under seccomp, with spawn=deny.
+    relays_folders: ClassVar[bool] = True
     Options: ClassVar[type] = Options
     _events: Events | None = None
     _pressed = False
@@ -135,6 +139,23 @@ class Libvirt(Driver):
 
     def address(self) -> Address:
         return self.place.address()
+
+    def shares_home(self) -> bool:
+        """What root of the other computer reads there is for the user to decide."""
+        return self.is_local()
+
+    def mounts(self) -> tuple[Mount, ...]:
+        if not self.machine.mounts:
+            return ()
+        from machine.folders import mount_spec
+
+        return mount_spec.mounts(self.machine.mounts, relayed=True)
+
+    def unmounted(self, timeout: float = 0.0) -> dict[str, str]:
+        from machine.folders import over_ssh
+
+        targets = [folder.target for folder in self.folders()]
+        return over_ssh.unmounted(self.folder, targets, timeout) if targets else {}
 
     def warnings(self) -> list[str]:
         from machine.docker.ports import warnings

@@ -1,7 +1,8 @@
-"""The helper process of a running machine that is reached on loopback, or runs on another host.
+"""The helper process of a running machine that is reached on loopback, runs on another host, or shares folders.
 
 It ends when the machine does, of which libvirt's events tell. Meanwhile it keeps the SSH tunnel to another host up,
-brings that host's console here, and has `machine.docker.forwarding` forward the ports that containers publish.
+brings that host's console here, and has `machine.docker.forwarding` forward the ports that containers publish, and
+`machine.folders.over_ssh` mount the shared folders.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from machine import helper, store
 from machine.docker.forwarding import Forwarding
 from machine.docker.ports import Forwards, NoForwards
 from machine.errors import MachineError
+from machine.folders import over_ssh
 from machine.paths import MachineFolder
 from machine.run import run
 from machine.spec import Address
@@ -84,7 +86,10 @@ class Helper:
         """Return when the machine has ended, or was removed."""
         import libvirt
 
-        while self.place.folder.path.exists():
+        place = self.place
+        sharing = over_ssh.Sharing(place.folder, place.address, place.machine.ssh_user, self.lives)
+        threading.Thread(target=sharing.run, daemon=True).start()
+        while place.folder.path.exists():
             try:
                 domain = self.place.find()
                 if domain is None or not (domain.isActive() or self._is_active_again(domain)):

@@ -67,7 +67,7 @@ class Place:
 
     @property
     def needs_helper(self) -> bool:
-        return self.on_loopback or self.uri.is_remote
+        return self.on_loopback or self.uri.is_remote or bool(self.machine.mounts)
 
     def address(self) -> Address:
         """Where the machine is reached. Raises DriverFailed while that isn't known."""

@@ -77,7 +77,9 @@ def set_clock(domain: libvirt.virDomain) -> None:
 def begin_helper(place: Place) -> None:
     """Start the helper of a machine that was switched on, if it needs one."""
     from machine import helper
+    from machine.folders import over_ssh
 
+    over_ssh.forget(place.folder)
     if place.needs_helper:
         helper.begin(place.folder, MODULE)
 

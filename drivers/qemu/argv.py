@@ -16,8 +16,6 @@ from machine.folders import installation, mount_spec
 from machine.paths import Image, MachineFolder
 from machine.spec import DOCKER_PORT
 
-# What serves a machine's folders is started as: python -m.
-FOLDERS = "machine.folders"
 # Bytes of a guestfwd's value: what is longer QEMU cuts off without a word (net/slirp.c, slirp_config_str).
 _FORWARD_ROOM = 1023
 # In the command line of a QEMU that starts it.
@@ -210,7 +208,7 @@ def folders_server(machine: Machine, folder: MachineFolder) -> Sequence[str]:
 
     Raises CheckFailed when the command is too long for QEMU, and the machine has folders.
     """
-    command = shlex.join([*installation.python(), "-m", FOLDERS, str(folder.path)])
+    command = shlex.join(installation.server(folder.path))
     server = f"{FORWARD}{command}"
     if len(os.fsencode(server)) > _FORWARD_ROOM:
         if not machine.mounts:

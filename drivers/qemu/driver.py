@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # What the helper of a running machine is started as: python -m.
 MODULE = "machine.drivers.qemu"
+_OLD_IMAGE = "the image may be of an earlier version, without folders: machine iso build"
 
 
 class Qemu(Driver):
@@ -134,10 +135,13 @@ class Qemu(Driver):
 
         return mount_spec.mounts(self.machine.mounts)
 
-    def has_mounted(self) -> bool:
+    def unmounted(self, timeout: float = 0.0) -> dict[str, str]:
         from machine.folders import mount_spec
 
-        return (self.folder / mount_spec.DATABASE).exists()
+        # Its guest mounts them before its Docker starts, and so makes the server make this file.
+        if not (self.folder / mount_spec.DATABASE).exists():
+            return {folder.target: _OLD_IMAGE for folder in self.folders()}
+        return super().unmounted(timeout)
 
     def can_mount(self) -> bool:
         process = self.vm.process.find()

@@ -23,6 +23,7 @@ from .parse import Info
 from .vboxmanage import LONG, VBoxManage, find
 
 if TYPE_CHECKING:
+    from machine.folders.mount_spec import Folder
     from machine.guest.seed import Interface, Mount
     from machine.run import Run
 
@@ -128,6 +129,12 @@ class VirtualBox(Driver):
     def mounts(self) -> tuple[Mount, ...]:
         shared = share.share_of(self.options)
         return (shared.mount,) if shared else ()
+
+    def folders(self) -> list[Folder]:
+        from machine.folders.mount_spec import Folder
+
+        shared = share.share_of(self.options)
+        return [Folder(Path(shared.folder), shared.path, read_only=False)] if shared else []
 
     def interfaces(self) -> tuple[Interface, ...]:
         return network.interfaces(self.machine, self.folder)

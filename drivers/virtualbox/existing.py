@@ -21,6 +21,7 @@ from .parse import Info
 from .vboxmanage import LONG, VBoxManage
 
 if TYPE_CHECKING:
+    from machine.folders.mount_spec import Folder
     from machine.guest.seed import Interface, Mount
     from machine.run import Run
 
@@ -67,6 +68,9 @@ class ExistingVM(VirtualBox):
 
     def mounts(self) -> tuple[Mount, ...]:
         return ()
+
+    def folders(self) -> list[Folder]:
+        return []
 
     def interfaces(self) -> tuple[Interface, ...]:
         return ()

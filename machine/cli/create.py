@@ -18,7 +18,6 @@ from machine.errors import ToolMissing, before_anything
 from machine.spec import Engine, Machine
 
 if TYPE_CHECKING:
-    from machine.driver import Driver
     from machine.progress import Display, Progress
 
 MACHINEOS = "machineos"
@@ -208,13 +207,12 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
     driver = asked["driver"] or driver_options.default_driver()
     chosen = registry.load(driver)
     memory, cpus, disk = (asked["memory"], asked["cpus"], asked["disk"]) if chosen.kind.is_ours else (0, 0, 0)
-    return dataclasses.replace(
+    machine = dataclasses.replace(
         draft(name, driver, image, memory_mib=memory, cpus=cpus, disk_mib=disk),
         tls=not asked["no_tls"],
         tls_sans=asked["tls_san"],
         hosts=asked["host"],
         sysctls=asked["sysctl"],
-        mounts=_mounts(asked["mount"], chosen, image),
         host_network_ports=not asked["no_host_network_ports"],
         engine=Engine(
             options=(*asked["engine_opt"], *_storage_driver(asked["engine_storage_driver"])),
@@ -226,16 +224,14 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
         options=driver_options.own(driver, asked),
         **{"ssh_user": chosen.user, **driver_options.common(driver, asked)},
     )
+    return dataclasses.replace(machine, mounts=_mounts(asked["mount"], machine))
 
 
-def _mounts(texts: tuple[str, ...], driver: type[Driver], image: str) -> tuple[str, ...]:
+def _mounts(texts: tuple[str, ...], machine: Machine) -> tuple[str, ...]:
     from machine.create import default_mounts
     from machine.folders import mount_spec
 
-    if not texts:
-        return default_mounts(driver, image)
-
-    return mount_spec.resolved(texts)
+    return mount_spec.resolved(texts) if texts else default_mounts(machine)
 
 
 def _storage_driver(name: str | None) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def mount() -> None:
 
     \b
     machine mount add NAME DIR       this host's DIR is in the machine NAME, and
-                                     its containers can use it (driver qemu)
+                                     its containers can use it (qemu, libvirt)
     machine mount NAME:PATH DIR      the machine's PATH is in DIR of this host,
                                      by sshfs
     machine mount -u DIR             ends the latter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,11 @@ from machine.guest import console
 from machine.instance import Instance, load
 from machine.spec import Machine, State
 
+if TYPE_CHECKING:
+    from machine.folders.mount_spec import Folder
+
+_MISSING = "missing on this computer"
+
 
 @click.command()
 @answer_option
@@ -23,17 +29,24 @@ from machine.spec import Machine, State
 def status(name: str | None, as_json: bool, timeout: float) -> None:
     """Print a machine's state: Running, Paused, Saved, Stopped, Stopping, Starting or Error.
 
-    What is amiss with a running machine goes to stderr.
+    The folders of this host that it shares, and what is amiss with a running machine, go to stderr.
     """
     chosen = targets.one(name)
     instance = load(chosen)
     state = _state(instance, timeout)
     warnings = _warnings(instance) if state is State.RUNNING else []
+    mounts = _mounts(instance, state)
     if as_json:
-        found = {"name": chosen, "state": state, "mounts": mounts_of(instance.machine), "warnings": warnings}
+        # In words they are among the folders.
+        missing = [
+            f"the shared folder {mount['source']} doesn't exist" for mount in mounts if mount["state"] == _MISSING
+        ]
+        found = {"name": chosen, "state": state, "mounts": mounts, "warnings": [*warnings, *missing]}
         print(json.dumps(found, indent=4, ensure_ascii=False))
         return
     print(state, flush=True)
+    for mount in mounts:
+        print(f"shared folder {console.clean(_in_words(mount))}", file=sys.stderr)
     for warning in warnings:
         print(f"warning: {console.clean(warning)}", file=sys.stderr)
 
@@ -113,11 +126,11 @@ def version(name: str | None, as_json: bool, timeout: float) -> None:
 
 
 def _warnings(instance: Instance) -> list[str]:
-    return [*instance.driver.warnings(), *_absent(instance.machine), *console.warnings(instance.folder.console)]
+    return [*instance.driver.warnings(), *_hidden(instance.machine), *console.warnings(instance.folder.console)]
 
 
-def _absent(machine: Machine) -> list[str]:
-    """What the machine can't reach any more of its shared folders."""
+def _hidden(machine: Machine) -> list[str]:
+    """Why the machine can't reach any of its shared folders."""
     if not machine.mounts:
         return []
     from machine.folders import mount_spec
@@ -126,8 +139,32 @@ def _absent(machine: Machine) -> list[str]:
         mount_spec.hidden(paths.store())
     except MachineError as error:
         return [f"the guest's files wait, because what is hidden can't be told: {error.message}"]
-    folders = map(mount_spec.parse, machine.mounts)
-    return [f"the shared folder {folder.source} doesn't exist" for folder in folders if not folder.source.is_dir()]
+    return []
+
+
+def _mounts(instance: Instance, state: State) -> list[dict[str, object]]:
+    """The shared folders, each with its state in words, and why it isn't mounted. No guest is asked."""
+    driver = instance.driver
+    lacks = driver.unmounted() if state is State.RUNNING else {}
+
+    def of(folder: Folder) -> tuple[str, str]:
+        if not folder.source.is_dir():
+            return _MISSING, ""
+        if state is not State.RUNNING:
+            return "not mounted", f"the machine is {'suspended' if state is State.SAVED else state.lower()}"
+        return ("not mounted", lacks[folder.target]) if folder.target in lacks else ("mounted", "")
+
+    found = []
+    for folder in driver.folders():
+        status, why = of(folder)
+        found.append({**_described(folder), "state": status, "why": why})
+    return found
+
+
+def _in_words(mount: dict[str, object]) -> str:
+    place = "" if mount["source"] == mount["target"] else f" at {mount['target']}"
+    why = f", because {mount['why']}" if mount["state"] == "not mounted" else ""
+    return f"{mount['source']}{place}{' (read-only)' if mount['read_only'] else ''}: {mount['state']}{why}"
 
 
 def mounts_of(machine: Machine) -> list[dict[str, object]]:
@@ -136,10 +173,11 @@ def mounts_of(machine: Machine) -> list[dict[str, object]]:
         return []
     from machine.folders import mount_spec
 
-    return [
-        {"source": str(folder.source), "target": folder.target, "read_only": folder.read_only}
-        for folder in map(mount_spec.parse, machine.mounts)
-    ]
+    return [_described(mount_spec.parse(text)) for text in machine.mounts]
+
+
+def _described(folder: Folder) -> dict[str, object]:
+    return {"source": str(folder.source), "target": folder.target, "read_only": folder.read_only}
 
 
 def _docker_version(instance: Instance, timeout: float) -> str:

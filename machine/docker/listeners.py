@@ -6,13 +6,14 @@ import ipaddress
 from collections.abc import Iterator
 
 from machine.docker.ports import Port
+from machine.folders.mount_spec import LOOPBACK_PORT
 from machine.spec import DOCKER_PORT
 
 FILES = ("/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6")
 # Column "st" (Linux, include/net/tcp_states.h): TCP_LISTEN, and TCP_CLOSE of a UDP socket that is bound, not connected.
 _LISTENS = {"tcp": "0A", "udp": "07"}
-# Ports of the guest itself: SSH, Docker, and DHCP's clients.
-_GUESTS = {("tcp", 22), ("tcp", DOCKER_PORT), ("udp", 68), ("udp", 546)}
+# Ports of the guest itself: SSH, Docker, that of folders over SSH, and DHCP's clients.
+_GUESTS = {("tcp", 22), ("tcp", DOCKER_PORT), ("tcp", LOOPBACK_PORT), ("udp", 68), ("udp", 546)}
 # The addresses of systemd-resolved, in guests that have it.
 _RESOLVERS = {"127.0.0.53", "127.0.0.54"}
 # The first port that Linux gives to clients: a UDP socket from here on belongs to a client, not to a service.

@@ -13,6 +13,7 @@ from pathlib import Path
 _SYSTEM = frozenset(map(Path, ("/", "/usr", "/usr/local")))
 _LIBRARIES = frozenset({"stdlib", "platstdlib", "purelib", "platlib"})
 _PACKAGES = ("machine", "machine.drivers")
+_SERVER = "machine.folders"
 # With these Python looks for modules elsewhere, and may find ours only there.
 _VARIABLES = ("PYTHONPATH", "PYTHONHOME")
 
@@ -32,6 +33,11 @@ def python() -> list[str]:
     """
     elsewhere = _is_users() or any(os.environ.get(variable) for variable in _VARIABLES)
     return [sys.executable, "-P" if elsewhere else "-I"]
+
+
+def server(machine_folder: Path, *words: str) -> list[str]:
+    """The command that serves a machine's folders on its standard input."""
+    return [*python(), "-m", _SERVER, str(machine_folder), *words]
 
 
 def _code() -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
 
 # Where a QEMU machine finds the server: an address of its user-mode network's, and NFS's own port.
 SERVER, PORT = "10.0.2.100", 2049
+# Where a machine finds it whose helper brings it by SSH. Above the ports that the kernel gives to clients.
+LOOPBACK, LOOPBACK_PORT = "127.0.0.1", 61049
+# What stands for NFS in the guest's list then: it is mounted from outside, and Docker waits for it.
+RELAYED = "relayed"
 # In the machine's folder: what its file handles mean. It is made when the guest connects for the first time.
 DATABASE = "folders.db"
 # hard: a call waits for the server as long as it takes, over a suspend too. nolock: locks hold among the machine's own
 # processes. actimeo: seconds for which the guest trusts what it knows of a file. The rest is what mount.nfs would find
 # out, which the guest doesn't have.
-_OPTIONS = (
-    f"hard,nolock,nfsvers=3,proto=tcp,port={PORT},mountproto=tcp,mountport={PORT},noresvport,actimeo=1,addr={SERVER}"
-)
+_OPTIONS = "hard,nolock,nfsvers=3,proto=tcp,mountproto=tcp,noresvport,actimeo=1"
+# How mount(8) and the kernel write blanks and other characters of a path.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 # The machine's own folders; and what of these trees lies below.
 _OWN = ("/", "/home", "/home/docker", "/root", "/var", "/tmp", "/mnt", "/opt", "/media", "/srv")
 _OWN_TREES = (
@@ -164,15 +169,36 @@ def hidden(store: Path) -> list[Path]:
     return [store, paths.images(), *kept, *config.hidden(store)]
 
 
-def mounts(texts: Sequence[str]) -> tuple[Mount, ...]:
-    """For the seed. One that lies below another comes after it."""
+def mounts(texts: Sequence[str], *, relayed: bool = False) -> tuple[Mount, ...]:
+    """For the seed. One that lies below another comes after it. relayed: whether the helper brings them by SSH."""
     from machine.guest.seed import Mount
 
+    host, kind = (LOOPBACK, RELAYED) if relayed else (SERVER, "nfs")
     folders = sorted(map(parse, texts), key=lambda folder: folder.target)
     return tuple(
-        Mount(f"{SERVER}:{folder.target}", folder.target, "nfs", f"ro,{_OPTIONS}" if folder.read_only else _OPTIONS)
-        for folder in folders
+        Mount(f"{host}:{folder.target}", folder.target, kind, options(folder, relayed=relayed)) for folder in folders
     )
+
+
+def options(folder: Folder, *, relayed: bool = False) -> str:
+    """Those of the mount."""
+    host, port = (LOOPBACK, LOOPBACK_PORT) if relayed else (SERVER, PORT)
+    return f"{'ro,' if folder.read_only else ''}{_OPTIONS},port={port},mountport={port},addr={host}"
+
+
+def mounted(table: str) -> set[str]:
+    """The paths at which a guest has folders of this computer, by its /proc/mounts."""
+    lines = [line.split(" ") for line in table.splitlines()]
+    return {
+        unescaped(fields[1])
+        for fields in lines
+        if len(fields) > 2 and fields[2] == "nfs" and fields[0].startswith((f"{SERVER}:", f"{LOOPBACK}:"))
+    }
+
+
+def unescaped(text: str) -> str:
+    """A path of fstab(5) or /proc/mounts."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), text)
 
 
 def _check_path(path: str, text: str) -> None:

@@ -10,16 +10,24 @@ from machine.folders.rpc import Call, Program
 
 PROGRAM, VERSION = 100005, 3
 NULL, MNT, DUMP, UMNT, UMNTALL, EXPORT = range(6)
-OK, ERR_NOENT = 0, 2
+OK, ERR_NOENT, ERR_ACCES = 0, 2, 13
 _PATH_LIMIT = 1024
 
 
-def program(exports: Mapping[bytes, Export], handle: Callable[[Export], bytes]) -> Program:
-    """exports: by the path that the guest mounts them at; handle: what makes a handle of an export's top folder."""
+def program(
+    exports: Mapping[bytes, Export],
+    handle: Callable[[Export], bytes],
+    admit: Callable[[bytes], bytes | None] = lambda path: path,
+) -> Program:
+    """exports: by the path that the guest mounts them at; handle: what makes a handle of an export's top folder.
+
+    admit: makes such a path of what was called for; None refuses it.
+    """
 
     def mount(call: Call) -> bytes:
-        export = exports.get(call.arguments.opaque(_PATH_LIMIT))
-        if export is None:
+        if (path := admit(call.arguments.opaque(_PATH_LIMIT))) is None:
+            return xdr.u32(ERR_ACCES)
+        if (export := exports.get(path)) is None:
             return xdr.u32(ERR_NOENT)
         return xdr.u32(OK) + xdr.opaque(handle(export)) + xdr.u32(1) + xdr.u32(rpc.AUTH_SYS)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from machine import store
 from machine.errors import MachineError
-from machine.folders import installation, mount_spec, mountd, nfs3, rpc, slots, xdr
+from machine.folders import installation, mount_spec, mountd, nfs3, rpc, slots, tokens, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
 from machine.paths import MachineFolder
@@ -118,8 +118,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def programs(folders: list[mount_spec.Folder], machine_folder: Path, hidden: list[Path]) -> Iterator[list[rpc.Program]]:
-    """What serves these folders; machine_folder is where handles are kept. A folder that isn't there is left out."""
+def programs(
+    folders: list[mount_spec.Folder], machine_folder: Path, hidden: list[Path], *, with_tokens: bool = False
+) -> Iterator[list[rpc.Program]]:
+    """What serves these folders; machine_folder is where handles are kept. A folder that isn't there is left out.
+
+    with_tokens: whether a folder can be mounted only as /TOKEN/PATH.
+    """
+
+    def admit(path: bytes) -> bytes | None:
+        return tokens.spend(machine_folder, path) if with_tokens else path
+
     handles = Handles(machine_folder / mount_spec.DATABASE)
     own = installation.folders()
     exports: list[Export] = []
@@ -141,7 +150,7 @@ def programs(folders: list[mount_spec.Folder], machine_folder: Path, hidden: lis
         by_path = {export.target: export for export in exports}
         yield [
             served.program(),
-            mountd.program(by_path, lambda export: served.handle(export, export.top)),
+            mountd.program(by_path, lambda export: served.handle(export, export.top), admit),
         ]
     finally:
         with handles.lock:
@@ -172,7 +181,7 @@ class Log:
 log = Log()
 
 
-def main(path: str) -> None:
+def main(path: str, *words: str) -> None:
     folder = MachineFolder(Path(path))
     connection = _connection(folder.path)
     if not _has_slot(folder.path):
@@ -180,8 +189,8 @@ def main(path: str) -> None:
         return
     os.umask(0)  # the guest has taken its own from the modes already
     _allow_files()
-    described = (folder.config, folder.creating)  # create renames the one to the other
-    version = _version(described)  # before it is read: a change in between is seen at the first call
+    records = store.records(folder)
+    version = store.version(records)  # before it is read: a change in between is seen at the first call
     machine = store.read(folder)
     if not machine.mounts:
         connection.close()
@@ -193,9 +202,13 @@ def main(path: str) -> None:
         log(f"nothing is shared: {reason(error)}")
         connection.close()
         return
-    with contextlib.closing(connection), programs(folders, folder.path, hidden) as served:
+    with_tokens = tokens.WORD in words
+    with (
+        contextlib.closing(connection),
+        programs(folders, folder.path, hidden, with_tokens=with_tokens) as served,
+    ):
         try:
-            Server(connection, served, lambda: _version(described) in {version, None}).run()
+            Server(connection, served, lambda: store.version(records) in {version, None}).run()
         except (rpc.Broken, OSError) as error:
             log(f"the connection ended: {reason(error)}")
 
@@ -206,15 +219,6 @@ def _has_slot(machine_folder: Path) -> bool:
     except OSError as error:  # a full disk, or one without locks, is no reason to serve nobody
         log(f"connections aren't counted: {reason(error)}")
         return True
-
-
-def _version(files: Sequence[Path]) -> tuple[int, int] | None:
-    """It changes with machine.json, which is replaced as a whole; None where that can't be told."""
-    for path in files:
-        with contextlib.suppress(OSError):
-            found = path.stat()
-            return found.st_ino, found.st_mtime_ns
-    return None
 
 
 def _connection(machine_folder: Path) -> socket.socket:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from machine.folders import mount_spec
+
 BLOCK = 65536
 PAUSE = 0.2
 
@@ -25,6 +27,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # The lines that machineos's own scripts print (`say` in its lib.sh).
 _SAID = re.compile(r"^machineos: \[ *[\d.]+\] (init is up|own settings are right|warning: [^\r\n]*)\r?$", re.MULTILINE)
 _BOOTS, _SETTLED, _WARNING = "init is up", "own settings are right", "warning: "
+# One of the warnings: a folder that should be shared, and why it isn't.
+_NO_FOLDER = re.compile(r"the host's folder (\S+) could not be mounted: ?(.*)")
 
 
 class Cleaner:
@@ -60,6 +64,12 @@ def warnings(path: Path) -> list[str]:
         elif match[1].startswith(_WARNING):
             found[clean(match[1].removeprefix(_WARNING))] = None
     return list(found)
+
+
+def folders(path: Path) -> dict[str, str]:
+    """The shared folders that the guest couldn't mount since it booted, each with the reason."""
+    matches = filter(None, map(_NO_FOLDER.fullmatch, warnings(path)))
+    return {mount_spec.unescaped(match[1]): match[2] for match in matches}
 
 
 def read(path: Path, lines: int | None = None) -> Iterator[bytes]:

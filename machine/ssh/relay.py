@@ -218,19 +218,13 @@ class _Client(socketserver.BaseRequestHandler):
             return
         with contextlib.closing(channel):
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            up = (self.request.recv, channel.sendall, channel.shutdown_write)
-            sender = threading.Thread(target=self._pump, args=(channel, *up), daemon=True)
-            sender.start()
-            self._pump(channel, channel.recv, self.request.sendall, lambda: self.request.shutdown(socket.SHUT_WR))
-            sender.join()
+            carry(self.request, channel)
 
-    def _pump(
-        self,
-        channel: paramiko.Channel,
-        read: Callable[[int], bytes],
-        write: Callable[[bytes], object],
-        end: Callable[[], object],
-    ) -> None:
+
+def carry(near: socket.socket, channel: paramiko.Channel) -> None:
+    """Copy both ways until each side has said all, or one is gone."""
+
+    def pump(read: Callable[[int], bytes], write: Callable[[bytes], object], end: Callable[[], object]) -> None:
         """Copy until read has no more, and say so to the other side. A side that is gone ends both ways."""
         try:
             while block := read(_BLOCK):
@@ -240,4 +234,9 @@ class _Client(socketserver.BaseRequestHandler):
             # The other way may wait for a side that is silent, or takes nothing: for ever.
             channel.close()
             with contextlib.suppress(OSError):
-                self.request.shutdown(socket.SHUT_RDWR)
+                near.shutdown(socket.SHUT_RDWR)
+
+    sender = threading.Thread(target=pump, args=(near.recv, channel.sendall, channel.shutdown_write), daemon=True)
+    sender.start()
+    pump(channel.recv, near.sendall, lambda: near.shutdown(socket.SHUT_WR))
+    sender.join()

@@ -126,6 +126,28 @@ def test_what_the_guest_doesnt_mount_isnt_kept(
     assert store.load("dev").mounts == ()
 
 
+def test_where_the_machines_helper_mounts_them(
+    invoke: Invoke, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for; and what it can't mount isn't kept."""
+    fake = registry.load("fake")
+    failed: dict[str, str] = {}
+    monkeypatch.setattr(fake, "relays_folders", True)
+    monkeypatch.setattr(fake, "unmounted", lambda driver, timeout=0.0: failed)
+    shown = invoke("mount", "add", "dev", str(tmp_path))
+    assert shown.out == f'Machine "dev": {tmp_path} is in the machine now.\n', shown.err
+    assert (store.load("dev").mounts, guest.mounted) == ((str(tmp_path),), set())
+    failed["/src"] = "the guest's kernel has no NFS client"
+    guest.mounted.add("/other")
+    shown = invoke("mount", "add", "dev", f"{tmp_path}:/src", f"{tmp_path}:/other")
+    assert (shown.code, "no NFS client" in shown.err) == (1, True)
+    assert (store.load("dev").mounts, guest.mounted) == ((str(tmp_path),), set())
+    assert guest.list.startswith(f"127.0.0.1:{tmp_path} {tmp_path} relayed ")
+    assert f"{tmp_path} is not in the machine" not in invoke("restart", "dev").err
+    failed[str(tmp_path)] = "it is late"
+    assert f"{tmp_path} is not in the machine: it is late" in invoke("restart", "dev").err
+
+
 def test_one_that_was_started_by_an_earlier_version_has_it_after_a_restart(
     invoke: Invoke, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

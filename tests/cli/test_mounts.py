@@ -33,9 +33,10 @@ def test_the_machine_has_what_was_asked_for(invoke: Invoke, tmp_path: Path) -> N
     shown = invoke("create", "dev", "--mount", given[0], "--mount", given[1])
     assert shown.code == 0, shown.err
     assert store.load("dev").mounts == given
+    mounted = {"state": "mounted", "why": ""}
     assert json.loads(invoke("status", "dev", "--json").out)["mounts"] == [
-        {"source": str(tmp_path), "target": str(tmp_path), "read_only": False},
-        {"source": f"{tmp_path}/two words", "target": "/src", "read_only": True},
+        {"source": str(tmp_path), "target": str(tmp_path), "read_only": False, **mounted},
+        {"source": f"{tmp_path}/two words", "target": "/src", "read_only": True, **mounted},
     ]
     assert json.loads(invoke("inspect", "dev").out)["Machine"]["mounts"] == list(given)
 
@@ -133,7 +134,9 @@ def test_a_guest_that_doesnt_mount_the_home_goes_without_it(
     invoke: Invoke, user_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its image was made by a version without shared folders: machines of it could be made before, too."""
-    monkeypatch.setattr(registry.load("fake"), "has_mounted", lambda _: False)
+    monkeypatch.setattr(
+        registry.load("fake"), "unmounted", lambda driver, _=0.0: dict.fromkeys(driver.machine.mounts, "it is old")
+    )
     shown = invoke("create", "dev")
     assert (shown.code, store.load("dev").mounts) == (0, ())
     assert "the guest didn't mount your home folder" in shown.err
@@ -151,9 +154,28 @@ def test_a_folder_that_has_gone_is_warned_of(invoke: Invoke, tmp_path: Path) -> 
     folder = tmp_path / "src"
     folder.mkdir()
     invoke("create", "dev", "--mount", str(folder))
-    assert invoke("status", "dev").err == ""
+    assert invoke("status", "dev").err == f"shared folder {folder}: mounted\n"
     folder.rmdir()
-    assert invoke("status", "dev").err == f"warning: the shared folder {folder} doesn't exist\n"
+    assert invoke("status", "dev").err == f"shared folder {folder}: missing on this computer\n"
+    assert json.loads(invoke("status", "dev", "--json").out)["warnings"] == [
+        f"the shared folder {folder} doesn't exist"
+    ]
+
+
+def test_status_says_why_a_folder_isnt_mounted(invoke: Invoke, tmp_path: Path, vms: Path) -> None:
+    for name in ("a b", "c"):
+        (tmp_path / name).mkdir()
+    invoke("create", "dev", "--mount", f"{tmp_path}/a b", "--mount", f"{tmp_path}/c:/c:ro")
+    said = f"the host's folder {tmp_path}/a\\040b could not be mounted: Connection refused"
+    (store.folder() / "dev/console.log").write_text(f"machineos: [ 43.97] warning: {said}\n")
+    assert invoke("status", "dev").err.splitlines()[:2] == [
+        f"shared folder {tmp_path}/a b: not mounted, because Connection refused",
+        f"shared folder {tmp_path}/c at /c (read-only): mounted",
+    ]
+    invoke("stop", "dev")
+    ended = invoke("status", "dev")
+    assert ended.out == "Stopped\n"
+    assert f"shared folder {tmp_path}/a b: not mounted, because the machine is stopped\n" in ended.err
 
 
 def test_a_config_that_cant_be_read_is_warned_of(invoke: Invoke, user_home: Path) -> None:
@@ -196,10 +218,12 @@ def test_what_cant_be_shared_is_said(invoke: Invoke, tmp_path: Path, given: list
 def test_a_guest_that_doesnt_mount_them_is_no_machine(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry.load("fake"), "has_mounted", lambda _: False)
+    monkeypatch.setattr(
+        registry.load("fake"), "unmounted", lambda driver, _=0.0: dict.fromkeys(driver.machine.mounts, "it is old")
+    )
     shown = invoke("create", "dev", "--mount", str(tmp_path))
     assert (shown.code, "didn't mount the shared folders" in shown.err) == (1, True)
-    assert "machine iso build" in shown.err
+    assert "it is old" in shown.err
     assert store.names() == []
 
 

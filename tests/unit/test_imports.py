@@ -26,6 +26,7 @@ FOR_DRIVERS = {
     "folders.mount_spec",
     "folders.handles",
     "folders.installation",
+    "folders.over_ssh",
     "guest.credentials",
     "guest.seed",
     "helper",

@@ -19,7 +19,7 @@ import pytest
 from nfs_client import Client, NfsError, Served
 
 from machine import files, spec
-from machine.folders import mountd, nfs3, rpc, server, slots, xdr
+from machine.folders import mountd, nfs3, rpc, server, slots, tokens, xdr
 from machine.folders.server import _WORKERS, LOG
 from tests.unit.folders.conftest import Share
 from tests.unit.folders.test_nfs3 import refused
@@ -129,10 +129,10 @@ def machine_folder(tmp_path: Path, host: Path) -> Path:
 
 
 @contextlib.contextmanager
-def process(machine_folder: Path) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]]]:
+def process(machine_folder: Path, *words: str) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]]]:
     """A server as QEMU starts it, and the guest's end of its connection."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "machine.folders", str(machine_folder)]
+    command = [sys.executable, "-m", "machine.folders", str(machine_folder), *words]
     with subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=theirs.fileno()) as started:
         theirs.close()
         with ours:
@@ -150,6 +150,21 @@ def test_the_process_serves_its_standard_input(machine_folder: Path, host: Path)
         ours.shutdown(socket.SHUT_RDWR)
         assert started.wait(120) == 0
     assert "/no/such/folder" in (machine_folder / LOG).read_text()
+
+
+def test_a_server_that_asks_for_a_token(machine_folder: Path, host: Path) -> None:
+    """What was mounted with one is served on connections of the next servers, too."""
+    token = tokens.issue(machine_folder)
+    with process(machine_folder, tokens.WORD) as (ours, _):
+        client = Client(ours)
+        with pytest.raises(NfsError, match="status 13"):
+            client.mount(host)
+        handle = client.create(client.mount(f"/{token}{host}"), b"a")
+        with pytest.raises(NfsError, match="status 13"):
+            client.mount(f"/{token}{host}")
+    with process(machine_folder, tokens.WORD) as (ours, _):
+        Client(ours).write(handle, b"text")
+    assert (host / "a").read_bytes() == b"text"
 
 
 def test_a_guest_has_so_many_servers_and_no_more(machine_folder: Path, host: Path) -> None:

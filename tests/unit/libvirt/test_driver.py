@@ -15,6 +15,7 @@ from machine.drivers.libvirt.place import Place
 
 from machine.driver import Address, Autostart, Resize, Snapshots, State, Suspend
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
+from machine.folders import over_ssh
 from machine.paths import MachineFolder
 from machine.run import run
 from tests.unit.libvirt.conftest import MAC, UUID, changed, machine, refusal
@@ -505,3 +506,28 @@ def test_a_libvirt_without_passt_gets_qemus_own_network(driver: Libvirt, monkeyp
     driver = changed(driver, options=options)
     with pytest.raises(DriverFailed, match="passt"):
         driver.create()
+
+
+def test_shared_folders_are_mounted_by_the_helper(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So also a machine that has an address on a network, and ports there, has one."""
+    begun: list[MachineFolder] = []
+    monkeypatch.setattr("machine.helper.begin", lambda folder, module: begun.append(folder))
+    driver.create()
+    sharing = changed(driver, mounts=("/home/ann", "/srv:/data:ro"))
+    note = driver.folder / over_ssh.NOTE
+    note.write_text('{"mounted": ["/home/ann", "/data"], "failed": {}}')
+    sharing.start()
+    assert begun == [driver.folder]
+    assert list(sharing.unmounted()) == ["/home/ann", "/data"]
+    note.write_text('{"mounted": ["/home/ann"], "failed": {"/data": "no NFS client"}}')
+    assert sharing.unmounted() == {"/data": "no NFS client"}
+    assert [(mount.source, mount.type) for mount in sharing.mounts()] == [
+        ("127.0.0.1:/data", "relayed"),
+        ("127.0.0.1:/home/ann", "relayed"),
+    ]
+    assert (driver.mounts(), driver.unmounted()) == ((), {})
+
+
+def test_the_home_folder_goes_to_another_computer_only_when_asked_for(driver: Libvirt) -> None:
+    assert driver.shares_home()
+    assert not changed(driver, options={"uri": "qemu+ssh://ann@server/system"}).shares_home()
