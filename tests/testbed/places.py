@@ -56,6 +56,9 @@ class Place(Store):
         options.setdefault("env", self.env)
         return execute([*self.enter, *words], **options)
 
+    def give(self, path: Path) -> None:
+        """Make the user own the path who makes the machines."""
+
     def left_outside(self) -> list[str]:
         """What is left of machines in the hypervisor, apart from what all machines share."""
         return []
@@ -84,6 +87,10 @@ class LibvirtPlace(Place):
 
 class SessionPlace(LibvirtPlace):
     uri = "qemu:///session"
+
+    def give(self, path: Path) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(path, "nobody", "nogroup")
 
 
 @contextlib.contextmanager
@@ -116,11 +123,10 @@ def libvirt_session(images: Path) -> Iterator[SessionPlace]:
     _need("libvirtd", "virtlogd", "virsh", "setpriv")
     with _folder() as folder, _folder(ODD) as store, supervised(folder / "libvirt", "session"):
         environment = libvirtd.session_environment(folder / "libvirt")
-        if os.geteuid() == 0:
-            shutil.chown(store, "nobody", "nogroup")
-            yield SessionPlace(images, store, AS_NOBODY, **environment)
-        else:
-            yield SessionPlace(images, store, (), **environment)
+        enter = AS_NOBODY if os.geteuid() == 0 else ()
+        place = SessionPlace(images, store, enter, **environment)
+        place.give(store)
+        yield place
 
 
 class RemotePlace(LibvirtPlace):

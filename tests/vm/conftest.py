@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -120,6 +121,10 @@ class Vm:
 
     def machine(self, verb: str, *words: str | Path, **options: Unpack[Options]) -> Done:
         return self.store.machine(verb, self.name, *words, **options)
+
+    def warnings(self) -> list[str]:
+        """What `status` says is amiss."""
+        return list(json.loads(self.machine("status", "--json").out)["warnings"])
 
     def ssh(self, *words: str, **options: Unpack[Options]) -> Done:
         return self.machine("ssh", *words, **options)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +33,21 @@ def place(request: pytest.FixtureRequest, images: Path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def made(place: Place, busybox_root: Path) -> Place:
+def shared(place: Place) -> Iterator[Path]:
+    """A folder of this computer that the machine dev has, too."""
+    folder = Path(tempfile.mkdtemp(prefix="m a b,ü", dir="/tmp"))
+    folder.chmod(0o755)
+    (folder / "here").write_text("of this computer\n")
+    place.give(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def made(place: Place, busybox_root: Path, shared: Path) -> Place:
     """The place with the machine dev, in whose Docker there are the image busybox and the volume keep."""
     testbed.say(f"creating a machine with {place.driver} {place.env.get('LIBVIRT_DEFAULT_URI', '')}")
-    done = place.create(DEV, *SIZE)
+    done = place.create(DEV, *SIZE, "--mount", str(shared))
     testbed.say(f"made in {done.seconds:.0f} s")
     archive = subprocess.run(["tar", "-C", busybox_root, "-c", "."], capture_output=True, check=True).stdout
     place.docker(DEV, "import", "--change", 'CMD ["sh"]', "-", "busybox", input=archive)
@@ -43,6 +57,17 @@ def made(place: Place, busybox_root: Path) -> Place:
 
 def kept(place: Place) -> str:
     return place.docker(DEV, "run", "--rm", "-v", "keep:/keep", "busybox", "cat", "/keep/it").out.strip()
+
+
+def exchange(place: Place, shared: Path) -> None:
+    """A container reads and writes files of this computer by the path that they have here."""
+    there, back = (shlex.quote(f"{shared}/{name}") for name in ("here", "back"))
+    script = f"cat {there} && echo of a container >{back}"
+    (shared / "back").unlink(missing_ok=True)
+    done = place.docker(DEV, "run", "--rm", "-v", f"{shared}:{shared}", "busybox", "sh", "-c", script)
+    assert done.out == "of this computer\n"
+    assert (shared / "back").read_text() == "of a container\n"
+    assert (shared / "back").stat().st_uid == shared.stat().st_uid
 
 
 def can(place: Place, capability: type) -> None:
@@ -79,7 +104,12 @@ def test_nobody_gets_in_without_a_certificate(made: Place) -> None:
     assert refused.code != 0
 
 
-def test_a_published_port_is_reached_at_the_machines_address(made: Place) -> None:
+def test_a_container_has_files_of_this_computer(made: Place, shared: Path) -> None:
+    exchange(made, shared)
+    assert f"shared folder {shared}: mounted\n" in made.machine("status", DEV).err
+
+
+def test_a_published_port_is_reached_at_the_machines_address(made: Place, shared: Path) -> None:
     options = ("--name", "web", "-p", "8080:80", "-p", "127.0.0.1:8081:80")
     made.docker(DEV, "run", "-d", *options, "busybox", "httpd", "-f", "-h", "/etc")
     url, inside = (f"http://{made.machine('ip', DEV).out.strip()}:{port}/passwd" for port in (8080, 8081))
@@ -88,7 +118,7 @@ def test_a_published_port_is_reached_at_the_machines_address(made: Place) -> Non
         assert "8081/tcp is published inside of the machine only" in made.machine("status", DEV).err
     else:
         until(lambda: "root" in made.execute("curl", "-s", "-m", "20", inside, code=None).out, f"an answer of {inside}")
-        assert made.machine("status", DEV).err == ""
+        assert made.machine("status", DEV).err == f"shared folder {shared}: mounted\n"
     made.docker(DEV, "rm", "-f", "web")
     until(lambda: made.execute("curl", "-s", "-m", "5", url, code=None).code, f"no answer of {url}")
 
@@ -98,7 +128,7 @@ def test_starting_what_runs_changes_nothing(made: Place) -> None:
     assert state(made) == "Running"
 
 
-def test_suspend_and_resume(made: Place) -> None:
+def test_suspend_and_resume(made: Place, shared: Path) -> None:
     can(made, Suspend)
     made.docker(DEV, "run", "-d", "--name", "counter", "busybox", "sh", "-c", "while sleep 1; do date; done")
     before = made.docker(DEV, "inspect", "-f", "{{.State.StartedAt}}", "counter").out
@@ -110,6 +140,7 @@ def test_suspend_and_resume(made: Place) -> None:
     assert made.docker(DEV, "inspect", "-f", "{{.State.StartedAt}}", "counter").out == before
     guest = int(made.machine("ssh", DEV, "date", "+%s").out)
     assert abs(guest - time.time()) < 10
+    exchange(made, shared)
     made.docker(DEV, "rm", "-f", "counter")
 
 
@@ -138,7 +169,7 @@ def test_autostart(made: Place) -> None:
     assert made.machine("autostart", DEV).out == "off\n"
 
 
-def test_a_restart_keeps_address_and_volumes(made: Place) -> None:
+def test_a_restart_keeps_address_volumes_and_folders(made: Place, shared: Path) -> None:
     before = made.machine("env", "--shell", "bash", DEV).out
     assert "was stopped" in made.machine("stop", DEV).out
     assert state(made) == "Stopped"
@@ -147,6 +178,7 @@ def test_a_restart_keeps_address_and_volumes(made: Place) -> None:
     assert "was started" in made.machine("start", DEV).out
     assert made.machine("env", "--shell", "bash", DEV).out == before
     assert kept(made) == "one"
+    exchange(made, shared)
 
 
 def test_the_console_is_kept(made: Place) -> None:

@@ -63,7 +63,7 @@ def test_a_port_that_the_host_has_is_a_warning(vm: Vm, name: str) -> None:
         assert vm.machine("status").out == "Running\n"
     # Nothing in Docker tells that the port is free now.
     until(lambda: vm.curl(8081) == f"{name}\n", "the port that became free", 2 * APPEARS)
-    until(lambda: vm.machine("status").err == "", "the warning to go", APPEARS)
+    until(lambda: vm.warnings() == [], "the warning to go", APPEARS)
 
 
 def test_many_at_once(vm: Vm, name: str) -> None:
@@ -80,7 +80,7 @@ def test_every_address_that_a_port_can_be_published_on(vm: Vm, name: str) -> Non
     for port, address in addresses.items():
         until(partial(serves, vm, name, port), f"what is published on {address}", 30)
     udp = "port 8089/udp isn't forwarded: UDP is forwarded only when it is published on 0.0.0.0"
-    assert vm.machine("status").err == f"warning: {udp}\n"
+    assert vm.warnings() == [udp]
     # Nothing was opened in the guest for it: the port is on the guest's loopback, as before.
     listeners = vm.ssh("netstat", "-ltn").out
     assert "127.0.0.1:8083" in listeners
@@ -94,7 +94,7 @@ def test_a_container_with_the_guests_network(vm: Vm, name: str) -> None:
     vm.docker("run", "-d", "--name", name, "--network", "host", "busybox", "sh", "-c", serve.format(name))
     for port in (8091, 8092):
         until(partial(serves, vm, name, port), f"the host network's port {port}", 30)
-    assert vm.machine("status").err == ""
+    assert vm.warnings() == []
     vm.docker("rm", "-f", name)
     until(lambda: not {(vm.address, 8091), (vm.address, 8092)} & listening(), "the ports to go", APPEARS)
 
@@ -114,7 +114,7 @@ def test_a_helper_that_was_killed_is_started_by_the_next_verb(vm: Vm, name: str)
     until(lambda: vm.curl(8094) == f"{name}\n", "the port of the next helper", 30)
     assert vm.curl(8093) == f"{name}\n"
     # What the killed one had forwarded is known to be ours.
-    assert vm.machine("status").err == ""
+    assert vm.warnings() == []
     assert len(helpers(vm)) == 1
     vm.docker("rm", "-f", name)
     until(lambda: not {(vm.address, 8093), (vm.address, 8094)} & listening(), "the ports to go", APPEARS)
