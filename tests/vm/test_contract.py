@@ -171,6 +171,12 @@ def test_autostart(made: Place) -> None:
 
 def test_a_restart_keeps_address_volumes_and_folders(made: Place, shared: Path) -> None:
     before = made.machine("env", "--shell", "bash", DEV).out
+    # It starts with Docker, and mustn't see an empty folder then.
+    script = "cp /src/here /src/copy && sleep 100000"
+    early = ("-d", "--restart", "always", "--name", "early", "-v", f"{shared}:/src")
+    made.docker(DEV, "run", *early, "busybox", "sh", "-c", script)
+    until(lambda: (shared / "copy").exists(), "the container's copy")
+    (shared / "copy").unlink()
     assert "was stopped" in made.machine("stop", DEV).out
     assert state(made) == "Stopped"
     assert made.machine("env", "--shell", "bash", DEV).out == before
@@ -179,6 +185,8 @@ def test_a_restart_keeps_address_volumes_and_folders(made: Place, shared: Path) 
     assert made.machine("env", "--shell", "bash", DEV).out == before
     assert kept(made) == "one"
     exchange(made, shared)
+    until(lambda: (shared / "copy").exists(), "the container's copy after the restart")
+    made.docker(DEV, "rm", "-f", "early")
 
 
 def test_the_console_is_kept(made: Place) -> None:

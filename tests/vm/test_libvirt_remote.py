@@ -36,6 +36,17 @@ def made(place: RemotePlace, busybox_root: Path) -> RemotePlace:
     return place
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+def read(place: RemotePlace, folder: Path, text: str) -> str:
+    """What the container reads that this computer has just written."""
+    (folder / text).write_text(f"{text}\n")
+    return place.docker(DEV, "exec", "reader", "cat", f"/src/{text}").out
+
+
 def helper(place: RemotePlace) -> psutil.Process:
     [found] = [process for process in place.processes() if "machine.drivers.libvirt" in process.cmdline()]
     return found
@@ -59,6 +70,13 @@ def test_a_published_port_is_reached(made: RemotePlace) -> None:
     until(lambda: made.execute("curl", "-s", "-m", "5", url, code=None).code, f"no answer of {url}")
 
 
+def test_a_folder_of_this_computer_goes_there_only_when_it_is_asked_for(made: RemotePlace, folder: Path) -> None:
+    assert made.machine("mount", "ls", DEV).lines[1:] == []
+    made.machine("mount", "add", DEV, str(folder))
+    made.docker(DEV, "run", "-d", "--name", "reader", "-v", f"{folder}:/src", "busybox", "sleep", "100000")
+    assert read(made, folder, "one") == "one\n"
+
+
 def test_a_broken_tunnel_is_mended(made: RemotePlace) -> None:
     for process in made.processes():
         if "-M" in process.cmdline():
@@ -66,10 +84,13 @@ def test_a_broken_tunnel_is_mended(made: RemotePlace) -> None:
     until(lambda: made.docker(DEV, "version", code=None).code == 0, "Docker", timeout=30)
 
 
-def test_a_helper_that_was_killed_is_started_by_the_next_command(made: RemotePlace) -> None:
+def test_a_helper_that_was_killed_is_started_by_the_next_command(made: RemotePlace, folder: Path) -> None:
     os.kill(helper(made).pid, signal.SIGKILL)
     assert made.machine("status", DEV).out == "Running\n"
     until(lambda: made.docker(DEV, "version", code=None).code == 0, "Docker", timeout=30)
+    # What a container has open waits for the helper.
+    assert read(made, folder, "two") == "two\n"
+    made.docker(DEV, "rm", "-f", "reader")
 
 
 def test_rm_leaves_nothing_on_either_host(made: RemotePlace) -> None:
