@@ -7,7 +7,7 @@ from machine.folders import mount_spec
 from machine.folders.mount_spec import Folder
 from machine.guest.seed import Mount
 
-OPTIONS = mount_spec._OPTIONS
+OPTIONS = mount_spec.options(mount_spec.parse("/b"))
 
 
 def test_what_is_asked_for() -> None:
@@ -26,6 +26,22 @@ def test_the_guest_mounts_them_from_above_to_below() -> None:
 
 def test_the_guest_waits_for_the_server_and_does_without_programs_of_its_own() -> None:
     assert {"hard", "nolock", "nfsvers=3", "proto=tcp", "addr=10.0.2.100"} <= set(OPTIONS.split(","))
+
+
+def test_a_guest_whose_helper_mounts_them_reaches_them_on_its_loopback() -> None:
+    [mount] = mount_spec.mounts(["/b:/c:ro"], relayed=True)
+    assert (mount.source, mount.target, mount.type) == ("127.0.0.1:/c", "/c", "relayed")
+    assert {"ro", "hard", "port=61049", "mountport=61049", "addr=127.0.0.1"} <= set(mount.options.split(","))
+
+
+def test_what_a_guest_has_mounted() -> None:
+    table = [
+        "/dev/vdb /mnt/data ext4 rw 0 0",
+        r"10.0.2.100:/a\040b /a\040b nfs rw 0 0",
+        f"127.0.0.1:/{'0' * 32}/c /c nfs ro 0 0",
+        "10.0.0.1:/theirs /theirs nfs rw 0 0",
+    ]
+    assert mount_spec.mounted("\n".join(table)) == {"/a b", "/c"}
 
 
 def test_keys_are_hidden(tmp_path: Path) -> None:
