@@ -239,7 +239,12 @@ def unmounted(folder: MachineFolder, targets: Collection[str], timeout: float) -
     counts.
     """
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline and _read(folder).get("version") != list(store.version(store.records(folder)) or ()):
+    records = store.records(folder)
+
+    def is_current() -> bool:
+        return _read(folder).get("version") == list(store.version(records) or ())
+
+    while time.monotonic() < deadline and not is_current():
         time.sleep(0.1)
     note = _read(folder)
     failed: dict[str, str] = note.get("failed", {})
