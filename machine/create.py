@@ -52,7 +52,7 @@ def create(
         except EngineRefused as error:
             error.hint = "correct the engine option, or leave it out; nothing was made"
             raise
-        if driver.kind.is_ours:
+        if driver.kind.is_provisioned:
             progress.note(_folders(instance))
     return instance.machine
 
@@ -123,6 +123,9 @@ def check_mounts(wanted: Instance) -> None:
 def _folders(instance: Instance) -> str:
     """What to say of the folders of this host that a machine has."""
     driver, image = instance.driver, instance.machine.image
+    if not driver.kind.is_ours:
+        copied = f"machine scp -r DIR {instance.name}:"
+        return f"docker run -v shows folders of the host, and none of this computer; to copy one there: {copied}"
     if there := [mount.target for mount in driver.mounts()]:
         return f"docker run -v shows files of this computer below {', '.join(there)}, and empty folders elsewhere"
     if not _can_share(driver, image):

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from machine import files, ssh, store
 from machine.errors import SSHFailed
-from machine.folders import installation, mount_spec, tokens
+from machine.folders import installation, mount_spec, slots, tokens
 from machine.folders.mount_spec import Folder
+from machine.guest import console
 from machine.paths import MachineFolder
 from machine.reasons import reason
 from machine.run import Completed, detach
@@ -43,6 +44,8 @@ _TICK = 1.0
 # So often is tried again what couldn't be mounted.
 _RETRY = 10.0
 _TABLE = "/proc/mounts"
+# Bytes that are read of what a command prints.
+_OUTPUT = 1 << 20
 # $1: the process of the SSH server that serves this connection. One of an earlier connection may not have noticed that
 # we have gone (a suspend), and keeps the port.
 _TAKE_OVER = """
@@ -80,6 +83,7 @@ class Sharing:
         self.user = user
         self.lives = lives
         self._said = ""
+        self._servers = threading.BoundedSemaphore(slots.SLOTS)
 
     def run(self) -> None:
         """Return when the machine has ended."""
@@ -143,7 +147,9 @@ class Sharing:
         finally:
             tokens.withdraw(self.folder.path)
         lines = done.stdout.strip().splitlines()
-        return "" if done.code == 0 else lines[-1] if lines else f"mount ended with the code {done.code}"
+        if done.code == 0:
+            return ""
+        return console.clean(lines[-1]) if lines else f"mount ended with the code {done.code}"
 
     def _note(self, version: tuple[int, int] | None, mounted: Collection[str], failed: Mapping[str, str]) -> None:
         for target, why in failed.items():
@@ -161,10 +167,19 @@ class Sharing:
         threading.Thread(target=self._carry, args=(channel,), daemon=True).start()
 
     def _carry(self, channel: paramiko.Channel) -> None:
+        with contextlib.closing(channel):
+            # The server would hang up as well; but the guest can make it start as often as it likes.
+            if self._servers.acquire(blocking=False):
+                try:
+                    self._carry_to_server(channel)
+                finally:
+                    self._servers.release()
+
+    def _carry_to_server(self, channel: paramiko.Channel) -> None:
         from machine.ssh import relay
 
         near, far = socket.socketpair()
-        with contextlib.closing(channel), near:
+        with near:
             with far, Path(os.devnull).open("wb") as nowhere:
                 command = installation.server(self.folder.path, tokens.WORD)
                 process = detach(command, output=nowhere, cwd=self.folder.store, connection=far)
@@ -221,7 +236,9 @@ class Guest:
                 channel.settimeout(_COMMAND)
                 channel.set_combine_stderr(True)
                 channel.exec_command(command)
-                output = channel.makefile("rb").read()
+                output = channel.makefile("rb").read(_OUTPUT)
+                if not channel.status_event.wait(_COMMAND):
+                    raise TimeoutError
                 code = channel.recv_exit_status()
         except Exception as error:  # paramiko raises whatever its thread stumbled on
             raise SSHFailed(f"the SSH connection broke: {reason(error)}") from error

@@ -17,7 +17,7 @@ from nfs_client import Client, NfsError
 from real_sshd import USER, Server, reachable, running_sshd, sshd
 
 from machine import files, spec, store
-from machine.folders import mount_spec, over_ssh
+from machine.folders import mount_spec, over_ssh, slots
 from machine.folders.over_ssh import Guest, Sharing
 from machine.paths import MachineFolder
 from machine.ssh import native
@@ -123,6 +123,21 @@ def test_a_folder_is_mounted_with_a_token_and_then_served_on_each_connection(
             assert client.read(file)[0] == b"hello\n"
         assert over_ssh.unmounted(folder, [str(shared)], PATIENCE) == {}
     assert not list(folder.path.glob(".token-*"))
+
+
+def test_a_guest_has_no_more_servers_than_it_needs(
+    reachable: Made, guest: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "SLOTS", 1)
+    folder = reachable("dev", mounts=(str(shared),))
+    with sharing(folder):
+        path = asked(guest)
+        with connected() as client:
+            client.mount(path)
+            with connected() as further:
+                assert further.connection.recv(1) == b""
+        answer(guest, 0)
+        assert over_ssh.unmounted(folder, [str(shared)], PATIENCE) == {}
 
 
 def test_what_is_added_is_mounted_and_what_fails_is_told_and_tried_again(
