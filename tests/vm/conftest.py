@@ -41,6 +41,8 @@ SHARED = (
 USER, PASSWORD = "tester", "correct horse"
 
 
+# Before xdist's own, which looks at the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not FULL:
         slow = [item for item in items if item.get_closest_marker("slow")]
