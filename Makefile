@@ -1,5 +1,5 @@
 # The two set-up commands are `make up` and `make test`; each works on a fresh machine.
-.PHONY: up test test-full test-virtualbox-full check docs lock bench iso clean
+.PHONY: up test test-full test-virtualbox-full check docs lock bench release iso clean
 
 VENV := .venv
 MACHINE := $(VENV)/bin/machine
@@ -34,6 +34,10 @@ lock: $(VENV)/tested
 
 bench: $(VENV)/tested
 	@$(VENV)/bin/python -m benchmarks
+
+# What a release publishes, into dist/: both ISOs, their digests, and the wheels.
+release: $(VENV)/tested
+	@$(VENV)/bin/python packaging/release.py
 
 iso: $(VENV)/installed
 	@$(MACHINE) iso build

@@ -4,9 +4,10 @@
     memory = "4G"
     engine-registry-mirror = ["http://127.0.0.1:5000"]
     mount-hide = ["~/.aws"]
+    images-url = "https://images.example.org/machineos"
 
 A key is an option without the dashes. An environment variable MACHINE_<KEY> wins over the file, an option over both.
-Only mount-hide is no option: it lists what no machine sees of shared folders.
+Two are no options: mount-hide lists what no machine sees of shared folders, images-url is where machineos is fetched.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from machine import files, paths
 from machine.errors import Usage
 from machine.reasons import reason
 
-_HIDE = "mount_hide"
+_HIDE, _IMAGES_URL = "mount_hide", "images_url"
 
 
 class Kind(StrEnum):
@@ -31,6 +32,9 @@ class Kind(StrEnum):
     LIST = 'a list of texts: ["a", "b"]'
 
 
+_NO_OPTIONS = {_HIDE: Kind.LIST, _IMAGES_URL: Kind.VALUE}
+
+
 def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
     """The file's values by parameter name (dashes as underscores).
 
@@ -38,11 +42,12 @@ def defaults(known: Mapping[str, Kind]) -> dict[str, Any]:
     """
     path = _file(paths.store())
     values = _read(path)
-    if unknown := sorted(values.keys() - set(known) - {_HIDE}):
+    known = {**known, **_NO_OPTIONS}
+    if unknown := sorted(values.keys() - set(known)):
         raise Usage(f"{path}: there is no option --{unknown[0].replace('_', '-')}", hint="machine create --help")
     for key, value in values.items():
-        _check(path, key, known.get(key, Kind.LIST), value)
-    return {key: value for key, value in values.items() if key in known}
+        _check(path, key, known[key], value)
+    return {key: value for key, value in values.items() if key not in _NO_OPTIONS}
 
 
 def hidden(store: Path) -> list[Path]:
@@ -54,6 +59,14 @@ def hidden(store: Path) -> list[Path]:
     if relative := next((one for one in found if not one.is_absolute()), None):
         raise Usage(f'{path}: mount-hide has "{relative}", which is not an absolute path', hint="write ~/DIR or /DIR")
     return found
+
+
+def images_url(store: Path) -> str:
+    """The folder behind a web server that has machineos, "" for the one of the release. Raises Usage, and OSError."""
+    path = _file(store)
+    value = _read(path).get(_IMAGES_URL, "")
+    _check(path, _IMAGES_URL, Kind.VALUE, value)
+    return str(value)
 
 
 def _file(store: Path) -> Path:

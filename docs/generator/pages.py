@@ -28,6 +28,7 @@ EXIT_CODES = (
 # Variables that aren't the other spelling of an option that --help shows. Those of options are added to them.
 VARIABLES = {
     "MACHINE_DEBUG": "Show each command that is run, and tracebacks, as --debug does.",
+    "MACHINE_IMAGES_URL": "The folder of a web server that has machineos (`images-url` in config.toml).",
     "MACHINE_IMAGES_PATH": "The folder of the cache of images, which several stores may share.",
     "MACHINE_NATIVE_SSH": "Use Python's SSH client (paramiko), also where OpenSSH is installed.",
     "MACHINE_STORAGE_PATH": "The store's folder, in place of ~/.machine.",

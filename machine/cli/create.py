@@ -240,9 +240,11 @@ def _storage_driver(name: str | None) -> tuple[str, ...]:
 
 def _image(text: str, display: Display, *, offline: bool) -> str:
     """The digest of the chosen image, which is copied or downloaded into the cache if necessary."""
-    from machine.images import cache, catalog
-
-    if text == MACHINEOS:
-        return cache.current(text).digest
     with display.of(text.partition("#")[0]) as shown:
+        if text == MACHINEOS:
+            from machine.images import release
+
+            return release.obtain(shown, offline=offline).digest
+        from machine.images import catalog
+
         return catalog.obtain(text, shown, offline=offline).digest

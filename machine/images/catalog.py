@@ -3,7 +3,6 @@ digest."""
 
 from __future__ import annotations
 
-import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +12,13 @@ from pathlib import Path
 
 from machine import files, paths, resources
 from machine.errors import ImageCorrupt, NoSuchImage
-from machine.images import cache, disks, downloads
+from machine.images import cache, disks, downloads, machineos
 from machine.images.cache import ImageInfo
 from machine.images.downloads import Source
 from machine.progress import Progress
-from machine.resources import human
 from machine.switches import is_on
 
 OFFLINE_VARIABLE = "MACHINE_OFFLINE"
-# Seconds between two reports of a download's progress.
-TELL = 2.0
 # The bytes at offset 510 of a disk with a boot sector.
 _BOOT_SECTOR = b"\x55\xaa"
 
@@ -59,6 +55,10 @@ def obtain(text: str, progress: Progress, *, offline: bool = False) -> ImageInfo
     path = paths.expanded(text)
     if len(path.parts) > 1 or path.suffix in {".iso", ".img", ".qcow2", ".raw"}:
         return take(path, say=progress.note)
+    if text == machineos.NAME:
+        from machine.images import release
+
+        return release.obtain(progress, offline=offline or is_offline())
     for entry in entries():
         if entry.name == text:
             return cached(entry.source) or _pull(entry.source, entry.name, progress, offline)
@@ -77,8 +77,6 @@ def take(
     named: whether the name refers to this image from now on. say is called when this waits for another command.
     """
     if path.suffix == ".iso":
-        from machine.images import machineos
-
         return cache.find(machineos.add(path, say=say).digest)
     if not path.is_file():
         raise NoSuchImage(f"there is no file {path}", hint="machine image ls")
@@ -105,7 +103,7 @@ def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> Image
             f"the image {name} isn't in the cache, and --offline forbids a download", hint=f"machine image pull {name}"
         )
     progress.phase(f"fetching {name}")
-    with downloads.fetched(wanted, paths.images(), _teller(name, progress), progress.note) as path:
+    with downloads.fetched(wanted, paths.images(), downloads.teller(name, progress), progress.note) as path:
         progress.phase(f"adding {name} to the cache")
         about = take(path, name, say=progress.note)
     files.write(_note(wanted), about.digest + "\n")
@@ -123,24 +121,6 @@ def cached(wanted: Source) -> ImageInfo | None:
 
 def _note(wanted: Source) -> Path:
     return paths.images() / f".{wanted.algorithm}-{wanted.digest[:40]}"
-
-
-def _teller(name: str, progress: Progress) -> downloads.Say:
-    begun = told = time.monotonic()
-    first: int | None = None
-
-    def say(have: int, total: int | None) -> None:
-        nonlocal told, first
-        first = have if first is None else first
-        now = time.monotonic()
-        if now - told < TELL and have != total:
-            return
-        told = now
-        speed = (have - first) / max(now - begun, 0.001) / (1 << 20)
-        part = f"{100 * have // total} % of {human(max(1, total >> 20))}" if total else human(max(1, have >> 20))
-        progress.advance(f"downloading {name}: {part}, {speed:.1f} MiB/s")
-
-    return say
 
 
 def _format(path: Path) -> str:

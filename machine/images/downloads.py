@@ -16,7 +16,9 @@ from typing import IO
 
 from machine import files, locks
 from machine.errors import ImageCorrupt, MachineError, Usage
+from machine.progress import Progress
 from machine.reasons import reason
+from machine.resources import human
 
 # A connection counts as broken after so many seconds without a byte; without progress it is retried so many times.
 SILENCE = 30.0
@@ -24,6 +26,8 @@ ATTEMPTS = 5
 # Seconds that another command may take over the same download without a new byte, while it checks and copies, say.
 STANDSTILL = 600.0
 PAUSE = 1.0
+# Seconds between two reports of a download's progress.
+_TELL = 2.0
 _BLOCK = 1 << 18
 _LENGTH = {"sha256": 64, "sha512": 128}
 Say = Callable[[int, int | None], None]
@@ -46,14 +50,32 @@ def source(text: str) -> Source:
     """Parse `URL#sha256=…` or `URL#sha512=…`. Raises Usage: nothing is downloaded without a digest."""
     url, _, fragment = text.partition("#")
     algorithm, _, digest = fragment.partition("=")
-    if not re.match(r"(https?|file)://", url):
-        raise Usage(f'invalid URL "{url}"', hint="use http://, https:// or file://")
+    check_url(url)
     if not re.fullmatch(r"[0-9a-fA-F]+", digest) or _LENGTH.get(algorithm) != len(digest):
         raise Usage(
             f"the URL has no digest: {url}",
             hint=f"add the digest that its publisher states, sha256 or sha512: --image '{url}#sha256=…'",
         )
     return Source(url, algorithm, digest.lower())
+
+
+def check_url(url: str) -> str:
+    """The URL. Raises Usage where it is none that files can be downloaded from."""
+    if not re.match(r"(https?|file)://", url):
+        raise Usage(f'invalid URL "{url}"', hint="use http://, https:// or file://")
+    return url
+
+
+def text(url: str, limit: int) -> str:
+    """A short text, of at most limit bytes. Raises MachineError."""
+    from http.client import HTTPException
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=SILENCE) as answer:
+            return bytes(answer.read(limit)).decode("utf-8", "replace")
+    except (OSError, HTTPException) as error:
+        raise MachineError(f"{url} can't be downloaded: {reason(error)}", hint="check the address") from error
 
 
 @contextlib.contextmanager
@@ -83,6 +105,25 @@ def fetched(wanted: Source, folder: Path, say: Say, note: Callable[[str], None] 
         yield part
         part.unlink(missing_ok=True)
     part.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def teller(name: str, progress: Progress) -> Say:
+    """What tells of a download's progress, every few seconds."""
+    begun = told = time.monotonic()
+    first: int | None = None
+
+    def say(have: int, total: int | None) -> None:
+        nonlocal told, first
+        first = have if first is None else first
+        now = time.monotonic()
+        if now - told < _TELL and have != total:
+            return
+        told = now
+        speed = (have - first) / max(now - begun, 0.001) / (1 << 20)
+        part = f"{100 * have // total} % of {human(max(1, total >> 20))}" if total else human(max(1, have >> 20))
+        progress.advance(f"downloading {name}: {part}, {speed:.1f} MiB/s")
+
+    return say
 
 
 def left_over(folder: Path) -> list[Path]:
