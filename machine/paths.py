@@ -145,6 +145,11 @@ class Image:
     def clones(self) -> Path:
         return self.folder / "clones"
 
+    # Exists when this image can be the root of a system container: at which byte its root file system begins.
+    @property
+    def root_offset(self) -> Path:
+        return self.folder / "root-offset"
+
     @property
     def command_line(self) -> Path:
         return self.folder / "cmdline"

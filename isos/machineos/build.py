@@ -77,6 +77,7 @@ def write_about(path: Path, arch: str, version: str) -> None:
         "version": version,
         "command_line": cmdline(arch),
         "clones": True,
+        "containers": True,
         "recipe": recipe.digest(),
     }
     path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -39,7 +39,7 @@ _SPARE = 64 << 20
 # Files of format 1 that nothing needs: they are read and dropped.
 _LEFT_OUT = re.compile(
     r"home/(?:id_ed25519\.pub|ssh_host_ed25519_key\.pub|ports\.json|snapshots\.json|hostonly\.json|[0-9a-f]{12}\.iso)"
-    r"|image/(?:kernel|initrd|cmdline|clones|boot\.json)"
+    r"|image/(?:kernel|initrd|cmdline|clones|root-offset|boot\.json)"
 )
 # The fields of a machine that its owner chose, and those that this host or the disk decides.
 KEPT = ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls", "host_network_ports", "mounts")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from machine import files
 from machine.errors import CheckFailed, ImageCorrupt, NoSuchImage
@@ -19,6 +21,9 @@ from machine.paths import Image
 from machine.reasons import reason
 
 NAME = "machineos"
+# Bytes (ECMA-119, 6.1.2).
+SECTOR = 2048
+ROOT = "/machineos/rootfs.squashfs"
 
 
 def is_cached(architecture: str = "") -> bool:
@@ -86,6 +91,8 @@ def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda t
         beside = {"kernel": kernel, "initrd": initrd, "cmdline": facts["command_line"].encode()}
         if facts.get("clones"):
             beside["clones"] = b""
+        if facts.get("containers"):
+            beside["root-offset"] = str(_root_offset(path)).encode()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(path, error) from error
     if not all(text.isprintable() for text in (about.architecture, about.version, about.recipe)):
@@ -95,13 +102,26 @@ def add(path: Path, *, named: bool = True, say: Callable[[str], None] = lambda t
 
 def extract(iso: Path, *names: str) -> list[bytes]:
     """Files out of an ISO, by their Rock Ridge names. Raises ImageCorrupt when it is no machineos."""
+    with _opened(iso) as reader:
+        return [_file(reader, name) for name in names]
+
+
+def _root_offset(iso: Path) -> int:
+    """At which byte of the ISO the squashfs of the root file system begins. Raises ImageCorrupt."""
+    with _opened(iso) as reader:
+        return int(reader.get_record(rr_path=ROOT).extent_location()) * SECTOR
+
+
+@contextlib.contextmanager
+def _opened(iso: Path) -> Iterator[Any]:
+    """pycdlib's reader of the ISO; it has no types."""
     import pycdlib
 
     reader = pycdlib.PyCdlib()
     try:
         reader.open(str(iso))
         try:
-            return [_file(reader, name) for name in names]
+            yield reader
         finally:
             reader.close()
     except OSError:
@@ -114,7 +134,7 @@ def _foreign(iso: Path, error: Exception) -> ImageCorrupt:
     return ImageCorrupt(f"{iso} isn't a machineos ISO: {reason(error)}", hint="machine iso build")
 
 
-def _file(reader: object, name: str) -> bytes:
+def _file(reader: Any, name: str) -> bytes:
     content = BytesIO()
-    reader.get_file_from_iso_fp(content, rr_path=name)  # type: ignore[attr-defined]  # pycdlib has no types
+    reader.get_file_from_iso_fp(content, rr_path=name)
     return content.getvalue()
