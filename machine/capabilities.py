@@ -20,7 +20,11 @@ def suspend(name: str, progress: Progress) -> bool:
             return False
         if state not in {State.RUNNING, State.PAUSED}:
             raise NotRunning(name)
-        progress.phase("writing its memory to disk")
+        if driver.kind.keeps_memory:
+            progress.phase("writing its memory to disk")
+        else:
+            progress.phase("freezing its processes")
+            progress.note("they keep their memory, until this computer restarts: that ends them")
         driver.suspend()
     return True
 

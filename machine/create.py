@@ -38,7 +38,7 @@ def create(
     with users.noted(asked.image), reserve(wanted, placed, lifecycle.undo, progress.note) as instance:
         driver = instance.driver
         driver.say, driver.advance = progress.note, progress.advance
-        progress.phase("making the virtual machine")
+        progress.phase(f"making the {driver.kind.noun}")
         try:
             driver.create()
             lifecycle.boot(instance, progress, timeout=timeout)

@@ -7,14 +7,25 @@ from enum import Enum
 
 class Kind(Enum):
     VM = "a virtual machine that we make"
+    CONTAINER = "a system container that we make"
     EXISTING_VM = "a virtual machine that somebody else made, with its Docker"
     HOST = "a host that SSH reaches"
     URL = "the URL of a Docker daemon"
 
     @property
+    def noun(self) -> str:
+        """What we make and start, in words: of a kind that is ours."""
+        return "system container" if self is Kind.CONTAINER else "virtual machine"
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether what `suspend` saves is kept when the host restarts."""
+        return self is not Kind.CONTAINER
+
+    @property
     def is_ours(self) -> bool:
         """Whether we make it: it boots an image, reads a seed, takes sizes, and is removed with all that is on it."""
-        return self is Kind.VM
+        return self in {Kind.VM, Kind.CONTAINER}
 
     @property
     def has_ssh(self) -> bool:
@@ -24,4 +35,4 @@ class Kind(Enum):
     @property
     def is_provisioned(self) -> bool:
         """Whether we set Docker up on it and make its certificates."""
-        return self in {Kind.VM, Kind.HOST}
+        return self in {Kind.VM, Kind.CONTAINER, Kind.HOST}

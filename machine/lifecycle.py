@@ -62,7 +62,7 @@ def boot(instance: Instance, progress: Progress, *, timeout: float) -> None:
     """Bring a machine up that is off, or paused: the common end of create and start. Its image has been verified."""
     driver = instance.driver
     match driver.kind:
-        case Kind.VM:
+        case Kind.VM | Kind.CONTAINER:
             _boot_ours(instance, progress, timeout=timeout)
         case Kind.EXISTING_VM:
             wait_ready(instance, progress, timeout=timeout, warm=driver.start())
@@ -76,7 +76,7 @@ def _boot_ours(instance: Instance, progress: Progress, *, timeout: float) -> Non
     credentials.prepare(instance.driver)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
         contexts.refresh(instance.docker())
-    progress.phase("starting the virtual machine")
+    progress.phase(f"starting the {instance.driver.kind.noun}")
     warm = instance.driver.start()
     if (image := instance.machine.image) and cache.is_cloud_image(image):
         _await_ssh(instance, progress, timeout=timeout)

@@ -17,7 +17,7 @@ from machine.cli import VERBS, machine
 from machine.cli.examples import EXAMPLES
 
 # In the order of their options in `create`. Those of drivers from other wheels are not ours to describe.
-DRIVERS = ("qemu", "virtualbox", "libvirt", "generic", "none")
+DRIVERS = ("qemu", "virtualbox", "libvirt", "lxc", "generic", "none")
 EXIT_CODES = (
     ("0", "Everything that was asked for is done."),
     ("1", "An error. What to type next follows its sentence."),

@@ -58,7 +58,10 @@ class Qemu(Driver):
         filesystem.check_sockets(self.folder.store)
         from machine import acceleration
 
-        return [note] if (note := acceleration.why_not(self.vm.host().accelerator)) else []
+        note = acceleration.why_not(self.vm.host().accelerator)
+        if note and which("lxc-start"):
+            note += "; a system container would run at this computer's own speed: --driver lxc"
+        return [note] if note else []
 
     def create(self) -> None:
         if (self.folder / DISK).exists():

@@ -128,7 +128,7 @@ def test_help_has_the_options_of_drivers_that_can_work_here(shown: Shown) -> Non
         )
         assert not re.search(r"--(virtualbox|libvirt)-", text)
         assert text.endswith(
-            "Drivers that lack something on this host (generic, libvirt, virtualbox): "
+            "Drivers that lack something on this host (generic, libvirt, lxc, virtualbox): "
             "machine create --driver NAME --help Show the options of one. "
             "machine create --help-all Show the options of all drivers."
         )

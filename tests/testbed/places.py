@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import shlex
 import shutil
@@ -37,6 +38,9 @@ class Place(Store):
 
     driver = "qemu"
     options: tuple[str, ...] = ()
+    # Options with which no machine comes up (a clone of a machine that is booted already would, so --cold), and why.
+    doomed: tuple[str, ...] = ("--cold", "--timeout", "1")
+    why_doomed = "timed out after 1 s waiting for Docker to answer"
 
     def __init__(self, images: Path, folder: Path, enter: tuple[str, ...] = (), **extra: str) -> None:
         super().__init__(images, folder)
@@ -85,6 +89,33 @@ class LibvirtPlace(Place):
         ]
 
 
+class LxcPlace(Place):
+    driver = "lxc"
+    # A container may be up within a second, so its Docker must fail.
+    doomed = ("--engine-opt", "bip=nonsense")
+    why_doomed = "dockerd refuses its settings"
+
+    def __init__(self, images: Path, folder: Path) -> None:
+        super().__init__(images, folder)
+        self.uuids: set[str] = set()
+
+    def create(self, name: str, *options: str) -> Done:
+        done = super().create(name, *options)
+        self.note(name)
+        return done
+
+    def left_outside(self) -> list[str]:
+        containers = Path("/run/machine-lxc")
+        found = [path for path in containers.glob("*/machine") if path.readlink().is_relative_to(self.folder)]
+        loops = execute(["losetup", "--noheadings", "--output", "BACK-FILE"], env=environment()).lines
+        groups = [path for uuid in self.uuids for path in Path("/sys/fs/cgroup").glob(f"**/lxc.*.{uuid}*")]
+        return [*map(str, (*found, *groups)), *(line for line in loops if str(self.folder) in line)]
+
+    def note(self, name: str) -> str:
+        self.uuids.add(json.loads((self.folder_of(name) / "machine.json").read_text())["uuid"])
+        return super().note(name)
+
+
 class SessionPlace(LibvirtPlace):
     uri = "qemu:///session"
 
@@ -97,6 +128,16 @@ class SessionPlace(LibvirtPlace):
 def qemu(images: Path) -> Iterator[Place]:
     with _folder() as folder:
         yield Place(images, folder)
+
+
+@contextlib.contextmanager
+def lxc(images: Path) -> Iterator[LxcPlace]:
+    """Containers of this host: they need no network of their own, because they have slirp4netns."""
+    _need("lxc-start", "slirp4netns", "mkfs.ext4", "losetup")
+    if os.geteuid() != 0:
+        raise Missing("only root can make system containers")
+    with _folder(ODD) as folder:
+        yield LxcPlace(images, folder)
 
 
 @contextlib.contextmanager

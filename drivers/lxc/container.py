@@ -1,0 +1,257 @@
+"""One container: what LXC is told of it, its process, its network, and what is cleared after it.
+
+The driver and its parts (snapshots, sizes) work with this object; it knows none of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine import files, wait
+from machine.driver import Machine, State
+from machine.errors import DriverFailed, NoSuchImage, ToolFailed, WaitTimeout
+from machine.guest import seed
+from machine.paths import Image, MachineFolder, same
+from machine.render import render
+from machine.run import Run
+from machine.usernet import GUEST
+
+from . import layout as layouts
+from . import limits
+from .binds import Bind
+from .launch import Plan
+from .layout import DISK, IDS, Layout
+from .options import Options
+from .slirp4netns import Slirp4netns
+from .tool import LxcTool
+
+LAUNCHER = "machine.drivers.lxc.launch"
+# Seconds: e2fsck may have to look at the whole disk; a container that was killed gives its memory back.
+LAUNCH, END, DHCP = 660.0, 30.0, 10.0
+SECCOMP = Path("/usr/share/lxc/config/common.seccomp")
+LXCFS = Path("/var/lib/lxcfs")
+# What lxcfs shows by the container's limits in place of the host's.
+_LIMITED = ("meminfo", "cpuinfo", "stat", "uptime", "swaps", "diskstats", "loadavg")
+# systemd gives ids up to 1879048191 to its own containers, and nobody those that follow, until 2147483647.
+_FIRST_ID, _LAST_ID = 0x70000000, 0x7FFF0000
+
+
+@dataclass(frozen=True)
+class Container:
+    """run: starts programs. say: told what the user should know."""
+
+    machine: Machine
+    folder: MachineFolder
+    run: Run
+    say: Callable[[str], None]
+
+    @property
+    def options(self) -> Options:
+        return Options(privileged=bool(self.machine.options.get("privileged")))
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.machine.uuid)
+
+    @property
+    def tool(self) -> LxcTool:
+        return LxcTool(self.run, self.machine.uuid)
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / DISK
+
+    def forwards(self) -> Slirp4netns:
+        assert self.machine.address is not None
+        return Slirp4netns(self.layout.network_socket, self.machine.address)
+
+    def state(self) -> State:
+        """Raises DriverFailed where a copy of this folder runs, MachineError."""
+        if not self.machine.uuid or (state := self.tool.state()) is State.STOPPED:
+            return State.STOPPED
+        if self._is_a_copys():
+            there = self.layout.machine
+            raise DriverFailed(
+                f"the machine runs from {os.path.realpath(there)}, and this folder is a copy of that one",
+                hint=f"remove the copy: machine rm -f {self.folder.name}",
+            )
+        return state
+
+    def start(self, binds: tuple[Bind, ...] = ()) -> None:
+        """Start the container; its Docker and SSH are forwarded when this returns. Raises MachineError, OSError."""
+        self.clear()
+        self.await_release()
+        self._rotate_console()
+        try:
+            with _ids_locked():
+                self._prepare(binds)
+            self._launch()
+            self._await_address()
+            self.forwards().open_own()
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the container and remove what is left of it. Succeeds when there is none, or another folder's."""
+        if not self.machine.uuid or self._is_a_copys():
+            return
+        if self.layout.folder.exists():
+            self.tool.kill()
+        self.clear()
+
+    def _is_a_copys(self) -> bool:
+        """Whether the container is that of another folder, of which this is a copy. One that is gone was moved here."""
+        there = self.layout.machine
+        return there.exists() and not same(there, self.folder.path)
+
+    def clear(self) -> None:
+        """Remove what a container has left that doesn't run: its network, its control groups, its folder below /run."""
+        with contextlib.suppress(OSError, ValueError):
+            self._end_network(int(self.layout.network_pid.read_text(encoding="ascii")))
+        for group in limits.groups(self.machine.uuid):
+            _remove_group(group)
+        limits.drop_shared()
+        shutil.rmtree(self.layout.folder, ignore_errors=True)
+
+    def inside(self) -> list[str]:
+        """The beginning of a command that sees the mounts of LXC's own process, the container's disk among them.
+
+        Raises DriverFailed when the container doesn't run.
+        """
+        parent = Path(f"/proc/{self.tool.process()}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1]
+        return ["nsenter", f"--target={parent}", "--mount", "--"]
+
+    def await_release(self) -> None:
+        """Wait until nothing has the disk: the mounts of a container that was killed end a moment after it."""
+        argv: list[str | Path] = ["losetup", "--noheadings", "--output", "NAME", "--associated", self.disk]
+        wait.until(
+            lambda: not self.run(argv).stdout.strip(), timeout=END, what=f"the earlier container to release {self.disk}"
+        )
+
+    def diagnosis(self) -> str:
+        """See driver.Driver."""
+        text = f"LXC says: {self.state()}"
+        with contextlib.suppress(OSError):
+            if lines := self.layout.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]:
+                text += "".join(f"\nlxc: {line}" for line in lines)
+        return text
+
+    def _prepare(self, binds: tuple[Bind, ...]) -> None:
+        """Write below /run what the launcher and LXC need."""
+        image, layout = Image(self.machine.image), self.layout
+        check_image(image)
+        first_id = None if self.options.privileged else _free_ids()
+        layout.folder.mkdir(mode=0o711)
+        layout.machine.symlink_to(self.folder.path.absolute())
+        # LXC appends to it, as root.
+        self.folder.console.touch(mode=0o600)
+        self._write_seed()
+        own = Bind(str(layout.seed), "/mnt/seed", os.geteuid(), os.getegid(), read_only=True)
+        plan = Plan(
+            str(image.file),
+            int(image.root_offset.read_text(encoding="ascii")),
+            str(self.disk),
+            first_id,
+            self.machine.memory_mib,
+            (own, *binds),
+        )
+        plan.write(layout)
+        config = render(
+            "lxc/config.j2",
+            layout=layout,
+            hostname=self.machine.name,
+            first_id=first_id,
+            ids=IDS,
+            seccomp=SECCOMP if SECCOMP.exists() else None,
+            lxcfs=[f"proc/{name}" for name in _LIMITED if (LXCFS / "proc" / name).exists()],
+            limits=limits.of(self.machine).items(),
+        )
+        files.write(layout.config, config)
+        files.write(layout.folder / "network", render("lxc/network.sh.j2", layout=layout), 0o700)
+
+    def _write_seed(self) -> None:
+        """The seed's part for machineos, as a folder."""
+        for name, text in seed.read(self.folder.seed).items():
+            folder, _, file = name.partition("/")
+            if folder == "machineos":
+                path = self.layout.seed / file
+                files.make_folder(path.parent)
+                files.write(path, text)
+
+    def _launch(self) -> None:
+        try:
+            self.run([sys.executable, "-m", LAUNCHER, self.machine.uuid], timeout=LAUNCH)
+        except ToolFailed as error:
+            words = error.stderr.strip().splitlines() or [error.message]
+            raise DriverFailed(words[0], details="\n".join(words[1:]), hint="machine doctor") from error
+
+    def _await_address(self) -> None:
+        """Wait for the guest's DHCP: what is sent to it before is lost, and who sent it waits for seconds."""
+        routes = Path(f"/proc/{self.tool.process()}/net/fib_trie")
+        with contextlib.suppress(WaitTimeout, OSError):  # its state tells what happened
+            wait.until(
+                lambda: GUEST in routes.read_text(encoding="ascii"), timeout=DHCP, what="the container's address"
+            )
+
+    def _end_network(self, pid: int) -> None:
+        """End slirp4netns, which the container's own hook ends only when LXC was not killed."""
+        if str(self.layout.network_socket).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
+
+    def _rotate_console(self) -> None:
+        if self.folder.console.exists():
+            self.folder.console.replace(self.folder.console.with_suffix(".log.1"))
+
+
+def check_image(image: Image) -> None:
+    """Raise NoSuchImage unless it can be the root of a container."""
+    if not image.file.exists():
+        raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint="machine iso build")
+    if not image.root_offset.exists():
+        raise NoSuchImage(
+            f"the image {image.digest[:12]} can't run in a system container: it is another system, or older than these",
+            hint="machine iso build",
+        )
+
+
+@contextlib.contextmanager
+def _ids_locked() -> Iterator[None]:
+    """Hold the lock of all containers' ids while one takes some; held for moments."""
+    layouts.CONTAINERS.mkdir(mode=0o711, exist_ok=True)
+    with (layouts.CONTAINERS / ".lock").open("ab") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield
+
+
+def _free_ids() -> int:
+    """The first of IDS ids that no other container has."""
+    used = {layout.first_id() for layout in layouts.containers()}
+    found = next((first for first in range(_FIRST_ID, _LAST_ID, IDS) if first not in used), None)
+    if found is None:
+        raise DriverFailed("no user ids are free for another container", hint="machine ls")
+    return found
+
+
+def _remove_group(group: Path) -> None:
+    """Remove a control group and those below it, whose processes may still be ending. What doesn't go, stays."""
+    deadline = time.monotonic() + END
+    for folder in sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    while time.monotonic() < deadline:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.05)

@@ -1,0 +1,134 @@
+"""The driver: what LXC is asked to do, and when."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from machine.driver import Driver, Kind, Machine, Orphan, Snapshot, State
+from machine.run import Run, which
+
+from .options import Options
+
+if TYPE_CHECKING:
+    from .container import Container
+
+# What the helper of a running machine is started as: python -m.
+MODULE = "machine.drivers.lxc"
+
+
+class Lxc(Driver):
+    name: ClassVar[str] = "lxc"
+    kind: ClassVar[Kind] = Kind.CONTAINER
+    Options: ClassVar[type] = Options
+
+    @property
+    def container(self) -> Container:
+        from .container import Container
+
+        return Container(self.machine, self.folder, self.run, lambda text: self.say(text))
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return sys.platform == "linux" and which("lxc-start") is not None
+
+    def check(self) -> list[str]:
+        from . import checks
+
+        return [*checks.check(self.machine, self.run), *checks.notes()]
+
+    def create(self) -> None:
+        from . import disk
+
+        container = self.container
+        if not container.disk.exists():
+            disk.make(container.disk, self.machine.disk_mib, self.run)
+
+    def start(self) -> bool:
+        container = self.container
+        state = container.state()
+        if state in {State.STOPPED, State.ERROR}:
+            container.start()
+        else:
+            container.tool.unfreeze()
+        from machine import helper
+
+        helper.begin(self.folder, MODULE)
+        return state is State.SAVED
+
+    def stop(self) -> None:
+        container = self.container
+        if container.state() is State.SAVED:
+            container.tool.unfreeze()
+        container.tool.power_off()
+
+    def kill(self) -> None:
+        self.container.end()
+
+    def suspend(self) -> None:
+        self.container.tool.freeze()
+
+    def resize(self, wanted: Machine) -> list[str]:
+        from . import sizes
+
+        return sizes.resize(self.container, wanted)
+
+    def snapshot(self, name: str) -> None:
+        from . import snapshots
+
+        snapshots.take(self.container, name)
+
+    def snapshots(self) -> list[Snapshot]:
+        from . import snapshots
+
+        return snapshots.all_of(self.container)
+
+    def restore(self, name: str) -> None:
+        from . import snapshots
+
+        if snapshots.restore(self.container, name):
+            self.start()
+
+    def forget(self, name: str) -> None:
+        from . import snapshots
+
+        snapshots.forget(self.container, name)
+
+    def remove(self) -> None:
+        if sys.platform != "linux":
+            return
+        from . import layout, orphans
+
+        if self.machine.uuid:
+            self.container.end()
+            return
+        for found in layout.containers():
+            if found.is_of(self.folder.path):
+                orphans.end(found.name, self.folder.path, self.run)
+
+    def state(self) -> State:
+        if sys.platform != "linux":
+            return State.STOPPED
+        state = self.container.state()
+        if state is State.RUNNING and self.machine.address:
+            from machine import helper
+
+            helper.ensure(self.folder, MODULE)
+        return state
+
+    def diagnosis(self) -> str:
+        return self.container.diagnosis()
+
+    def warnings(self) -> list[str]:
+        from machine.docker import ports
+
+        return super().warnings() + ports.warnings(self.folder)
+
+    @classmethod
+    def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:
+        if sys.platform != "linux":
+            return []
+        from . import orphans
+
+        return orphans.find(store, known, run)

@@ -1,0 +1,142 @@
+"""Starts one container: python -m machine.drivers.lxc.launch UUID.
+
+All its mounts are made in a mount namespace of its own, in which LXC then runs. They end with the container, however
+it ends, and its loop devices with them: nobody has to unmount anything. The page cache of the image is shared by all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from machine import files
+from machine.errors import DriverFailed, MachineError
+from machine.reasons import reason
+from machine.run import run, which
+
+from . import binds, disk, mounts
+from . import layout as layouts
+from .binds import Bind
+from .layout import IDS, Layout
+
+# Seconds.
+START = 60.0
+# Docker's own limit.
+OPEN_FILES = 1048576
+
+
+@dataclass(frozen=True)
+class Plan:
+    """image: the ISO with the root file system at byte offset. disk: the image of Docker's file system.
+
+    first_id: the first of the container's ids on this host, None for those of the host. memory_mib: what may be written
+    over the root. binds: folders of this host.
+    """
+
+    image: str
+    offset: int
+    disk: str
+    first_id: int | None
+    memory_mib: int
+    binds: tuple[Bind, ...] = ()
+
+    def write(self, layout: Layout) -> None:
+        files.write(layout.plan, json.dumps(asdict(self)))
+
+
+def read(layout: Layout) -> Plan:
+    fields = json.loads(layout.plan.read_text(encoding="utf-8"))
+    return Plan(**{**fields, "binds": tuple(Bind(**bind) for bind in fields["binds"])})
+
+
+def launch(layout: Layout) -> None:
+    """Raises MachineError, OSError. The container runs when this returns."""
+    plan = read(layout)
+    mounts.unshare(mounts.CLONE_NEWNS)
+    mounts.set_propagation(Path("/"), mounts.MS_REC | mounts.MS_SLAVE)
+    _mount_root(layout, plan)
+    _mount_disk(layout, plan)
+    for bind in plan.binds:
+        binds.put(bind, layout.root, plan.first_id)
+    _allow_open_files()
+    _start(layout)
+
+
+def _mount_root(layout: Layout, plan: Plan) -> None:
+    """The image, with the container's ids, and over it what is written: in memory, as in every machine."""
+    for folder in (layout.image, layout.lower, layout.memory, layout.root, layout.disk):
+        folder.mkdir(mode=0o711, exist_ok=True)
+    options = f"ro,loop,offset={plan.offset}"
+    run(["mount", "--types", "squashfs", "--options", options, plan.image, layout.image])
+    binds.mount(layout.image, layout.lower, ids=_ids(plan), read_only=True)
+    size = f"mode=755,size={plan.memory_mib // 2}M"
+    run(["mount", "--types", "tmpfs", "--options", size, "memory", layout.memory])
+    upper, work = layout.memory / "upper", layout.memory / "work"
+    for folder in (upper, work):
+        folder.mkdir(mode=0o755)
+        os.chown(folder, plan.first_id or 0, plan.first_id or 0)
+    options = f"lowerdir={layout.lower},upperdir={upper},workdir={work}"
+    run(["mount", "--types", "overlay", "--options", options, "root", layout.root])
+
+
+def _mount_disk(layout: Layout, plan: Plan) -> None:
+    disk.check(Path(plan.disk), run)
+    disk.fill(Path(plan.disk), run)
+    run(["mount", "--types", "ext4", "--options", "loop,noatime,discard", plan.disk, layout.disk])
+    target = binds.folder_in(layout.root, "/mnt/data", plan.first_id)
+    binds.mount(layout.disk, target, ids=_ids(plan))
+
+
+def _ids(plan: Plan) -> mounts.Ids | None:
+    if plan.first_id is None:
+        return None
+    whole = ((0, plan.first_id, IDS),)
+    return mounts.Ids(whole, whole)
+
+
+def _allow_open_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, OPEN_FILES),) * 2)
+    except (ValueError, OSError):  # without CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _start(layout: Layout) -> None:
+    # LXC asks newuidmap for ids, if it finds it, and that knows of those in /etc/subuid only: let it find none.
+    # Root may use any.
+    program = which("lxc-start") or "lxc-start"
+    argv: list[str | Path] = [
+        program,
+        "-P",
+        layouts.CONTAINERS,
+        "-n",
+        layout.name,
+        "-d",
+        "-o",
+        layout.log,
+        "-l",
+        "WARN",
+    ]
+    started = run(argv, env={"PATH": "/usr/sbin:/sbin"}, check=False, timeout=START)
+    if started.code:
+        text = layout.log.read_text(encoding="utf-8", errors="replace") if layout.log.exists() else started.stderr
+        said = [line for line in text.splitlines() if " ERROR " in line]
+        raise DriverFailed("LXC didn't start the container", details="\n".join(said[-10:] or text.splitlines()[-10:]))
+
+
+def main(name: str) -> int:
+    try:
+        launch(Layout(name))
+    except (MachineError, OSError) as error:
+        print(f"{reason(error)}\n{getattr(error, 'details', '')}".strip(), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

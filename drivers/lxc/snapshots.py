@@ -1,0 +1,84 @@
+"""Snapshots: copies of Docker's file system, taken while the container stands still.
+
+They hold no memory: where the machine ran, `restore` boots it from the copy, as after a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from machine import files
+from machine.driver import Snapshot, State
+from machine.errors import DriverFailed
+
+from . import disk
+from .container import Container
+from .layout import SNAPSHOTS
+
+_ABOUT, _DISK = "about.json", "disk.img"
+
+
+def take(container: Container, name: str) -> None:
+    target = _folder(container, name)
+    if (target / _ABOUT).exists():
+        raise DriverFailed(f'the machine has a snapshot "{name}" already', hint="machine snapshot ls")
+    shutil.rmtree(target, ignore_errors=True)  # of a call that was killed
+    files.make_folder(target)
+    running = container.state() in {State.RUNNING, State.SAVED}
+    with _still(container):
+        disk.copy(container.disk, target / _DISK, container.run)
+    about = Snapshot(name, datetime.now(UTC).isoformat(timespec="seconds"), running)
+    files.write(target / _ABOUT, json.dumps(dataclasses.asdict(about)))
+
+
+def all_of(container: Container) -> list[Snapshot]:
+    found = []
+    for path in (container.folder / SNAPSHOTS).glob(f"*/{_ABOUT}"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(Snapshot(**json.loads(path.read_text(encoding="utf-8"))))
+    return sorted(found, key=lambda one: (one.created, one.name))
+
+
+def restore(container: Container, name: str) -> bool:
+    """Put the disk back; the container is off then. Returns whether it ran when the snapshot was taken."""
+    snapshot = _find(container, name)
+    container.end()
+    container.await_release()
+    disk.copy(_folder(container, name) / _DISK, container.disk, container.run)
+    return snapshot.running
+
+
+def forget(container: Container, name: str) -> None:
+    _find(container, name)
+    shutil.rmtree(_folder(container, name))
+
+
+def _find(container: Container, name: str) -> Snapshot:
+    for snapshot in all_of(container):
+        if snapshot.name == name:
+            return snapshot
+    raise DriverFailed(f'the machine has no snapshot "{name}"', hint="machine snapshot ls")
+
+
+@contextlib.contextmanager
+def _still(container: Container) -> Iterator[None]:
+    """Write out the file system of a container that is on, and let nobody write meanwhile."""
+    if container.state() is State.STOPPED:
+        container.await_release()
+        yield
+        return
+    container.run([*container.inside(), "fsfreeze", "--freeze", container.layout.disk])
+    try:
+        yield
+    finally:
+        container.run([*container.inside(), "fsfreeze", "--unfreeze", container.layout.disk])
+
+
+def _folder(container: Container, name: str) -> Path:
+    return container.folder / SNAPSHOTS / name

@@ -1,0 +1,105 @@
+"""What the launcher does in its mount namespace, in which order. The system calls themselves are for tests/vm."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.drivers.lxc import binds, launch, layout, mounts
+from machine.drivers.lxc.binds import Bind
+from machine.drivers.lxc.launch import Plan
+from machine.drivers.lxc.layout import Layout
+
+from machine.run import Completed
+
+FIRST = 0x70000000
+
+
+class Kernel:
+    """Stands for programs and system calls: remembers them in their order."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.codes: dict[str, int] = {}
+
+    def run(self, argv: Sequence[object], **_: Any) -> Completed:
+        words = [str(word) for word in argv]
+        self.did.append(" ".join(words))
+        return Completed(words, self.codes.get(words[0], 0), "/dev/loop7\n" if "findmnt" in words else "", "")
+
+    def mount(self, source: Path, target: Path, **how: Any) -> None:
+        self.did.append(f"bind {source.name} {target.name} {how}")
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel()
+    monkeypatch.setattr(layout, "CONTAINERS", tmp_path)
+    (tmp_path / "one").mkdir()
+    monkeypatch.setattr(launch, "run", kernel.run)
+    monkeypatch.setattr(launch, "which", lambda tool: f"/usr/bin/{tool}")
+    monkeypatch.setattr(binds, "mount", kernel.mount)
+    monkeypatch.setattr("os.chown", lambda path, uid, gid: kernel.did.append(f"chown {Path(path).name} {uid}"))
+    monkeypatch.setattr(mounts, "unshare", lambda flags: kernel.did.append("unshare"))
+    monkeypatch.setattr(mounts, "set_propagation", lambda path, flags: kernel.did.append(f"propagation {path}"))
+    monkeypatch.setattr(launch.resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(launch.disk, "fill", lambda path, run: kernel.did.append(f"fill {path}"))
+    # What the tmpfs would bring.
+    (tmp_path / "one/memory").mkdir()
+    return kernel
+
+
+def plan(first_id: int | None = FIRST) -> Plan:
+    return Plan("/images/image", 2048, "/store/disk.img", first_id, 1024, (Bind("/home/ann", "/home/ann", 1000, 100),))
+
+
+def steps(kernel: Kernel) -> list[str]:
+    return [line.split(" ")[0] if not line.startswith("mount") else f"mount {line.split()[2]}" for line in kernel.did]
+
+
+def test_all_mounts_are_made_in_a_namespace_and_then_lxc_starts(kernel: Kernel) -> None:
+    plan().write(Layout("one"))
+    launch.launch(Layout("one"))
+    assert kernel.did[:2] == ["unshare", "propagation /"]
+    assert [step for step in steps(kernel) if step not in {"chown", "findmnt"}] == [
+        *("unshare", "propagation", "mount squashfs", "bind", "mount tmpfs", "mount overlay"),
+        *("e2fsck", "fill", "mount ext4", "bind", "bind", "/usr/bin/lxc-start"),
+    ]
+    root, disk, home = (line for line in kernel.did if line.startswith("bind"))
+    whole = f"ids=Ids(users=((0, {FIRST}, 65536),), groups=((0, {FIRST}, 65536),))".replace("ids=", "'ids': ")
+    assert root.startswith("bind image lower")
+    assert whole in root
+    assert "'read_only': True" in root
+    assert disk.startswith("bind disk data")
+    assert whole in disk
+    # The folder's owner is root there, and nobody else is anybody.
+    assert f"users=((1000, {FIRST}, 1),), groups=((100, {FIRST}, 1),)" in home
+    assert "'closed': True" in home
+
+
+def test_a_privileged_container_shows_owners_as_they_are(kernel: Kernel) -> None:
+    plan(None).write(Layout("one"))
+    launch.launch(Layout("one"))
+    root, disk, home = (line for line in kernel.did if line.startswith("bind"))
+    assert "'ids': None" in root
+    assert "'ids': None" in disk
+    assert "users=((1000, 0, 1),)" in home
+
+
+def test_a_damaged_disk_is_not_mounted(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel.codes["e2fsck"] = 4
+    plan().write(Layout("one"))
+    assert launch.main("one") == 1
+    assert "e2fsck failed" in capsys.readouterr().err
+    assert "mount ext4" not in steps(kernel)
+
+
+def test_lxc_s_errors_are_shown(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel.codes["/usr/bin/lxc-start"] = 1
+    plan().write(Layout("one"))
+    Layout("one").log.write_text("lxc-start one 2026 WARN a - b\nlxc-start one 2026 ERROR start - no cgroup\n")
+    assert launch.main("one") == 1
+    said = capsys.readouterr().err
+    assert "LXC didn't start the container" in said
+    assert "no cgroup" in said
+    assert "WARN" not in said
