@@ -15,7 +15,7 @@ from machine.errors import MachineError, NoSuchImage
 from machine.findings import Finding, Level
 from machine.guest import checks
 from machine.images import cache
-from machine.instance import Instance
+from machine.instance import Instance, nobody
 from machine.paths import Image
 from machine.progress import Silent
 from machine.run import which
@@ -87,7 +87,7 @@ def drivers(default: str, used: set[str]) -> Iterator[Finding]:
     for name in registry.names():
         needed = name == default or name in used
         try:
-            driver = _nobody(name).driver
+            driver = nobody(name).driver
             if not driver.kind.is_ours:
                 continue  # it needs nothing on this host
             notes = driver.check()
@@ -266,9 +266,3 @@ def _loaded(name: str) -> Machine | None:
         return store.load(name)
     except MachineError:
         return None
-
-
-def _nobody(driver: str) -> Instance:
-    name = "x" * 8
-    machine = Machine(name=name, driver=driver, uuid="", mac="", image="", memory_mib=2048, cpus=1, disk_mib=20480)
-    return Instance(machine, store.folder_of(name))

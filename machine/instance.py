@@ -96,6 +96,15 @@ class Instance:
         return placed
 
 
+def nobody(driver: str) -> Instance:
+    """A machine that doesn't exist, to ask a driver what it thinks of this host."""
+    from machine.spec import Machine
+
+    name = "x" * 8
+    machine = Machine(name=name, driver=driver, uuid="", mac="", image="", memory_mib=2048, cpus=1, disk_mib=20480)
+    return Instance(machine, store.folder_of(name))
+
+
 def load(name: str) -> Instance:
     """Raises NoSuchMachine, or StoreDamaged when machine.json can't be understood."""
     return Instance(store.load(name), store.folder_of(name))

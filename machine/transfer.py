@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from machine import packages
 from machine.errors import MachineError, ToolMissing, Usage
 from machine.instance import running
 from machine.run import run, stream, which
@@ -23,7 +24,6 @@ LOCAL = "localhost"
 _NO_PROTOCOL = {12, 127}
 # sshfs needs FUSE, which Windows and macOS don't have of their own.
 _SSHFS = {
-    "linux": "sudo apt install sshfs",
     "darwin": "install macFUSE and its sshfs; or copy: machine scp",
     "win32": "copy the files: machine scp",
 }
@@ -113,7 +113,7 @@ def mount(source: Place, mountpoint: Path) -> None:
     """
     assert source.machine
     if not which("sshfs"):
-        raise ToolMissing("sshfs", hint=_SSHFS.get(sys.platform, "install sshfs"))
+        raise ToolMissing("sshfs", hint=_SSHFS.get(sys.platform) or packages.hint("sshfs"))
     shell = running(source.machine).shell()
     client_config.write(shell)
     mountpoint.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from machine import filesystem, links
+from machine import filesystem, links, packages
 from machine.errors import CheckFailed, ToolMissing
 from machine.paths import Image
 from machine.resources import human
@@ -69,7 +69,7 @@ def _check_memory(place: Place) -> None:
 def _check_tunnel(place: Place) -> None:
     command = place.uri.command
     if which(command) is None:
-        raise ToolMissing(command, hint="sudo apt install openssh-client")
+        raise ToolMissing(command, hint=packages.hint("ssh"))
     filesystem.check_sockets(place.folder.store)
     if len(os.fsencode(place.folder / forwards.CONTROL)) > links.SOCKET_ROOM - forwards.SUFFIX:
         raise CheckFailed(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from machine import packages
 from machine.driver import State
 from machine.errors import CheckFailed
 from machine.paths import MachineFolder
@@ -69,7 +70,7 @@ def choose(domain_type: str, connection: Connection, folder: MachineFolder, run:
     if not (path := emulator[domain_type]):
         raise CheckFailed(
             f"{connection.uri} can't run domains of the type {domain_type}",
-            hint="sudo apt install qemu-system-x86" if domain_type == "qemu" else "--libvirt-domain-type qemu",
+            hint=packages.hint("qemu-system") if domain_type == "qemu" else "--libvirt-domain-type qemu",
         )
     return Choice(domain_type, architecture, path, notes)
 

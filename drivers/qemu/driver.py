@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine import filesystem
+from machine import filesystem, packages
 from machine.driver import Driver, Export, KeptTemplate, Machine, Reach, Snapshot, State
 from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineError, ToolMissing
 from machine.paths import Image
@@ -19,7 +19,7 @@ from machine.run import which
 from . import disk, sockets
 from .argv import CLONE_OF, DISK, FORWARD, PARTS, SUSPENDED, Memory, folders_server
 from .options import ACCELERATORS, Options
-from .vm import INSTALL, Vm, find_binary, is_paused
+from .vm import Vm, find_binary, is_paused
 
 if TYPE_CHECKING:
     from machine.guest.seed import Mount
@@ -52,7 +52,7 @@ class Qemu(Driver):
             raise CheckFailed(f'invalid accelerator "{accelerator}"', hint=f"choose one of {', '.join(ACCELERATORS)}")
         find_binary()
         if which("qemu-img") is None:
-            raise ToolMissing("qemu-img", hint=INSTALL)
+            raise ToolMissing("qemu-img", hint=packages.hint("qemu-img"))
         sockets.check(self.folder.path)
         folders_server(self.machine, self.folder)
         filesystem.check_sockets(self.folder.store)

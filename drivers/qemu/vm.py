@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from machine import links
+from machine import links, packages
 from machine.driver import Machine, State
 from machine.errors import DriverFailed, MachineError, NoSuchImage, ToolFailed, ToolMissing
 from machine.paths import Image, MachineFolder
@@ -22,7 +22,6 @@ from .argv import AGENT, MONITOR, PIDFILE, SUSPENDED, Host, Memory, argv
 from .process import Process, use_small_pages
 from .qmp import GuestAgent, Qmp
 
-INSTALL = "brew install qemu" if sys.platform == "darwin" else "sudo apt install qemu-system-x86 qemu-utils"
 # Seconds for a question that only reads QEMU's state, and for the wish that it ends.
 SHORT = 2.0
 # Seconds: QEMU goes into the background when its devices are there.
@@ -173,7 +172,7 @@ def find_binary() -> str:
     name = f"qemu-system-{architecture()}"
     if binary := which(name):
         return binary
-    raise ToolMissing(name, hint=INSTALL)
+    raise ToolMissing(name, hint=packages.hint(name))
 
 
 def has_boot_loader(image: Image) -> bool:

@@ -103,6 +103,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine set --sysctl vm.max_map_count=1048576 dev", "Change its kernel's setting, now and at each boot."),
         ("machine set --disk 40G --cpus 4 dev", "A larger disk at once, more processors at the next start."),
     ),
+    "setup": (
+        ("machine setup", "Print what this host lacks for machines, and the commands that bring it."),
+        ("machine setup --yes", "Run these commands."),
+    ),
     "snapshot": (
         ("machine snapshot create dev before-upgrade", "Save the machine's memory and disk under a name."),
         ("machine snapshot restore dev before-upgrade", "Restore them."),

@@ -10,8 +10,9 @@ from machine.errors import MachineError
 # What the commands in our hints begin with.
 PROGRAMS = frozenset(
     [
-        *("VBoxManage", "apt", "brew", "chmod", "chown", "docker", "docker-machine", "eval", "export", "kill", "ls"),
-        *("lsof", "machine", "modprobe", "mv", "pip", "pipx", "ps", "rm", "ssh-keygen", "sysctl", "systemctl", "virsh"),
+        *("VBoxManage", "apt", "apt-get", "brew", "chmod", "chown", "dnf", "docker", "docker-machine", "eval"),
+        *("export", "kill", "ls", "lsof", "machine", "modprobe", "mv", "pacman", "pip", "pipx", "ps", "rm"),
+        *("ssh-keygen", "sysctl", "systemctl", "virsh", "winget", "zypper"),
     ]
 )
 

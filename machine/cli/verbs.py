@@ -53,6 +53,7 @@ GROUPS = {
         "template": ("template", "Manage the booted machines that new ones are cloned from."),
     },
     "Host": {
+        "setup": ("setup", "Look what this host lacks for machines, and install it."),
         "doctor": ("doctor", "Find problems, and print how to fix them."),
         "completion": ("completion", "Print the script that completes words in a shell."),
         "help": ("help", "Print what a verb does, with examples."),

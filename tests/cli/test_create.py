@@ -221,11 +221,13 @@ def test_what_cant_be_here_is_found_before_something_is_written(
 
 
 def test_without_qemu_the_package_is_named(invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(vms))
+    (vms.parent / "bin").mkdir()
+    (vms.parent / "bin/apt-get").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", str(vms.parent / "bin"))
     shown = invoke("create", "--driver", "qemu", "dev")
     assert shown.code == 3
     assert "qemu-system-" in shown.err
-    assert "sudo apt install qemu-system-x86 qemu-utils" in shown.err
+    assert "apt-get install -y qemu-system-x86 qemu-utils" in shown.err
     assert nothing_is_left(vms)
 
 

@@ -34,6 +34,7 @@ FOR_DRIVERS = {
     "links",
     "locks",
     "machine",  # its version
+    "packages",
     "paths",
     "reasons",
     "render",
