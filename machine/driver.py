@@ -102,6 +102,7 @@ class Driver(ABC):
     cloud_images: whether it boots cloud images (disks), and not machineos only.
     shares: whether machines get the folders that they are asked for (machine.mounts).
     relays_folders: whether the machine's helper mounts these, over SSH (folders/over_ssh.py); else its guest does.
+    binds_folders: whether the guest shares our kernel, so that a folder is only bound to its place.
     kind: what its machines are to us.
     machine: gets its address after `check`, and before `create`: what a driver keeps mustn't depend on that.
     user: the user who logs in, unless the machine says otherwise.
@@ -115,6 +116,7 @@ class Driver(ABC):
     cloud_images: ClassVar[bool] = False
     shares: ClassVar[bool] = False
     relays_folders: ClassVar[bool] = False
+    binds_folders: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.VM
     user: ClassVar[str] = "docker"
 
@@ -217,6 +219,9 @@ class Driver(ABC):
         targets = {folder.target for folder in self.folders()}
         told = console.folders(self.folder.console) if targets else {}
         return {path: why for path, why in told.items() if path in targets}
+
+    def update_folders(self) -> None:  # noqa: B027 - where the guest or a helper looks into machine.json
+        """Have a machine that is up reach the folders in machine.mounts, which have changed, and no others."""
 
     def can_mount(self) -> bool:
         """Whether the guest of a machine that is up can reach one more shared folder, without a restart."""

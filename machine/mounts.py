@@ -60,9 +60,9 @@ def add(name: str, texts: Sequence[str], progress: Progress) -> str:
             store.save(target)
             return f"This machine was started without room for folders. It has it after: machine restart {name}"
         progress.phase("mounting it in the machine")
-        # First: the server must know the folder when the guest comes for it.
-        _store(instance, target)
         try:
+            # First: the server must know the folder when the guest comes for it.
+            _store(instance, target)
             _await(instance, new) if instance.driver.relays_folders else _attach(instance, target, new)
         except BaseException:
             _store(instance, machine)
@@ -137,6 +137,7 @@ def _store(instance: Instance, machine: Machine) -> None:
     driver.machine = machine
     store.save(machine)
     seed.overwrite(instance.folder.seed, credentials.describe(machine, instance.folder, driver))
+    driver.update_folders()
 
 
 def _attach(instance: Instance, machine: Machine, new: Sequence[str]) -> None:
@@ -149,7 +150,7 @@ def _attach(instance: Instance, machine: Machine, new: Sequence[str]) -> None:
             hint=f"machine upgrade {machine.name}",
         )
     folders = [mount_spec.parse(text) for text in new]
-    lacks = {folder.target for folder in folders} - mount_spec.mounted(done.stdout)
+    lacks = {folder.target for folder in folders} - _mounted(instance, done.stdout)
     if done.code or lacks:
         _detach(instance, folders, force=True)
         raise DriverFailed(
@@ -173,7 +174,7 @@ def _await(instance: Instance, new: Sequence[str]) -> None:
 def _detach(instance: Instance, folders: Sequence[Folder], *, force: bool) -> None:
     """Raises MachineError when one is in use; others may be unmounted then."""
     remote = instance.shell()
-    there = mount_spec.mounted(remote.read("/proc/mounts") or "")
+    there = _mounted(instance, remote.read("/proc/mounts") or "")
     how = ["umount", "-l"] if force else ["timeout", str(int(_UNMOUNT)), "umount"]
     for folder in folders:
         if folder.target not in there:
@@ -223,7 +224,14 @@ def _has(container: dict[str, object], folder: Folder) -> bool:
 
 def _lines(instance: Instance, mounts: Sequence[str]) -> str:
     """For _LIST."""
-    return "".join(map(seed.mount_line, mount_spec.mounts(mounts, relayed=instance.driver.relays_folders)))
+    driver = instance.driver
+    found = mount_spec.bound(mounts) if driver.binds_folders else ()
+    found = found or mount_spec.mounts(mounts, relayed=driver.relays_folders)
+    return "".join(map(seed.mount_line, found))
+
+
+def _mounted(instance: Instance, table: str) -> set[str]:
+    return mount_spec.mounted(table, bound=instance.driver.binds_folders)
 
 
 def _named(machine: Machine, word: str) -> list[str]:

@@ -6,6 +6,7 @@ The driver and its parts (snapshots, sizes) work with this object; it knows none
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import shutil
@@ -19,14 +20,15 @@ from pathlib import Path
 from machine import files, wait
 from machine.driver import Machine, State
 from machine.errors import DriverFailed, NoSuchImage, ToolFailed, WaitTimeout
+from machine.folders import mount_spec
 from machine.guest import seed
 from machine.paths import Image, MachineFolder, same
 from machine.render import render
 from machine.run import Run
 from machine.usernet import GUEST
 
+from . import binds, launch, limits
 from . import layout as layouts
-from . import limits
 from .binds import Bind
 from .launch import Plan
 from .layout import DISK, IDS, Layout
@@ -34,9 +36,9 @@ from .options import Options
 from .slirp4netns import Slirp4netns
 from .tool import LxcTool
 
-LAUNCHER = "machine.drivers.lxc.launch"
+LAUNCHER, BRINGER = "machine.drivers.lxc.launch", "machine.drivers.lxc.bring"
 # Seconds: e2fsck may have to look at the whole disk; a container that was killed gives its memory back.
-LAUNCH, END, DHCP = 660.0, 30.0, 10.0
+LAUNCH, END, DHCP, SHORT = 660.0, 30.0, 10.0, 30.0
 SECCOMP = Path("/usr/share/lxc/config/common.seccomp")
 LXCFS = Path("/var/lib/lxcfs")
 # What lxcfs shows by the container's limits in place of the host's.
@@ -86,14 +88,14 @@ class Container:
             )
         return state
 
-    def start(self, binds: tuple[Bind, ...] = ()) -> None:
+    def start(self) -> None:
         """Start the container; its Docker and SSH are forwarded when this returns. Raises MachineError, OSError."""
         self.clear()
         self.await_release()
         self._rotate_console()
         try:
             with _ids_locked():
-                self._prepare(binds)
+                self._prepare()
             self._launch()
             self._await_address()
             self.forwards().open_own()
@@ -123,13 +125,31 @@ class Container:
         limits.drop_shared()
         shutil.rmtree(self.layout.folder, ignore_errors=True)
 
+    def update_folders(self) -> None:
+        """Bring the machine's folders to a container that runs, and take others away. Raises DriverFailed."""
+        plan = launch.read(self.layout)
+        dataclasses.replace(plan, binds=self._binds()).write(self.layout)
+        argv = [sys.executable, "-m", BRINGER, self.machine.uuid, str(self._monitor())]
+        try:
+            self.run(argv, timeout=SHORT)
+        except ToolFailed as error:
+            raise DriverFailed("a folder can't be brought to the machine", details=error.stderr) from error
+
+    def _binds(self) -> tuple[Bind, ...]:
+        found = (binds.of(mount_spec.parse(text), self.folder.store) for text in self.machine.mounts)
+        return tuple(filter(None, found))
+
+    def _monitor(self) -> int:
+        """The process id of LXC's own process, the parent of the container's init."""
+        stat = Path(f"/proc/{self.tool.process()}/stat").read_text(encoding="ascii")
+        return int(stat.rpartition(")")[2].split()[1])
+
     def inside(self) -> list[str]:
         """The beginning of a command that sees the mounts of LXC's own process, the container's disk among them.
 
         Raises DriverFailed when the container doesn't run.
         """
-        parent = Path(f"/proc/{self.tool.process()}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1]
-        return ["nsenter", f"--target={parent}", "--mount", "--"]
+        return ["nsenter", f"--target={self._monitor()}", "--mount", "--"]
 
     def await_release(self) -> None:
         """Wait until nothing has the disk: the mounts of a container that was killed end a moment after it."""
@@ -146,7 +166,7 @@ class Container:
                 text += "".join(f"\nlxc: {line}" for line in lines)
         return text
 
-    def _prepare(self, binds: tuple[Bind, ...]) -> None:
+    def _prepare(self) -> None:
         """Write below /run what the launcher and LXC need."""
         image, layout = Image(self.machine.image), self.layout
         check_image(image)
@@ -156,14 +176,13 @@ class Container:
         # LXC appends to it, as root.
         self.folder.console.touch(mode=0o600)
         self._write_seed()
-        own = Bind(str(layout.seed), "/mnt/seed", os.geteuid(), os.getegid(), read_only=True)
         plan = Plan(
             str(image.file),
             int(image.root_offset.read_text(encoding="ascii")),
             str(self.disk),
             first_id,
             self.machine.memory_mib,
-            (own, *binds),
+            self._binds(),
         )
         plan.write(layout)
         config = render(

@@ -12,6 +12,8 @@ from machine.run import Run, which
 from .options import Options
 
 if TYPE_CHECKING:
+    from machine.guest.seed import Mount
+
     from .container import Container
 
 # What the helper of a running machine is started as: python -m.
@@ -21,6 +23,8 @@ MODULE = "machine.drivers.lxc"
 class Lxc(Driver):
     name: ClassVar[str] = "lxc"
     kind: ClassVar[Kind] = Kind.CONTAINER
+    shares: ClassVar[bool] = True
+    binds_folders: ClassVar[bool] = True
     Options: ClassVar[type] = Options
 
     @property
@@ -68,6 +72,14 @@ class Lxc(Driver):
 
     def suspend(self) -> None:
         self.container.tool.freeze()
+
+    def mounts(self) -> tuple[Mount, ...]:
+        from machine.folders import mount_spec
+
+        return mount_spec.bound(self.machine.mounts)
+
+    def update_folders(self) -> None:
+        self.container.update_folders()
 
     def resize(self, wanted: Machine) -> list[str]:
         from . import sizes

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from machine import files
 from machine.errors import DriverFailed, MachineError
+from machine.folders import mount_spec
 from machine.reasons import reason
 from machine.run import run, which
 
@@ -60,15 +61,15 @@ def launch(layout: Layout) -> None:
     mounts.set_propagation(Path("/"), mounts.MS_REC | mounts.MS_SLAVE)
     _mount_root(layout, plan)
     _mount_disk(layout, plan)
-    for bind in plan.binds:
-        binds.put(bind, layout.root, plan.first_id)
+    _mount_seed(layout, plan)
+    _mount_host(layout, plan)
     _allow_open_files()
     _start(layout)
 
 
 def _mount_root(layout: Layout, plan: Plan) -> None:
     """The image, with the container's ids, and over it what is written: in memory, as in every machine."""
-    for folder in (layout.image, layout.lower, layout.memory, layout.root, layout.disk):
+    for folder in (layout.image, layout.lower, layout.memory, layout.root, layout.disk, layout.host):
         folder.mkdir(mode=0o711, exist_ok=True)
     options = f"ro,loop,offset={plan.offset}"
     run(["mount", "--types", "squashfs", "--options", options, plan.image, layout.image])
@@ -89,6 +90,25 @@ def _mount_disk(layout: Layout, plan: Plan) -> None:
     run(["mount", "--types", "ext4", "--options", "loop,noatime,discard", plan.disk, layout.disk])
     target = binds.folder_in(layout.root, "/mnt/data", plan.first_id)
     binds.mount(layout.disk, target, ids=_ids(plan))
+
+
+def _mount_seed(layout: Layout, plan: Plan) -> None:
+    """Its files are ours, and the container's root reads them."""
+    first_id = plan.first_id or 0
+    ids = mounts.Ids(((os.geteuid(), first_id, 1),), ((os.getegid(), first_id, 1),))
+    target = binds.folder_in(layout.root, "/mnt/seed", plan.first_id)
+    binds.mount(layout.seed, target, ids=ids, read_only=True, closed=True)
+
+
+def _mount_host(layout: Layout, plan: Plan) -> None:
+    """The folders of this host, at a place that the container sees, also what is put there later."""
+    run(["mount", "--types", "tmpfs", "--options", "mode=755,size=1M", "host", layout.host])
+    mounts.set_propagation(layout.host, mounts.MS_SHARED)
+    target = binds.folder_in(layout.root, mount_spec.BOUND_AT, plan.first_id)
+    run(["mount", "--bind", layout.host, target])
+    layout.nothing.mkdir(mode=0, exist_ok=True)
+    layout.no_file.touch(mode=0)
+    binds.bring(layout, plan.binds, plan.first_id)
 
 
 def _ids(plan: Plan) -> mounts.Ids | None:

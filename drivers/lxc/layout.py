@@ -61,6 +61,15 @@ class Layout:
     def log(self) -> Path:
         return self.folder / "lxc.log"
 
+    # An empty folder and an empty file that nobody may open: they hide others.
+    @property
+    def nothing(self) -> Path:
+        return self.folder / "nothing"
+
+    @property
+    def no_file(self) -> Path:
+        return self.folder / "no-file"
+
     # slirp4netns: its process, the socket on which it takes commands, what it says.
     @property
     def network_pid(self) -> Path:
@@ -91,6 +100,11 @@ class Layout:
     @property
     def root(self) -> Path:
         return self.folder / "root"
+
+    # A small file system with the folders of this host: see binds.py.
+    @property
+    def host(self) -> Path:
+        return self.folder / "host"
 
     @property
     def disk(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from machine.driver import Machine
 GROUPS = Path("/sys/fs/cgroup")
 # Microseconds: cpu.cfs_period_us.
 _PERIOD = 100_000
+# Seconds.
+ENDING = 1.0
 MEMORY = "memory.max"
 CPUS = "cpu.max"
 # The names of version 1.
@@ -54,7 +56,18 @@ def groups(name: str) -> Iterator[Path]:
 
 
 def drop_shared() -> None:
-    """Remove the control groups that LXC makes once for all containers, unless one of them is in use."""
+    """Remove the control groups through which LXC's own processes end, unless one is there that doesn't."""
+    deadline = time.monotonic() + ENDING
     for group in (*GROUPS.glob("lxc.pivot"), *GROUPS.glob("*/lxc.pivot")):
-        with contextlib.suppress(OSError):
-            group.rmdir()
+        while not _is_removed(group) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def _is_removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

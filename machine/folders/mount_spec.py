@@ -5,6 +5,7 @@ The words `home` and `none` stand for the user's home folder and for nothing.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -39,6 +40,9 @@ _OWN_TREES = (
     *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/mnt/data", "/mnt/seed", "/proc", "/run", "/sbin", "/sys"),
     *("/usr", "/var/lib/docker", "/var/lib/containerd", "/var/run"),
 )
+# Where a guest that shares our kernel has the folders of this computer, to bind them to their places; and their type in
+# the seed.
+BOUND_AT, BOUND = "/mnt/host", "bound"
 _EXAMPLE = 'machine create --mount "$PWD"'
 HOME, NONE = "home", "none"
 
@@ -180,15 +184,34 @@ def mounts(texts: Sequence[str], *, relayed: bool = False) -> tuple[Mount, ...]:
     )
 
 
+def bound(texts: Sequence[str]) -> tuple[Mount, ...]:
+    """For the seed of a guest that shares our kernel: who made the machine has put them into BOUND_AT."""
+    from machine.guest.seed import Mount
+
+    folders = sorted(map(parse, texts), key=lambda folder: folder.target)
+    return tuple(Mount(f"{BOUND_AT}/{bound_name(folder)}", folder.target, BOUND, "rbind") for folder in folders)
+
+
+def bound_name(folder: Folder) -> str:
+    """The name of the folder in BOUND_AT, which follows from what it is."""
+    text = f"{folder.source}:{folder.target}:{folder.read_only}"
+    return hashlib.blake2b(os.fsencode(text), digest_size=8).hexdigest()
+
+
 def options(folder: Folder, *, relayed: bool = False) -> str:
     """Those of the mount."""
     host, port = (LOOPBACK, LOOPBACK_PORT) if relayed else (SERVER, PORT)
     return f"{'ro,' if folder.read_only else ''}{_OPTIONS},port={port},mountport={port},addr={host}"
 
 
-def mounted(table: str) -> set[str]:
-    """The paths at which a guest has folders of this computer, by its /proc/mounts."""
+def mounted(table: str, *, bound: bool = False) -> set[str]:
+    """The paths at which a guest has folders of this computer, by its /proc/mounts.
+
+    bound: in a guest that shares our kernel a folder looks like every other mount, so it is told by its path only.
+    """
     lines = [line.split(" ") for line in table.splitlines()]
+    if bound:
+        return {unescaped(fields[1]) for fields in lines if len(fields) > 2}
     return {
         unescaped(fields[1])
         for fields in lines

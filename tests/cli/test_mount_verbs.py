@@ -148,6 +148,25 @@ def test_where_the_machines_helper_mounts_them(
     assert f"{tmp_path} is not in the machine: it is late" in invoke("restart", "dev").err
 
 
+def test_where_the_guest_shares_our_kernel(
+    invoke: Invoke, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver puts the folder into /mnt/host first, and takes it away last; the guest binds it."""
+    fake = registry.load("fake")
+    reached: list[tuple[tuple[str, ...], set[str]]] = []
+    monkeypatch.setattr(fake, "binds_folders", True)
+    monkeypatch.setattr(fake, "update_folders", lambda it: reached.append((it.machine.mounts, set(guest.mounted))))
+    monkeypatch.setattr(guest, "table", lambda: "".join(f"/dev/vda {path} ext4 rw 0 0\n" for path in guest.mounted))
+    shown = invoke("mount", "add", "dev", f"{tmp_path}:/src")
+    assert shown.out == 'Machine "dev": /src is in the machine now.\n', shown.err
+    assert re.fullmatch(r"/mnt/host/[0-9a-f]{16} /src bound rbind\n", guest.list)
+    assert invoke("mount", "rm", "dev", "/src").code == 0
+    assert reached == [((f"{tmp_path}:/src",), set()), ((), set())]
+    guest.refuses = {"/src"}
+    assert invoke("mount", "add", "dev", f"{tmp_path}:/src").code == 1
+    assert reached[-1] == ((), set()), "what the guest doesn't bind is taken back"
+
+
 def test_one_that_was_started_by_an_earlier_version_has_it_after_a_restart(
     invoke: Invoke, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

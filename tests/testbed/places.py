@@ -279,4 +279,4 @@ def _need(*tools: str) -> None:
         raise Missing(f"{', '.join(missing)} isn't installed here")
 
 
-PLACES = {"qemu": qemu, "libvirt-system": libvirt_system, "libvirt-session": libvirt_session}
+PLACES = {"qemu": qemu, "lxc": lxc, "libvirt-system": libvirt_system, "libvirt-session": libvirt_session}

@@ -35,7 +35,9 @@ class Kernel:
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
     monkeypatch.setattr(layout, "CONTAINERS", tmp_path)
-    (tmp_path / "one").mkdir()
+    (tmp_path / "one/seed").mkdir(parents=True)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("os.getegid", lambda: 0)
     monkeypatch.setattr(launch, "run", kernel.run)
     monkeypatch.setattr(launch, "which", lambda tool: f"/usr/bin/{tool}")
     monkeypatch.setattr(binds, "mount", kernel.mount)
@@ -50,28 +52,38 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def plan(first_id: int | None = FIRST) -> Plan:
-    return Plan("/images/image", 2048, "/store/disk.img", first_id, 1024, (Bind("/home/ann", "/home/ann", 1000, 100),))
+    return Plan("/images/image", 2048, "/store/disk.img", first_id, 1024, (Bind("/home/ann", "abc", 1000, 100),))
+
+
+def step(line: str) -> str:
+    word, _, rest = line.partition(" ")
+    if word != "mount":
+        return word
+    return f"mount {rest.split()[1 if '--types' in rest else 0]}"
 
 
 def steps(kernel: Kernel) -> list[str]:
-    return [line.split(" ")[0] if not line.startswith("mount") else f"mount {line.split()[2]}" for line in kernel.did]
+    return [step(line) for line in kernel.did]
 
 
 def test_all_mounts_are_made_in_a_namespace_and_then_lxc_starts(kernel: Kernel) -> None:
     plan().write(Layout("one"))
     launch.launch(Layout("one"))
     assert kernel.did[:2] == ["unshare", "propagation /"]
-    assert [step for step in steps(kernel) if step not in {"chown", "findmnt"}] == [
+    assert [it for it in steps(kernel) if it != "chown"] == [
         *("unshare", "propagation", "mount squashfs", "bind", "mount tmpfs", "mount overlay"),
-        *("e2fsck", "fill", "mount ext4", "bind", "bind", "/usr/bin/lxc-start"),
+        *("e2fsck", "fill", "mount ext4", "bind", "bind", "mount tmpfs", "propagation", "mount --bind", "bind"),
+        "/usr/bin/lxc-start",
     ]
-    root, disk, home = (line for line in kernel.did if line.startswith("bind"))
+    root, disk, seed, home = (line for line in kernel.did if line.startswith("bind"))
     whole = f"ids=Ids(users=((0, {FIRST}, 65536),), groups=((0, {FIRST}, 65536),))".replace("ids=", "'ids': ")
     assert root.startswith("bind image lower")
     assert whole in root
     assert "'read_only': True" in root
     assert disk.startswith("bind disk data")
     assert whole in disk
+    assert seed.startswith("bind seed seed")
+    assert f"users=((0, {FIRST}, 1),)" in seed
     # The folder's owner is root there, and nobody else is anybody.
     assert f"users=((1000, {FIRST}, 1),), groups=((100, {FIRST}, 1),)" in home
     assert "'closed': True" in home
@@ -80,9 +92,10 @@ def test_all_mounts_are_made_in_a_namespace_and_then_lxc_starts(kernel: Kernel) 
 def test_a_privileged_container_shows_owners_as_they_are(kernel: Kernel) -> None:
     plan(None).write(Layout("one"))
     launch.launch(Layout("one"))
-    root, disk, home = (line for line in kernel.did if line.startswith("bind"))
+    root, disk, seed, home = (line for line in kernel.did if line.startswith("bind"))
     assert "'ids': None" in root
     assert "'ids': None" in disk
+    assert "users=((0, 0, 1),)" in seed
     assert "users=((1000, 0, 1),)" in home
 
 

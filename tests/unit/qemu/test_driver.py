@@ -32,9 +32,7 @@ def test_it_is_a_driver(qemu: Qemu) -> None:
     assert (qemu.name, qemu.loopback, qemu.address()) == ("qemu", True, Address("127.77.0.2"))
 
 
-def test_check_tells_why_a_machine_is_emulated(
-    qemu: Qemu, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_tells_why_a_machine_is_emulated(qemu: Qemu, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "which", lambda tool: None if tool == "lxc-start" else f"/bin/{tool}")
     assert qemu.check() == [acceleration.why_not("tcg")]
     monkeypatch.setattr(driver, "which", lambda tool: f"/bin/{tool}")
