@@ -1,8 +1,8 @@
 """make bench: measure, and write RESULTS.md (and the plots).
 
-python -m benchmarks [cli] [machines] [libvirt] [folders] [peers] [many]: only these parts; what RESULTS.md says of the
-others stays. Each machine lies in a store of its own, which goes with the benchmark; the image is the one in the user's
-cache.
+python -m benchmarks [cli] [machines] [libvirt] [lxc] [folders] [peers] [many]: only these parts; what RESULTS.md says
+of the others stays. Each machine lies in a store of its own, which goes with the benchmark; the image is the one in the
+user's cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import by_libvirt, cli, folders, machines, many, peers, plot, results
+from benchmarks import by_libvirt, by_lxc, cli, folders, machines, many, peers, plot, results
 from benchmarks.measure import Report, host
 from machine import paths
 
@@ -22,6 +22,7 @@ PARTS = {
     "cli": cli.measure,
     "machines": machines.measure,
     "libvirt": by_libvirt.measure,
+    "lxc": by_lxc.measure,
     "folders": folders.measure,
     "peers": peers.measure,
     "many": many.measure,

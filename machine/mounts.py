@@ -175,7 +175,9 @@ def _detach(instance: Instance, folders: Sequence[Folder], *, force: bool) -> No
     """Raises MachineError when one is in use; others may be unmounted then."""
     remote = instance.shell()
     there = _mounted(instance, remote.read("/proc/mounts") or "")
-    how = ["umount", "-l"] if force else ["timeout", str(int(_UNMOUNT)), "umount"]
+    # One that is bound has others in it, which hide parts of it: it goes with them.
+    lazily = force or instance.driver.binds_folders
+    how = ["umount", "-l"] if lazily else ["timeout", str(int(_UNMOUNT)), "umount"]
     for folder in folders:
         if folder.target not in there:
             continue

@@ -49,6 +49,7 @@ _QEMU_ARM = _QEMU | {
     "pacman": "qemu-system-aarch64 qemu-img",
     "zypper": "qemu-arm qemu-tools",
 }
+_EVERYWHERE = ("apt-get", "dnf", "pacman", "zypper")
 _TOOLS = {
     "VBoxManage": {"pacman": "virtualbox", "zypper": "virtualbox", "winget": "Oracle.VirtualBox"},
     # apt has it under several names, or with a daemon that isn't wanted.
@@ -59,9 +60,13 @@ _TOOLS = {
         "brew": "docker",
         "winget": "Docker.DockerCLI",
     },
+    "lxc-start": dict.fromkeys(_EVERYWHERE, "lxc"),
+    "lxcfs": dict.fromkeys(_EVERYWHERE, "lxcfs"),
+    "mkfs.ext4": dict.fromkeys(_EVERYWHERE, "e2fsprogs"),
     "mmdebstrap": {
         "apt-get": "mmdebstrap gcc debian-archive-keyring squashfs-tools xorriso mtools kmod zstd",
     },
+    "slirp4netns": dict.fromkeys(_EVERYWHERE, "slirp4netns"),
     "ssh": {
         "apt-get": "openssh-client",
         "dnf": "openssh-clients",

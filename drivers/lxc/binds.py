@@ -1,8 +1,9 @@
 """Folders of this host in a container: mounts that show the folder's owner as the container's root.
 
 The launcher puts each below Layout.host, a small file system in the container's mount namespace that only we write. The
-container has it at /mnt/host, and gets by propagation what is put there later. As these mounts come from a more
-privileged namespace, root in the container can't unmount any of them to see what lies below (mount_namespaces(7)).
+container has it at /mnt/host, and gets by propagation what is put there later. Mounts that come together from a more
+privileged namespace can't be separated in the container (mount_namespaces(7)). So each folder is put together elsewhere
+first, and comes with what hides parts of it: root in the container can unmount all of it, or nothing.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def bring(layout: Layout, binds: Iterable[Bind], first_id: int | None) -> None:
 
 
 def _put(layout: Layout, bind: Bind, first_id: int | None) -> None:
-    place = layout.host / bind.name
-    place.mkdir(mode=0o711)
+    place, whole = layout.stage, layout.host / bind.name
+    for folder in (place, whole):
+        folder.mkdir(mode=0o711, exist_ok=True)
     ids = mounts.Ids(((bind.uid, first_id or 0, 1),), ((bind.gid, first_id or 0, 1),))
     mount(Path(bind.source), place, ids=ids, read_only=bind.read_only, closed=True)
     fixed: set[PurePosixPath] = set()
@@ -89,10 +91,10 @@ def _put(layout: Layout, bind: Bind, first_id: int | None) -> None:
                 mount(Path(bind.source, above), place / above, ids=ids, read_only=bind.read_only, closed=True)
                 fixed.add(above)
         with contextlib.suppress(FileNotFoundError):  # removed at this moment
-            is_folder = Path(bind.source, hidden).is_dir()
-            mount(
-                layout.nothing if is_folder else layout.no_file, place / hidden, ids=None, read_only=True, closed=True
-            )
+            cover = layout.nothing if Path(bind.source, hidden).is_dir() else layout.no_file
+            mount(cover, place / hidden, ids=None, read_only=True, closed=True)
+    mounts.attach(mounts.clone(place, recursive=True), whole)
+    run(["umount", "--recursive", "--lazy", place])
 
 
 def mount(source: Path, target: Path, *, ids: mounts.Ids | None, read_only: bool = False, closed: bool = False) -> None:

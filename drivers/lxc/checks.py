@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from machine import packages
 from machine.driver import Machine
 from machine.errors import CheckFailed, ToolMissing
 from machine.paths import Image
@@ -16,14 +17,7 @@ from machine.run import Run, which
 from . import limits
 from .container import LXCFS, check_image
 
-# The programs, and the packages of Debian and Ubuntu that bring them.
-TOOLS = {
-    "lxc-start": "lxc",
-    "slirp4netns": "slirp4netns",
-    "mkfs.ext4": "e2fsprogs",
-    "losetup": "mount",
-    "fsfreeze": "util-linux",
-}
+TOOLS = ("lxc-start", "slirp4netns", "mkfs.ext4", "losetup", "fsfreeze", "nsenter")
 # The first Linux that shows the owners of a squashfs as others.
 LINUX = (6, 2)
 _FILE_SYSTEMS = ("squashfs", "overlay", "ext4")
@@ -33,9 +27,9 @@ def check(machine: Machine, run: Run) -> list[str]:
     """Raise CheckFailed when the container can't be made; return notes for the user."""
     if sys.platform != "linux":
         raise CheckFailed("system containers need Linux", hint="leave out --driver")
-    for tool, package in TOOLS.items():
+    for tool in TOOLS:
         if which(tool) is None:
-            raise ToolMissing(tool, hint=f"sudo apt install {package}")
+            raise ToolMissing(tool, hint=packages.hint(tool))
     if os.geteuid() != 0:
         raise CheckFailed(
             "only root can make a system container: its mounts and its limits are this computer's own",
@@ -59,7 +53,7 @@ def check(machine: Machine, run: Run) -> list[str]:
 def notes() -> list[str]:
     if (LXCFS / "proc/meminfo").exists():
         return []
-    return ["docker info shows this computer's memory, not the limit; lxcfs changes that: sudo apt install lxcfs"]
+    return [f"docker info shows this computer's memory, not the limit; lxcfs changes that: {packages.hint('lxcfs')}"]
 
 
 def _check_kernel(run: Run) -> None:

@@ -106,6 +106,11 @@ class Layout:
     def host(self) -> Path:
         return self.folder / "host"
 
+    # Where one of these is put together.
+    @property
+    def stage(self) -> Path:
+        return self.folder / "stage"
+
     @property
     def disk(self) -> Path:
         return self.folder / "disk"

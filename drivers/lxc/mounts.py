@@ -17,7 +17,7 @@ CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_REC, MS_SLAVE, MS_SHARED = 0x4000, 0x80000, 0x100000
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
-_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x2, 0x4, 0x100000
@@ -65,9 +65,12 @@ def set_propagation(path: Path, flags: int) -> None:
     _checked(_libc.mount(None, os.fsencode(path), None, flags, None), f"mount {path}")
 
 
-def clone(source: Path) -> int:
-    """A descriptor for a mount of its own of what is at source, which `attach` puts somewhere."""
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+def clone(source: Path, *, recursive: bool = False) -> int:
+    """A descriptor for a mount of its own of what is at source, which `attach` puts somewhere.
+
+    recursive: with all that is mounted below it.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
     return _checked(_syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags), f"open_tree {source}")
 
 

@@ -130,12 +130,17 @@ def qemu(images: Path) -> Iterator[Place]:
         yield Place(images, folder)
 
 
-@contextlib.contextmanager
-def lxc(images: Path) -> Iterator[LxcPlace]:
-    """Containers of this host: they need no network of their own, because they have slirp4netns."""
+def lxc_missing() -> None:
+    """Raise Missing where no system container can be made."""
     _need("lxc-start", "slirp4netns", "mkfs.ext4", "losetup")
     if os.geteuid() != 0:
         raise Missing("only root can make system containers")
+
+
+@contextlib.contextmanager
+def lxc(images: Path) -> Iterator[LxcPlace]:
+    """Containers of this host: they need no network of their own, because they have slirp4netns."""
+    lxc_missing()
     with _folder(ODD) as folder:
         yield LxcPlace(images, folder)
 

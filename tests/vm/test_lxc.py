@@ -78,6 +78,25 @@ def test_a_greedy_program_ends_and_docker_stays(place: LxcPlace) -> None:
     assert ready(place)
 
 
+def test_nobody_uncovers_what_is_hidden_in_a_folder(place: LxcPlace, tmp_path: Path) -> None:
+    kept = tmp_path / "a b" / "keys"
+    kept.mkdir(parents=True)
+    (kept / "secret").write_text("secret\n")
+    (tmp_path / "seen").write_text("seen\n")
+    (place.folder / "config.toml").write_text(f"mount-hide = [{json.dumps(str(kept))}]\n")
+    place.machine("mount", "add", DEV, f"{tmp_path}:/src", timeout=120)
+    script = (
+        "cat /src/seen; umount '/src/a b/keys'; umount -l '/src/a b/keys'; umount -l /mnt/host/*/'a b'/keys;"
+        " mv '/src/a b/keys' /src/c; mv '/src/a b' /src/d; rmdir '/src/a b/keys';"
+        " cat '/src/a b/keys/secret' /mnt/host/*/'a b'/keys/secret /src/*/secret"
+    )
+    seen = place.machine("ssh", DEV, "sudo", "unshare", "-m", "sh", "-c", f'"{script}"', code=None)
+    assert seen.out == "seen\n", seen
+    assert (kept / "secret").exists()
+    place.machine("mount", "rm", DEV, "/src")
+    assert place.machine("ssh", DEV, "ls /src; ls /mnt/host").out == ""
+
+
 def test_it_restarts_from_inside(place: LxcPlace) -> None:
     web = ("--restart", "always", "--name", "web", "-p", "8080:80")
     place.docker(DEV, "run", "-d", *web, "busybox", "httpd", "-f", "-h", "/etc")

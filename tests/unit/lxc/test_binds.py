@@ -58,7 +58,7 @@ def did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     Layout("one").host.mkdir(parents=True)
 
     def mount(source: Path, target: Path, *, ids: mounts.Ids | None, **how: Any) -> None:
-        did.append(f"{source} -> {target.relative_to(Layout('one').host)}{'' if ids else ' nobody'}")
+        did.append(f"{source} -> {target.relative_to(Layout('one').stage)}{'' if ids else ' nobody'}")
 
     def run(argv: Sequence[object], **_: Any) -> Completed:
         words = [str(word) for word in argv]
@@ -67,6 +67,8 @@ def did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(binds, "mount", mount)
     monkeypatch.setattr(binds, "run", run)
+    monkeypatch.setattr(mounts, "clone", lambda place, *, recursive: did.append(f"all of {place.name}") or 5)
+    monkeypatch.setattr(mounts, "attach", lambda mount, target: did.append(f"to {target.name}"))
     return did
 
 
@@ -75,12 +77,15 @@ def test_what_is_hidden_is_covered_where_it_can_t_be_moved_from(home: Path, did:
     bind = Bind(str(home), "abc", 1000, 1000, hidden=(".config/gcloud/keys", ".netrc", ".ssh"))
     binds.bring(one, [bind], 0x70000000)
     assert did == [
-        f"{home} -> abc",
-        f"{home}/.config -> abc/.config",
-        f"{home}/.config/gcloud -> abc/.config/gcloud",
-        f"{one.nothing} -> abc/.config/gcloud/keys nobody",
-        f"{one.no_file} -> abc/.netrc nobody",
-        f"{one.nothing} -> abc/.ssh nobody",
+        f"{home} -> .",
+        f"{home}/.config -> .config",
+        f"{home}/.config/gcloud -> .config/gcloud",
+        f"{one.nothing} -> .config/gcloud/keys nobody",
+        f"{one.no_file} -> .netrc nobody",
+        f"{one.nothing} -> .ssh nobody",
+        "all of stage",
+        "to abc",
+        "umount stage",
     ]
 
 
@@ -89,7 +94,10 @@ def test_folders_come_and_go(home: Path, did: list[str]) -> None:
     binds.bring(one, [first], None)
     binds.bring(one, [first, second], None)
     binds.bring(one, [second], None)
-    assert did == [f"{home} -> first", f"{home} -> second", "umount first"]
+    first_step, second_step = (
+        [f"{home} -> .", "all of stage", f"to {name}", "umount stage"] for name in ("first", "second")
+    )
+    assert did == [*first_step, *second_step, "umount first"]
     assert [path.name for path in one.host.iterdir()] == ["second"]
 
 
@@ -118,7 +126,8 @@ def test_bring_enters_the_namespace_first(
     launch.Plan("image", 0, "disk", 1, 512, (Bind(str(home), "abc", 0, 0),)).write(Layout("one"))
     monkeypatch.setattr(mounts, "enter", lambda process, kind: did.append(f"enter {process} {kind}"))
     assert bring.main("one", "4711") == 0
-    assert did == ["enter 4711 mnt", f"{home} -> abc"]
+    assert did[:2] == ["enter 4711 mnt", f"{home} -> ."]
+    assert did[3] == "to abc"
 
     def refused(*_: object) -> None:
         raise PermissionError(1, "setns mnt: Operation not permitted")

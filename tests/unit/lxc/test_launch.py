@@ -46,6 +46,9 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(mounts, "set_propagation", lambda path, flags: kernel.did.append(f"propagation {path}"))
     monkeypatch.setattr(launch.resource, "setrlimit", lambda *_: None)
     monkeypatch.setattr(launch.disk, "fill", lambda path, run: kernel.did.append(f"fill {path}"))
+    monkeypatch.setattr(binds, "run", kernel.run)
+    monkeypatch.setattr(mounts, "clone", lambda place, *, recursive: 5)
+    monkeypatch.setattr(mounts, "attach", lambda mount, target: kernel.did.append(f"attach {target}"))
     # What the tmpfs would bring.
     (tmp_path / "one/memory").mkdir()
     return kernel
@@ -73,6 +76,7 @@ def test_all_mounts_are_made_in_a_namespace_and_then_lxc_starts(kernel: Kernel) 
     assert [it for it in steps(kernel) if it != "chown"] == [
         *("unshare", "propagation", "mount squashfs", "bind", "mount tmpfs", "mount overlay"),
         *("e2fsck", "fill", "mount ext4", "bind", "bind", "mount tmpfs", "propagation", "mount --bind", "bind"),
+        *("attach", "umount"),
         "/usr/bin/lxc-start",
     ]
     root, disk, seed, home = (line for line in kernel.did if line.startswith("bind"))
