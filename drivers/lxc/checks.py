@@ -32,7 +32,7 @@ def check(machine: Machine, run: Run) -> list[str]:
             raise ToolMissing(tool, hint=packages.hint(tool))
     if os.geteuid() != 0:
         raise CheckFailed(
-            "only root can make a system container: its mounts and its limits are this computer's own",
+            "only root can make a system container: its mounts and limits are this computer's, and its store is root's",
             hint=f"sudo machine create --driver lxc {machine.name}",
         )
     if machine.image:
