@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import stat
 import struct
@@ -80,6 +81,16 @@ def of_open(descriptor: int) -> Attributes:
     if _statx:
         return _by_statx(descriptor, b"", _EMPTY_PATH)
     return _converted(os.fstat(descriptor))
+
+
+def file_id(top: Identity, of: Identity) -> int:
+    """The number that the guest has for a file. top: of the export.
+
+    Other file systems below the export have numbers of their own, and the guest sees one file system.
+    """
+    if of.device == top.device:
+        return of.inode
+    return int.from_bytes(hashlib.blake2b(struct.pack(">QQ", of.device, of.inode), digest_size=8).digest())
 
 
 def _by_statx(folder: int, name: bytes, flags: int) -> Attributes:

@@ -117,6 +117,14 @@ class Handles:
         finally:
             self._pending = None
 
+    def had(self, parent: Identity, name: bytes) -> list[Identity]:
+        """The files that were seen last under that name of a folder, the newest first. They may be gone."""
+        rows = self._database.execute(
+            "SELECT identity FROM places WHERE parent = ? AND name = ?", (_IDENTITY.pack(*parent), name)
+        )
+        found = [Identity(*_IDENTITY.unpack(row[0])) for row in rows]
+        return sorted(found, key=lambda identity: identity.born, reverse=True)
+
     def forget(self, identity: Identity) -> None:
         """The file is gone for good."""
         self._places.pop(identity, None)
@@ -214,6 +222,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         database.execute(
             "CREATE TABLE IF NOT EXISTS places (identity BLOB PRIMARY KEY, parent BLOB, name BLOB) WITHOUT ROWID"
         )
+        database.execute("CREATE INDEX IF NOT EXISTS names ON places (parent, name)")
         database.execute("CREATE TABLE IF NOT EXISTS replies (digest BLOB, reply BLOB)")
         database.execute("CREATE TABLE IF NOT EXISTS keys (id INTEGER PRIMARY KEY, key BLOB)")
     except BaseException:

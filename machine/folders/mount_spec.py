@@ -26,6 +26,9 @@ SERVER, PORT = "10.0.2.100", 2049
 LOOPBACK, LOOPBACK_PORT = "127.0.0.1", 61049
 # What stands for NFS in the guest's list then: it is mounted from outside, and Docker waits for it.
 RELAYED = "relayed"
+# The user of the machine whose calls only repeat what was done on the host (see replay.py). Nobody else's: no system
+# gives it to a user.
+REPLAY_UID = 1835098984
 # In the machine's folder: what its file handles mean. It is made when the guest connects for the first time.
 DATABASE = "folders.db"
 # hard: a call waits for the server as long as it takes, over a suspend too. nolock: locks hold among the machine's own

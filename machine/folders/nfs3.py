@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine.folders import xdr
+from machine.folders import attributes, xdr
 from machine.folders.attributes import Attributes, Identity
+from machine.folders.changes import Writer
 from machine.folders.export import Export, OpenFile, safe
 from machine.folders.handles import BadHandle, Handles
 from machine.folders.rpc import Call, Caller, Program
@@ -35,6 +36,7 @@ BADHANDLE, NOT_SYNC, NOTSUPP, TOOSMALL, JUKEBOX = 10001, 10002, 10004, 10005, 10
 SLOW = frozenset({READ, WRITE, COMMIT})
 # What must not be done twice when the guest asks again, because it doesn't know whether it was.
 ONCE = frozenset({CREATE, MKDIR, SYMLINK, REMOVE, RMDIR, RENAME, LINK})
+CHANGING = ONCE | {SETATTR, WRITE}
 
 READ_, LOOKUP_, MODIFY, EXTEND, DELETE, EXECUTE = 1, 2, 4, 8, 16, 32
 UNCHECKED, GUARDED, EXCLUSIVE = range(3)
@@ -108,10 +110,18 @@ class Target:
 
 
 class Nfs3:
-    """exports by their marks; verifier: 8 bytes that change when data may be lost that wasn't committed."""
+    """exports by their marks; verifier: 8 bytes that change when data may be lost that wasn't committed.
 
-    def __init__(self, exports: Mapping[bytes, Export], handles: Handles, verifier: bytes) -> None:
+    changes: where it is said what the guest changed, None for nowhere.
+    """
+
+    once = ONCE
+
+    def __init__(
+        self, exports: Mapping[bytes, Export], handles: Handles, verifier: bytes, changes: Writer | None = None
+    ) -> None:
         self.exports = exports
+        self.changes = changes
         self.handles = handles
         self.verifier = verifier
         # Everything but reading and writing files' contents is done by one thread at a time.
@@ -143,7 +153,10 @@ class Nfs3:
             PATHCONF: (self.pathconf, _ABSENT),
             COMMIT: (self.commit, wcc),
         }
-        procedures = {number: self._guarded(*entry, once=number in ONCE) for number, entry in table.items()}
+        procedures = {
+            number: self._guarded(*entry, once=number in self.once, changes=number in CHANGING)
+            for number, entry in table.items()
+        }
         return Program(PROGRAM, VERSION, {NULL: lambda call: b"", **procedures})
 
     def handle(self, export: Export, identity: Identity) -> bytes:
@@ -179,7 +192,7 @@ class Nfs3:
     # Names
 
     def lookup(self, call: Call) -> bytes:
-        target, name = self._target(call), _name(call.arguments)
+        target, name = self._target(call), name_of(call.arguments)
         export = target.export
         with self.lock:
             folder, own = export.folder(target.identity)
@@ -204,7 +217,7 @@ class Nfs3:
         return xdr.u32(OK) + self._post(target.export, found, call.caller) + xdr.opaque(text)
 
     def create(self, call: Call) -> bytes:
-        target, name = self._target(call), _new_name(call.arguments)
+        target, name = self._target(call), new_name(call.arguments)
         how = call.arguments.u32()
         if how > EXCLUSIVE:
             raise xdr.Garbage("no way of creating")
@@ -235,7 +248,7 @@ class Nfs3:
         return self._made(call, target, name, make)
 
     def mkdir(self, call: Call) -> bytes:
-        target, name, wanted = self._target(call), _new_name(call.arguments), _wanted(call.arguments)
+        target, name, wanted = self._target(call), new_name(call.arguments), _wanted(call.arguments)
         mode = 0o777 if wanted.mode is None else stat.S_IMODE(wanted.mode)
 
         def make(folder: int) -> None:
@@ -247,7 +260,7 @@ class Nfs3:
         return self._made(call, target, name, make)
 
     def symlink(self, call: Call) -> bytes:
-        target, name, _ = self._target(call), _new_name(call.arguments), _wanted(call.arguments)
+        target, name, _ = self._target(call), new_name(call.arguments), _wanted(call.arguments)
         text = call.arguments.opaque(_PATH)
         if not text or b"\0" in text:
             raise Refused(INVAL)
@@ -267,8 +280,8 @@ class Nfs3:
         return self._removed(call, lambda folder, name: os.rmdir(name, dir_fd=folder))
 
     def rename(self, call: Call) -> bytes:
-        source, old = self._target(call), _new_name(call.arguments)
-        target, new = self._target(call), _new_name(call.arguments)
+        source, old = self._target(call), new_name(call.arguments)
+        target, new = self._target(call), new_name(call.arguments)
         if source.export is not target.export:
             raise OSError(errno.EXDEV, "another export")
         export = source.export
@@ -284,12 +297,13 @@ class Nfs3:
             os.rename(old, new, src_dir_fd=here, dst_dir_fd=there)
             if replaced and replaced.identity != moved.identity:
                 export.forget(replaced)
-            export.child(there, target.identity, new)
+            self._tell(export.child(there, target.identity, new))
+            self._tell_removal(source, old)
             return xdr.u32(OK) + self._wcc(source, before, call.caller) + self._wcc(target, others, call.caller)
 
     def link(self, call: Call) -> bytes:
         source = self._target(call)
-        target, name = self._target(call), _new_name(call.arguments)
+        target, name = self._target(call), new_name(call.arguments)
         if source.export is not target.export:
             raise OSError(errno.EXDEV, "another export")
         export = source.export
@@ -300,6 +314,7 @@ class Nfs3:
             export.check_new(there, target.identity, name)
             os.link(old, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
             found = export.child(there, target.identity, name)
+            self._tell(found)
             return xdr.u32(OK) + self._post(export, found, call.caller) + self._wcc(target, before, call.caller)
 
     # Contents
@@ -331,6 +346,7 @@ class Nfs3:
         if stable != UNSTABLE:
             os.fsync(file.descriptor)
         after = target.export.attributes_of(file.descriptor)
+        self._tell(after)
         return (
             xdr.u32(OK)
             + self._change(target.export, before, after, call.caller)
@@ -407,7 +423,9 @@ class Nfs3:
 
     # Parts of them
 
-    def _guarded(self, procedure: Callable[[Call], bytes], failed: bytes, *, once: bool) -> Callable[[Call], bytes]:
+    def _guarded(
+        self, procedure: Callable[[Call], bytes], failed: bytes, *, once: bool, changes: bool
+    ) -> Callable[[Call], bytes]:
         def answered(call: Call) -> bytes:
             try:
                 return procedure(call)
@@ -420,17 +438,29 @@ class Nfs3:
                     self._free()
                 return xdr.u32(_ERRORS.get(error.errno or 0, IO)) + failed
 
+        def announced(call: Call) -> bytes:
+            with self.changes.working() if self.changes else contextlib.nullcontext():
+                return answered(call)
+
         def answered_once(call: Call) -> bytes:
             digest = hashlib.blake2b(call.raw, digest_size=16).digest()
             with self.lock:
                 if (known := self.handles.answer(digest)) is not None:
                     return known
-                reply = answered(call)
+                reply = announced(call)
                 if reply[:4] == xdr.u32(OK):
                     self.handles.note_answer(digest, reply)
                 return reply
 
-        return answered_once if once else answered
+        return answered_once if once else announced if changes else answered
+
+    def _tell(self, found: Attributes) -> None:
+        if self.changes:
+            self.changes.changed(found)
+
+    def _tell_removal(self, target: Target, name: bytes) -> None:
+        if self.changes:
+            self.changes.removed(target.identity, name)
 
     def _free(self) -> None:
         """The guest asks again (JUKEBOX), and finds descriptors."""
@@ -456,6 +486,7 @@ class Nfs3:
             export.check_new(folder, target.identity, name)
             make(folder)
             found = export.child(folder, target.identity, name)
+            self._tell(found)
             return (
                 xdr.u32(OK)
                 + xdr.flag(True)
@@ -465,7 +496,7 @@ class Nfs3:
             )
 
     def _removed(self, call: Call, remove: Callable[[int, bytes], None]) -> bytes:
-        target, name = self._target(call), _new_name(call.arguments)
+        target, name = self._target(call), new_name(call.arguments)
         export = target.export
         with self.lock:
             self._check_writable(target)
@@ -473,6 +504,7 @@ class Nfs3:
             gone = export.child(folder, target.identity, name)
             export.check_may_go(gone)
             remove(folder, name)
+            self._tell_removal(target, name)
             export.forget(gone)
             return xdr.u32(OK) + self._wcc(target, before, call.caller)
 
@@ -538,7 +570,9 @@ class Nfs3:
 
     def _wcc(self, target: Target, before: Attributes, caller: Caller) -> bytes:
         """The attributes that a file had, and has: what the guest knew before is what it may go on trusting."""
-        return self._change(target.export, before, target.export.find(target.identity), caller)
+        after = target.export.find(target.identity)
+        self._tell(after)
+        return self._change(target.export, before, after, caller)
 
     def _change(self, export: Export, before: Attributes, after: Attributes, caller: Caller) -> bytes:
         return (
@@ -582,18 +616,14 @@ def boot_verifier() -> bytes:
 
 
 def _file_id(export: Export, found: Attributes) -> int:
-    """Other file systems below the export have numbers of their own, and the guest sees one file system."""
-    device, inode, _ = found.identity
-    if device == export.top.device:
-        return inode
-    return int.from_bytes(hashlib.blake2b(struct.pack(">QQ", device, inode), digest_size=8).digest())
+    return attributes.file_id(export.top, found.identity)
 
 
 def _dots(cookie: int) -> list[tuple[int, bytes]]:
     return [(place, name) for place, name in ((1, b"."), (2, b"..")) if place > cookie]
 
 
-def _name(arguments: xdr.Reader) -> bytes:
+def name_of(arguments: xdr.Reader) -> bytes:
     name = arguments.opaque(_PATH)
     if len(name) > _NAME:
         raise OSError(errno.ENAMETOOLONG, "too long")
@@ -602,8 +632,8 @@ def _name(arguments: xdr.Reader) -> bytes:
     return name
 
 
-def _new_name(arguments: xdr.Reader) -> bytes:
-    if (name := _name(arguments)) in {b".", b".."}:
+def new_name(arguments: xdr.Reader) -> bytes:
+    if (name := name_of(arguments)) in {b".", b".."}:
         raise Refused(EXIST if name == b"." else INVAL)
     return name
 

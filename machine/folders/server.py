@@ -18,7 +18,7 @@ from pathlib import Path
 
 from machine import store
 from machine.errors import MachineError
-from machine.folders import installation, mount_spec, mountd, nfs3, rpc, slots, tokens, xdr
+from machine.folders import changes, installation, mount_spec, mountd, nfs3, replay, rpc, slots, tokens, xdr
 from machine.folders.export import Export
 from machine.folders.handles import Handles
 from machine.paths import MachineFolder
@@ -34,6 +34,8 @@ _FIRST = 60.0
 _NEXT = 600.0
 # Calls that wait for a disk at the same time.
 _WORKERS = 4
+# The slot of a server where they can't be counted.
+_UNCOUNTED = -1
 # Calls that wait for a worker; with that many the guest is read no further.
 _WAITING = 16
 
@@ -119,11 +121,17 @@ class Server:
 
 @contextlib.contextmanager
 def programs(
-    folders: list[mount_spec.Folder], machine_folder: Path, hidden: list[Path], *, with_tokens: bool = False
+    folders: list[mount_spec.Folder],
+    machine_folder: Path,
+    hidden: list[Path],
+    ring: int | None = None,
+    *,
+    with_tokens: bool = False,
 ) -> Iterator[list[rpc.Program]]:
     """What serves these folders; machine_folder is where handles are kept. A folder that isn't there is left out.
 
-    with_tokens: whether a folder can be mounted only as /TOKEN/PATH.
+    ring: where it says what the guest changed, None for nowhere. with_tokens: whether a folder can be mounted only as
+    /TOKEN/PATH.
     """
 
     def admit(path: bytes) -> bytes | None:
@@ -131,6 +139,7 @@ def programs(
 
     handles = Handles(machine_folder / mount_spec.DATABASE)
     own = installation.folders()
+    written = _changes(machine_folder, ring)
     exports: list[Export] = []
     try:
         for folder in folders:
@@ -146,10 +155,12 @@ def programs(
                 )
             except OSError as error:
                 log(f"{folder.source}: {reason(error)}")
-        served = nfs3.Nfs3({export.mark: export for export in exports}, handles, nfs3.boot_verifier())
+        by_mark = {export.mark: export for export in exports}
+        served = nfs3.Nfs3(by_mark, handles, nfs3.boot_verifier(), written)
+        replayed = replay.Replay(by_mark, handles, served.verifier)
         by_path = {export.target: export for export in exports}
         yield [
-            served.program(),
+            replay.beside(served.program(), replayed),
             mountd.program(by_path, lambda export: served.handle(export, export.top), admit),
         ]
     finally:
@@ -157,6 +168,8 @@ def programs(
             for export in exports:
                 export.close()
             handles.close()
+            if written:
+                written.close()
 
 
 class Log:
@@ -184,7 +197,7 @@ log = Log()
 def main(path: str, *words: str) -> None:
     folder = MachineFolder(Path(path))
     connection = _connection(folder.path)
-    if not _has_slot(folder.path):
+    if (slot := _slot(folder.path)) is None:
         log(f"the guest has {slots.SLOTS} connections; a further one was closed")
         return
     os.umask(0)  # the guest has taken its own from the modes already
@@ -205,7 +218,7 @@ def main(path: str, *words: str) -> None:
     with_tokens = tokens.WORD in words
     with (
         contextlib.closing(connection),
-        programs(folders, folder.path, hidden, with_tokens=with_tokens) as served,
+        programs(folders, folder.path, hidden, slot, with_tokens=with_tokens) as served,
     ):
         try:
             Server(connection, served, lambda: store.version(records) in {version, None}).run()
@@ -213,12 +226,22 @@ def main(path: str, *words: str) -> None:
             log(f"the connection ended: {reason(error)}")
 
 
-def _has_slot(machine_folder: Path) -> bool:
+def _slot(machine_folder: Path) -> int | None:
     try:
         return slots.take(machine_folder)
     except OSError as error:  # a full disk, or one without locks, is no reason to serve nobody
         log(f"connections aren't counted: {reason(error)}")
-        return True
+        return _UNCOUNTED
+
+
+def _changes(machine_folder: Path, ring: int | None) -> changes.Writer | None:
+    if ring in {None, _UNCOUNTED}:
+        return None
+    try:
+        return changes.Writer(machine_folder, ring)
+    except OSError as error:
+        log(f"the guest will be told of its own changes: {reason(error)}")
+        return None
 
 
 def _connection(machine_folder: Path) -> socket.socket:

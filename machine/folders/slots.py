@@ -15,8 +15,8 @@ FILE = "folders.lock"
 SLOTS = 8
 
 
-def take(machine_folder: Path) -> bool:
-    """Whether there is a slot, which this process then has until it ends.
+def take(machine_folder: Path) -> int | None:
+    """The slot that this process has from now on until it ends, None when there is none.
 
     Raises OSError where the file can't be made, or its file system has no locks.
     """
@@ -25,6 +25,6 @@ def take(machine_folder: Path) -> bool:
     for slot in range(SLOTS):
         with contextlib.suppress(BlockingIOError, PermissionError):  # POSIX allows either for one that is taken
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
-            return True
+            return slot
     os.close(descriptor)
-    return False
+    return None

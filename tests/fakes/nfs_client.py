@@ -298,13 +298,15 @@ def wcc(reader: xdr.Reader) -> Attributes | None:
 class Served:
     """Folders that are served, in a thread of this process, as a machine's are in a process of its own.
 
-    mounts: as --mount takes them; home: where the handles are kept; hidden: what isn't shown.
+    mounts: as --mount takes them; home: where the handles are kept; hidden: what isn't shown; ring: where it tells
+    of the guest's changes.
     """
 
-    def __init__(self, home: Path, *mounts: str, hidden: tuple[Path, ...] = ()) -> None:
+    def __init__(self, home: Path, *mounts: str, hidden: tuple[Path, ...] = (), ring: int | None = None) -> None:
         self.home = home
         self.folders = [mount_spec.parse(text) for text in mounts]
         self.hidden = hidden
+        self.ring = ring
 
     def __enter__(self) -> Client:
         ours, theirs = socket.socketpair()
@@ -322,7 +324,7 @@ class Served:
         assert not self.thread.is_alive()
 
     def _serve(self, connection: socket.socket) -> None:
-        served = server.programs(self.folders, self.home, list(self.hidden))
+        served = server.programs(self.folders, self.home, list(self.hidden), self.ring)
         # What the stream's end is called goes into the log of the real process.
         with connection, served as programs, contextlib.suppress(rpc.Broken, OSError):
             server.Server(connection, programs).run()
