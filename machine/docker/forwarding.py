@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 import traceback
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from machine import store
 from machine.docker import api, listeners, ports
@@ -20,6 +21,9 @@ from machine.errors import MachineError
 from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.ssh.relay import Connection, Reader, Relay
+
+if TYPE_CHECKING:
+    from machine.folders.watching import Watching
 
 # Seconds.
 # Docker isn't there while the machine boots, or while dockerd restarts.
@@ -73,6 +77,9 @@ class Forwarding:
         self._failed: dict[ports.Port, str] = {}
         self._warnings: list[str] = []
         self._noted: list[str] | None = None
+        self._noting = threading.Lock()
+        self._port_warnings: list[str] = []
+        self._watching: Watching | None = None
         self._said = ""
 
     def run(self) -> None:
@@ -89,6 +96,8 @@ class Forwarding:
             self.pause = min(self.pause * 1.5, LONGEST)
             if not self._answered and time.monotonic() - began > self.patience:
                 self.patience = min(self.patience * 1.5, MOST_PATIENT)
+        if self._watching:
+            self._watching.close()
         self.relay.close()
 
     def _lives(self) -> bool:
@@ -112,6 +121,7 @@ class Forwarding:
                     self._has_answered()
                     due = time.monotonic() + RELIST
                     self._bound = None
+                    self._watch(containers)
                 self._bring_in_line(forwards, containers)
 
     def _has_answered(self) -> None:
@@ -135,7 +145,19 @@ class Forwarding:
             self._warnings = ports.sentences(self._failed | plan.failed)
         if self.relay.current() and self.relay.connection.trouble:
             trouble.append(f"ports that lead through SSH don't answer: {self.relay.connection.trouble}")
-        self._note([*self._warnings, *trouble])
+        self._port_warnings = [*self._warnings, *trouble]
+        self._note()
+
+    def _watch(self, containers: list[Container]) -> None:
+        """Have programs in containers hear of changes in the folders of this computer that they bind."""
+        if sys.platform != "linux" or not (self._watching or self.machine.mounts):
+            return
+        from machine.folders import mount_spec, trees, watching
+
+        if not self._watching:
+            self._watching = watching.Watching(self.folder, self.relay.connection, self._note_quietly)
+        folders = [mount_spec.parse(text) for text in self.machine.mounts]
+        self._watching.bring_in_line(trees.trees(containers, folders))
 
     def _look(self, containers: list[Container]) -> list[str]:
         """Read the guest's listening sockets while a container has its network, unless the user said no.
@@ -153,10 +175,17 @@ class Forwarding:
             return [f"new ports of containers with --network host aren't seen: {error.message}"]
         return []
 
-    def _note(self, warnings: list[str]) -> None:
-        if warnings != self._noted:
-            ports.note(self.folder, warnings)
-            self._noted = warnings
+    def _note(self) -> None:
+        """Keep the warnings for `machine status`; the threads that watch folders have some, too."""
+        with self._noting:
+            warnings = [*self._port_warnings, *(self._watching.warnings if self._watching else [])]
+            if warnings != self._noted:
+                ports.note(self.folder, warnings)
+                self._noted = warnings
+
+    def _note_quietly(self) -> None:
+        with contextlib.suppress(OSError):  # the disk may be full; the loop tries again
+            self._note()
 
     def _say(self, error: Exception) -> None:
         """A line in the log for each new failure; the disk may be full."""

@@ -11,6 +11,12 @@ The guest's kernel connects again after a suspend, or when the server was killed
     mountd        RFC 1813, appendix I: from a folder's path to its first handle
     nfs3          RFC 1813: the 22 procedures
     export        the folder itself: what can be reached in it, and how
+    replay        calls that only repeat what the host did, for file watchers
+    changes       what the guest changed, for the helper
+    watching      the helper's part: what programs in containers are told
+    trees         which folders containers bind
+    player        the program in the guest that repeats
+    inotify       what the host's system tells
     handles       what a handle means, kept over restarts
     mount_spec    what --mount says
     installation  what of this program no guest may write

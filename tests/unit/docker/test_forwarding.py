@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ from machine.docker import api, forwarding, ports
 from machine.docker.forwarding import Forwarding
 from machine.docker.ports import Port
 from machine.errors import DockerFailed, DriverFailed, SSHFailed
+from machine.folders import watching
+from machine.folders.trees import Tree
 from machine.paths import MachineFolder
 from machine.spec import Address, Machine
 
@@ -317,3 +321,45 @@ def test_the_guests_sockets_are_left_out_when_the_user_says_so(
     loop.run()
     assert hypervisor.forwarded == set()
     assert engine.intervals == [forwarding.RELIST] * 2
+
+
+class Watching:
+    """Stands for what watches folders: what it was asked to watch, and whether it was closed."""
+
+    def __init__(self, folder: MachineFolder, connection: object, changed: Callable[[], None]) -> None:
+        self.asked: list[frozenset[Tree]] = []
+        self.warnings = ["a folder isn't watched"]
+        self.closed = False
+
+    def bring_in_line(self, wanted: frozenset[Tree]) -> None:
+        self.asked.append(wanted)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders are watched on Linux")
+def test_folders_that_containers_bind_are_watched(
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And what it says of them is noted with what is said of ports."""
+    made: list[Watching] = []
+    monkeypatch.setattr(watching, "Watching", lambda *all_: made.append(Watching(*all_)) or made[-1])
+    folder.config.write_text(spec.dumps(dataclasses.replace(MACHINE, mounts=(str(tmp_path),))))
+    hypervisor.busy = {("tcp", 8080)}
+    engine.script = [[], [{**WEB[0], "Mounts": [{"Type": "bind", "Source": str(tmp_path)}]}], []]
+    Forwarding(folder, hypervisor).run()
+    top = os.fsencode(tmp_path)
+    assert made[0].asked == [frozenset(), {Tree(top, top, top)}, frozenset()]
+    assert made[0].closed
+    assert ports.warnings(folder) == ["a folder isn't watched"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders are watched on Linux")
+def test_nothing_is_watched_where_nothing_is_shared(
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "Watching", lambda *all_: pytest.fail("nothing is to be watched"))
+    engine.script = [[{**WEB[0], "Mounts": [{"Type": "bind", "Source": "/srv"}]}]]
+    Forwarding(folder, hypervisor).run()
+    assert hypervisor.forwarded == {("tcp", 8080)}
