@@ -6,6 +6,7 @@ says nothing when the kernel lost events, and watches nothing of a tree that has
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -96,11 +97,12 @@ class Inotify:
         self.lost = {path for path in self.lost if path != top and not path.startswith(below)}
 
     def read(self) -> Iterator[Event]:
-        """What happened; folders that were made are watched from now on. A lost event has the mask OVERFLOW."""
-        try:
-            block = os.read(self.descriptor, _BLOCK)
-        except BlockingIOError:
-            return
+        """What happened until now; folders that were made are watched from now on. For lost events: OVERFLOW."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                yield from self._parsed(os.read(self.descriptor, _BLOCK))
+
+    def _parsed(self, block: bytes) -> Iterator[Event]:
         place = 0
         while place < len(block):
             watch, mask, _, length = _HEAD.unpack_from(block, place)

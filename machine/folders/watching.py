@@ -183,6 +183,7 @@ class _Session:
         if self._wanted != self._watched:
             self._watch(self._wanted)
         self._gather(self._inotify.read())
+        self._read_last = time.time_ns()
         if (lost := sorted(self._inotify.lost)) != self._lost:
             self._lost = lost
             self._changed()
@@ -206,7 +207,6 @@ class _Session:
             with self._condition:
                 self._note(event)
                 self._condition.notify_all()
-        self._read_last = time.time_ns()
 
     def _counts(self, event: Event) -> bool:
         for tree in self._watched:
