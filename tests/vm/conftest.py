@@ -27,6 +27,7 @@ FIRST = ("test_failed_creates",)
 SHARED = (
     "test_guest",
     "test_folders",
+    "test_watchers",
     "test_shared_files",
     "test_docker",
     "test_host_names",
