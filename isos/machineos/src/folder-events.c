@@ -28,6 +28,7 @@
 #include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* Groups, counted from UID: see machine/folders/replay.py. */
@@ -37,6 +38,9 @@ static gid_t first;
 /* The folder of the last record, which the next one often has, too. */
 static char above[PATH_MAX];
 static int folder = -1;
+
+/* The file system of a shared folder, once it is known. */
+static dev_t shared;
 
 static void see(int what)
 {
@@ -48,6 +52,36 @@ static void leave(void)
     if (folder >= 0)
         close(folder);
     folder = -1;
+}
+
+/* Whether a line of /proc/self/mountinfo is about that file system, and our server has it. */
+static bool is_served(const char *line, dev_t device)
+{
+    unsigned int high, low;
+    const char *kind = strstr(line, " - ");
+
+    return kind && sscanf(line, "%*d %*d %u:%u", &high, &low) == 2 && makedev(high, low) == device &&
+           (strncmp(kind, " - nfs 10.0.2.100:", 18) == 0 || strncmp(kind, " - nfs 127.0.0.1:", 17) == 0);
+}
+
+/* Everywhere else a repetition would be a change: in a folder of this machine's own, where nothing is mounted. */
+static bool is_shared(void)
+{
+    struct stat found;
+    FILE *mounts;
+    char *line = NULL;
+    size_t room = 0;
+
+    if (fstat(folder, &found) != 0)
+        return false;
+    if (found.st_dev != shared && (mounts = fopen("/proc/self/mountinfo", "re"))) {
+        while (getline(&line, &room, mounts) > 0)
+            if (is_served(line, found.st_dev))
+                shared = found.st_dev;
+        fclose(mounts);
+        free(line);
+    }
+    return found.st_dev == shared;
 }
 
 /* Open the folder that a file lies in, and return the file's name; NULL where that can't be done. */
@@ -64,6 +98,8 @@ static const char *enter(char *path)
         see(FOLDERS);
         folder = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
         memcpy(above, path, strlen(path) + 1);
+        if (folder >= 0 && !is_shared())
+            leave();
     }
     return folder < 0 ? NULL : slash + 1;
 }
