@@ -55,7 +55,7 @@ def main(path: str) -> None:
             container = Container(store.read(folder), folder, run, lambda text: None)
             hypervisor = Hypervisor(container)
             threading.Thread(target=_end_with, args=(hypervisor,), daemon=True).start()
-            Forwarding(folder, hypervisor).run()
+            Forwarding(folder, hypervisor, watches=False).run()
 
 
 def _end_with(hypervisor: Hypervisor) -> None:

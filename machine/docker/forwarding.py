@@ -56,10 +56,15 @@ class Hypervisor(Protocol):
 
 
 class Forwarding:
-    """Keeps forwards in line with published ports until the machine ends."""
+    """Keeps forwards in line with published ports until the machine ends.
 
-    def __init__(self, folder: MachineFolder, hypervisor: Hypervisor) -> None:
+    watches: whether programs in containers must be told what this computer changes in shared folders. Where the guest
+    has our kernel, that tells them.
+    """
+
+    def __init__(self, folder: MachineFolder, hypervisor: Hypervisor, *, watches: bool = True) -> None:
         self.folder = folder
+        self.watches = watches and sys.platform == "linux"
         self.hypervisor = hypervisor
         self.machine = store.read(folder)
         assert self.machine.address is not None
@@ -150,7 +155,7 @@ class Forwarding:
 
     def _watch(self, containers: list[Container]) -> None:
         """Have programs in containers hear of changes in the folders of this computer that they bind."""
-        if sys.platform != "linux" or not (self._watching or self.machine.mounts):
+        if not self.watches or not (self._watching or self.machine.mounts):
             return
         from machine.folders import mount_spec, trees, watching
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from machine.folders.attributes import Attributes, Identity
 
@@ -24,8 +25,8 @@ RINGS = 8
 # Entries of a ring: more than the guest can change while the helper looks away for a second.
 _ENTRIES = 4096
 _ENTRY = struct.Struct("=QQ")
-# How many were written, and how many calls are at work whose entries are still to come.
-_HEAD = struct.Struct("=QQ")
+# How many were written; how many calls began that write some, and how many of them ended.
+_HEAD = struct.Struct("=QQQ")
 _RING = _HEAD.size + _ENTRIES * _ENTRY.size
 _SIZE = RINGS * _RING
 # Times of change lie below.
@@ -44,6 +45,12 @@ def removal(inode: int, name: bytes) -> Change:
     return inode, _REMOVED | digest
 
 
+class Head(NamedTuple):
+    written: int
+    begun: int
+    ended: int
+
+
 class Writer:
     """ring: this server's, below RINGS. Raises OSError when the file can't be made."""
 
@@ -51,34 +58,31 @@ class Writer:
         self._map = _mapped(machine_folder)
         self._base = ring * _RING
         self._lock = threading.Lock()
-        self._written, _ = _HEAD.unpack_from(self._map, self._base)
-        self._working = 0
+        self._written, self._begun, _ = _HEAD.unpack_from(self._map, self._base)
+        self._ended = self._begun  # the calls of a server that was killed, too
         self._put_head()
 
     def close(self) -> None:
-        self._working = 0
-        self._put_head()
         self._map.close()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Around what changes something, until its entries are written."""
-        self._work(1)
+        with self._lock:
+            self._begun += 1
+            self._put_head()
         try:
             yield
         finally:
-            self._work(-1)
+            with self._lock:
+                self._ended += 1
+                self._put_head()
 
     def changed(self, found: Attributes) -> None:
         self._put((found.identity.inode, found.changed))
 
     def removed(self, folder: Identity, name: bytes) -> None:
         self._put(removal(folder.inode, name))
-
-    def _work(self, step: int) -> None:
-        with self._lock:
-            self._working += step
-            self._put_head()
 
     def _put(self, change: Change) -> None:
         with self._lock:
@@ -88,7 +92,7 @@ class Writer:
             self._put_head()
 
     def _put_head(self) -> None:
-        _HEAD.pack_into(self._map, self._base, self._written, self._working)
+        _HEAD.pack_into(self._map, self._base, self._written, self._begun, self._ended)
 
 
 class Reader:
@@ -96,22 +100,26 @@ class Reader:
 
     def __init__(self, machine_folder: Path) -> None:
         self._map = _mapped(machine_folder)
-        self._read = [self._head(ring)[0] for ring in range(RINGS)]
+        self._read = [self._head(ring).written for ring in range(RINGS)]
         self._known: dict[Change, float] = {}
         # The heads of rings whose servers were killed at work.
-        self._dead: dict[int, tuple[int, int]] = {}
+        self._dead: dict[int, Head] = {}
 
     def close(self) -> None:
         self._map.close()
 
     def wait(self) -> None:
-        """Wait until no server is at work. One that was killed stays so: it is waited for once."""
+        """Wait until what servers are at work on now is written; not until they rest.
+
+        One that was killed never ends its call: it is waited for once.
+        """
         deadline = time.monotonic() + _PATIENCE
-        while working := {ring: head for ring in range(RINGS) if (head := self._head(ring))[1]}:
-            if working.items() <= self._dead.items():
+        awaited = {ring: self._head(ring).begun for ring in range(RINGS)}
+        while late := {ring: head for ring, begun in awaited.items() if (head := self._head(ring)).ended < begun}:
+            if late.items() <= self._dead.items():
                 return
             if time.monotonic() > deadline:
-                self._dead = working
+                self._dead = late
                 return
             time.sleep(_LOOK)
 
@@ -119,7 +127,7 @@ class Reader:
         """Read what is new, and forget what is old."""
         now = time.monotonic()
         for ring in range(RINGS):
-            written, _ = self._head(ring)
+            written = self._head(ring).written
             for number in range(max(self._read[ring], written - _ENTRIES), written):
                 change = _ENTRY.unpack_from(self._map, ring * _RING + _HEAD.size + number % _ENTRIES * _ENTRY.size)
                 self._known.pop(change, None)
@@ -135,9 +143,8 @@ class Reader:
         """Whether there is that entry, which counts once."""
         return self._known.pop(change, None) is not None
 
-    def _head(self, ring: int) -> tuple[int, int]:
-        written, working = _HEAD.unpack_from(self._map, ring * _RING)
-        return written, working
+    def _head(self, ring: int) -> Head:
+        return Head(*_HEAD.unpack_from(self._map, ring * _RING))
 
 
 def _mapped(machine_folder: Path) -> mmap.mmap:

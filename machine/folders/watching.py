@@ -121,15 +121,17 @@ class _Session:
         self._dropped = False
         self._lost: list[bytes] = []
         self._read_last = time.time_ns()
-        for run in (self._read, self._tell):
-            threading.Thread(target=run, daemon=True).start()
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._read, self._tell)]
 
     def aim(self, wanted: frozenset[Tree]) -> None:
+        """Watch these from now on."""
         if wanted != self._wanted:
             self._wanted = wanted
             self._awake()
         with self._condition:
             self._condition.notify_all()
+        while self._threads:
+            self._threads.pop().start()
 
     def end(self) -> None:
         """The threads end soon, and close what they use."""
@@ -276,10 +278,13 @@ class _Session:
         """Add what the guest must be told of, without what it did itself."""
         if not pending:
             return
+        # Whoever made a file what it is now has begun to: that is written when the wait ends.
+        found = {path: _changed(path) for path in pending}
         self._changes.wait()
         self._changes.update()
         for path, new in pending.items():
-            if self._did_guest(path, new):
+            removed = self._changes.take(changes.removal(new.folder, new.name))
+            if removed if (change := found[path]) is None else self._changes.has(change):
                 continue
             if one := waiting.get(path):
                 one.renewed |= new.renewed
@@ -288,15 +293,6 @@ class _Session:
                 waiting[path] = new
             else:
                 self._dropped = True
-
-    def _did_guest(self, path: bytes, one: _Pending) -> bool:
-        """Whether the guest was the last to do something to a file."""
-        removed = self._changes.take(changes.removal(one.folder, one.name))
-        try:
-            found = attributes.of(_HERE, path)
-        except OSError:
-            return removed
-        return self._changes.has((found.identity.inode, found.changed))
 
     def _tree_of(self, path: bytes) -> Tree | None:
         return next((tree for tree in self._watched if path.startswith(tree.source + b"/")), None)
@@ -317,3 +313,12 @@ class _Session:
             number = attributes.file_id(top, found.identity)
             return (b"K" if found.is_folder else b"C") + str(number).encode() + b" " + target
         return b"M " + target if found.is_file else b""
+
+
+def _changed(path: bytes) -> changes.Change | None:
+    """How a server writes what is there now; None where nothing is."""
+    try:
+        found = attributes.of(_HERE, path)
+    except OSError:
+        return None
+    return found.identity.inode, found.changed

@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -210,6 +211,19 @@ static void handle(char *record)
         leave();
 }
 
+/* After a suspend the connection that started the one before this one is gone, and nobody has told it. */
+static void end_predecessor(void)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET}, held = lock;
+    int file = open("/run/machineos/folder-events", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (file < 0 || fcntl(file, F_SETLK, &lock) == 0)
+        return;
+    if (fcntl(file, F_GETLK, &held) == 0 && held.l_type != F_UNLCK)
+        kill(held.l_pid, SIGKILL);
+    fcntl(file, F_SETLKW, &lock);
+}
+
 int main(int argc, char **argv)
 {
     char *record = NULL;
@@ -219,6 +233,7 @@ int main(int argc, char **argv)
         fputs("usage: folder-events UID\n", stderr);
         return 2;
     }
+    end_predecessor();
     umask(0);
     setfsuid(first);
     if (setfsuid((uid_t)-1) != (int)first) {

@@ -355,11 +355,17 @@ def test_folders_that_containers_bind_are_watched(
     assert ports.warnings(folder) == ["a folder isn't watched"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="folders are watched on Linux")
-def test_nothing_is_watched_where_nothing_is_shared(
-    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("mounts", "watches"), [((), True), (("/srv",), False)])
+def test_nothing_is_watched_where_nothing_is_shared_or_the_kernel_is_ours(
+    folder: MachineFolder,
+    hypervisor: Hypervisor,
+    engine: Docker,
+    monkeypatch: pytest.MonkeyPatch,
+    mounts: tuple[str, ...],
+    watches: bool,
 ) -> None:
     monkeypatch.setattr(watching, "Watching", lambda *all_: pytest.fail("nothing is to be watched"))
+    folder.config.write_text(spec.dumps(dataclasses.replace(MACHINE, mounts=mounts)))
     engine.script = [[{**WEB[0], "Mounts": [{"Type": "bind", "Source": "/srv"}]}]]
-    Forwarding(folder, hypervisor).run()
+    Forwarding(folder, hypervisor, watches=watches).run()
     assert hypervisor.forwarded == {("tcp", 8080)}

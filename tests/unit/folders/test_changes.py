@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -85,15 +86,36 @@ def test_it_waits_for_a_call_that_is_at_work(home: Path, reader: Reader) -> None
         thread.join()
 
 
+def test_it_waits_for_no_later_call(home: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that writes without a pause doesn't keep it."""
+    monkeypatch.setattr(changes, "_PATIENCE", 1e6)
+    with closing(Writer(home, 0)) as writer:
+        calls = [writer.working()]
+        calls[0].__enter__()
+
+        def end_one_and_begin_another(seconds: float) -> None:
+            calls.append(writer.working())
+            calls[-1].__enter__()
+            calls.pop(0).__exit__(None, None, None)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", end_one_and_begin_another)
+            reader.wait()
+        calls.pop().__exit__(None, None, None)
+        assert calls == []
+
+
 def test_it_waits_once_for_a_server_that_was_killed(
     home: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changes, "_PATIENCE", 0.05)
     writer = Writer(home, 0)
-    writer.working().__enter__()
+    call = writer.working()
+    call.__enter__()
     reader.wait()
     monkeypatch.setattr(changes, "_PATIENCE", 1e6)
     reader.wait()
+    call.__exit__(None, None, None)
     writer.close()
 
 

@@ -323,8 +323,8 @@ def test_an_older_machine_is_told_of_and_left_alone(
     watcher: Watching, guest: Guest, host: Path, told: list[list[str]]
 ) -> None:
     guest.answer = b"?"
-    begin(watcher, Tree(os.fsencode(host), b"/src", os.fsencode(host)))
-    until(lambda: told, "a warning")
+    watcher.bring_in_line(frozenset({Tree(os.fsencode(host), b"/src", os.fsencode(host))}))
+    until(lambda: told and told[-1], "a warning")
     (host / "file").write_text("more")
     watcher.bring_in_line(frozenset({Tree(os.fsencode(host), b"/src", os.fsencode(host))}))
     time.sleep(0.2)
