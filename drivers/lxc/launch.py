@@ -6,6 +6,7 @@ it ends, and its loop devices with them: nobody has to unmount anything. The pag
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -26,6 +27,7 @@ from .layout import IDS, Layout
 
 # Seconds.
 START = 60.0
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 # Docker's own limit.
 OPEN_FILES = 1048576
 
@@ -64,6 +66,7 @@ def launch(layout: Layout) -> None:
     _mount_seed(layout, plan)
     _mount_host(layout, plan)
     _allow_open_files()
+    _protect()
     _start(layout)
 
 
@@ -124,6 +127,15 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, OPEN_FILES),) * 2)
     except (ValueError, OSError):  # without CAP_SYS_RESOURCE
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _protect() -> None:
+    """When the machine's memory runs out, the kernel should kill containers, for which runc sets 0, and not Docker.
+
+    The guest can't lower this by itself, as it does in a virtual machine; it raises it for users' sessions.
+    """
+    with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
+        OOM_SCORE.write_text("-500", encoding="ascii")
 
 
 def _start(layout: Layout) -> None:

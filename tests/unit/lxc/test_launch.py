@@ -49,6 +49,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(binds, "run", kernel.run)
     monkeypatch.setattr(mounts, "clone", lambda place, *, recursive: 5)
     monkeypatch.setattr(mounts, "attach", lambda mount, target: kernel.did.append(f"attach {target}"))
+    monkeypatch.setattr(launch, "OOM_SCORE", tmp_path / "oom_score_adj")
     # What the tmpfs would bring.
     (tmp_path / "one/memory").mkdir()
     return kernel
@@ -73,6 +74,7 @@ def test_all_mounts_are_made_in_a_namespace_and_then_lxc_starts(kernel: Kernel) 
     plan().write(Layout("one"))
     launch.launch(Layout("one"))
     assert kernel.did[:2] == ["unshare", "propagation /"]
+    assert launch.OOM_SCORE.read_text() == "-500"
     assert [it for it in steps(kernel) if it != "chown"] == [
         *("unshare", "propagation", "mount squashfs", "bind", "mount tmpfs", "mount overlay"),
         *("e2fsck", "fill", "mount ext4", "bind", "bind", "mount tmpfs", "propagation", "mount --bind", "bind"),
