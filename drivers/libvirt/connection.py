@@ -149,6 +149,10 @@ def _hint(error: libvirt.libvirtError) -> str:
         return "the connection to libvirtd was lost; check that it runs: sudo systemctl status libvirtd"
     if "is not active" in text and "network" in text:
         return "virsh net-start NAME"
+    if "Cannot access storage file" in text:
+        return (
+            "root's libvirtd runs QEMU as another user, who must reach the storage pool: --libvirt-uri qemu:///system"
+        )
     if "authentication" in text or "access denied" in text.lower():
         return JOIN_GROUP
     return ""

@@ -334,6 +334,20 @@ def test_an_inactive_network_and_pool_are_started(driver: Libvirt) -> None:
     assert driver.place.pool.find().isActive()
 
 
+def test_a_pool_that_the_user_of_qemu_doesnt_reach(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's own folders, in a session of root's."""
+    import libvirt
+
+    def refuse(domain: object) -> None:
+        raise refusal("Cannot access storage file '/root/disk' (as uid:64055, gid:64055): Permission denied")
+
+    made(driver)
+    monkeypatch.setattr(libvirt.virDomain, "create", refuse)
+    with pytest.raises(DriverFailed, match="Permission denied") as refused:
+        driver.start()
+    assert "qemu:///system" in refused.value.hint
+
+
 def test_check(driver: Libvirt, monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.check() == ["a note"]
     monkeypatch.setattr(type(driver.place.pool), "free_mib", lambda pool: 3)
