@@ -277,7 +277,9 @@ class Suspend(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """created in ISO 8601; running: whether the memory of a running machine is part of it."""
+    """created in ISO 8601; running: whether a running machine comes back: with its memory, or booted if its kind
+    keeps none.
+    """
 
     name: str
     created: str

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,15 @@ from .container import Container
 from .layout import SNAPSHOTS
 
 _ABOUT, _DISK = "about.json", "disk.img"
+# One process, which goes on when we are killed: a file system that stays frozen would block the machine for ever.
+_STILL = """
+trap '' HUP INT TERM
+fsfreeze --freeze "$1" || exit
+cp --sparse=always --reflink=auto -- "$2" "$3"
+code=$?
+fsfreeze --unfreeze "$1"
+exit $code
+"""
 
 
 def take(container: Container, name: str) -> None:
@@ -31,8 +39,7 @@ def take(container: Container, name: str) -> None:
     shutil.rmtree(target, ignore_errors=True)  # of a call that was killed
     files.make_folder(target)
     running = container.state() in {State.RUNNING, State.SAVED}
-    with _still(container):
-        disk.copy(container.disk, target / _DISK, container.run)
+    _copy(container, target / _DISK)
     about = Snapshot(name, datetime.now(UTC).isoformat(timespec="seconds"), running)
     files.write(target / _ABOUT, json.dumps(dataclasses.asdict(about)))
 
@@ -66,18 +73,18 @@ def _find(container: Container, name: str) -> Snapshot:
     raise DriverFailed(f'the machine has no snapshot "{name}"', hint="machine snapshot ls")
 
 
-@contextlib.contextmanager
-def _still(container: Container) -> Iterator[None]:
-    """Write out the file system of a container that is on, and let nobody write meanwhile."""
+def _copy(container: Container, target: Path) -> None:
+    """Copy the disk. In a container that is on, its file system is written out, and nobody writes to it meanwhile."""
     if container.state() is State.STOPPED:
         container.await_release()
-        yield
+        disk.copy(container.disk, target, container.run)
         return
-    container.run([*container.inside(), "fsfreeze", "--freeze", container.layout.disk])
+    inside, run = container.inside(), container.run
     try:
-        yield
+        run([*inside, "sh", "-c", _STILL, "sh", container.layout.disk, container.disk, target], timeout=disk.COPY)
     finally:
-        container.run([*container.inside(), "fsfreeze", "--unfreeze", container.layout.disk])
+        # Where the copy was interrupted; else there is nothing to do, which fsfreeze calls an error.
+        run([*inside, "fsfreeze", "--unfreeze", container.layout.disk], check=False)
 
 
 def _folder(container: Container, name: str) -> Path:

@@ -44,15 +44,18 @@ def create(name: str, snapshot: str, quiet: bool) -> None:
 def list_(name: str | None, quiet: bool, as_json: bool) -> None:
     """List the machine's snapshots, oldest first."""
     from machine import capabilities
+    from machine.instance import load
 
-    found = capabilities.list_all(targets.one(name))
+    name = targets.one(name)
+    found = capabilities.list_all(name)
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=4))
     elif quiet:
         for one in found:
             print(one.name)
     else:
-        rows = [[one.name, one.created, "memory and disk" if one.running else "disk"] for one in found]
+        of_running = "memory and disk" if load(name).driver.kind.keeps_memory else "disk, to boot from"
+        rows = [[one.name, one.created, of_running if one.running else "disk"] for one in found]
         print_columns([["SNAPSHOT", "CREATED", "HOLDS"], *rows])
 
 

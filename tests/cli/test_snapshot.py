@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fake_fixtures import vm_of
 
-from machine import store
-from machine.driver import State
+from machine import registry, store
+from machine.driver import Kind, State
 from machine.paths import MachineFolder
 from tests.fixture_types import Add, Invoke, Outcome
 
@@ -77,6 +77,15 @@ def test_snapshots(invoke: Invoke, dev: MachineFolder) -> None:
     assert vm_of(dev).read_text(encoding="utf-8") == State.STOPPED
     assert invoke("snapshot", "rm", "dev", "up").out == 'The snapshot "up" of "dev" was removed.\n'
     assert invoke("snapshot", "ls", "-q", "dev").out == "off\n"
+
+
+def test_a_container_keeps_no_memory(invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.load("fake"), "kind", Kind.CONTAINER)
+    invoke("snapshot", "create", "dev", "up")
+    assert invoke("snapshot", "ls", "dev").lines[1].endswith("disk, to boot from")
+    shown = invoke("suspend", "dev")
+    assert "freezing its processes" in shown.err
+    assert "until this computer restarts" in shown.err
 
 
 def test_restore_waits_for_docker(invoke: Invoke, dev: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,8 +212,9 @@ def test_snapshots(running: Lxc, recorder: Recorder, monkeypatch: pytest.MonkeyP
     disk.write_text("one")
     monkeypatch.setattr(container.Container, "inside", lambda _: ["nsenter"])
     running.snapshot("first")
-    freeze, copy, thaw = (words for words in recorder.ran[-3:])
-    assert ("--freeze" in freeze, copy[0], "--unfreeze" in thaw) == (True, "cp", True)
+    still, thaw = recorder.ran[-2:]
+    assert (still[:3], thaw[-2]) == (["nsenter", "sh", "-c"], "--unfreeze")
+    assert still[-2:] == [str(disk), str(running.folder / "snapshots/first/disk.img")]
     with pytest.raises(DriverFailed, match="already"):
         running.snapshot("first")
     disk.write_text("two")
@@ -235,7 +236,7 @@ def test_a_failed_copy_thaws_the_disk_and_is_no_snapshot(
     running: Lxc, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container.Container, "inside", lambda _: ["nsenter"])
-    recorder.fails["cp"] = "No space left on device"
+    recorder.fails["sh"] = "No space left on device"
     with pytest.raises(Exception, match="No space left"):
         running.snapshot("first")
     assert "--unfreeze" in recorder.ran[-1]
