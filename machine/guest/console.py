@@ -25,8 +25,10 @@ _BEGUN = re.compile(r"(?:\x1b|\x9b|[\x9d\x90\x98\x9e\x9f])[^\n]{0,256}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # The lines that machineos's own scripts print (`say` in its lib.sh).
-_SAID = re.compile(r"^machineos: \[ *[\d.]+\] (init is up|own settings are right|warning: [^\r\n]*)\r?$", re.MULTILINE)
-_BOOTS, _SETTLED, _WARNING = "init is up", "own settings are right", "warning: "
+_SAID = re.compile(r"^machineos: \[ *[\d.]+\] ([^\r\n]*)\r?$", re.MULTILINE)
+_BOOTS, _WARNING = "init is up", "warning: "
+# What the guest says when warnings that begin so hold no more.
+_SETTLED = {"own settings are right": "sysctl ", "the host's folders answer again": "the host's folder"}
 # One of the warnings: a folder that should be shared, and why it isn't.
 _NO_FOLDER = re.compile(r"the host's folder (\S+) could not be mounted: ?(.*)")
 
@@ -59,8 +61,8 @@ def warnings(path: Path) -> list[str]:
     for match in _SAID.finditer(text):
         if match[1] == _BOOTS:
             found = {}
-        elif match[1] == _SETTLED:
-            found = {line: None for line in found if not line.startswith("sysctl ")}
+        elif settled := _SETTLED.get(match[1]):
+            found = {line: None for line in found if not line.startswith(settled)}
         elif match[1].startswith(_WARNING):
             found[clean(match[1].removeprefix(_WARNING))] = None
     return list(found)

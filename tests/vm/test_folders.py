@@ -11,12 +11,15 @@ import tarfile
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.testbed import until
 from tests.vm.conftest import Docker, Vm
+from tests.vm.full import FULL
 
 # Seconds; the guest trusts for one second what it knows of a file.
 SOON = 10.0
+SUSPENDS = 50 if FULL else 2
 
 
 def test_it_is_mounted_at_the_same_path(vm: Vm, host_folder: Path) -> None:
@@ -91,10 +94,11 @@ def test_one_is_added_and_removed_while_the_machine_runs(vm: Vm, docker: Docker,
     assert "added" not in vm.ssh("cat /proc/mounts").out
 
 
+@pytest.mark.timeout(600 + 60 * SUSPENDS)
 def test_it_goes_on_after_a_suspend_and_without_its_server(vm: Vm, docker: Docker, host_folder: Path) -> None:
     """A container that appends, and reads, loses nothing and sees no error."""
     script = (
-        "i=0; while :; do i=$((i + 1)); echo $i >>/src/log || exit 1; tail -n 1 /src/log >/dev/null || exit 2; done"
+        "i=0; while :; do i=$((i + 1)); echo $i >>/src/log || exit 1; [ $(tail -n 1 /src/log) = $i ] || exit 2; done"
     )
     docker("run", "-d", "--name", "writer", "-v", f"{host_folder}:/src", "busybox", "sh", "-c", script)
     log = host_folder / "log"
@@ -104,10 +108,11 @@ def test_it_goes_on_after_a_suspend_and_without_its_server(vm: Vm, docker: Docke
         until(lambda: log.exists() and log.stat().st_size > before, "the container to write", 60)
 
     grows()
-    vm.machine("suspend")
-    assert vm.machine("status").out == "Saved\n"
-    vm.machine("start")
-    grows()
+    for _ in range(SUSPENDS):
+        vm.machine("suspend")
+        assert vm.machine("status").out == "Saved\n"
+        vm.machine("start")
+        grows()
     for server in servers(vm):
         server.send_signal(signal.SIGKILL)
     grows()
@@ -115,6 +120,31 @@ def test_it_goes_on_after_a_suspend_and_without_its_server(vm: Vm, docker: Docke
     docker("rm", "-f", "writer")
     numbers = [int(line) for line in log.read_text().splitlines()]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_host_that_answers_no_more_is_an_error_after_a_time(vm: Vm, docker: Docker, host_folder: Path) -> None:
+    """Its database can't be opened, so each new server ends at once. `status` says so, and when all is well again."""
+    docker("run", "-d", "--name", "reader", "-v", f"{host_folder}:/src", "busybox", "sleep", "100000")
+    database = vm.store.folder_of(vm.name) / "folders.db"
+    database.rename(database.with_name("kept"))
+    database.mkdir()
+    for server in servers(vm):
+        server.kill()
+    docker("exec", "-d", "reader", "sh", "-c", "ls /src 2>/tmp/errors; echo $? >/tmp/code")
+    until(lambda: "what uses them waits" in vm.machine("status").err, "a warning", 300)
+    assert docker("exec", "reader", "cat", "/tmp/code", code=None).code == 1
+    until(lambda: docker("exec", "reader", "cat", "/tmp/code", code=None).out == "1\n", "an end of the waiting", 900)
+    assert "Input/output error" in docker("exec", "reader", "cat", "/tmp/errors").out
+    assert "what uses them got errors" in vm.machine("status").err
+    database.rmdir()
+    database.with_name("kept").rename(database)
+    until(lambda: "host's folders" not in vm.machine("status").err, "the folders to be back", 300)
+    docker("restart", "-t", "1", "reader")
+    (host_folder / "back").touch()
+    assert "back" in docker("exec", "reader", "ls", "/src").lines
+    docker("rm", "-f", "reader")
 
 
 def servers(vm: Vm) -> list[psutil.Process]:

@@ -59,6 +59,8 @@ def test_an_empty_console(tmp_path: Path) -> None:
 
 
 SYSCTL = "machineos: [ 13.97] warning: sysctl vm.x=1 was refused\r\n"
+FOLDERS = "machineos: [ 63.97] warning: the host's folders don't answer: what uses them waits\r\n"
+ANSWER = "machineos: [ 99.00] the host's folders answer again\r\n"
 HOOK = "machineos: [ 43.97] warning: boot.sh failed with exit code 3\n"
 
 
@@ -69,6 +71,11 @@ HOOK = "machineos: [ 43.97] warning: boot.sh failed with exit code 3\n"
         (SYSCTL + HOOK, ["sysctl vm.x=1 was refused", "boot.sh failed with exit code 3"]),
         (HOOK + HOOK, ["boot.sh failed with exit code 3"]),
         (HOOK + SYSCTL + "machineos: [ 99.00] own settings are right\n", ["boot.sh failed with exit code 3"]),
+        (HOOK + FOLDERS, ["boot.sh failed with exit code 3", "the host's folders don't answer: what uses them waits"]),
+        (
+            FOLDERS + HOOK + "machineos: [ 99.00] the host's folders answer again\r\n",
+            ["boot.sh failed with exit code 3"],
+        ),
         (HOOK + "machineos: [  1.00] init is up\n", []),
         ("machineos: [ 43.97] boot.sh: machineos: [ 43.97] warning: mine\n", []),
         ("machineos: [ 43.97] warning: \x1b[31mred\n", ["red"]),
