@@ -9,6 +9,7 @@ import contextlib
 import os
 import queue
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -32,6 +33,8 @@ _LOG_SHARE = 1 << 18
 # once, hangs up itself after five minutes without one, and connects again when it needs to.
 _FIRST = 60.0
 _NEXT = 600.0
+# Seconds for which a connection stays open that can't be served.
+_BREATH = 5.0
 # Calls that wait for a disk at the same time.
 _WORKERS = 4
 # The slot of a server where they can't be counted.
@@ -202,24 +205,29 @@ def main(path: str, *words: str) -> None:
         return
     os.umask(0)  # the guest has taken its own from the modes already
     _allow_files()
+    with contextlib.closing(connection):
+        try:
+            _serve(folder, connection, slot, with_tokens=tokens.WORD in words)
+        except Exception as error:
+            log(f"nothing is shared: {reason(error)}" if _is_known(error) else traceback.format_exc())
+            # The guest's kernel connects again at once, and would have this computer start server after server.
+            time.sleep(_BREATH)
+
+
+def _is_known(error: Exception) -> bool:
+    return isinstance(error, (MachineError, OSError, sqlite3.Error))
+
+
+def _serve(folder: MachineFolder, connection: socket.socket, slot: int, *, with_tokens: bool) -> None:
+    """Raises MachineError, OSError and sqlite3.Error for what keeps it from serving."""
     records = store.records(folder)
     version = store.version(records)  # before it is read: a change in between is seen at the first call
     machine = store.read(folder)
     if not machine.mounts:
-        connection.close()
-        return
+        raise MachineError("the machine has no folders")
     folders = [mount_spec.parse(text) for text in machine.mounts]
-    try:
-        hidden = mount_spec.hidden(folder.store)
-    except (MachineError, OSError) as error:
-        log(f"nothing is shared: {reason(error)}")
-        connection.close()
-        return
-    with_tokens = tokens.WORD in words
-    with (
-        contextlib.closing(connection),
-        programs(folders, folder.path, hidden, slot, with_tokens=with_tokens) as served,
-    ):
+    hidden = mount_spec.hidden(folder.store)
+    with programs(folders, folder.path, hidden, slot, with_tokens=with_tokens) as served:
         try:
             Server(connection, served, lambda: store.version(records) in {version, None}).run()
         except (rpc.Broken, OSError) as error:

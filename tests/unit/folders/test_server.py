@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,6 +197,26 @@ def test_nothing_is_served_where_it_cant_be_told_what_is_hidden(machine_folder: 
     assert "nothing is shared: " in (machine_folder / LOG).read_text()
 
 
+def test_one_that_can_serve_nothing_keeps_the_guest_from_coming_again_at_once(machine_folder: Path) -> None:
+    """Its kernel connects anew as soon as it is hung up on, and each time this computer starts a server."""
+    (machine_folder / "folders.db").mkdir()
+    with process(machine_folder) as (connection, started):
+        until_said(machine_folder, "nothing is shared: unable to open database file")
+        connection.settimeout(1)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(120)
+        assert is_closed(connection)
+        assert started.wait(120) == 0
+
+
+def until_said(machine_folder: Path, text: str) -> None:
+    deadline = time.monotonic() + 120
+    while text not in ((machine_folder / LOG).read_text() if (machine_folder / LOG).exists() else ""):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.01)
+
+
 def test_what_the_user_hides(machine_folder: Path, host: Path) -> None:
     (host / "keys").mkdir()
     (host / "seen").touch()
@@ -246,7 +267,7 @@ def test_one_server_has_a_share_of_the_log(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_it_hangs_up_when_other_folders_are_shared(machine_folder: Path, host: Path, tmp_path: Path) -> None:
-    """The guest connects anew, and finds what is shared now; where nothing is, it is hung up on at once."""
+    """The guest connects anew, and finds what is shared now; where nothing is, it is hung up on, too."""
     config = machine_folder / "machine.json"
     other = tmp_path / "other"
     other.mkdir()
