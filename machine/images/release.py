@@ -20,6 +20,7 @@ from machine.images import cache, downloads, machineos
 from machine.images.cache import ImageInfo
 from machine.images.downloads import Source
 from machine.progress import Progress
+from machine.reasons import reason
 
 URL_VARIABLE = "MACHINE_IMAGES_URL"
 SUMS = "SHA256SUMS"
@@ -131,7 +132,9 @@ def _packaged(architecture: str) -> Path | None:
         try:
             path = Path(entry.load()())
         except Exception as error:  # the package's own
-            raise CheckFailed(f"the package of machineos can't be used: {error}", hint="install it anew") from error
+            raise CheckFailed(
+                f"the package of machineos can't be used: {reason(error)}", hint="install it anew"
+            ) from error
         if path.is_file():
             return path
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import transfer
+from machine import packages, transfer
 from machine.errors import ToolMissing
 from machine.transfer import Place
 from tests.fixture_types import Add, Invoke, Made
@@ -137,10 +137,11 @@ def test_a_tool_that_is_missing(
 
 @pytest.mark.parametrize(
     ("platform", "hint"),
-    [("linux", "apt install sshfs"), ("darwin", "macFUSE"), ("win32", "machine scp"), ("freebsd14", "install sshfs")],
+    [("linux", "install -y sshfs"), ("darwin", "macFUSE"), ("win32", "machine scp")],
 )
 def test_how_to_get_sshfs_is_told_for_this_system(platform: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "which", lambda *_: None)
+    monkeypatch.setattr(packages, "which", lambda tool: tool if tool == "apt-get" else None)
     monkeypatch.setattr(sys, "platform", platform)
     with pytest.raises(ToolMissing) as caught:
         transfer.mount(Place("/home", "default"), Path("/mnt"))
