@@ -28,6 +28,8 @@ def asked() -> list[Requirement]:
 def test_each_package_has_a_release_that_pyproject_allows() -> None:
     versions = locked()
     for requirement in asked():
+        if requirement.name.startswith("machine-vm-"):
+            continue  # our own, of the same release
         version = versions.get(canonicalize_name(requirement.name))
         assert version, f"{requirement.name} isn't in .ci/requirements.lock: make lock"
         assert requirement.specifier.contains(version, prereleases=True), requirement
