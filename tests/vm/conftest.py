@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Protocol, Unpack
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import testbed
 from tests.testbed import BEGAN, Done, Options, Store, commands, environment, execute, free_port, until
+from tests.testbed.places import PLACES
 from tests.vm.full import FULL
 
 # What is broken early shows early.
@@ -43,8 +46,6 @@ SHARED = (
 USER, PASSWORD = "tester", "correct horse"
 
 
-# Before xdist's own, which looks at the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not FULL:
         slow = [item for item in items if item.get_closest_marker("slow")]
@@ -60,7 +61,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     for number, item in zip(ours, sorted([items[number] for number in ours], key=rank), strict=True):
         items[number] = item
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def _beside_others(config: pytest.Config) -> bool:
@@ -68,14 +68,22 @@ def _beside_others(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _group(item: pytest.Item) -> str:
-    """What can't run in two processes at once: tests on one machine, or of a hypervisor that the host has once."""
-    stem = item.path.stem
-    if stem in SHARED:
-        return "shared"
-    place = item.callspec.params.get("place") if hasattr(item, "callspec") else None
-    family = f"{stem}-{place}" if place else stem
-    return next((name for name in ("libvirt", "virtualbox") if name in family), family)
+class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives each process a group of tests at a time, the first one of all first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """What can't run in two processes at once: tests on one machine, or of a hypervisor that the host has once."""
+        stem = Path(nodeid.partition("::")[0]).stem
+        if stem in SHARED:
+            return "shared"
+        place = next((name for name in PLACES if f"[{name}" in nodeid), "")
+        family = f"{stem}-{place}"
+        return next((name for name in ("libvirt", "virtualbox") if name in family), family)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    # Its own groups, by marks, have no effect with pytest 9.
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
