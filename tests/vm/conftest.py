@@ -91,11 +91,11 @@ def _steps(request: pytest.FixtureRequest) -> Iterator[None]:
     """Steps are printed at once, with the time since the beginning: who watches sees where it is."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    # Beside others, the standard output leads nowhere.
-    stream = sys.stderr if worker else sys.stdout
 
     def say(text: str) -> None:
         with capture.global_and_fixture_disabled():
+            # Beside others, the standard output leads nowhere.
+            stream = sys.stderr if worker else sys.stdout
             print(f"\n[{worker} {time.monotonic() - BEGAN:6.1f} s] {text}", end="", flush=True, file=stream)
 
     commands.voice = say
