@@ -51,6 +51,17 @@ _RESET = 0xFFF0
 _BY_SYSTEM = {"linux": "kvm", "darwin": "hvf", "win32": "whpx"}
 
 
+def kernel_options(accelerator: str, architecture: str) -> str:
+    """What the kernel of a guest must be told, "" where it is nothing.
+
+    QEMU before 8.0 gets the flags wrong after cmpxchg16b when it emulates (target/i386, helper_cmpxchg16b_unlocked: it
+    takes them for those of an earlier instruction). An interrupt that comes just then saves garbage as the flags, and
+    the guest's kernel panics: now and then, on a busy host more often. It does without the instruction, as on the first
+    processors with 64 bits; programs still have it.
+    """
+    return "clearcpuid=cx16" if accelerator == "tcg" and architecture == "x86_64" else ""
+
+
 def choose(binary: str, cache: Path, run: Run) -> str:
     """The accelerator for that QEMU: "kvm", "hvf", "whpx" or "tcg"; proved, or read from the cache of this boot."""
     candidate = _BY_SYSTEM.get(sys.platform, "tcg")

@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 
-from machine import files
+from machine import acceleration, files
 from machine.errors import NoSuchImage
 from machine.paths import Image
 from machine.run import which
@@ -77,7 +77,7 @@ def _parts(place: Place, image: Image, advance: Callable[[str], None]) -> Parts:
         type=chosen.type,
         architecture=chosen.architecture,
         emulator=chosen.emulator,
-        command_line=image.command_line.read_text(encoding="utf-8").strip(),
+        command_line=_command_line(image, chosen),
         disk=place.pool.make(place.volume("disk.qcow2"), size=size, format="qcow2").path(),
         seed=place.pool.make(place.volume("seed.iso"), size=0).path(),
         console=_console(place),
@@ -85,6 +85,13 @@ def _parts(place: Place, image: Image, advance: Callable[[str], None]) -> Parts:
         user_network="",
         **shared,
     )
+
+
+def _command_line(image: Image, chosen: hypervisor.Choice) -> str:
+    """The kernel's."""
+    # libvirt's "qemu" is QEMU that emulates.
+    more = acceleration.kernel_options("tcg" if chosen.type == "qemu" else chosen.type, chosen.architecture)
+    return f"{image.command_line.read_text(encoding='utf-8').strip()} {more}".strip()
 
 
 def _name(place: Place) -> str:

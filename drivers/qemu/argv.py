@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import paths
+from machine import acceleration, paths
 from machine.driver import Machine
 from machine.errors import CheckFailed
 from machine.folders import installation, mount_spec
@@ -115,7 +115,7 @@ def argv(
         *("-machine", _board(host.architecture), "-accel", _accelerator(host.accelerator)),
         *("-cpu", host.cpu, "-smp", str(machine.cpus)),
         *_memory(memory, host),
-        *(_boot(image, f"{command_line} {COMMAND_LINE}") if command_line else ()),
+        *(_boot(image, _kernel_options(command_line, host)) if command_line else ()),
         *_disk("data", folder / DISK, "qcow2", boots=not command_line),
         *_medium("seed", folder.seed),
         *_network(machine, folder, shares=bool(command_line)),
@@ -159,6 +159,11 @@ def _memory(memory: Memory, host: Host) -> Sequence[str]:
         *("-object", f"memory-backend-ram,id=room,size={ROOM_MIB}M,reserve=off"),
         *("-device", "virtio-mem-pci,id=memory,memdev=room,requested-size=0"),
     ]
+
+
+def _kernel_options(command_line: str, host: Host) -> str:
+    more = acceleration.kernel_options(host.accelerator, host.architecture)
+    return " ".join(filter(None, (command_line, COMMAND_LINE, more)))
 
 
 def _boot(image: Image, command_line: str) -> Sequence[str]:

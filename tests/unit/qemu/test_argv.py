@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from machine.drivers.qemu.argv import Host, Memory, argv
 
+from machine import acceleration
 from machine.errors import CheckFailed
 from machine.paths import Image, MachineFolder
 from machine.spec import Address, Machine
@@ -159,3 +160,11 @@ def test_a_server_of_shared_folders_that_qemu_would_cut_off_is_refused() -> None
     with pytest.raises(CheckFailed, match="too long"):
         command("/" + "x" * room, machine=machine)
     command("/" + "x" * 2000)
+
+
+def test_a_kernel_that_is_emulated_does_without_an_instruction() -> None:
+    emulated = Host("/usr/bin/qemu-system-x86_64", "x86_64", "tcg", "max")
+    assert acceleration.kernel_options("tcg", "aarch64") == ""
+    for host, wanted in ((HOST, False), (emulated, True)):
+        words = command(host=host)
+        assert ("clearcpuid=cx16" in words[words.index("-append") + 1].split()) is wanted
