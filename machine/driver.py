@@ -201,6 +201,8 @@ class Driver(ABC):
 
     def folders(self) -> list[Folder]:
         """The folders of the host that the machine shares, if its guest can mount them."""
+        if not self.machine.mounts:
+            return []  # `machine status` asks each time
         from machine.folders import mount_spec
 
         return [mount_spec.parse(text) for text in self.machine.mounts]

@@ -1,6 +1,6 @@
 """Which package has a tool, and the command that installs it with the package manager of this host.
 
-Only apt-get was tried. The names for the others are those of their indexes.
+Only apt-get was tried. The names for the others were written without a look into their indexes.
 """
 
 from __future__ import annotations

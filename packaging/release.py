@@ -62,8 +62,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "dist")
     asked = parser.parse_args()
     output = asked.output.absolute()
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    if output == HERE / "dist":
+        shutil.rmtree(output, ignore_errors=True)
+    elif output.exists() and any(output.iterdir()):
+        parser.error(f"{output} has something in it already")
+    output.mkdir(parents=True, exist_ok=True)
     for iso in asked.iso:
         shutil.copy(iso, output)
     if not asked.iso:

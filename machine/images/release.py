@@ -65,7 +65,8 @@ def obtain(progress: Progress, *, offline: bool = False, architecture: str = "")
         return have
     if wanted and (there := cache.find_digest(wanted)):
         return there
-    if path := _packaged(arch):
+    # One for another version of this program is none: it would be put into the cache again by each command.
+    if (path := _packaged(arch)) and wanted in {"", cache.digest(path)}:
         progress.phase("adding machineos to the cache")
         return _taken(path, arch, progress)
     if not release.is_known or offline:
@@ -113,7 +114,7 @@ def _listed(url: str, name: str) -> str:
     text = downloads.text(f"{url}/{SUMS}", _SUMS_LIMIT)
     digests = {match[2]: match[1] for line in text.splitlines() if (match := _LINE.fullmatch(line))}
     if name not in digests:
-        raise NoSuchImage(f"{url}/{SUMS} lists no {name}", hint="machine iso build -o DIR writes both")
+        raise NoSuchImage(f"{url}/{SUMS} lists no {name}", hint="on the server: sha256sum *.iso >SHA256SUMS")
     return digests[name]
 
 

@@ -201,6 +201,14 @@ def test_a_package_that_holds_it(invoke: Invoke, store: Path, www: Path, package
     assert stores.load("dev").image == digest(www)
 
 
+def test_a_package_of_another_version_is_none(
+    invoke: Invoke, store: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pin(monkeypatch, x86_64="0" * 64)
+    ended = invoke("create", "--offline", "dev")
+    assert (ended.code, "machineos isn't in the cache" in ended.err) == (3, True)
+
+
 def test_a_package_that_is_broken(invoke: Invoke, store: Path, package: Path) -> None:
     (package / "image_of_machineos.py").write_text("raise RuntimeError('half of it')\n")
     ended = invoke("create", "dev")
@@ -215,6 +223,8 @@ def test_what_make_release_makes(invoke: Invoke, tmp_path: Path, monkeypatch: py
     words = (script, "--iso", made, "--url", "https://images.example.org", "--output", dist)
     subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=200)
     wanted = digest(tmp_path)
+    again = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True, timeout=200)
+    assert (again.returncode, "has something in it already" in again.stderr) == (2, True)
     assert (dist / release.SUMS).read_text() == f"{wanted}  {FILE}\n"
     for wheel in dist.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
