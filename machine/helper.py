@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -48,15 +48,37 @@ def ensure(folder: MachineFolder, module: str) -> None:
 
 @contextlib.contextmanager
 def alone(folder: MachineFolder) -> Iterator[bool]:
-    """Hold the lock of the machine's helper; False when another has it and doesn't end within HANDOVER seconds."""
+    """Hold the lock of the machine's helper.
+
+    False when another has it and doesn't end within HANDOVER seconds, or the machine was removed meanwhile.
+    """
     with contextlib.ExitStack() as stack:
         held = True  # where files can't be locked, too
         with contextlib.suppress(OSError):
+            stays = staying(folder)
+            held = stays()
             file = stack.enter_context(_lock_file(folder).open("ab"))
             deadline = time.monotonic() + HANDOVER
-            while not (held := _try(file.fileno())) and time.monotonic() < deadline:
+            while not (held := _try(file.fileno())) and time.monotonic() < deadline and stays():
                 time.sleep(TICK)
         yield held
+
+
+def staying(folder: MachineFolder) -> Callable[[], bool]:
+    """What tells whether the machine's folder is still the one of now: its create may be rolled back at any moment.
+
+    A new machine of the same name has another folder.
+    """
+    first = _identity(folder.path)
+    return lambda: first is not None and _identity(folder.path) == first
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _log(folder: MachineFolder) -> IO[bytes]:

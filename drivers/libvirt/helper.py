@@ -89,7 +89,8 @@ class Helper:
         place = self.place
         sharing = over_ssh.Sharing(place.folder, place.address, place.machine.ssh_user, self.lives)
         threading.Thread(target=sharing.run, daemon=True).start()
-        while place.folder.path.exists():
+        stays = helper.staying(place.folder)
+        while stays():
             try:
                 domain = self.place.find()
                 if domain is None or not (domain.isActive() or self._is_active_again(domain)):

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import store, wait
+from machine import store
 from machine.docker.forwarding import Forwarding
-from machine.helper import alone
+from machine.helper import alone, staying
 from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.usernet import Slirp
@@ -30,6 +30,7 @@ NETWORK = "net"
 PIDFILE_WAIT = 30.0
 # So often QEMU is looked at.
 LOOK = 0.5
+TICK = 0.05
 
 
 class Hypervisor:
@@ -54,12 +55,24 @@ def _end_with(qemu: psutil.Process) -> None:
     os._exit(0)
 
 
+def _qemu(folder: MachineFolder) -> psutil.Process | None:
+    """The machine's QEMU, None when the machine is removed before it is there. Raises MachineError, OSError."""
+    process = Process(folder / PIDFILE, store.read(folder).uuid)
+    stays = staying(folder)
+    deadline = time.monotonic() + PIDFILE_WAIT
+    while stays() and time.monotonic() < deadline:
+        if found := process.find():
+            return found
+        time.sleep(TICK)
+    return None
+
+
 def main(path: str) -> None:
     folder = MachineFolder(Path(path))
     with alone(folder) as held:
         if held:
-            process = Process(folder / PIDFILE, store.read(folder).uuid)
-            qemu = wait.until(process.find, timeout=PIDFILE_WAIT, what="QEMU's pidfile")
+            if (qemu := _qemu(folder)) is None:
+                return
             threading.Thread(target=_end_with, args=(qemu,), daemon=True).start()
             threading.Thread(target=clock.follow, args=(folder, clock.Jumps()), daemon=True).start()
             Forwarding(folder, Hypervisor(folder, qemu)).run()

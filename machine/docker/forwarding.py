@@ -18,6 +18,7 @@ from machine import store
 from machine.docker import api, listeners, ports
 from machine.docker.ports import Bound
 from machine.errors import MachineError
+from machine.helper import staying
 from machine.paths import MachineFolder
 from machine.spec import Address
 from machine.ssh.relay import Connection, Reader, Relay
@@ -66,6 +67,7 @@ class Forwarding:
         self.folder = folder
         self.watches = watches and sys.platform == "linux"
         self.hypervisor = hypervisor
+        self.stays = staying(folder)
         self.machine = store.read(folder)
         assert self.machine.address is not None
         self.address = self.machine.address
@@ -106,7 +108,7 @@ class Forwarding:
         self.relay.close()
 
     def _lives(self) -> bool:
-        if not self.folder.path.exists():
+        if not self.stays():
             return False
         try:
             return self.hypervisor.lives()

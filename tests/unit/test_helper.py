@@ -111,6 +111,25 @@ def test_a_second_one_gives_up(
         assert not held
 
 
+def test_a_second_one_ends_when_the_machine_is_removed(
+    folder: MachineFolder, hold: Callable[[], subprocess.Popen[str]]
+) -> None:
+    assert says(hold()) == "True"
+    second = hold()
+    folder.path.rename(folder.path.with_name("trash"))
+    assert says(second) == "False"
+
+
+def test_a_folder_stays_until_it_is_removed_or_made_anew(folder: MachineFolder) -> None:
+    stays = helper.staying(folder)
+    assert stays()
+    folder.path.rename(folder.path.with_name("trash"))
+    assert not stays()
+    assert not helper.staying(folder)()
+    folder.path.mkdir()
+    assert not stays()
+
+
 def test_what_an_earlier_helper_noted_is_forgotten(folder: MachineFolder, started: list[list[str]]) -> None:
     (folder / NOTE).write_text("[]")
     helper.begin(folder, "m")

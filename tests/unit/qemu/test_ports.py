@@ -17,6 +17,7 @@ from machine.drivers.qemu.qmp import Qmp
 from machine import spec
 from machine.docker import ports
 from machine.docker.ports import bring_in_line
+from machine.helper import LOCK
 from machine.paths import MachineFolder
 from machine.spec import Address, Machine
 from machine.usernet import Slirp
@@ -167,6 +168,16 @@ def test_the_helper_lives_as_long_as_qemu(folder: MachineFolder, usernet: UserNe
         assert helper.poll() is None
         qemu.kill()
         assert helper.wait(timeout=120) == 0
+
+
+def test_it_ends_when_the_create_is_rolled_back_before_qemu_is_there(folder: MachineFolder) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "machine.drivers.qemu", folder.path])
+    try:
+        await_(lambda: (folder / LOCK).exists())
+        folder.path.rename(folder.path.with_name("trash"))
+        assert process.wait(timeout=120) == 0
+    finally:
+        process.kill()
 
 
 def test_a_monitor_that_hangs_up_is_opened_again(folder: MachineFolder, usernet: UserNetwork) -> None:
