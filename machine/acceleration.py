@@ -123,14 +123,23 @@ def image() -> bytes:
     return bytes(firmware)
 
 
-def cpu(accelerator: str) -> str:
-    return "max" if accelerator == "tcg" else "host"
+def cpu(accelerator: str, architecture: str = "") -> str:
+    """What -cpu takes. architecture: the machine's, this host's when none is given.
+
+    Emulating the signatures of pointers as the processor's manual has them takes longer than all else that a kernel
+    for ARM does; pauth-impdef is a cheap one in its place.
+    """
+    if accelerator != "tcg":
+        return "host"
+    return "max,pauth-impdef=on" if (architecture or resources.architecture()) == "aarch64" else "max"
 
 
-def why_not(accelerator: str) -> str:
-    """One line for the user when a machine is emulated, "" otherwise."""
+def why_not(accelerator: str, architecture: str = "") -> str:
+    """One line for the user when a machine is emulated, "" otherwise. architecture: the machine's."""
     if accelerator != "tcg":
         return ""
+    if architecture not in {"", (here := resources.architecture())}:
+        return f"{architecture} processors are emulated in software (TCG) on this {here} computer, which is slow"
     if sys.platform == "linux" and not Path("/dev/kvm").exists():
         return "no /dev/kvm here: the machine is emulated in software (TCG), which is slow"
     if sys.platform == "linux" and not os.access("/dev/kvm", os.R_OK | os.W_OK):

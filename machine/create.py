@@ -75,7 +75,9 @@ def _without_mounts(instance: Instance) -> Instance:
     return Instance(machine, instance.folder)
 
 
-def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, disk_mib: int) -> Machine:
+def draft(
+    name: str, driver: str, image: str, *, memory_mib: int, cpus: int, disk_mib: int, architecture: str = ""
+) -> Machine:
     """A machine with an identity of its own, and no address yet."""
     return Machine(
         name=name,
@@ -87,6 +89,7 @@ def draft(name: str, driver: str, image: str, *, memory_mib: int, cpus: int, dis
         cpus=cpus,
         disk_mib=disk_mib,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        architecture=architecture,
     )
 
 
@@ -101,6 +104,7 @@ def check_host(wanted: Instance, progress: Progress) -> None:
     """Whether this host can have such a machine, whatever it boots. Raises Usage, CheckFailed."""
     settings.check(wanted.machine)
     driver = wanted.driver
+    driver.check_architecture()
     check_mounts(wanted)
     for note in [*(_sizes(wanted.machine) if driver.is_local() else ()), *driver.check()]:
         progress.note(note)
@@ -146,7 +150,7 @@ def check_image(wanted: Instance) -> None:
     if not image:
         return
     cache.verify(Image(image))
-    cache.check_architecture(image, driver.architecture())
+    cache.check_architecture(image, driver.architecture(), can_follow=driver.emulates)
     if not driver.cloud_images and cache.is_cloud_image(image):
         raise CheckFailed(
             f"the driver {driver.name} boots machineos only", hint="use the image of this driver: --image machineos"

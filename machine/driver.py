@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from machine import resources
-from machine.errors import DriverFailed
+from machine.errors import CheckFailed, DriverFailed
 from machine.kinds import Kind
 from machine.paths import MachineFolder
 from machine.spec import Address, Machine, State
@@ -103,6 +103,7 @@ class Driver(ABC):
     shares: whether machines get the folders that they are asked for (machine.mounts).
     relays_folders: whether the machine's helper mounts these, over SSH (folders/over_ssh.py); else its guest does.
     binds_folders: whether the guest shares our kernel, so that a folder is only bound to its place.
+    emulates: whether its machines can have other processors than the host that they run on (machine.architecture).
     kind: what its machines are to us.
     machine: gets its address after `check`, and before `create`: what a driver keeps mustn't depend on that.
     user: the user who logs in, unless the machine says otherwise.
@@ -117,6 +118,7 @@ class Driver(ABC):
     shares: ClassVar[bool] = False
     relays_folders: ClassVar[bool] = False
     binds_folders: ClassVar[bool] = False
+    emulates: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.VM
     user: ClassVar[str] = "docker"
 
@@ -140,8 +142,21 @@ class Driver(ABC):
         return self.kind.is_ours
 
     def architecture(self) -> str:
-        """The processor of the host that the machine runs on: "x86_64", "aarch64". Raises MachineError."""
+        """The machine's processor: "x86_64", "aarch64". Raises MachineError."""
+        return self.machine.architecture or self.host_architecture()
+
+    def host_architecture(self) -> str:
+        """The processor of the host that the machine runs on. Raises MachineError."""
         return resources.architecture()
+
+    def check_architecture(self) -> None:
+        """Raise CheckFailed when the machine can't have the processor that it is to have."""
+        asked = self.machine.architecture
+        if asked and not self.emulates and asked != self.host_architecture():
+            raise CheckFailed(
+                f"the driver {self.name} can't run a machine with {asked} processors here",
+                hint=f"the driver qemu emulates them: machine create --driver qemu --arch {asked}",
+            )
 
     @classmethod
     def is_available(cls) -> bool:

@@ -58,6 +58,17 @@ class Instance:
         except MachineError:
             return ""
 
+    @property
+    def architecture(self) -> str:
+        """Its processors, "" where they aren't known: of an existing host, or of one on another computer."""
+        if self.machine.architecture:
+            return self.machine.architecture
+        from machine import resources
+
+        with contextlib.suppress(MachineError):  # a driver that can't be loaded
+            return resources.architecture() if self.driver.is_local() else ""
+        return ""
+
     def docker(self, timeout: float = DOCKER_TIMEOUT) -> api.Client:
         """timeout in seconds, for connecting and for each read. Raises DriverFailed while its address isn't known."""
         from machine.docker import api

@@ -40,6 +40,7 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
             return False
         if image:
             cache.verify(Image(image))
+            driver.check_architecture()
             cache.check_architecture(image, driver.architecture())
             users.note(image)
         driver.say, driver.advance = progress.note, progress.advance

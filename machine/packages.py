@@ -103,5 +103,7 @@ def hint(tool: str) -> str:
 def _packages(tool: str) -> dict[str, str]:
     """By package manager."""
     if tool.startswith("qemu-"):
-        return _QEMU_ARM if resources.architecture() == "aarch64" else _QEMU
+        emulated = tool.removeprefix("qemu-system-")
+        wanted = emulated if emulated in resources.ARCHITECTURES else resources.architecture()
+        return _QEMU_ARM if wanted == "aarch64" else _QEMU
     return _TOOLS.get(tool, {})

@@ -13,6 +13,10 @@ _UNITS = {"": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
 # Limit the digits, because a float overflows: "9" * 400 is infinite.
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(?:([mgt])(?:i?b)?)?", re.IGNORECASE)
 
+# Of machines, by the names that Linux has for them; and what others call them.
+ARCHITECTURES = ("x86_64", "aarch64")
+_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+
 # Of a machine for which nothing was said.
 DEFAULT_MEMORY, DEFAULT_CPUS, DEFAULT_DISK = "2G", 2, "20G"
 SMALLEST_MEMORY_MIB = 256
@@ -46,8 +50,13 @@ def host_memory_mib() -> tuple[int, int]:
 
 def architecture() -> str:
     """The host's processor: "x86_64", "aarch64"."""
-    machine = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    return architecture_named(platform.machine())
+
+
+def architecture_named(text: str) -> str:
+    """ "arm64" -> "aarch64"; a name that isn't known stays as it is."""
+    name = text.lower()
+    return _ALIASES.get(name, name)
 
 
 def free_bytes(folder: Path) -> int:

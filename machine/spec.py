@@ -18,7 +18,8 @@ from pathlib import Path
 from machine.errors import StoreDamaged, Usage
 from machine.reasons import reason
 
-# Format 1 had no hosts, sysctls, host_network_ports and mounts. An earlier version reports an unknown field as damage.
+# Format 1 had no hosts, sysctls, host_network_ports, mounts and architecture. An earlier version reports an unknown
+# field as damage.
 FORMAT = 2
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
@@ -75,6 +76,7 @@ class Machine:
     address is set at create for drivers that take one from the store's loopback block, None where the driver knows it.
     options are the driver's own, by the field names of its Options. hosts and sysctls are items as typed: NAME=IP of
     /etc/hosts, KEY=VALUE of the guest's kernel. mounts, as typed too: DIR[:PATH][:ro].
+    architecture: of its processors, as resources.ARCHITECTURES names it; "" is that of the host that it runs on.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Machine:
     sysctls: tuple[str, ...] = ()
     host_network_ports: bool = True
     mounts: tuple[str, ...] = ()
+    architecture: str = ""
 
 
 def check_name(name: str) -> None:

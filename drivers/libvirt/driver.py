@@ -63,7 +63,7 @@ class Libvirt(Driver):
     def is_local(self) -> bool:
         return not self.place.uri.is_remote
 
-    def architecture(self) -> str:
+    def host_architecture(self) -> str:
         with explained(f"can't read the host's architecture from {self.place.uri}"):
             return str(self.place.connection.raw.getInfo()[0])
 

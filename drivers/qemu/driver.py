@@ -19,7 +19,7 @@ from machine.run import which
 from . import disk, sockets
 from .argv import CLONE_OF, DISK, FORWARD, PARTS, SUSPENDED, Memory, folders_server
 from .options import ACCELERATORS, Options
-from .vm import Vm, find_binary, is_paused
+from .vm import Vm, find_binary, has_boot_loader, is_paused
 
 if TYPE_CHECKING:
     from machine.guest.seed import Mount
@@ -33,6 +33,7 @@ class Qemu(Driver):
     name: ClassVar[str] = "qemu"
     cloud_images: ClassVar[bool] = True
     shares: ClassVar[bool] = True
+    emulates: ClassVar[bool] = True
     parts: ClassVar[frozenset[str]] = PARTS
     Options: ClassVar[type] = Options
 
@@ -50,7 +51,18 @@ class Qemu(Driver):
         accelerator = self.machine.options.get("accelerator", "auto")
         if accelerator not in ACCELERATORS:
             raise CheckFailed(f'invalid accelerator "{accelerator}"', hint=f"choose one of {', '.join(ACCELERATORS)}")
-        find_binary()
+        wanted = self.architecture()
+        if wanted != architecture() and accelerator not in {"auto", "tcg"}:
+            raise CheckFailed(
+                f"{accelerator} runs {architecture()} processors only, and the machine has {wanted}",
+                hint="leave out --qemu-accelerator",
+            )
+        if wanted == "aarch64" and has_boot_loader(Image(self.machine.image)):
+            raise CheckFailed(
+                "with aarch64 processors only machineos boots: other disks need UEFI, which machine has none of",
+                hint="leave out --image",
+            )
+        find_binary(wanted)
         if which("qemu-img") is None:
             raise ToolMissing("qemu-img", hint=packages.hint("qemu-img"))
         sockets.check(self.folder.path)
@@ -58,8 +70,8 @@ class Qemu(Driver):
         filesystem.check_sockets(self.folder.store)
         from machine import acceleration
 
-        note = acceleration.why_not(self.vm.host().accelerator)
-        if note and which("lxc-start"):
+        note = acceleration.why_not(self.vm.host().accelerator, wanted)
+        if note and wanted == architecture() and which("lxc-start"):
             note += "; a system container would run at this computer's own speed: --driver lxc"
         return [note] if note else []
 

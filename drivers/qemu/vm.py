@@ -143,11 +143,14 @@ class Vm:
         """How this host runs it. Raises ToolMissing."""
         from machine import acceleration
 
-        binary = find_binary()
-        accelerator = self.machine.options.get("accelerator", "auto")
-        if accelerator == "auto":
+        wanted = self.machine.architecture or architecture()
+        binary = find_binary(wanted)
+        accelerator = str(self.machine.options.get("accelerator", "auto"))
+        if wanted != architecture():
+            accelerator = "tcg"  # whatever was asked for, or is proved here: that runs this host's own processor
+        elif accelerator == "auto":
             accelerator = acceleration.choose(binary, self.folder.store / "acceleration.json", self.run)
-        return Host(binary, architecture(), str(accelerator), acceleration.cpu(str(accelerator)), sys.platform)
+        return Host(binary, wanted, accelerator, acceleration.cpu(accelerator, wanted), sys.platform)
 
     def _rotate_console(self) -> None:
         if self.folder.console.exists():
@@ -167,9 +170,9 @@ def is_paused(run_state: str) -> bool:
     return _STATES.get(run_state) is State.PAUSED
 
 
-def find_binary() -> str:
-    """The QEMU for this host's processor. Raises ToolMissing."""
-    name = f"qemu-system-{architecture()}"
+def find_binary(wanted: str) -> str:
+    """The QEMU for machines with that processor. Raises ToolMissing."""
+    name = f"qemu-system-{wanted}"
     if binary := which(name):
         return binary
     raise ToolMissing(name, hint=packages.hint(name))

@@ -43,7 +43,10 @@ _LEFT_OUT = re.compile(
 )
 # The fields of a machine that its owner chose, and those that this host or the disk decides.
 KEPT = ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls", "host_network_ports", "mounts")
-RENEWED = ("name", "driver", "uuid", "mac", "image", "memory_mib", "cpus", "disk_mib", "address", "created")
+RENEWED = (
+    *("name", "driver", "uuid", "mac", "image", "memory_mib", "cpus", "disk_mib", "address", "created"),
+    "architecture",
+)
 _IMAGE_PARTS = {"image", "image.json"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -63,8 +66,8 @@ class Incoming:
         self._has_image = about.get("image") is True
         self._room = room if isinstance(room := about.get("room"), int) else None
         theirs = _theirs(about["machine"])
-        self.machine = _ours(theirs, name or theirs.name, draft)
-        _check_architecture(self.machine.name, about.get("architecture"))
+        ours = _ours(theirs, name or theirs.name, draft)
+        self.machine = dataclasses.replace(ours, architecture=_architecture(ours, about.get("architecture")))
         if self.machine.image and not self._has_image:
             cache.verify(Image(self.machine.image))
 
@@ -252,13 +255,17 @@ def _reaches(machine: Machine) -> list[Reach]:
     return found
 
 
-def _check_architecture(name: str, theirs: object) -> None:
+def _architecture(machine: Machine, theirs: object) -> str:
+    """What the machine is to have here: other processors than this host's where its driver emulates them."""
     here = resources.architecture()
-    if theirs and theirs != here:
-        raise CheckFailed(
-            f'the machine "{name}" is for {theirs} processors, and this host has {here}',
-            hint="move its volumes with docker: docker run --rm -v VOLUME:/v IMAGE tar c /v",
-        )
+    if not theirs or theirs == here:
+        return ""
+    if theirs in resources.ARCHITECTURES and registry.load(machine.driver).emulates:
+        return str(theirs)
+    raise CheckFailed(
+        f'the machine "{machine.name}" is for {theirs} processors, and this host has {here}',
+        hint="move its volumes with docker: docker run --rm -v VOLUME:/v IMAGE tar c /v",
+    )
 
 
 def _extract(member: Member, target: Path | None, room: _Room, tell: Callable[[bytes], None]) -> str:

@@ -12,7 +12,7 @@ import click
 
 from machine import config, registry, resources, run
 from machine.cli import driver_options, targets
-from machine.cli.options import Number, Seconds, Size
+from machine.cli.options import Architecture, Number, Seconds, Size
 from machine.cli.sections import InSections, Option
 from machine.errors import ToolMissing, before_anything
 from machine.spec import Engine, Machine
@@ -130,6 +130,13 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
     envvar="MACHINE_IMAGE",
     help="A name or digest (machine image ls, machine image catalog), a file, or a URL that ends with #sha256=...",
 )
+@_option(
+    "--arch",
+    type=Architecture(),
+    metavar="NAME",
+    envvar="MACHINE_ARCH",
+    help="Its processor: x86_64 (amd64) or aarch64 (arm64). Default: this host's. The other one is emulated, slowly.",
+)
 @_option("--offline", is_flag=True, envvar="MACHINE_OFFLINE", help="Download nothing: the cache must have the image.")
 @_option("--context", is_flag=True, help="Make a docker context machine-NAME too.")
 @_option(
@@ -184,7 +191,7 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
         with before_anything():
-            image = _image(asked["image"], display, offline=asked["offline"]) if boots else ""
+            image = _image(asked, display) if boots else ""
 
         def work(name: str, shown: Progress) -> None:
             # Noted at once: the machine stays, also when its context can't be written.
@@ -208,7 +215,7 @@ def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
     chosen = registry.load(driver)
     memory, cpus, disk = (asked["memory"], asked["cpus"], asked["disk"]) if chosen.kind.is_ours else (0, 0, 0)
     machine = dataclasses.replace(
-        draft(name, driver, image, memory_mib=memory, cpus=cpus, disk_mib=disk),
+        draft(name, driver, image, memory_mib=memory, cpus=cpus, disk_mib=disk, architecture=asked["arch"] or ""),
         tls=not asked["no_tls"],
         tls_sans=asked["tls_san"],
         hosts=asked["host"],
@@ -238,13 +245,14 @@ def _storage_driver(name: str | None) -> tuple[str, ...]:
     return (f"storage-driver={name}",) if name else ()
 
 
-def _image(text: str, display: Display, *, offline: bool) -> str:
+def _image(asked: dict[str, Any], display: Display) -> str:
     """The digest of the chosen image, which is copied or downloaded into the cache if necessary."""
+    text, offline, architecture = asked["image"], asked["offline"], asked["arch"] or ""
     with display.of(text.partition("#")[0]) as shown:
         if text == MACHINEOS:
             from machine.images import release
 
-            return release.obtain(shown, offline=offline).digest
+            return release.obtain(shown, offline=offline, architecture=architecture).digest
         from machine.images import catalog
 
-        return catalog.obtain(text, shown, offline=offline).digest
+        return catalog.obtain(text, shown, offline=offline, architecture=architecture).digest

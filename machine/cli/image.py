@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine.cli import iso
-from machine.cli.options import quiet_option
+from machine.cli.options import Architecture, quiet_option
 from machine.cli.tables import print_columns
 from machine.progress import Display
 
@@ -46,10 +46,13 @@ def catalog(as_json: bool) -> None:
 
 
 @image.command()
+@click.option(
+    "--arch", type=Architecture(), metavar="NAME", help="Its processor: x86_64 or aarch64; default: this host's."
+)
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the image, as `machine image ls --json` does.")
 @click.argument("source", metavar="NAME|URL#sha256=...|FILE")
-def pull(source: str, quiet: bool, as_json: bool) -> None:
+def pull(source: str, arch: str | None, quiet: bool, as_json: bool) -> None:
     """Download an image into the cache, unless it is there.
 
     An interrupted download continues where it stopped. The digest is checked against the publisher's.
@@ -58,7 +61,7 @@ def pull(source: str, quiet: bool, as_json: bool) -> None:
     from machine.resources import human
 
     with Display(quiet=quiet or as_json) as display, display.of(source.partition("#")[0]) as shown:
-        about = catalog.obtain(source, shown)
+        about = catalog.obtain(source, shown, architecture=arch or "")
     if as_json:
         print(json.dumps(dataclasses.asdict(about), indent=2))
     elif not quiet:

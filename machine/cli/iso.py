@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from machine.cli.options import quiet_option
+from machine.cli.options import Architecture, quiet_option
 from machine.cli.tables import print_columns
 from machine.errors import Usage
 
@@ -25,7 +25,9 @@ def iso() -> None:
 
 
 @iso.command()
-@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="Its processor, by default this host's.")
+@click.option(
+    "--arch", type=Architecture(), metavar="NAME", help="Its processor: x86_64 or aarch64; default: this host's."
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Copy the ISO and its manifest to this folder too."
 )

@@ -38,6 +38,7 @@ HEADERS = {
     "Active": "ACTIVE",
     "ActiveHost": "ACTIVE_HOST",
     "ActiveSwarm": "ACTIVE_SWARM",
+    "Arch": "ARCH",
     "CPUs": "CPUS",
     "DockerVersion": "DOCKER",
     "DriverName": "DRIVER",
@@ -60,6 +61,7 @@ class Row:
     machine: Machine | None = None
     state: str = ""
     url: str = ""
+    architecture: str = ""
     docker: str = ""
     error: str = ""
     warning: str = ""
@@ -80,7 +82,8 @@ class Row:
     "--json",
     "as_json",
     is_flag=True,
-    help='Print [{"name", "active", "driver", "state", "url", "memory_mib", "cpus", "docker", "error", "warning"}].',
+    help='Print [{"name", "active", "driver", "state", "url", "memory_mib", "cpus", "arch", "docker", '
+    '"error", "warning"}].',
 )
 @answer_option
 def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, timeout: float) -> None:
@@ -88,7 +91,7 @@ def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, t
 
     \b
     Fields of --format: Name Active ActiveHost DriverName State URL Memory CPUs
-    DockerVersion Error ResponseTime EngineOptions
+    Arch DockerVersion Error ResponseTime EngineOptions
     """
     if sum((quiet, form is not None, as_json)) > 1:
         raise Usage("choose one of --quiet, --format and --json", hint="machine ls --json")
@@ -144,6 +147,7 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
         if row.machine.address:
             row.url = row.machine.address.url
         instance = Instance(row.machine, folder)
+        row.architecture = instance.architecture
         row.state = instance.driver.state()
         if row.state is State.RUNNING:
             row.warning = row.warning or oom.warning(folder)
@@ -221,6 +225,7 @@ def _object(row: Row) -> dict[str, object]:
         "url": row.url or None,
         "memory_mib": machine.memory_mib or None if machine else None,
         "cpus": machine.cpus or None if machine else None,
+        "arch": row.architecture or None,
         "docker": row.docker or None,
         "error": row.error or None,
         "warning": row.warning or None,
@@ -257,4 +262,5 @@ def _fields(row: Row) -> dict[str, Value]:
         # Of a host that was there before nothing is known.
         "Memory": human(machine.memory_mib) if machine and machine.memory_mib else "",
         "CPUs": machine.cpus if machine and machine.cpus else "",
+        "Arch": row.architecture,
     }

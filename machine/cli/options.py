@@ -63,6 +63,20 @@ class Number(click.ParamType[int]):
         return number
 
 
+class Architecture(click.ParamType[str]):
+    """The processors of a machine, by one of their names: arm64 is aarch64."""
+
+    name = "architecture"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from machine import resources
+
+        if (found := resources.architecture_named(str(value))) not in resources.ARCHITECTURES:
+            known = " or ".join(resources.ARCHITECTURES)
+            self.fail(f'invalid processor "{value}": give {known} (amd64 or arm64)', param, ctx)
+        return found
+
+
 name_argument = click.argument("name", metavar="[NAME]", required=False)
 machines_argument = click.argument("machines", metavar="[NAME]...", nargs=-1)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

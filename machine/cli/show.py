@@ -94,6 +94,7 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
       HostOptions.AuthOptions: StorePath CertDir CaCertPath ClientCertPath ...
     New keys:
       State (as `machine status` prints it)
+      Architecture (of its processors)
       Machine (machine.json: what was asked for)
     """
     from machine.docker_machine import inspect_json

@@ -3,7 +3,7 @@
 It has all keys of docker-machine's HostOptions, and those keys of Driver that scripts may use: Driver.{IPAddress,
 MachineName, SSHUser, SSHPort, SSHKeyPath, StorePath, CPU, Memory, DiskSize, EnginePort, Swarm…}. Keys without a meaning
 here (Dns, GraphDir, Swarm…, the paths of certificates in the machine) have docker-machine's unset values.
-State and Machine (machine.json) are new.
+State, Architecture and Machine (machine.json) are new.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def describe(instance: Instance, state: str) -> dict[str, Value]:
         },
         "Name": machine.name,
         "State": state,
+        "Architecture": instance.architecture,
         "Machine": json.loads(spec.dumps(machine)),
     }
 

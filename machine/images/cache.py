@@ -107,17 +107,21 @@ def current(name: str, architecture: str = "") -> Image:
     foreign = next((one for one in others if one.digest == digest and one.architecture != here), None)
     if digest and not foreign:
         return Image(digest)
-    hint = remedy() if name == "machineos" else "machine iso ls"
     wanted = architecture or here
+    hint = remedy(wanted) if name == "machineos" else "machine iso ls"
     what = f" for {wanted} processors" if others and all(one.architecture != wanted for one in others) else ""
     raise NoSuchImage(f'there is no image "{name}"{what} in the cache', hint=hint)
 
 
-def remedy() -> str:
-    """How to get machineos. It is built with mmdebstrap, which runs on Linux only."""
+def remedy(architecture: str = "") -> str:
+    """How to get machineos, for this host's processors when none are given.
+
+    It is built with mmdebstrap, which runs on Linux only.
+    """
+    other = "" if architecture in {"", resources.architecture()} else f" --arch {architecture}"
     if sys.platform == "linux":
-        return "machine iso build"
-    return "build it on Linux (machine iso build), copy it here, and give --image FILE"
+        return f"machine iso build{other}"
+    return f"build it on Linux (machine iso build{other}), copy it here, and give --image FILE"
 
 
 def _named(name: str) -> str:
@@ -129,14 +133,18 @@ def _named(name: str) -> str:
         raise ownership.explained(error) from error
 
 
-def check_architecture(digest: str, architecture: str) -> None:
-    """Raise CheckFailed when the image is for another processor than that of the machine's host."""
+def check_architecture(digest: str, architecture: str, *, can_follow: bool = False) -> None:
+    """Raise CheckFailed when the image is for another processor than the machine's.
+
+    can_follow: whether a new machine can be made with the image's.
+    """
     about = find_digest(digest)
     if about and about.architecture != architecture:
         what = f"the image {about.name} {digest[:12]}"
+        create = f"machine create --arch {about.architecture}"
         raise CheckFailed(
-            f"{what} is for {about.architecture} processors, and the machine's host has {architecture}",
-            hint=f"machine iso build --arch {architecture}",
+            f"{what} is for {about.architecture} processors, and the machine has {architecture}",
+            hint=create if can_follow else f"machine iso build --arch {architecture}",
         )
 
 
@@ -188,14 +196,15 @@ def find_digest(digest: str) -> ImageInfo | None:
     return about if isinstance(about.created, str) and isinstance(about.size, int) else None
 
 
-def find(text: str) -> ImageInfo:
+def find(text: str, architecture: str = "") -> ImageInfo:
     """The newest image with that name, else the one whose digest begins with text.
 
+    architecture: of which processors one with that name is, this host's when none is given.
     Raises NoSuchImage, and MachineError when several digests begin with it.
     """
     images = list(cached())
     named = any(about.name == text for about in images)
-    begin = current(text).digest if named else text
+    begin = current(text, architecture).digest if named else text
     matching = [about for about in images if begin and about.digest.startswith(begin)]
     if len(matching) > 1:
         raise MachineError(f'several images begin with "{text}"', hint="machine iso ls")

@@ -44,37 +44,45 @@ def entries(architecture: str | None = None) -> list[Entry]:
     ]
 
 
-def obtain(text: str, progress: Progress, *, offline: bool = False) -> ImageInfo:
+def obtain(text: str, progress: Progress, *, offline: bool = False, architecture: str = "") -> ImageInfo:
     """The image that text refers to; it is downloaded if necessary, and in the cache afterwards.
 
-    Raises Usage for a URL without a digest, NoSuchImage, ImageCorrupt, MachineError when the download fails.
+    architecture: of its processors, this host's when none is given. Raises Usage for a URL without a digest,
+    NoSuchImage, ImageCorrupt, MachineError when the download fails.
     """
     if "://" in text:
         wanted = downloads.source(text)
-        return cached(wanted) or _pull(wanted, _stem(wanted.name), progress, offline)
+        return cached(wanted) or _pull(wanted, _stem(wanted.name), progress, offline, architecture)
     path = paths.expanded(text)
     if len(path.parts) > 1 or path.suffix in {".iso", ".img", ".qcow2", ".raw"}:
-        return take(path, say=progress.note)
+        return take(path, say=progress.note, architecture=architecture)
     if text == machineos.NAME:
         from machine.images import release
 
-        return release.obtain(progress, offline=offline or is_offline())
-    for entry in entries():
+        return release.obtain(progress, offline=offline or is_offline(), architecture=architecture)
+    known = entries(architecture)
+    for entry in known:
         if entry.name == text:
-            return cached(entry.source) or _pull(entry.source, entry.name, progress, offline)
+            return cached(entry.source) or _pull(entry.source, entry.name, progress, offline, architecture)
     try:
-        return cache.find(text)
+        return cache.find(text, architecture)
     except NoSuchImage as error:
-        error.details = f"the catalog has {', '.join(entry.name for entry in entries())}"
+        error.details = f"the catalog has {', '.join(entry.name for entry in known)}"
         raise
 
 
 def take(
-    path: Path, name: str = "", *, named: bool = True, say: Callable[[str], None] = lambda text: None
+    path: Path,
+    name: str = "",
+    *,
+    named: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+    architecture: str = "",
 ) -> ImageInfo:
     """Add a file to the cache: a machineos ISO, or a disk (qcow2 or raw) that needs no other file.
 
     named: whether the name refers to this image from now on. say is called when this waits for another command.
+    architecture: of a disk's processors, which the file doesn't tell; this host's when none is given.
     """
     if path.suffix == ".iso":
         return cache.find(machineos.add(path, say=say).digest)
@@ -84,7 +92,7 @@ def take(
     about = ImageInfo(
         name=name or _stem(path.name),
         digest=cache.digest(path),
-        architecture=resources.architecture(),
+        architecture=architecture or resources.architecture(),
         format=kind,
         size=path.stat().st_size,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,7 +105,7 @@ def is_offline() -> bool:
     return is_on(OFFLINE_VARIABLE)
 
 
-def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> ImageInfo:
+def _pull(wanted: Source, name: str, progress: Progress, offline: bool, architecture: str) -> ImageInfo:
     if offline or is_offline():
         raise NoSuchImage(
             f"the image {name} isn't in the cache, and --offline forbids a download", hint=f"machine image pull {name}"
@@ -105,7 +113,7 @@ def _pull(wanted: Source, name: str, progress: Progress, offline: bool) -> Image
     progress.phase(f"fetching {name}")
     with downloads.fetched(wanted, paths.images(), downloads.teller(name, progress), progress.note) as path:
         progress.phase(f"adding {name} to the cache")
-        about = take(path, name, say=progress.note)
+        about = take(path, name, say=progress.note, architecture=architecture)
     files.write(_note(wanted), about.digest + "\n")
     return about
 

@@ -145,8 +145,9 @@ def _absent(architecture: str, release: Release) -> NoSuchImage:
     here = architecture == resources.architecture()
     what = f"machineos{'' if here else f' for {architecture} processors'} isn't in the cache"
     if release.is_known:
-        return NoSuchImage(f"{what}, and --offline forbids a download", hint="machine image pull machineos")
-    return NoSuchImage(what, hint=cache.remedy(), details=f"{URL_VARIABLE} can name a server that has it")
+        hint = f"machine image pull{'' if here else f' --arch {architecture}'} machineos"
+        return NoSuchImage(f"{what}, and --offline forbids a download", hint=hint)
+    return NoSuchImage(what, hint=cache.remedy(architecture), details=f"{URL_VARIABLE} can name a server that has it")
 
 
 def _file(architecture: str) -> str:

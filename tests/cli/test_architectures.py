@@ -1,4 +1,4 @@
-"""An image for other processors is kept, and is never what a machine of this host boots."""
+"""Machines with other processors than this host's: only where they are asked for, and a driver emulates them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from tiny_iso import ABOUT, iso
 
 from machine import paths, resources, store
 from machine.errors import NoSuchImage
-from machine.images import cache, machineos
+from machine.images import cache, catalog, machineos
 from machine.paths import Image
+from machine.progress import Silent
 from tests.fixture_types import Invoke
 
 HERE = resources.architecture()
@@ -38,10 +39,108 @@ def test_it_is_not_booted_when_it_is_asked_for(invoke: Invoke, vms: Path, tmp_pa
     other = build(tmp_path, OTHER)
     for image in (other.digest[:12], str(tmp_path / f"{OTHER}-0.1.iso")):
         ended = invoke("create", "-q", "--image", image, "dev")
-        words = f"is for {OTHER} processors, and the machine's host has {HERE}"
+        words = f"is for {OTHER} processors, and the machine has {HERE}"
         assert (ended.code, words in ended.err) == (3, True)
         assert f"machine iso build --arch {HERE}" in ended.err
     assert store.names() == []
+
+
+@pytest.fixture
+def emulates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver fake emulates the other processors."""
+    monkeypatch.setattr(machine_fake.Fake, "emulates", True)
+
+
+ALIAS = {"x86_64": "amd64", "aarch64": "ARM64"}[OTHER]
+
+
+@pytest.mark.parametrize("way", ["option", "variable", "file"])
+def test_it_is_chosen(
+    invoke: Invoke, vms: Path, tmp_path: Path, emulates: None, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    build(tmp_path, HERE)
+    other = build(tmp_path, OTHER)
+    if way == "variable":
+        monkeypatch.setenv("MACHINE_ARCH", ALIAS)
+    elif way == "file":
+        (paths.store() / "config.toml").write_text(f'arch = "{ALIAS}"\n', encoding="utf-8")
+    assert invoke("create", "-q", *(["--arch", ALIAS] if way == "option" else []), "dev").code == 0
+    assert (store.load("dev").image, store.load("dev").architecture) == (other.digest, OTHER)
+    assert json.loads(invoke("inspect", "dev").out)["Architecture"] == OTHER
+    assert invoke("ls", "--format", "{{.Arch}}").out == f"{OTHER}\n"
+    assert json.loads(invoke("ls", "--json").out)[0]["arch"] == OTHER
+    invoke("stop", "-q", "dev")
+    assert invoke("start", "dev").code == 0
+
+
+def test_this_hosts_own_may_be_named(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
+    ours = build(tmp_path, HERE)
+    assert invoke("create", "-q", "--arch", HERE, "dev").code == 0
+    assert store.load("dev").image == ours.digest
+    assert json.loads(invoke("inspect", "dev").out)["Architecture"] == HERE
+
+
+def test_a_name_that_no_processor_has(invoke: Invoke, vms: Path) -> None:
+    ended = invoke("create", "--arch", "riscv64", "dev")
+    assert (ended.code, 'invalid processor "riscv64": give x86_64 or aarch64 (amd64 or arm64)' in ended.err) == (
+        2,
+        True,
+    )
+
+
+def test_a_driver_that_does_not_emulate(invoke: Invoke, vms: Path, tmp_path: Path) -> None:
+    build(tmp_path, OTHER)
+    ended = invoke("create", "--arch", OTHER, "dev")
+    assert ended.code == 3
+    assert f"the driver fake can't run a machine with {OTHER} processors here" in ended.err
+    assert f"machine create --driver qemu --arch {OTHER}" in ended.err
+    ended = invoke("create", "--driver", "none", "--url", "tcp://127.0.0.1:1", "--arch", OTHER, "dev")
+    assert (ended.code, f"the driver none can't run a machine with {OTHER} processors" in ended.err) == (3, True)
+    assert store.names() == []
+
+
+def test_its_image_is_missing(invoke: Invoke, vms: Path, tmp_path: Path, emulates: None) -> None:
+    build(tmp_path, HERE)
+    ended = invoke("create", "--arch", OTHER, "dev")
+    assert (ended.code, f"machineos for {OTHER} processors isn't in the cache" in ended.err) == (3, True)
+    assert f"machine iso build --arch {OTHER}" in ended.err
+    ended = invoke("image", "pull", "--arch", OTHER, "machineos")
+    assert (ended.code, f"machine iso build --arch {OTHER}" in ended.err) == (1, True)
+
+
+def test_an_image_of_others_shows_the_way(invoke: Invoke, vms: Path, tmp_path: Path, emulates: None) -> None:
+    other = build(tmp_path, OTHER)
+    ended = invoke("create", "--image", other.digest[:12], "dev")
+    assert (ended.code, f"machine create --arch {OTHER}" in ended.err) == (3, True)
+    assert invoke("create", "-q", "--image", other.digest[:12], "--arch", OTHER, "dev").code == 0
+
+
+def test_one_of_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [entry.source.url for entry in catalog.entries(HERE)] != [
+        entry.source.url for entry in catalog.entries(OTHER)
+    ]
+    seen: list[str] = []
+    monkeypatch.setattr(catalog, "entries", lambda architecture="": seen.append(architecture) or [])
+    with pytest.raises(NoSuchImage):
+        catalog.obtain("debian-13", Silent(), architecture=OTHER)
+    assert seen == [OTHER]
+
+
+def test_a_machine_of_other_processors_moves_where_they_are_emulated(
+    invoke: Invoke, vms: Path, tmp_path: Path, emulates: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = build(tmp_path, OTHER)
+    assert invoke("create", "-q", "--arch", OTHER, "dev").code == 0
+    (store.folder_of("dev") / "disk.qcow2").write_bytes(b"disk")
+    invoke("stop", "-q", "dev")
+    assert invoke("export", "-q", "dev", tmp_path / "f").code == 0
+    monkeypatch.setenv("MACHINE_STORAGE_PATH", str(tmp_path / "elsewhere"))
+    assert invoke("import", "-q", tmp_path / "f").code == 0
+    assert (store.load("dev").architecture, store.load("dev").image) == (OTHER, other.digest)
+    # On a host of its own kind it isn't emulated any more.
+    monkeypatch.setattr("platform.machine", lambda: OTHER)
+    assert invoke("import", "-q", "--name", "dev2", tmp_path / "f").code == 0
+    assert store.load("dev2").architecture == ""
 
 
 def test_a_cache_with_nothing_else(invoke: Invoke, store: Path, tmp_path: Path) -> None:
@@ -79,7 +178,7 @@ def test_the_host_of_the_hypervisor_counts(
     """As with libvirt on another host."""
     build(tmp_path, HERE)
     other = build(tmp_path, OTHER)
-    monkeypatch.setattr(machine_fake.Fake, "architecture", lambda self: OTHER, raising=False)
+    monkeypatch.setattr(machine_fake.Fake, "host_architecture", lambda self: OTHER, raising=False)
     assert invoke("create", "-q", "dev").code == 3
     assert invoke("create", "-q", "--image", other.digest, "dev").code == 0
     about = json.loads(other.about.read_text(encoding="utf-8"))

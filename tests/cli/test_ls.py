@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from machine import registry
+from machine import registry, resources
 from machine.docker.api import Client
 from machine.errors import DriverFailed
 from machine.instance import Instance
@@ -72,6 +72,7 @@ def test_json(invoke: Invoke, add: Add, docker: list[str]) -> None:
             "url": "tcp://127.77.0.2:2375",
             "memory_mib": 2048,
             "cpus": 2,
+            "arch": resources.architecture(),
             "docker": "28.5.1",
             "error": None,
             "warning": None,

@@ -278,6 +278,9 @@ def test_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: True)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert "was tried and doesn't work" in acceleration.why_not("tcg")
+    assert acceleration.why_not("tcg", "x86_64") == acceleration.why_not("tcg")
+    other = acceleration.why_not("tcg", "aarch64")
+    assert other == "aarch64 processors are emulated in software (TCG) on this x86_64 computer, which is slow"
 
 
 def test_the_boot_is_known_without_linux_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,8 +291,12 @@ def test_the_boot_is_known_without_linux_too(monkeypatch: pytest.MonkeyPatch) ->
     assert acceleration._boot().isdigit()
 
 
-def test_the_processor_that_a_machine_gets() -> None:
-    assert (acceleration.cpu("tcg"), acceleration.cpu("kvm")) == ("max", "host")
+def test_the_processor_that_a_machine_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for here, there, words in (("x86_64", "aarch64", "max,pauth-impdef=on"), ("aarch64", "x86_64", "max")):
+        monkeypatch.setattr(platform, "machine", lambda here=here: here)
+        assert acceleration.cpu("tcg", there) == words
+        assert acceleration.cpu("tcg") == acceleration.cpu("tcg", here)
+        assert acceleration.cpu("kvm", here) == "host"
 
 
 def test_a_missing_binary_is_an_error_of_its_own() -> None:

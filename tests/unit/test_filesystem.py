@@ -73,7 +73,7 @@ def test_a_network_folder_has_no_sockets(network_folder: Path) -> None:
 def test_qemu_says_so_before_anything_is_made(network_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MACHINE_STORAGE_PATH", str(network_folder / "store"))
     qemu = Qemu(MACHINE, MachineFolder(store.folder() / "x"), run.run)
-    monkeypatch.setattr(driver, "find_binary", lambda: "qemu-system-x86_64")
+    monkeypatch.setattr(driver, "find_binary", lambda wanted: f"qemu-system-{wanted}")
     with pytest.raises(CheckFailed, match="has no Unix sockets"):
         qemu.check()
     assert list(network_folder.iterdir()) == []

@@ -26,6 +26,8 @@ def here(monkeypatch: pytest.MonkeyPatch, manager: str, *, uid: int = 1000) -> N
     [
         ("apt-get", "qemu-img", "sudo apt-get install -y qemu-system-x86 qemu-utils"),
         ("dnf", "qemu-system-x86_64", "sudo dnf install -y qemu-system-x86 qemu-img"),
+        ("apt-get", "qemu-system-aarch64", "sudo apt-get install -y qemu-system-arm qemu-utils"),
+        ("dnf", "qemu-system-aarch64", "sudo dnf install -y qemu-system-aarch64 qemu-img"),
         ("pacman", "sshfs", "sudo pacman -S --noconfirm sshfs"),
         ("zypper", "ssh", "sudo zypper --non-interactive install openssh-clients"),
         ("brew", "qemu-system-aarch64", "brew install qemu"),
@@ -49,6 +51,7 @@ def test_arm_gets_arms_qemu(monkeypatch: pytest.MonkeyPatch) -> None:
     here(monkeypatch, "apt-get")
     monkeypatch.setattr(resources, "architecture", lambda: "aarch64")
     assert "qemu-system-arm" in packages.command("qemu-img")
+    assert "qemu-system-x86" in packages.command("qemu-system-x86_64")
 
 
 @pytest.mark.parametrize(

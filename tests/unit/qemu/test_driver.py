@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from fake_qemu import QEMU, Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
-from machine.drivers.qemu import Qemu, driver, migration, vm
-from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT
+from machine.drivers.qemu import Qemu, driver, migration, template_maker, vm
+from machine.drivers.qemu.argv import SUSPENDED, SUSPENDED_LAYOUT, Memory
 
 from machine import acceleration, files, packages, resources
 from machine import driver as contract
 from machine.docker import ports
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
-from machine.paths import MachineFolder
+from machine.paths import Image, MachineFolder
 from machine.spec import Address
 
 
@@ -39,6 +39,50 @@ def test_check_tells_why_a_machine_is_emulated(qemu: Qemu, recorder: Recorder, m
     assert qemu.check()[0].endswith("at this computer's own speed: --driver lxc")
     assert with_options(qemu, accelerator="kvm").check() == []
     assert recorder.ran == []
+
+
+def for_arm(qemu: Qemu, **options: Any) -> Qemu:
+    """The same machine with ARM's processors, on the same x86_64 host."""
+    return Qemu(replace(qemu.machine, architecture="aarch64", options=options), qemu.folder, qemu.run)
+
+
+def test_the_other_architecture_is_emulated_whatever_works_here(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceleration, "choose", lambda *_: "kvm")
+    arm = for_arm(qemu)
+    assert arm.check() == [acceleration.why_not("tcg", "aarch64")]
+    assert (arm.architecture(), arm.host_architecture()) == ("aarch64", "x86_64")
+    host = arm.vm.host()
+    assert host.binary == "/usr/bin/qemu-system-aarch64"
+    assert (host.architecture, host.accelerator, host.cpu) == ("aarch64", "tcg", "max,pauth-impdef=on")
+    words = arm.vm.argv(Memory(512))
+    assert words[words.index("-machine") + 1].startswith("virt,")
+    assert "clearcpuid=cx16" not in words[words.index("-append") + 1]
+    assert template_maker.recipe_for(arm.vm) != template_maker.recipe_for(qemu.vm)
+
+
+def test_no_accelerator_runs_the_other_architecture(qemu: Qemu) -> None:
+    with pytest.raises(CheckFailed, match="kvm runs x86_64 processors only, and the machine has aarch64"):
+        for_arm(qemu, accelerator="kvm").check()
+    # A machine that moved here from a host of its own kind.
+    assert for_arm(qemu, accelerator="kvm").vm.host().accelerator == "tcg"
+    assert for_arm(qemu, accelerator="tcg").check()
+
+
+def test_the_emulator_of_the_other_architecture_is_missing(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "which", lambda tool: tool if tool == "apt-get" else None)
+    for module in (driver, vm):
+        monkeypatch.setattr(module, "which", lambda tool: None if "aarch64" in tool else f"/bin/{tool}")
+    with pytest.raises(ToolMissing, match="qemu-system-aarch64 was not found") as caught:
+        for_arm(qemu).check()
+    assert caught.value.hint.endswith("apt-get install -y qemu-system-arm qemu-utils")
+    assert qemu.check()
+
+
+def test_arm_boots_no_disk_of_others(qemu: Qemu) -> None:
+    Image(qemu.machine.image).kernel.unlink()
+    with pytest.raises(CheckFailed, match="only machineos boots"):
+        for_arm(qemu).check()
+    assert qemu.check()
 
 
 def test_check_asks_which_accelerator_works(qemu: Qemu, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,4 +482,4 @@ def test_other_names_of_processors(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(platform, "machine", lambda name=name: name)
         assert resources.architecture() == ours
     with contextlib.suppress(ToolMissing):
-        assert vm.find_binary() == "/usr/bin/qemu-system-riscv64"
+        assert vm.find_binary("riscv64") == "/usr/bin/qemu-system-riscv64"
