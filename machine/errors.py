@@ -25,7 +25,6 @@ An error is one line on the screen, its details and its hint below it; `cli.main
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Iterator, Sequence
 
 
@@ -63,6 +62,8 @@ class ToolFailed(MachineError):
     """A command ended with an error; code is negative when a signal ended it."""
 
     def __init__(self, argv: Sequence[str], code: int, stderr: str, *, hint: str = "") -> None:
+        import shlex  # `env` does without
+
         last = stderr.strip().splitlines()[-1:] or [f"exit status {code}"]
         super().__init__(f"{argv[0]} failed: {last[0]}", hint=hint, details=f"$ {shlex.join(argv)}\n{stderr}")
         self.argv = list(argv)

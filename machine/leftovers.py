@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +53,8 @@ def is_left_over(place: MachineFolder) -> bool:
 def swept(place: MachineFolder, clear: Callable[[MachineFolder], None]) -> bool:
     """Remove a left-over folder, unless a command works in it; True when it was a machine's. Raises as clear does."""
     if place.name.startswith(TRASH):
+        import shutil  # 4 ms, and most verbs only look
+
         shutil.rmtree(place.path, ignore_errors=True)
         return False
     if (lock := _locked(place)) is None:
@@ -104,6 +104,9 @@ def make_room(place: MachineFolder, clear: Callable[[MachineFolder], None], say:
 
 def discard(place: MachineFolder, lock: FileLock) -> None:
     """Remove a machine's folder: rename it first, so that it disappears in one step, then delete its files."""
+    import shutil
+    import uuid
+
     trash = place.path.with_name(f"{TRASH}{place.name}-{uuid.uuid4().hex[:8]}")
     if sys.platform == "win32":
         lock.release()  # an open file can't be moved there

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import click
 
 from machine import registry
-from machine.cli import VERBS, machine
+from machine.cli import VERBS
+from machine.cli.command_line import machine
 from machine.cli.examples import EXAMPLES
 
 # In the order of their options in `create`. Those of drivers from other wheels are not ours to describe.

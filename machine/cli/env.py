@@ -1,34 +1,22 @@
-"""machine env, config and active: which machine the docker client talks to.
-
-env runs in shell profiles, so it reads machine.json and nothing else: a machine's address never changes, and what is
-printed for a stopped machine is right once it runs.
-"""
+"""machine env, config and active: which machine the docker client talks to."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
 
 import click
 
-from machine import shells, store
-from machine.cli import shell_encoding, targets
+from machine import shells
+from machine.cli import prompt, shell_encoding, targets
 from machine.cli.options import answer_option, name_argument
-from machine.errors import MachineError, Usage, WaitTimeout
-from machine.instance import Instance, load
+from machine.errors import MachineError, Usage
+from machine.instance import load
 from machine.paths import MachineFolder
-from machine.spec import State
 
 # What a shell doesn't leave as it is in what a command printed, or `shells.sh` puts a backslash before.
 _SPLIT = re.compile(r'[\s*?\[\]"$`\\]')
-TLS = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
-VARIABLES = ("DOCKER_TLS_VERIFY", "DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_MACHINE_NAME")
-# docker-compose on Windows then takes C:\x for /c/x in a volume.
-CONVERT_PATHS = "COMPOSE_CONVERT_WINDOWS_PATHS"
 
 
 @click.command()
@@ -46,15 +34,8 @@ def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no
     """
     if unset and name:
         raise Usage("Expected no machine name when the -u flag is present", hint="machine env -u")
-    changes = _undone(no_proxy) if unset else _set_up(targets.one(name), no_proxy)
-    if as_json:
-        print(json.dumps(changes, indent=4))
-        return
-    chosen = shells.find(shell or shells.detect(os.environ))
-    # What is unset comes first: in an unquoted `eval $(…)` the lines run together, and an export would swallow it.
-    lines = [chosen.unset(key) for key, value in changes.items() if value is None]
-    lines += [chosen.set(key, value) for key, value in changes.items() if value is not None]
-    shell_encoding.say("\n".join([*lines, *chosen.hint(_command_line(ctx))]))
+    typed = _command_line(ctx)
+    prompt.env(name, typed=typed, shell=shell, unset=unset, no_proxy=no_proxy, as_json=as_json)
 
 
 @click.command()
@@ -105,83 +86,7 @@ def active(timeout: float, as_json: bool, extra: tuple[str, ...]) -> None:
     """Print the machine that the docker client is set to ($DOCKER_HOST), if it runs."""
     if extra:
         raise Usage("Too many arguments given", hint="machine active")
-    name, url = _active(os.environ.get("DOCKER_HOST", ""), timeout)
-    print(json.dumps({"name": name, "url": url}, indent=4) if as_json else name)
-
-
-def _active(url: str, timeout: float) -> tuple[str, str]:
-    for instance in _readable() if url else []:
-        if instance.url != url:
-            continue
-        name = instance.name
-        state = instance.state(timeout=timeout)
-        if state is None:
-            raise WaitTimeout(f'the state of the machine "{name}"', timeout, hint=f"machine status {name}")
-        if state is State.RUNNING:
-            return name, url
-        raise MachineError(
-            f'No active host found: DOCKER_HOST is set to the machine "{name}", which is {state.lower()}',
-            hint=f"machine start {name}",
-        )
-    raise MachineError("No active host found", hint="machine ls")
-
-
-def _readable() -> Iterator[Instance]:
-    for name in store.names():
-        with contextlib.suppress(MachineError):
-            yield load(name)
-
-
-def _set_up(name: str, no_proxy: bool) -> dict[str, str | None]:
-    instance = load(name)
-    changes = _variables(instance)
-    if sys.platform == "win32":
-        changes[CONVERT_PATHS] = "true"
-    if no_proxy:
-        for key in _proxy_variables(os.environ) or ["NO_PROXY"]:
-            changes[key] = _with(os.environ.get(key, ""), instance.address.host)
-    return changes
-
-
-def _variables(instance: Instance) -> dict[str, str | None]:
-    tls = instance.machine.tls
-    return {
-        "DOCKER_TLS_VERIFY": "1" if tls else None,
-        "DOCKER_HOST": instance.address.url,
-        "DOCKER_CERT_PATH": str(instance.folder.path) if tls else None,
-        "DOCKER_MACHINE_NAME": instance.name,
-    }
-
-
-def _undone(no_proxy: bool) -> dict[str, str | None]:
-    changes: dict[str, str | None] = dict.fromkeys(VARIABLES)
-    if sys.platform == "win32":
-        changes[CONVERT_PATHS] = None
-    host = _host(os.environ.get("DOCKER_HOST", ""))
-    for key in _proxy_variables(os.environ) if no_proxy and host else []:
-        value = os.environ[key]
-        if host in _items(value):
-            changes[key] = ",".join(item for item in _items(value) if item != host) or None
-    return changes
-
-
-def _proxy_variables(environ: Mapping[str, str]) -> list[str]:
-    """Both spellings where both are set: curl looks at the lower case one first, docker at the other."""
-    spellings = ("NO_PROXY",) if sys.platform == "win32" else ("no_proxy", "NO_PROXY")
-    return [key for key in spellings if environ.get(key)]
-
-
-def _with(value: str, host: str) -> str:
-    return value if host in _items(value) else ",".join(filter(None, [value, host]))
-
-
-def _items(value: str) -> list[str]:
-    return [item.strip() for item in value.split(",")]
-
-
-def _host(url: str) -> str:
-    """The host of tcp://HOST:PORT or tcp://[HOST]:PORT."""
-    return url.rpartition("://")[2].rpartition(":")[0].strip("[]")
+    prompt.active(timeout, as_json=as_json)
 
 
 def _command_line(ctx: click.Context) -> list[str]:

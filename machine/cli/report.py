@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 from machine.errors import MachineError
+from machine.switches import is_on
 
 # What the commands in our hints begin with.
 PROGRAMS = frozenset(
@@ -19,9 +19,7 @@ PROGRAMS = frozenset(
 
 def report(error: MachineError, *, name: str = "", as_json: bool = False) -> None:
     """Print the error to stderr. name: the machine it happened to, where there are several."""
-    from machine import run  # it brings subprocess, which `machine env` does without
-
-    if run.debug:
+    if is_on("MACHINE_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
@@ -65,8 +63,22 @@ def explained(error: Exception) -> MachineError:
 
     if isinstance(error, OSError):
         return ownership.explained(error)
+    import shlex
+
     again = " ".join(["machine --debug", *(shlex.quote(word) for word in sys.argv[1:])])
     text = f"this is a bug in machine, please report it: {type(error).__name__}: {error}"
     known = MachineError(text, hint=again)
     known.__cause__ = error
     return known
+
+
+def json_asked() -> bool:
+    """Whether to print an error as JSON."""
+    return typed("--json")
+
+
+def typed(*options: str) -> bool:
+    """Whether one of the options was typed, except as a word of `machine ssh NAME COMMAND`."""
+    words = sys.argv[1:]
+    ours = words[: words.index("ssh")] if "ssh" in words else words
+    return any(option in ours for option in options)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import locale
 import os
 import sys
 from collections.abc import Mapping
@@ -40,6 +39,8 @@ def encoding(environ: Mapping[str, str], code_page: int) -> str:
     try:
         return codecs.lookup(f"cp{code_page}").name
     except LookupError:
+        import locale
+
         return locale.getpreferredencoding(False)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from machine import __version__, paths
-from machine.cli import targets
+from machine.cli import prompt, targets
 from machine.cli.options import answer_option, machines_argument, name_argument
 from machine.errors import MachineError, NotRunning, Usage, WaitTimeout
 from machine.guest import console
@@ -56,12 +56,7 @@ def status(name: str | None, as_json: bool, timeout: float) -> None:
 @machines_argument
 def ip(machines: tuple[str, ...], as_json: bool) -> None:
     """Print the address of each machine, in the order given. It is the same for a stopped one."""
-    found = {name: load(name).address.host for name in targets.several(machines)}
-    if as_json:
-        print(json.dumps(found, indent=4))
-        return
-    for name in machines or found:
-        print(found[name])
+    prompt.ip(machines, as_json=as_json)
 
 
 @click.command()
@@ -69,9 +64,7 @@ def ip(machines: tuple[str, ...], as_json: bool) -> None:
 @name_argument
 def url(name: str | None, as_json: bool) -> None:
     """Print the URL of a machine's Docker daemon. It is the same for a stopped one."""
-    chosen = targets.one(name)
-    address = load(chosen).address
-    print(json.dumps({"name": chosen, "url": address.url}, indent=4) if as_json else address.url)
+    prompt.url(name, as_json=as_json)
 
 
 @click.command()

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-import click
-
-from machine import store, wait
+from machine import store
 from machine.cli.report import explained, report
 from machine.errors import MachineError, NoSuchMachine, Usage
 
@@ -56,6 +54,8 @@ def each(
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    from machine import wait
+
     done: dict[str, T] = {}
     failures: dict[str, MachineError] = {}
 
@@ -89,4 +89,6 @@ def each(
 def exit_with(code: int) -> None:
     """End the verb with an exit code, without a message: everything has been printed."""
     if code:
+        import click
+
         raise click.exceptions.Exit(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 # Set by the script of `machine completion` when it wants to know what may come next.
 COMPLETING = "_MACHINE_COMPLETE"
 
@@ -61,6 +63,8 @@ GROUPS = {
     },
 }
 VERBS = {verb: about for group in GROUPS.values() for verb, about in group.items()}
+# What prompts and shells' profiles call, which prompt.py answers: so many names does each take.
+PROMPTS = {"active": 0, "env": 1, "ip": sys.maxsize, "url": 1}
 # Bare `machine` prints these.
 FIRST: tuple[tuple[str, str], ...] = (
     ("machine create", "Make the machine `default` and start it."),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from machine.cli import machine
+from machine.cli.command_line import machine
 from machine.cli.completion import PowerShell
 from machine.cli.verbs import COMPLETING
 from tests.fixture_types import Add, Invoke, Spawn

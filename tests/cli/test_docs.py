@@ -12,7 +12,8 @@ from urllib.parse import unquote
 import click
 import pytest
 
-from machine.cli import VERBS, machine
+from machine.cli import VERBS
+from machine.cli.command_line import machine
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

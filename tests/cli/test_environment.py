@@ -104,7 +104,7 @@ def test_a_fault_of_ours_is_a_sentence(invoke: Invoke, monkeypatch: pytest.Monke
     assert shown.err.startswith(f"Error: this is a bug in machine, please report it: {type(fault).__name__}: ")
     assert shown.err.endswith("Next: machine --debug ls --filter 'name=a b'\n")
     assert "Traceback" not in shown.err
-    monkeypatch.setattr("machine.run.debug", True)
+    monkeypatch.setenv("MACHINE_DEBUG", "1")
     assert "Traceback" in invoke("ls").err
 
 

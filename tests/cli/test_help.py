@@ -10,7 +10,8 @@ from typing import Any
 import click
 import pytest
 
-from machine.cli import machine, usage
+from machine.cli import usage
+from machine.cli.command_line import machine
 from machine.cli.examples import EXAMPLES
 from machine.cli.verbs import GROUPS, VERBS
 from tests.fixture_types import Invoke

@@ -13,6 +13,7 @@ import pytest
 from fake_fixtures import ended
 
 from machine import __version__, cli, run, store
+from machine.cli import command_line
 from machine.cli.report import labelled
 from tests.fixture_types import Add, Begin, Invoke, Outcome
 
@@ -223,7 +224,7 @@ def test_each_hint_names_verbs_and_options_that_there_are() -> None:
 
 def test_every_verb_is_a_command() -> None:
     for verb, (module, text) in cli.VERBS.items():
-        command = getattr(importlib.import_module(f"machine.cli.{module}"), cli._function(verb))
+        command = getattr(importlib.import_module(f"machine.cli.{module}"), command_line._function(verb))
         assert isinstance(command, click.Command)
         assert text.endswith(".")
 

@@ -32,6 +32,7 @@ HEAVY = {
         (
             ["env"],
             {
+                "click",
                 "machine.registry",
                 "machine.driver",
                 "machine.progress",
@@ -43,8 +44,9 @@ HEAVY = {
         ),
         (["env", "-u"], {"machine.registry", "subprocess"}),
         (["config"], {"machine.progress", "machine.registry", "subprocess"}),
-        (["ip"], {"machine.progress", "machine.registry", "subprocess"}),
-        (["url"], {"machine.progress", "machine.registry", "subprocess"}),
+        (["ip"], {"click", "machine.progress", "machine.registry", "shutil", "subprocess"}),
+        (["url", "default"], {"click", "machine.progress", "machine.registry", "shutil", "subprocess"}),
+        (["active"], {"click"}),
         (["inspect", "-f", "{{.Driver.IPAddress}}"], {"machine.registry", "subprocess"}),
         (["version"], {"machine.registry", "subprocess"}),
         (["ls", "-q"], {"machine.registry", "subprocess"}),
@@ -56,8 +58,11 @@ HEAVY = {
     # Sets have no order, and two workers must agree on the names.
     ids=lambda words: " ".join(sorted(words) if isinstance(words, set) else words),
 )
-def test_imports(spawn: Spawn, add: Add, store: Any, verb: list[str], more: set[str]) -> None:
-    add()
+def test_imports(
+    spawn: Spawn, add: Add, store: Any, monkeypatch: pytest.MonkeyPatch, verb: list[str], more: set[str]
+) -> None:
+    machine = add(state="Running" if verb == ["active"] else "Stopped")
+    monkeypatch.setenv("DOCKER_HOST", machine.address.url if machine.address else "")
     (store / "machines/default/console.log").write_text("x\n")
     ended = spawn(*verb, python=("-X", "importtime"))
     assert ended.code == 0

@@ -370,7 +370,7 @@ def test_any_file_is_settings_or_refused(raw: bytes, store: Path) -> None:
     value=words | st.integers() | st.floats(),
 )
 def test_any_value_of_an_option_is_taken_or_refused(key: str, value: str | float, store: Path) -> None:
-    from machine.cli import machine
+    from machine.cli.command_line import machine
     from machine.cli.create import create
 
     # As it is called: click keeps the names of a command's help option from its first context.

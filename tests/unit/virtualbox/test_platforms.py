@@ -15,7 +15,7 @@ from machine.drivers.virtualbox import VirtualBox, settings
 from machine.drivers.virtualbox.options import Options
 
 from machine import loopback, run, shells
-from machine.cli import create, driver_options, env
+from machine.cli import create, driver_options, prompt
 from machine.instance import Instance
 from machine.paths import MachineFolder
 from machine.spec import Address, Machine
@@ -82,14 +82,14 @@ def test_paths_with_blanks_stay_one_word_on_windows() -> None:
 )
 def test_env_for_the_shells_of_windows(shell: str, lines: list[str]) -> None:
     address = Address("127.77.1.2")
-    variables = env._variables(Instance(machine(address), MachineFolder(ANN)))
+    variables = prompt.variables(Instance(machine(address), MachineFolder(ANN)))
     assert [shells.find(shell).set(key, str(value)) for key, value in variables.items()] == lines
 
 
 def test_env_on_macos() -> None:
     address = Address("127.0.0.1", 2376, 2223)
     folder = MachineFolder(cast(Path, PurePosixPath("/Users/Ann Lee/.machine/machines/dev")))
-    variables = env._variables(Instance(machine(address), folder))
+    variables = prompt.variables(Instance(machine(address), folder))
     lines = [shells.find("zsh").set(key, str(value)) for key, value in variables.items()]
     assert lines[1:3] == [
         'export DOCKER_HOST="tcp://127.0.0.1:2376"',
