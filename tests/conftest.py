@@ -22,6 +22,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # And nohup ignores this one, which a create then lives through.
 if sys.platform != "win32":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# An environment may forbid to keep what is compiled: each command that a test starts would compile all that it imports,
+# half a second where it takes a sixth.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # The same examples each time, and none too slow on a busy host: a red run says that something was changed.
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("machine", deadline=None, derandomize=True, suppress_health_check=_CHECKS)
