@@ -1,4 +1,5 @@
-"""Write the reference of verbs (docs/reference/verbs.md) and a man page per verb (docs/man) from the program itself.
+"""Write the reference of verbs (docs/reference/verbs.md), a man page per verb (docs/man) and the schema of machine.yaml
+from the program itself.
 
 `make docs` runs it. With --check it writes nothing, prints what isn't as the program says, and ends with 1;
 tests/cli/test_reference.py runs that.
@@ -9,18 +10,24 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from machine import registry
+from machine.cli import project_keys
+from machine.project import schema
+
 from .markdown import verbs_page
-from .pages import pages
+from .pages import DRIVERS, pages
 from .roff import man, man_of_machine
 
 DOCS = Path(__file__).parents[1]
 
 
 def files() -> dict[Path, str]:
-    """What is to be in docs/: path -> text."""
+    """What is to be in docs/ and in the package: path -> text."""
     found = {"reference/verbs.md": verbs_page(), "man/machine.1": man_of_machine()}
     found |= {f"man/machine-{page.words}.1": man(page) for page in pages()}
-    return {DOCS / name: text for name, text in found.items()}
+    drivers = [name for name in registry.names() if name.partition("-")[0] in DRIVERS]
+    made = {schema.FILE: schema.dumps(project_keys.built(drivers))}
+    return {DOCS / name: text for name, text in found.items()} | made
 
 
 def stale() -> dict[Path, str | None]:

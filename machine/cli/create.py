@@ -191,11 +191,11 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     made: dict[str, Machine] = {}
     with progress.Display(quiet=quiet or as_json) as display:
         with before_anything():
-            image = _image(asked, display) if boots else ""
+            image = obtained(asked, display) if boots else ""
 
         def work(name: str, shown: Progress) -> None:
             # Noted at once: the machine stays, also when its context can't be written.
-            made[name] = make(_draft(name, image, asked), shown, timeout=timeout, needs_mounts=bool(asked["mount"]))
+            made[name] = make(drafted(name, image, asked), shown, timeout=timeout, needs_mounts=bool(asked["mount"]))
             if context:
                 contexts.write(load(name).docker())
 
@@ -208,7 +208,21 @@ def create(machines: tuple[str, ...], context: bool, quiet: bool, as_json: bool,
     targets.exit_with(code)
 
 
-def _draft(name: str, image: str, asked: dict[str, Any]) -> Machine:
+def typed(options: dict[str, Any]) -> dict[str, Any]:
+    """What create would be given by these options, named without dashes: machine.yaml has them.
+
+    The variables and config.toml count for the others, as on the command line. Raises click's UsageError, Usage.
+    """
+    words = []
+    for name, value in options.items():
+        items = value if isinstance(value, list) else [value]
+        words += [f"--{name}"] * (value is True) if isinstance(value, bool) else [f"--{name}={item}" for item in items]
+    context = create.make_context("create", words)
+    return {key: value for key, value in context.params.items() if key not in {"machines", "quiet", "as_json"}}
+
+
+def drafted(name: str, image: str, asked: dict[str, Any]) -> Machine:
+    """The machine that is asked for by the options of create. image: its digest."""
     from machine.create import draft
 
     driver = asked["driver"] or driver_options.default_driver()
@@ -245,7 +259,7 @@ def _storage_driver(name: str | None) -> tuple[str, ...]:
     return (f"storage-driver={name}",) if name else ()
 
 
-def _image(asked: dict[str, Any], display: Display) -> str:
+def obtained(asked: dict[str, Any], display: Display) -> str:
     """The digest of the chosen image, which is copied or downloaded into the cache if necessary."""
     text, offline, architecture = asked["image"], asked["offline"], asked["arch"] or ""
     with display.of(text.partition("#")[0]) as shown:

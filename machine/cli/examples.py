@@ -31,6 +31,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine doctor", "Find problems of this host and its machines, and print how to fix them."),
         ("machine doctor --repair", "Repair what can be repaired, and remove what no machine owns."),
     ),
+    "down": (
+        ("machine down", "Shut down the machines of the project in this folder."),
+        ("machine down --rm -y", "Remove them, with all that is on their disks."),
+    ),
     "env": (
         ('eval "$(machine env dev)"', "Point the docker client of this shell at the machine dev."),
         ("machine env --shell fish dev | source", "The same in fish."),
@@ -54,6 +58,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "import-docker-machine": (
         ("machine import-docker-machine", "Take over the machines of docker-machine; its own files stay as they are."),
         ("machine import-docker-machine --dry-run", "Only print what would be taken over."),
+    ),
+    "init": (
+        ("machine init", "Write a machine.yaml with one machine, which comments explain."),
+        ("machine init --from dev", "Write one that describes the machine dev."),
     ),
     "inspect": (
         ("machine inspect dev", "Print all that is known of the machine dev."),
@@ -81,6 +89,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine mount dev:/home/docker work", "Show the machine's /home/docker in the folder work of this host."),
         ("machine mount -u work", "End it."),
     ),
+    "plan": (
+        ("machine plan", "Print what machine up would do, and what that means for this computer."),
+        ("machine plan --check", "End with exit code 2 when there is something to do, in a script."),
+    ),
     "provision": (("machine provision dev", "Apply the settings of the machine and its Docker again."),),
     "regenerate-certs": (
         ("machine regenerate-certs dev", "Give the machine dev a new server certificate. Containers keep running."),
@@ -90,6 +102,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "restart": (("machine restart dev", "Stop the machine dev and start it again. Its address stays."),),
     "resume": (("machine resume dev", "Continue where `suspend` stopped."),),
     "rm": (("machine rm -y dev", "Remove the machine dev and its disk, without asking."),),
+    "schema": (("machine schema > machine.schema.json", "Write the schema beside machine.yaml, for editors."),),
     "scp": (
         ("machine scp notes.txt dev:", "Copy a file into the machine's home folder."),
         ("machine scp -r dev:/etc/docker .", "Copy a folder from the machine."),
@@ -130,6 +143,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "template": (
         ("machine template ls", "List the booted machines that new ones are cloned from."),
         ("machine template prune", "Remove those that no new machine is cloned from any more."),
+    ),
+    "up": (
+        ("machine up", "Make, change and start the machines of the project in this folder."),
+        ("machine up --arg size=4G web", "Only the machine web, with a value for an argument of the file."),
+        ("machine up --recreate web --prune", "Make web anew, and remove what the file has no more."),
     ),
     "upgrade": (("machine upgrade dev", "Restart the machine dev with the newest machineos in the cache."),),
     "url": (("machine url dev", "Print the address of the machine's Docker daemon."),),

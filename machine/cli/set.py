@@ -73,9 +73,9 @@ def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports
 
     def work(name: str, shown: Progress) -> str:
         done = [
-            _resized(name, sizes, shown) if sizes else "",
-            _adjusted(name, edits, shown, force) if edits else "",
-            _forwarded(name, host_network_ports) if host_network_ports is not None else "",
+            resized(name, sizes, shown) if sizes else "",
+            adjusted(name, edits, shown, force) if edits else "",
+            forwarded(name, host_network_ports) if host_network_ports is not None else "",
         ]
         return (
             f'Machine "{name}": {" ".join(filter(None, done))}'
@@ -94,7 +94,8 @@ def _edits(given: dict[str, Any]) -> Edits:
     return Edits(**found)
 
 
-def _resized(name: str, sizes: dict[str, int], shown: Progress) -> str:
+def resized(name: str, sizes: dict[str, int], shown: Progress) -> str:
+    """What came of new sizes, in a sentence or two; "" when the machine has them."""
     from machine import resize
 
     now, later = resize.resize(name, shown, **sizes)
@@ -103,13 +104,15 @@ def _resized(name: str, sizes: dict[str, int], shown: Progress) -> str:
     return " ".join(filter(None, [done, waits]))
 
 
-def _adjusted(name: str, edits: Edits, shown: Progress, force: bool) -> str:
+def adjusted(name: str, edits: Edits, shown: Progress, force: bool) -> str:
+    """What came of new settings."""
     from machine.adjust import adjust
 
     return adjust(name, edits, shown, force=force)
 
 
-def _forwarded(name: str, yes: bool) -> str:
+def forwarded(name: str, yes: bool) -> str:
+    """What came of forwarding the ports of --network host, or no longer."""
     from machine import resize
 
     if not resize.forward_host_network(name, yes):

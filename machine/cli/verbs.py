@@ -17,6 +17,13 @@ GROUPS = {
         "export": ("archive", "Write a machine into a file, with its disk and keys."),
         "import-docker-machine": ("docker_machine", "Take over the machines of docker-machine."),
     },
+    "Projects": {
+        "init": ("project", "Write a machine.yaml for the project in this folder."),
+        "plan": ("project", "Print what `up` would do."),
+        "up": ("project", "Make, change and start the machines of machine.yaml."),
+        "down": ("project", "Shut the machines of machine.yaml down, or remove them."),
+        "schema": ("project", "Print the JSON schema of machine.yaml."),
+    },
     "Use": {
         "ls": ("ls", "List the machines."),
         "status": ("show", "Print a machine's state and warnings."),

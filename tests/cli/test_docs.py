@@ -27,7 +27,7 @@ PAGES = [
 # A name of a file, as the sources write it.
 FILE = re.compile(r'f?"(\.?[a-z][a-z0-9_-]*\.(?:json|sock|log|lock|pem|qcow2|vdi|img|iso|pid|xml|toml))"')
 # Of an ISO, of an archive that export writes, of our package, and of a line to type: not of the store.
-ELSEWHERE = {"bundle.pem", "catalog.toml", "initrd.img", "sums.json"}
+ELSEWHERE = {"bundle.pem", "catalog.toml", "initrd.img", "machine.schema.json", "schema.json", "sums.json"}
 
 
 def rows() -> list[list[str]]:

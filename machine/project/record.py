@@ -1,0 +1,39 @@
+"""What a machine's folder knows of its project: which file it came from, and what that said of it then."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from machine import files
+from machine.paths import MachineFolder
+
+FILE = "project.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """options: as the file had them when `up` was through last."""
+
+    file: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file that it came from exists still: where it doesn't, its folder was moved."""
+        return bool(self.file) and Path(self.file).is_file()
+
+
+def read(folder: MachineFolder) -> Record:
+    """An empty one where there is none, or where it can't be understood: `up` writes it anew."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Record(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    return Record()
+
+
+def write(folder: MachineFolder, record: Record) -> None:
+    files.write(folder / FILE, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
