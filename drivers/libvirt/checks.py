@@ -11,7 +11,7 @@ from machine.paths import Image
 from machine.resources import human
 from machine.run import which
 
-from . import forwards, hypervisor
+from . import forwards
 from .place import Place
 
 # What a machine takes besides its image when it is new.
@@ -34,7 +34,7 @@ def check(place: Place) -> list[str]:
     if uri.is_remote:
         _check_memory(place)
     _check_room(place)
-    return hypervisor.choose(place.options.domain_type, place.connection, place.folder, place.run).notes
+    return place.chosen().notes
 
 
 def _check_words(place: Place) -> None:

@@ -65,7 +65,7 @@ def _user_networks(place: Place) -> list[str]:
 
 
 def _parts(place: Place, image: Image, advance: Callable[[str], None]) -> Parts:
-    chosen = hypervisor.choose(place.options.domain_type, place.connection, place.folder, place.run)
+    chosen = place.chosen()
     place.pool.ready()
     shared = {
         what: place.pool.shared(f"machineos-{image.digest}-{what}", path, advance).path()

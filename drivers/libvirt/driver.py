@@ -32,6 +32,7 @@ DOCKER_TIMEOUT = 5.0
 class Libvirt(Driver):
     name: ClassVar[str] = DRIVER
     shares: ClassVar[bool] = True
+    emulates: ClassVar[bool] = True
     # QEMU can't start a server of folders: libvirt has it run under seccomp, with spawn=deny.
     relays_folders: ClassVar[bool] = True
     Options: ClassVar[type] = Options

@@ -51,10 +51,14 @@ class Choice:
     notes: list[str]
 
 
-def choose(domain_type: str, connection: Connection, folder: MachineFolder, run: Run) -> Choice:
-    """How a domain runs here. domain_type: "auto", "kvm" or "qemu". Raises CheckFailed."""
+def choose(domain_type: str, connection: Connection, folder: MachineFolder, run: Run, architecture: str = "") -> Choice:
+    """How a domain runs here. domain_type: "auto", "kvm" or "qemu". Raises CheckFailed.
+
+    architecture: of the domain's processors, the hypervisor's host's when none is given.
+    """
     with explained(f"can't read the hypervisor's type from {connection.uri}"):
-        name, architecture = connection.raw.getType(), connection.raw.getInfo()[0]
+        name, here = connection.raw.getType(), str(connection.raw.getInfo()[0])
+    wanted = architecture or here
     if name != "QEMU":
         raise CheckFailed(
             f"{connection.uri} is {name}, not QEMU", hint="use the system's: --libvirt-uri qemu:///system"
@@ -63,16 +67,23 @@ def choose(domain_type: str, connection: Connection, folder: MachineFolder, run:
         raise CheckFailed(
             f'invalid domain type "{domain_type}"', hint="use auto, kvm or qemu: --libvirt-domain-type kvm"
         )
-    emulator = {kind: _emulator(connection, architecture, kind) for kind in ("kvm", "qemu")}
+    emulator = {kind: _emulator(connection, wanted, kind) for kind in ("kvm", "qemu")}
     notes: list[str] = []
-    if domain_type == "auto":
+    if wanted != here:
+        if domain_type == "kvm":
+            raise CheckFailed(
+                f"kvm runs {here} processors only, and the machine has {wanted}", hint="leave out --libvirt-domain-type"
+            )
+        domain_type = "qemu"
+        notes = [f"{wanted} processors are emulated in software (TCG) on the {here} host, which is slow"]
+    elif domain_type == "auto":
         domain_type, notes = _proved(connection, emulator, folder, run)
     if not (path := emulator[domain_type]):
         raise CheckFailed(
-            f"{connection.uri} can't run domains of the type {domain_type}",
-            hint=packages.hint("qemu-system") if domain_type == "qemu" else "--libvirt-domain-type qemu",
+            f"{connection.uri} can't run domains of the type {domain_type} with {wanted} processors",
+            hint=packages.hint(f"qemu-system-{wanted}") if domain_type == "qemu" else "--libvirt-domain-type qemu",
         )
-    return Choice(domain_type, architecture, path, notes)
+    return Choice(domain_type, wanted, path, notes)
 
 
 def _emulator(connection: Connection, architecture: str, kind: str) -> str:

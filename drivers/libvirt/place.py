@@ -14,7 +14,7 @@ from machine.errors import DriverFailed
 from machine.paths import MachineFolder
 from machine.run import Run
 
-from . import domains
+from . import domains, hypervisor
 from .connection import Connection, Uri
 from .network import Network
 from .options import Options, options_of
@@ -84,6 +84,11 @@ class Place:
             return (self.folder / ADDRESS).read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise DriverFailed(f'the machine "{self.machine.name}" has no address yet') from error
+
+    def chosen(self) -> hypervisor.Choice:
+        """How the machine's domain runs there. Raises CheckFailed."""
+        asked = self.options.domain_type
+        return hypervisor.choose(asked, self.connection, self.folder, self.run, self.machine.architecture)
 
     def find(self) -> libvirt.virDomain | None:
         """The machine's domain, None when there is none."""

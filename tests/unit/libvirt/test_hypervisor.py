@@ -33,9 +33,10 @@ class Raw:
         return 1
 
     def getDomainCapabilities(self, emulator: None, architecture: str, board: str, kind: str) -> str:
-        if kind not in self.kinds:
+        """Other processors are emulated where that is among the kinds."""
+        if kind not in self.kinds or (architecture != "x86_64" and (kind != "qemu" or architecture not in self.kinds)):
             raise refusal("invalid argument")
-        return f"<domainCapabilities><path>/usr/bin/qemu-{kind}</path></domainCapabilities>"
+        return f"<domainCapabilities><path>/usr/bin/{board}-{kind}</path></domainCapabilities>"
 
 
 def connected(uri: str, *kinds: str) -> Connection:
@@ -44,15 +45,16 @@ def connected(uri: str, *kinds: str) -> Connection:
     return connection
 
 
-def chosen(asked: str, uri: str, *kinds: str) -> hypervisor.Choice:
+def chosen(asked: str, uri: str, *kinds: str, architecture: str = "") -> hypervisor.Choice:
     from pathlib import Path
 
-    return hypervisor.choose(asked, connected(uri, *kinds), MachineFolder(Path("/s/machines/dev")), run)
+    folder = MachineFolder(Path("/s/machines/dev"))
+    return hypervisor.choose(asked, connected(uri, *kinds), folder, run, architecture)
 
 
 def test_without_kvm_it_is_emulated_and_said_so() -> None:
     choice = chosen("auto", "qemu:///system", "qemu")
-    assert (choice.type, choice.architecture, choice.emulator) == ("qemu", "x86_64", "/usr/bin/qemu-qemu")
+    assert (choice.type, choice.architecture, choice.emulator) == ("qemu", "x86_64", "/usr/bin/q35-qemu")
     assert "TCG" in choice.notes[0]
 
 
@@ -85,6 +87,23 @@ def test_what_is_asked_for_must_be_there() -> None:
         with pytest.raises(CheckFailed) as refused:
             chosen(asked, "qemu:///system", "qemu")
         assert hint in refused.value.hint
+
+
+def test_other_processors_are_emulated_whatever_works_here() -> None:
+    kinds = ("kvm", "qemu", "aarch64")
+    choice = chosen("auto", "qemu:///system", *kinds, architecture="aarch64")
+    assert (choice.type, choice.architecture, choice.emulator) == ("qemu", "aarch64", "/usr/bin/virt-qemu")
+    assert choice.notes == ["aarch64 processors are emulated in software (TCG) on the x86_64 host, which is slow"]
+    assert chosen("qemu", "qemu:///system", *kinds, architecture="aarch64") == choice
+    with pytest.raises(CheckFailed, match="kvm runs x86_64 processors only"):
+        chosen("kvm", "qemu:///system", *kinds, architecture="aarch64")
+    assert chosen("qemu", "qemu:///system", *kinds, architecture="x86_64").notes == []
+
+
+def test_nothing_emulates_them() -> None:
+    with pytest.raises(CheckFailed, match="of the type qemu with aarch64 processors") as refused:
+        chosen("auto", "qemu:///system", "kvm", "qemu", architecture="aarch64")
+    assert "qemu-system-a" in refused.value.hint
 
 
 class Domain:

@@ -69,6 +69,8 @@ def test_domain(validate: Validate, changes: dict[str, str], tmp_path: Path) -> 
     log = ElementTree.fromstring(xml).find("devices/serial/log")
     assert log is not None
     assert log.attrib["file"] == PARTS.console
+    # libvirt refuses ACPI on ARM without UEFI.
+    assert ("<acpi/>" in xml) == ("aarch64" not in changes.values())
 
 
 def test_network(validate: Validate) -> None:
