@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from machine import wait
 from machine.errors import DriverFailed
@@ -16,6 +19,8 @@ from .qmp import Qmp
 
 # Bytes per second: a file, not a network, is at the other end.
 BANDWIDTH = 100 << 30
+# QEMU writes states to files since 8.2 (`file:`), and has deprecated since 9.1 that `fd:` leads to one.
+FILES_SINCE = (8, 2)
 # Seconds; a machine of 64 GiB on a slow disk takes minutes.
 DEADLINE = 600.0
 
@@ -33,9 +38,9 @@ def save(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     _prepare(monitor, without_memory)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        _hand_over(monitor, descriptor)
-        monitor.execute("migrate", uri="fd:state")
-        _await_end(monitor)
+        with _handed_over(monitor, descriptor) as uri:
+            monitor.execute("migrate", uri=uri)
+            _await_end(monitor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -49,11 +54,11 @@ def load(monitor: Qmp, path: Path, *, without_memory: bool = False) -> None:
     _prepare(monitor, without_memory)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        _hand_over(monitor, descriptor)
+        with _handed_over(monitor, descriptor) as uri:
+            monitor.execute("migrate-incoming", uri=uri)
+            _await_end(monitor)
     finally:
         os.close(descriptor)
-    monitor.execute("migrate-incoming", uri="fd:state")
-    _await_end(monitor)
     wait.until(lambda: _is_loaded(monitor), timeout=10, what="QEMU to finish loading the state", interval=0.002)
     # It would hold for snapshots of this QEMU, too, and another then refuses to load them.
     _leave_shared_out(monitor, False)
@@ -69,15 +74,31 @@ def _leave_shared_out(monitor: Qmp, yes: bool) -> None:
     monitor.execute("migrate-set-capabilities", capabilities=[capability])
 
 
-def _hand_over(monitor: Qmp, descriptor: int) -> None:
-    """Give QEMU the open file under the name `state`: the descriptor travels with the command."""
-    command = json.dumps(monitor.message("getfd", fdname="state")).encode() + b"\n"
+@contextlib.contextmanager
+def _handed_over(monitor: Qmp, descriptor: int) -> Iterator[str]:
+    """Give QEMU the open file; yields the URI by which migration finds it there."""
+    if monitor.version < FILES_SINCE:
+        _send(monitor, descriptor, "getfd", fdname="state")
+        yield "fd:state"
+        return
+    number = _send(monitor, descriptor, "add-fd")["fdset-id"]
+    try:
+        yield f"file:/dev/fdset/{number}"
+    finally:
+        # Also where it failed, or the running QEMU would keep the room of a file that is gone.
+        with contextlib.suppress(DriverFailed):
+            monitor.execute("remove-fd", **{"fdset-id": number})
+
+
+def _send(monitor: Qmp, descriptor: int, command: str, **arguments: object) -> Any:
+    """Give QEMU a command that an open file belongs to: the descriptor travels with it. Returns the answer."""
+    line = json.dumps(monitor.message(command, **arguments)).encode() + b"\n"
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
     try:
-        monitor.socket.sendmsg([command], [rights])
+        monitor.socket.sendmsg([line], [rights])
     except OSError as error:
         raise DriverFailed(f"QEMU closed {monitor.path.name}: {reason(error)}") from error
-    monitor.answer("getfd")
+    return monitor.answer(command)
 
 
 def _await_end(monitor: Qmp) -> None:

@@ -76,13 +76,16 @@ class Connection:
 
 
 class Qmp(Connection):
-    """The monitor. Raises DriverFailed when QEMU doesn't answer or refuses a command."""
+    """The monitor. Raises DriverFailed when QEMU doesn't answer or refuses a command.
+
+    version: of QEMU, (major, minor), as its greeting says; (0, 0) where it doesn't.
+    """
 
     def __init__(self, path: Path, *, timeout: float = 10) -> None:
         super().__init__(path, timeout=timeout)
         self._number = 0
         try:
-            self.receive()  # the greeting
+            self.version = _version(self.receive())
             self.execute("qmp_capabilities")
         except BaseException:
             self.close()
@@ -169,6 +172,14 @@ class GuestAgent(Connection):
     def set_time(self) -> None:
         """Set the guest's clock to the host's."""
         self.execute("guest-set-time", time=time.time_ns())
+
+
+def _version(greeting: dict[str, Any]) -> tuple[int, int]:
+    try:
+        found = greeting["QMP"]["version"]["qemu"]
+        return int(found["major"]), int(found["minor"])
+    except (KeyError, TypeError, ValueError):
+        return 0, 0
 
 
 def _decoded(status: dict[str, Any], name: str) -> str:

@@ -76,7 +76,7 @@ def _send(connection: socket.socket, answers: list[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def monitor(path: Path, answers: dict[str, Any] | None = None) -> Iterator[Server]:
+def monitor(path: Path, answers: dict[str, Any] | None = None, greeting: Any = GREETING) -> Iterator[Server]:
     """A monitor that returns answers[command]; a list is sent as it is, a function is called with the message."""
 
     def answer(message: dict[str, Any]) -> list[Any]:
@@ -84,7 +84,7 @@ def monitor(path: Path, answers: dict[str, Any] | None = None) -> Iterator[Serve
         found = found(message) if callable(found) else found
         return found if isinstance(found, list) else [{"return": found}]
 
-    server = Server(path, answer, [GREETING])
+    server = Server(path, answer, [greeting])
     try:
         yield server
     finally:

@@ -33,7 +33,7 @@ def test_create_connects_once(driver: Libvirt, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(libvirt, "open", lambda uri: opened.append(uri) or connect(uri))
     monkeypatch.setattr(lifecycle, "boot", boot)
     monkeypatch.setattr(provision, "check", lambda *_: None)
-    monkeypatch.setattr(cache, "check_architecture", lambda digest, architecture: None)
+    monkeypatch.setattr(cache, "check_architecture", lambda digest, architecture, can_follow: None)
     monkeypatch.setattr(helper, "begin", lambda folder, module: None)
     monkeypatch.setattr(Place, "on_loopback", on_loopback)
     made = create.create(dataclasses.replace(driver.machine, name="web"), Silent())

@@ -57,6 +57,40 @@ def test_load(path: Path, tmp_path: Path) -> None:
     assert server.asked[-1]["arguments"] == {"capabilities": [{"capability": "x-ignore-shared", "state": False}]}
 
 
+NEW = {"QMP": {"version": {"qemu": {"major": 9, "minor": 1, "micro": 0}, "package": ""}, "capabilities": []}}
+
+
+@pytest.mark.parametrize(("major", "minor", "file"), [(7, 2, False), (8, 1, False), (8, 2, True), (10, 0, True)])
+def test_newer_ones_write_to_files(path: Path, tmp_path: Path, major: int, minor: int, file: bool) -> None:
+    version = {"QMP": {"version": {"qemu": {"major": major, "minor": minor}}}}
+    answers = {"query-migrate": {"status": "completed"}, "add-fd": {"fdset-id": 3, "fd": 20}}
+    with monitor(path, answers, version) as server, Qmp(path) as qmp:
+        migration.save(qmp, tmp_path / "state")
+    uris = [message["arguments"]["uri"] for message in server.asked if message["execute"] == "migrate"]
+    assert uris == ["file:/dev/fdset/3" if file else "fd:state"]
+    assert ("add-fd" in server.commands, "getfd" in server.commands) == (file, not file)
+
+
+def test_a_newer_one_loads_from_a_file(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    answers = {
+        "add-fd": {"fdset-id": 1, "fd": 20},
+        "query-migrate": {"status": "completed"},
+        "query-status": {"status": "paused"},
+    }
+    with monitor(path, answers, NEW) as server, Qmp(path) as qmp:
+        migration.load(qmp, tmp_path / "state")
+    assert {"execute": "migrate-incoming", "arguments": {"uri": "file:/dev/fdset/1"}} in server.asked
+    assert {"execute": "remove-fd", "arguments": {"fdset-id": 1}} in server.asked
+
+
+def test_a_newer_one_keeps_no_file_that_it_failed_to_write(path: Path, tmp_path: Path) -> None:
+    answers = {"query-migrate": {"status": "failed"}, "add-fd": {"fdset-id": 0, "fd": 20}}
+    with monitor(path, answers, NEW) as server, Qmp(path) as qmp, pytest.raises(migration.Refused):
+        migration.save(qmp, tmp_path / "state")
+    assert server.asked[-1] == {"execute": "remove-fd", "arguments": {"fdset-id": 0}}
+
+
 @pytest.mark.parametrize("status", [{"status": "failed", "error-desc": "no space"}, {"status": "cancelled"}])
 def test_a_state_that_cant_be_saved(path: Path, tmp_path: Path, status: dict[str, str]) -> None:
     with monitor(path, {"query-migrate": status}), Qmp(path) as qmp, pytest.raises(DriverFailed) as caught:

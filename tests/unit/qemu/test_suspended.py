@@ -176,6 +176,12 @@ class Make(Protocol):
     def __call__(self, at: int = -1, error: BaseException | None = None) -> Modelled: ...
 
 
+@contextlib.contextmanager
+def handed_over(model: Model, descriptor: int) -> Iterator[str]:
+    model.take(descriptor)
+    yield "fd:state"
+
+
 @pytest.fixture
 def make(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     steps: list[Model] = []
@@ -191,7 +197,7 @@ def make(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     for name in ("move", "remove", "write"):
         monkeypatch.setattr(files, name, counted(getattr(files, name)))
     monkeypatch.setattr(os, "utime", counted(os.utime))
-    monkeypatch.setattr(migration, "_hand_over", Model.take)
+    monkeypatch.setattr(migration, "_handed_over", handed_over)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # thousands of them
 
     def make(at: int = -1, error: BaseException | None = None) -> Modelled:
