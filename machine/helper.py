@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from machine.docker import liveness
 from machine.docker.ports import NOTE
 from machine.errors import MachineError
 from machine.paths import MachineFolder
@@ -33,6 +34,7 @@ def begin(folder: MachineFolder, module: str) -> None:
     """Start the helper of a machine that has just started: python -m MODULE FOLDER. An earlier helper ends itself."""
     with contextlib.suppress(OSError):  # a full disk, too: the helper can do without
         (folder / NOTE).unlink(missing_ok=True)
+        liveness.forget(folder)
         _lock_file(folder).touch()
     with _log(folder) as output:
         # Not in our folder, which couldn't be removed on Windows as long as the machine runs, nor unmounted elsewhere.

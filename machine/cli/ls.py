@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ import click
 from machine import probe, store
 from machine.cli.options import answer_option
 from machine.cli.report import explained
-from machine.cli.tables import formatted, print_columns
+from machine.cli.tables import formatted, print_columns, print_rows, widths
+from machine.docker import liveness
 from machine.docker_machine import inspect_json
 from machine.errors import MachineError, Usage
 from machine.guest import console, oom
@@ -53,6 +54,8 @@ HEADERS = {
 }
 # Docker is given a little less than the rest of the time: its machine is then shown as running, with the reason.
 MARGIN = 0.9
+# Seconds. On a terminal, the lines of machines that answer meanwhile come together and in order, later ones at once.
+TOGETHER = 0.3
 
 
 @dataclass
@@ -85,8 +88,9 @@ class Row:
     help='Print [{"name", "active", "driver", "state", "url", "memory_mib", "cpus", "arch", "docker", '
     '"error", "warning"}].',
 )
+@click.option("--fresh", is_flag=True, help="Ask each Docker. Otherwise its answer of the last minute counts.")
 @answer_option
-def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, timeout: float) -> None:
+def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, fresh: bool, timeout: float) -> None:
     """List the machines.
 
     \b
@@ -97,24 +101,33 @@ def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, t
         raise Usage("choose one of --quiet, --format and --json", hint="machine ls --json")
     wanted = _filters(filters)
     printer = _quiet if quiet else _json if as_json else _formatted(form) if form is not None else _table
+    grows = printer is _table and sys.stdout.isatty()
     rows = [row for row in map(_row, store.names()) if _matches(row, wanted, known=True)]
+    groups: Iterable[list[Row]] = [rows]
     if not quiet or "state" in wanted:
-        rows = _probed(rows, timeout, docker=not quiet)
+        first = TOGETHER if grows else float("inf")
+        groups = _probed(rows, timeout, docker=not quiet, fresh=fresh, first=first)
     # One that was removed meanwhile has nothing but errors to tell.
-    rows = [row for row in rows if not row.error or store.exists(row.name)]
-    printer([row for row in rows if _matches(row, wanted, known=False)])
+    there = ([row for row in group if not row.error or store.exists(row.name)] for group in groups)
+    answers = ([row for row in group if _matches(row, wanted, known=False)] for group in there)
+    if grows:
+        _grow(rows, answers)
+    else:
+        printer([row for group in answers for row in group])
     if not rows and not wanted and sys.stderr.isatty():
         print("There is no machine yet: machine create default", file=sys.stderr)
 
 
 def _row(name: str) -> Row:
     try:
-        return Row(name, store.load(name))
+        machine = store.load(name)
+        return Row(name, machine, url=machine.address.url if machine.address else "")
     except MachineError as error:
         return Row(name, state=State.ERROR, error=error.message)
 
 
-def _probed(rows: list[Row], timeout: float, *, docker: bool) -> list[Row]:
+def _probed(rows: list[Row], timeout: float, *, docker: bool, fresh: bool, first: float) -> Iterator[list[Row]]:
+    """The rows that have been filled, in groups as `probe.as_they_end` yields them."""
     from machine import registry
 
     for name in {row.machine.driver for row in rows if row.machine}:
@@ -123,20 +136,24 @@ def _probed(rows: list[Row], timeout: float, *, docker: bool) -> list[Row]:
             registry.load(name)
 
     def job(row: Row) -> Callable[[], None]:
-        return lambda: _fill(row, time.monotonic() + timeout, docker=docker)
+        return lambda: _fill(row, time.monotonic() + timeout, docker=docker, fresh=fresh)
 
-    in_time = probe.together([job(row) for row in rows], timeout=timeout)
-    # The thread of a late one still writes to its row: a copy is shown.
-    return [row if ok else _late(dataclasses.replace(row), timeout) for row, ok in zip(rows, in_time, strict=True)]
+    for ended in probe.as_they_end([job(row) for row in rows], timeout=timeout, first=first):
+        # The thread of a late one still writes to its row: a copy is shown.
+        yield [rows[n] if ended[n] else _late(dataclasses.replace(rows[n]), timeout) for n in sorted(ended)]
 
 
 def _late(row: Row, timeout: float) -> Row:
+    if row.state == State.RUNNING and not row.error:
+        from machine.docker.api import Silent
+
+        row.error = Silent(timeout).message
     row.state = row.state or "Timeout"
     row.error = row.error or f"no answer within {timeout:g} s"
     return row
 
 
-def _fill(row: Row, deadline: float, *, docker: bool) -> None:
+def _fill(row: Row, deadline: float, *, docker: bool, fresh: bool) -> None:
     if row.machine is None:
         return
     began = time.monotonic()
@@ -144,8 +161,6 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
         folder = store.folder_of(row.name)
         if row.machine.tls and (expiry := certs.expires_soon(folder)):
             row.warning = f"{expiry}: {expiry.command}"
-        if row.machine.address:
-            row.url = row.machine.address.url
         instance = Instance(row.machine, folder)
         row.architecture = instance.architecture
         row.state = instance.driver.state()
@@ -155,7 +170,7 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
             row.url = instance.address.url
         if docker and row.state is State.RUNNING:
             left = max(0.1, (deadline - time.monotonic()) * MARGIN)
-            row.docker = instance.docker(left).version()
+            row.docker = ("" if fresh else liveness.version(folder)) or _docker_version(instance, left)
     except MachineError as error:
         row.error = error.message
     except OSError as error:
@@ -164,6 +179,15 @@ def _fill(row: Row, deadline: float, *, docker: bool) -> None:
         row.error = f"the driver {row.machine.driver} has a fault: {reason(error)}"
     row.state = row.state or State.ERROR
     row.seconds = time.monotonic() - began
+
+
+def _docker_version(instance: Instance, timeout: float) -> str:
+    from machine.docker import api
+
+    try:
+        return instance.docker(timeout).version()
+    except api.Silent as error:  # its URL stands in the same row
+        raise api.Silent(error.seconds) from error
 
 
 def _filters(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -233,8 +257,25 @@ def _object(row: Row) -> dict[str, object]:
 
 
 def _table(rows: list[Row]) -> None:
-    cells = [[str(_fields(row)[column]) for column in COLUMNS] for row in rows]
-    print_columns([[HEADERS[column] for column in COLUMNS], *cells])
+    print_columns([_headers(), *_cells(rows)])
+
+
+def _grow(rows: list[Row], groups: Iterable[list[Row]]) -> None:
+    """The same for a terminal, where a slow machine keeps nobody from reading of the others: each group as it comes."""
+    expected = [dataclasses.replace(row, state=row.state or State.STARTING) for row in rows]
+    wide = widths([_headers(), *_cells(expected)])
+    print_rows([_headers()], wide)
+    for group in groups:
+        print_rows(_cells(group), wide)
+        sys.stdout.flush()
+
+
+def _headers() -> list[str]:
+    return [HEADERS[column] for column in COLUMNS]
+
+
+def _cells(rows: list[Row]) -> list[list[str]]:
+    return [[str(_fields(row)[column]) for column in COLUMNS] for row in rows]
 
 
 def _formatted(form: str) -> Callable[[list[Row]], None]:

@@ -98,9 +98,10 @@ def inspect(name: str | None, form: str | None, as_json: bool, timeout: float) -
     chosen = targets.one(name)
     go_format = Format(form) if form is not None else None
     instance = load(chosen)
-    # The hypervisor is asked only when its answer is printed.
+    # The driver and the hypervisor are asked only when their answers are printed.
     state = _state_or_error(instance, timeout) if go_format is None or go_format.needs("State") else ""
-    data = inspect_json.describe(instance, state)
+    architecture = instance.architecture if go_format is None or go_format.needs("Architecture") else ""
+    data = inspect_json.describe(instance, state, architecture)
     print(go_format.render(data) if go_format else json.dumps(data, indent=4, ensure_ascii=False))
 
 

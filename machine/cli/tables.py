@@ -13,7 +13,15 @@ GAP = "   "
 
 def print_columns(rows: list[list[str]]) -> None:
     """Each row a line, its cells under each other; as wide as need be."""
-    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
+    print_rows(rows, widths(rows))
+
+
+def widths(rows: list[list[str]]) -> list[int]:
+    """How wide the columns of these rows must be."""
+    return [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
+
+
+def print_rows(rows: Iterable[list[str]], widths: list[int]) -> None:
     for row in rows:
         print(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
 

@@ -31,6 +31,15 @@ class Unreachable(DockerFailed):
     """The engine doesn't answer, or not yet; a wait may try again."""
 
 
+class Silent(Unreachable):
+    """It doesn't answer in time. seconds: so long was it asked; where: "" where its URL is seen beside."""
+
+    def __init__(self, seconds: float, where: str = "", *, hint: str = "") -> None:
+        asked = f"{seconds:.1f}".removesuffix(".0")
+        super().__init__(f"Docker doesn't answer{where} (asked {asked} s)", hint=hint)
+        self.seconds = seconds
+
+
 class Client:
     """One engine. timeout in seconds, for connecting and for each read of an answer.
 
@@ -42,6 +51,8 @@ class Client:
         self.folder = folder
         self.address = address
         self.timeout = timeout
+        # Its version, as each of its answers tells; "" before the first one, and for what only looks like Docker.
+        self.engine = ""
 
     def ping(self) -> bool:
         """Whether the engine answers.
@@ -140,6 +151,7 @@ class Client:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 connection.request("GET", path)
             with connection.getresponse() as response:
+                self.engine = _engine(response.getheader("Server", ""))
                 if response.status >= 400:
                     raise _refused(self.address, response.status, response.read(4096))
                 if endless:
@@ -168,8 +180,16 @@ class Client:
             raise Unreachable(f"{url} closed the connection", hint=f"machine status {name}") from error
         except ssl.SSLError as error:
             raise _mistrust(url, name, error) from error
+        except TimeoutError as error:
+            raise Silent(self.timeout, f" on {url}", hint=f"machine status {name}") from error
         except (OSError, HTTPException) as error:
             raise Unreachable(f"Docker doesn't answer on {url}: {why(error)}", hint=f"machine status {name}") from error
+
+
+def _engine(server: str) -> str:
+    """The version in a header of Docker's: Docker/28.5.1 (linux)."""
+    name, _, rest = server.partition("/")
+    return rest.partition(" ")[0] if name == "Docker" else ""
 
 
 def _is_readable(response: HTTPResponse, connection: socket.socket, seconds: float) -> bool:

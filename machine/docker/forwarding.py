@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from machine import store
-from machine.docker import api, listeners, ports
+from machine.docker import api, listeners, liveness, ports
 from machine.docker.ports import Bound
 from machine.errors import MachineError
 from machine.helper import staying
@@ -98,6 +98,7 @@ class Forwarding:
                 self._follow()
             except Exception as error:  # nobody else forwards this machine's ports
                 self._say(error)
+            liveness.forget(self.folder)
             time.sleep(self.pause)
             # Don't disturb a booting guest with connections that it must refuse.
             self.pause = min(self.pause * 1.5, LONGEST)
@@ -125,14 +126,16 @@ class Forwarding:
             for changed in client.container_events(self._interval):
                 if changed or time.monotonic() > due:
                     containers = client.containers()
-                    self._has_answered()
+                    self._has_answered(client.engine)
                     due = time.monotonic() + RELIST
                     self._bound = None
                     self._watch(containers)
                 self._bring_in_line(forwards, containers)
 
-    def _has_answered(self) -> None:
+    def _has_answered(self, version: str) -> None:
         self._answered = True
+        with contextlib.suppress(OSError):  # a full disk: then others ask Docker themselves
+            liveness.note(self.folder, version)
         self.pause, self.patience, self._said = SHORTEST, api.TIMEOUT, ""
         with contextlib.suppress(MachineError):
             self.machine = store.read(self.folder)  # `machine set` may have changed it

@@ -39,7 +39,7 @@ _NO_SWARM: dict[str, Value] = {
 }
 
 
-def describe(instance: Instance, state: str) -> dict[str, Value]:
+def describe(instance: Instance, state: str, architecture: str) -> dict[str, Value]:
     """docker-machine calls its sizes MB; they are MiB, like ours."""
     machine, folder, address = instance.machine, instance.folder, _address(instance)
     certs = folder.store / "certs"
@@ -84,7 +84,7 @@ def describe(instance: Instance, state: str) -> dict[str, Value]:
         },
         "Name": machine.name,
         "State": state,
-        "Architecture": instance.architecture,
+        "Architecture": architecture,
         "Machine": json.loads(spec.dumps(machine)),
     }
 

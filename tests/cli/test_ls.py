@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from machine import registry, resources
-from machine.docker.api import Client
+from machine import registry, resources, store
+from machine.cli import tables
+from machine.docker import liveness
+from machine.docker.api import Client, Silent
 from machine.errors import DriverFailed
 from machine.instance import Instance
 from machine.spec import Address, Engine
@@ -160,7 +165,64 @@ def test_a_docker_that_hangs_leaves_the_machine_running(
     monkeypatch.setattr("machine.docker.api.Client.version", lambda _: answers.wait(300))
     (row,) = json.loads(invoke("ls", "--json", "-t", "2").out)
     answers.set()
-    assert (row["state"], row["docker"], row["error"]) == ("Running", None, "no answer within 2 s")
+    assert (row["state"], row["docker"], row["error"]) == ("Running", None, "Docker doesn't answer (asked 2 s)")
+
+
+def test_a_docker_that_is_silent_is_told_without_words_of_python(
+    invoke: Invoke, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(client: Client) -> str:
+        raise Silent(client.timeout, f" on {client.address.url}")
+
+    add("deaf", state="Running")
+    monkeypatch.setattr("machine.docker.api.Client.version", version)
+    (row,) = json.loads(invoke("ls", "--json", "-t", "20").out)
+    assert re.fullmatch(r"Docker doesn't answer \(asked 1[0-9.]+ s\)", row["error"])
+
+
+def test_what_its_helper_knows_is_asked_for_only_if_it_must_be_fresh(
+    invoke: Invoke, add: Add, docker: list[str]
+) -> None:
+    add("known", state="Running")
+    add("new", state="Running")
+    add("off")
+    for name in ("known", "off"):
+        liveness.note(store.folder_of(name), "29.0.0")
+    rows = json.loads(invoke("ls", "--json").out)
+    assert [row["docker"] for row in rows] == ["29.0.0", "28.5.1", None]
+    assert docker == ["new"]
+    rows = json.loads(invoke("ls", "--json", "--fresh").out)
+    assert [row["docker"] for row in rows] == ["28.5.1", "28.5.1", None]
+
+
+def test_on_a_terminal_a_line_appears_when_its_machine_has_answered(
+    invoke: Invoke, add: Add, docker: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        add(name, state="Running")
+    seen = threading.Event()
+    answer = registry.load("fake").state
+
+    def state(self: Any) -> Any:
+        if self.machine.name == "a":
+            assert seen.wait(120)
+        return answer(self)
+
+    show = tables.print_rows
+
+    def shown(rows: Iterable[list[str]], widths: list[int]) -> None:
+        rows = list(rows)
+        show(rows, widths)
+        if {row[0] for row in rows} & {"c"}:
+            seen.set()
+
+    monkeypatch.setattr(registry.load("fake"), "state", state)
+    monkeypatch.setattr("machine.cli.ls.print_rows", shown)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = invoke("ls", "-t", "100").lines
+    assert lines[0].split()[0] == "NAME"
+    assert [line.split()[0] for line in lines[1:]] in (["b", "c", "a"], ["c", "b", "a"])
+    assert len({line.index("fake") for line in lines[1:]} | {lines[0].index("DRIVER")}) == 1
 
 
 @pytest.mark.parametrize("error", [DriverFailed("no\nanswer"), ZeroDivisionError("no answer")])

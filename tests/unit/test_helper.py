@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from machine import helper
+from machine.docker import liveness
 from machine.docker.ports import NOTE
 from machine.paths import MachineFolder
 
@@ -132,8 +133,10 @@ def test_a_folder_stays_until_it_is_removed_or_made_anew(folder: MachineFolder) 
 
 def test_what_an_earlier_helper_noted_is_forgotten(folder: MachineFolder, started: list[list[str]]) -> None:
     (folder / NOTE).write_text("[]")
+    liveness.note(folder, "28.5.1")
     helper.begin(folder, "m")
     assert not (folder / NOTE).exists()
+    assert liveness.version(folder) == ""
     assert (folder / helper.LOG).exists()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from machine import spec, store
-from machine.docker import api, forwarding, ports
+from machine.docker import api, forwarding, liveness, ports
 from machine.docker.forwarding import Forwarding
 from machine.docker.ports import Port
 from machine.errors import DockerFailed, DriverFailed, SSHFailed
@@ -83,6 +83,7 @@ class Docker:
         self.patience: list[float] = []
         self.intervals: list[float] = []
         self.listed = 0
+        self.engine = "28.5.1"
 
     def __call__(self, machine: Machine, folder: MachineFolder, address: Address, timeout: float) -> Docker:
         self.patience.append(timeout)
@@ -156,6 +157,26 @@ def test_it_goes_on_whatever_fails(
         engine.script = [WEB, WEB]
     Forwarding(folder, hypervisor).run()
     assert hypervisor.forwarded == {("tcp", 8080)}
+
+
+def test_that_docker_answers_is_noted_as_long_as_it_does(
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = []
+    lives = hypervisor.lives
+    events = engine.container_events
+
+    def watched(interval: Callable[[], float]) -> Iterator[bool]:
+        for changed in events(interval):
+            yield changed
+            known.append(liveness.version(folder))
+
+    monkeypatch.setattr(engine, "container_events", watched)
+    monkeypatch.setattr(hypervisor, "lives", lambda: known.append(liveness.version(folder)) or lives())
+    engine.script = [[], WEB]
+    Forwarding(folder, hypervisor).run()
+    # The last one: the stream has ended, and nobody knows whether Docker is still there.
+    assert known == ["", "28.5.1", "28.5.1", ""]
 
 
 def test_a_full_disk_costs_the_note_only(
