@@ -62,7 +62,7 @@ def _start(vm: Vm, origin: Template, about: TemplateInfo) -> None:
         reporting=about.read_only,
     )
     vm.launch(memory, incoming=True)
-    with resume.connect(vm.folder) as channel, Qmp(vm.folder / MONITOR) as monitor:
+    with resume.connect(vm.folder, vm.patience) as channel, Qmp(vm.folder / MONITOR) as monitor:
         try:
             migration.load(monitor, origin.state, without_memory=True)
         except DriverFailed as error:

@@ -22,11 +22,11 @@ class GuestRefused(DriverFailed):
     """The guest answered, and said why it can't become a machine of its own."""
 
 
-def connect(folder: MachineFolder) -> socket.socket:
-    """Open the channel. Raises DriverFailed."""
+def connect(folder: MachineFolder, patience: int = 1) -> socket.socket:
+    """Open the channel. patience: how many times longer than usual an answer may take. Raises DriverFailed."""
     short = sockets.reach(folder / RESUME)
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    channel.settimeout(TIMEOUT)
+    channel.settimeout(TIMEOUT * patience)
     try:
         channel.connect(str(short))
     except OSError as error:

@@ -95,8 +95,9 @@ def make(vm: Vm, recipe: Recipe, template_folder: Path) -> bool:
         disk.make(scratch)
         memory = Memory(recipe.base_mib, file=folder / template.MEMORY, shared=True, reporting=read_only)
         scratch.launch(memory)
-        wait.until(lambda: _is_up(scratch), timeout=BOOT, what="the template to boot", details=scratch.diagnosis)
-        _save(folder, recipe.base_mib)
+        timeout = BOOT * vm.patience
+        wait.until(lambda: _is_up(scratch), timeout=timeout, what="the template to boot", details=scratch.diagnosis)
+        _save(folder, recipe.base_mib, PREPARE * vm.patience)
         scratch.end()
         for name in (template.MEMORY, template.STATE, DISK):
             shutil.move(folder / name, template_folder / name)
@@ -110,9 +111,9 @@ def _is_up(scratch: Vm) -> bool:
     return scratch.folder.console.exists() and b"docker is ready" in scratch.folder.console.read_bytes()
 
 
-def _save(folder: MachineFolder, base_mib: int) -> None:
-    with GuestAgent(folder / AGENT, timeout=PREPARE) as agent:
-        free_mib = int(agent.run("/usr/lib/machineos/prepare-template", timeout=PREPARE)) >> 10
+def _save(folder: MachineFolder, base_mib: int, timeout: float) -> None:
+    with GuestAgent(folder / AGENT, timeout=timeout) as agent:
+        free_mib = int(agent.run("/usr/lib/machineos/prepare-template", timeout=timeout)) >> 10
     # The guest waits on this channel, and must find it open in the clone as it was here.
     with resume.connect(folder), Qmp(folder / MONITOR) as monitor:
         _empty_free_memory(monitor, base_mib, free_mib)

@@ -57,6 +57,11 @@ class Vm:
     def process(self) -> Process:
         return Process(self.folder / PIDFILE, self.machine.uuid)
 
+    @property
+    def patience(self) -> int:
+        """How many times longer than usual its guest may take: other processors are emulated so much more slowly."""
+        return 1 if self.machine.architecture in {"", architecture()} else 3
+
     def monitor(self) -> Qmp:
         """Raises DriverFailed when QEMU doesn't answer."""
         return Qmp(self.folder / MONITOR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,7 @@ def maker(larger: Qemu, store: Path, recorder: Recorder, monkeypatch: pytest.Mon
 
     recorder.launched = launched
     monkeypatch.setattr(Process, "find", lambda self: self)
-    monkeypatch.setattr(template_maker, "_save", lambda folder, mib: (folder / template.STATE).write_text(f"{mib}"))
+    monkeypatch.setattr(template_maker, "_save", lambda folder, mib, _: (folder / template.STATE).write_text(f"{mib}"))
     return folders
 
 
@@ -187,7 +188,7 @@ def test_a_making_that_fails_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
 ) -> None:
-    def fails(folder: MachineFolder, base_mib: int) -> None:
+    def fails(folder: MachineFolder, base_mib: int, timeout: float) -> None:
         assert folder.path.exists()
         raise error
 
@@ -207,6 +208,18 @@ def test_a_template_that_doesnt_boot(
     larger.create()
     assert said[-1] == "no template (timed out after 0 s waiting for the template to boot): booting cold"
     assert left_over(store) == []
+
+
+def test_other_processors_get_more_time(
+    larger: Qemu, store: Path, maker: list[MachineFolder], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_maker, "BOOT", 0.5)
+    monkeypatch.setattr(template_maker, "_is_up", lambda maker: False)
+    other = Qemu(dataclasses.replace(larger.machine, architecture="aarch64"), larger.folder, larger.run)
+    other.say = said.append
+    assert (larger.vm.patience, other.vm.patience) == (1, 3)
+    other.create()
+    assert said[-1].startswith("no template (timed out after 2 s waiting")
 
 
 def test_whether_a_template_is_up(larger: Qemu, folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +251,7 @@ def test_saving_a_template(folder: MachineFolder) -> None:
         monitor(folder / "qmp.sock", answers) as server,
         channel(folder / "resume.sock", lambda line: b""),
     ):
-        template_maker._save(folder, 512)
+        template_maker._save(folder, 512, 60)
     (ran,) = [message["arguments"] for message in inside.asked if message["execute"] == "guest-exec"]
     assert ran["path"] == "/usr/lib/machineos/prepare-template"
     # 200 MiB of the guest's 512 are free.
@@ -253,7 +266,7 @@ def test_a_guest_that_cant_be_prepared_is_no_template(folder: MachineFolder) -> 
     failing = pytest.raises(DriverFailed, match="prepare-template failed in the guest: no id")
     answer = {"exitcode": 3, "err-data": base64.b64encode(b"no id\n").decode()}
     with agent(folder / "agent.sock", lambda message: guest(message, **answer)), failing:
-        template_maker._save(folder, 512)
+        template_maker._save(folder, 512, 60)
     assert not (folder / template.STATE).exists()
 
 
