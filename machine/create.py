@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from machine import files, filesystem, lifecycle, loopback, ownership, paths, resources, settings, spec, store
-from machine.driver import Driver
 from machine.errors import CheckFailed, DriverFailed, EngineRefused, MachineExists, before_anything
 from machine.guest import provision
 from machine.images import cache, users
@@ -62,11 +61,9 @@ def default_mounts(machine: Machine) -> tuple[str, ...]:
     from machine.folders import mount_spec
 
     driver = Instance(machine, store.folder_of(machine.name)).driver
-    return mount_spec.home() if driver.shares_home() and _can_share(driver, machine.image) else ()
-
-
-def _can_share(driver: Driver, image: str) -> bool:
-    return driver.shares and not (image and cache.is_cloud_image(image))
+    # A publisher's kernel may have no NFS: there it is for the user to ask.
+    is_asked = not driver.shares_home() or (machine.image and cache.is_cloud_image(machine.image))
+    return () if is_asked else mount_spec.home()
 
 
 def _without_mounts(instance: Instance) -> Instance:
@@ -120,25 +117,28 @@ def check_mounts(wanted: Instance) -> None:
     mount_spec.check(machine.mounts, paths.store())
     if not driver.shares:
         raise CheckFailed(f"the driver {driver.name} has no --mount", hint="machine create --driver qemu --mount DIR")
-    if not _can_share(driver, machine.image):
-        raise CheckFailed("--mount works with machineos only", hint="leave out --image, or --mount")
 
 
 def _folders(instance: Instance) -> str:
     """What to say of the folders of this host that a machine has."""
-    driver, image = instance.driver, instance.machine.image
+    driver = instance.driver
+    there = ", ".join(folder.target for folder in driver.mounts() or driver.folders())
     if not driver.kind.is_ours:
-        copied = f"machine scp -r DIR {instance.name}:"
-        return f"docker run -v shows folders of the host, and none of this computer; to copy one there: {copied}"
-    if there := [mount.target for mount in driver.mounts()]:
-        return f"docker run -v shows files of this computer below {', '.join(there)}, and empty folders elsewhere"
-    if not _can_share(driver, image):
+        if there:
+            return f"docker run -v shows files of this computer below {there}, and the host's elsewhere"
+        ways = f"machine mount add {instance.name} DIR; to copy one there: machine scp -r DIR {instance.name}:"
+        return f"docker run -v shows folders of the host, and none of this computer; to share one: {ways}"
+    if there:
+        return f"docker run -v shows files of this computer below {there}, and empty folders elsewhere"
+    if not driver.shares:
         way = "machineos with the driver qemu or libvirt shares one: machine create --mount DIR"
     else:
         from machine.folders import mount_spec
 
-        elsewhere = "" if driver.shares_home() else "the machine is on another computer"
-        why = elsewhere or mount_spec.why_not_home()
+        why = "" if driver.shares_home() else "the machine is on another computer"
+        if not why and instance.machine.image and cache.is_cloud_image(instance.machine.image):
+            why = "the system isn't machineos"
+        why = why or mount_spec.why_not_home()
         way = f"your home folder isn't there, because {why}; share another" if why else "share one"
         way += f": machine mount add {instance.name} DIR"
     return f"it shares no folder of this computer, so docker run -v shows empty folders; {way}"

@@ -240,7 +240,8 @@ def _unshared(instance: Instance) -> Iterator[Finding]:
         return
     with contextlib.suppress(MachineError):
         containers = instance.docker(TIMEOUT).containers()
-        for container, path in binds.unshared(containers, [mount.target for mount in driver.mounts()]):
+        targets = [folder.target for folder in driver.mounts() or driver.folders()]
+        for container, path in binds.unshared(containers, targets):
             text = f"the container {container} has bound {path}, which the machine doesn't share: it isn't this host's"
             hint = f"machine mount add {instance.name} {path}" if driver.shares else ""
             yield Finding(instance.name, Level.WARNING, text, hint)

@@ -101,7 +101,6 @@ class Driver(ABC):
     loopback: whether the core gives the machine its own address in 127.0.0.0/8 (machine.address).
     cloud_images: whether it boots cloud images (disks), and not machineos only.
     shares: whether machines get the folders that they are asked for (machine.mounts).
-    relays_folders: whether the machine's helper mounts these, over SSH (folders/over_ssh.py); else its guest does.
     binds_folders: whether the guest shares our kernel, so that a folder is only bound to its place.
     emulates: whether its machines can have other processors than the host that they run on (machine.architecture).
     kind: what its machines are to us.
@@ -116,7 +115,6 @@ class Driver(ABC):
     loopback: ClassVar[bool] = True
     cloud_images: ClassVar[bool] = False
     shares: ClassVar[bool] = False
-    relays_folders: ClassVar[bool] = False
     binds_folders: ClassVar[bool] = False
     emulates: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.VM
@@ -209,6 +207,11 @@ class Driver(ABC):
     def host_key(self) -> str:
         """The SSH host key of an existing host, or its fingerprint; "" if the user gave none."""
         return ""
+
+    @property
+    def relays_folders(self) -> bool:
+        """Whether the machine's helper mounts its folders, over SSH (folders/over_ssh.py); else its guest does."""
+        return False
 
     def mounts(self) -> tuple[Mount, ...]:
         """Folders of the host that the guest mounts, for its seed."""

@@ -104,8 +104,6 @@ def _check_kind(instance: Instance) -> None:
     hint = f"it has {there}, as create gave it" if there else f"copy files: machine scp -r DIR {name}:"
     if not driver.shares:
         raise CheckFailed(f"the driver {driver.name} can't give a machine folders later", hint=hint)
-    if instance.machine.image and cache.is_cloud_image(instance.machine.image):
-        raise CheckFailed("folders are shared with machineos only", hint=hint)
 
 
 def _checked(texts: Sequence[str], machine: Machine) -> tuple[str, ...]:
@@ -136,7 +134,8 @@ def _store(instance: Instance, machine: Machine) -> None:
     driver = instance.driver
     driver.machine = machine
     store.save(machine)
-    seed.overwrite(instance.folder.seed, credentials.describe(machine, instance.folder, driver))
+    if driver.kind.is_ours:
+        seed.overwrite(instance.folder.seed, credentials.describe(machine, instance.folder, driver))
     driver.update_folders()
 
 
@@ -188,8 +187,15 @@ def _detach(instance: Instance, folders: Sequence[Folder], *, force: bool) -> No
                 details=done.stderr,
                 hint=f"end what uses it, or: machine mount rm --force {instance.name} {shlex.quote(folder.target)}",
             )
-    left = [text for text in instance.machine.mounts if mount_spec.parse(text) not in folders]
-    remote.write(_LIST, _lines(instance, left), 0o600)
+    if _has_list(instance):
+        left = [text for text in instance.machine.mounts if mount_spec.parse(text) not in folders]
+        remote.write(_LIST, _lines(instance, left), 0o600)
+
+
+def _has_list(instance: Instance) -> bool:
+    """Whether the guest is machineos."""
+    image = instance.machine.image
+    return instance.driver.kind.is_ours and not (image and cache.is_cloud_image(image))
 
 
 def _attach_again(instance: Instance) -> None:

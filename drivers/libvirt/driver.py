@@ -33,8 +33,6 @@ class Libvirt(Driver):
     name: ClassVar[str] = DRIVER
     shares: ClassVar[bool] = True
     emulates: ClassVar[bool] = True
-    # QEMU can't start a server of folders: libvirt has it run under seccomp, with spawn=deny.
-    relays_folders: ClassVar[bool] = True
     Options: ClassVar[type] = Options
     _events: Events | None = None
     _pressed = False
@@ -144,6 +142,11 @@ class Libvirt(Driver):
     def shares_home(self) -> bool:
         """What root of the other computer reads there is for the user to decide."""
         return self.is_local()
+
+    @property
+    def relays_folders(self) -> bool:
+        """QEMU can't start a server of folders: libvirt has it run under seccomp, with spawn=deny."""
+        return True
 
     def mounts(self) -> tuple[Mount, ...]:
         if not self.machine.mounts:

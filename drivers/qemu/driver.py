@@ -143,22 +143,31 @@ class Qemu(Driver):
     def reaches(self) -> list[Reach]:
         return []
 
+    @property
+    def relays_folders(self) -> bool:
+        """A cloud image knows nothing of our seed's folders, and cloud-init mounts them at the first boot only."""
+        return has_boot_loader(Image(self.machine.image))
+
     def mounts(self) -> tuple[Mount, ...]:
-        if not self.machine.mounts:
+        if not self.machine.mounts or self.relays_folders:
             return ()
         from machine.folders import mount_spec
 
         return mount_spec.mounts(self.machine.mounts)
 
     def unmounted(self, timeout: float = 0.0) -> dict[str, str]:
-        from machine.folders import mount_spec
+        from machine.folders import mount_spec, over_ssh
 
+        if self.relays_folders:
+            return over_ssh.unmounted(self.folder, [folder.target for folder in self.folders()], timeout)
         # Its guest mounts them before its Docker starts, and so makes the server make this file.
         if not (self.folder / mount_spec.DATABASE).exists():
             return {folder.target: _OLD_IMAGE for folder in self.folders()}
         return super().unmounted(timeout)
 
     def can_mount(self) -> bool:
+        if self.relays_folders:
+            return True
         process = self.vm.process.find()
         return process is not None and any(FORWARD in word for word in process.cmdline())
 
@@ -242,4 +251,8 @@ class Qemu(Driver):
     def _begin_helper(self) -> None:
         from machine import helper
 
+        if self.relays_folders:
+            from machine.folders import over_ssh
+
+            over_ssh.forget(self.folder)
         helper.begin(self.folder, MODULE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from machine import store
 from machine.docker.forwarding import Forwarding
 from machine.helper import alone, staying
-from machine.paths import MachineFolder
+from machine.paths import Image, MachineFolder
 from machine.spec import Address
 from machine.usernet import Slirp
 
@@ -21,6 +21,7 @@ from . import clock
 from .argv import PIDFILE, PORTS_MONITOR
 from .process import Process, alive
 from .qmp import Qmp
+from .vm import has_boot_loader
 
 if TYPE_CHECKING:
     import psutil
@@ -75,4 +76,21 @@ def main(path: str) -> None:
                 return
             threading.Thread(target=_end_with, args=(qemu,), daemon=True).start()
             threading.Thread(target=clock.follow, args=(folder, clock.Jumps()), daemon=True).start()
-            Forwarding(folder, Hypervisor(folder, qemu)).run()
+            # A cloud image has no program that tells of changes, and can't mount what QEMU offers.
+            is_cloud_image = has_boot_loader(Image(store.read(folder).image))
+            if is_cloud_image:
+                _share(folder, qemu)
+            Forwarding(folder, Hypervisor(folder, qemu), watches=not is_cloud_image).run()
+
+
+def _share(folder: MachineFolder, qemu: psutil.Process) -> None:
+    """Keep the folders of a machine mounted whose guest doesn't: in a thread."""
+    from machine.folders import over_ssh
+
+    def address() -> Address:
+        found = store.read(folder).address
+        assert found is not None
+        return found
+
+    sharing = over_ssh.Sharing(folder, address, store.read(folder).ssh_user, lambda: alive(qemu))
+    threading.Thread(target=sharing.run, daemon=True).start()

@@ -1,4 +1,6 @@
-"""Shared folders of a guest whose hypervisor starts no server for it (libvirt): the helper brings them, by SSH.
+"""Shared folders of a guest that doesn't mount them itself, or whose hypervisor starts no server for it: by SSH.
+
+So have them machines of libvirt, cloud images, and hosts that were there before. The machine's helper brings them.
 
 The guest's SSH server opens a port on the guest's loopback for us, and hands over each connection to it; each gets a
 server here. The helper mounts the folders. The guest's kernel goes on with them when the connection breaks, or the
@@ -46,22 +48,30 @@ _RETRY = 10.0
 _TABLE = "/proc/mounts"
 # Bytes that are read of what a command prints.
 _OUTPUT = 1 << 20
-# $1: the process of the SSH server that serves this connection. One of an earlier connection may not have noticed that
-# we have gone (a suspend), and keeps the port.
+# $1: the process of the SSH server that serves this connection; $2: the machine, for a host may have two. A process of
+# an earlier connection may not have noticed that we have gone (a suspend), and keeps the port.
 _TAKE_OVER = """
 umask 077
-file=/run/machine-folders
-if read -r before <$file && [ "$before" != "$1" ]; then
+file="/run/machine-folders-$2"
+if read -r before <"$file" && [ "$before" != "$1" ]; then
     case $(cat "/proc/$before/comm") in sshd*) kill "$before" ;; esac
 fi 2>/dev/null
-echo "$1" >$file
+echo "$1" >"$file"
 """
-# $1: what is mounted, $2: where, $3: options. The guest's own script does the same for QEMU's machines: it says why.
+# $1: what is mounted, $2: where, $3: options, $4: "hide" where it may hide files. The script of machineos does the same
+# for QEMU's machines: it says why. Where there isn't machineos, the kernel itself ends the waiting for a server that
+# has gone, after 600 s: 60, 120, 180 and 240.
 _MOUNT = """
 (umask 022 && mkdir -p "$2") || exit
+if [ "$4" != hide ] && [ -n "$(ls -A "$2")" ]; then
+    echo "the host has files of its own in $2; another place: DIR:PATH"
+    exit 1
+fi
+options=$3
+[ -x /usr/lib/machineos/folders-patience ] || options="$3,soft,timeo=600,retrans=3"
 modprobe -aq nfs nfsv3 2>/dev/null
 grep -qw nfs /proc/filesystems || { echo "the guest's kernel has no NFS client"; exit 1; }
-mount -i -t nfs -o "$3" "$1" "$2" || exit
+mount -i -t nfs -o "$options" "$1" "$2" || exit
 while read -r _ _ device _ at _; do
     [ "$(printf %b "$at")" != "$2" ] || echo 1024 >"/sys/class/bdi/$device/read_ahead_kb"
 done </proc/self/mountinfo
@@ -72,28 +82,41 @@ exit 0
 class Sharing:
     """Keeps the folders of a running machine mounted; for a thread of its helper.
 
-    address: says where its SSH server is, or raises MachineError. lives: whether the machine is on.
+    address: says where its SSH server is, or raises MachineError. lives: whether the machine is on. may_hide: whether
+    a folder may be mounted where the guest has files.
     """
 
     def __init__(
-        self, folder: MachineFolder, address: Callable[[], Address], user: str, lives: Callable[[], bool]
+        self,
+        folder: MachineFolder,
+        address: Callable[[], Address],
+        user: str,
+        lives: Callable[[], bool],
+        *,
+        may_hide: bool = True,
     ) -> None:
         self.folder = folder
         self.address = address
         self.user = user
         self.lives = lives
+        self.may_hide = may_hide
         self._said = ""
         self._servers = threading.BoundedSemaphore(slots.SLOTS)
 
     def run(self) -> None:
         """Return when the machine has ended."""
+        pause = _TICK
         while self.lives():
             try:
                 if store.read(self.folder).mounts and ssh.banner(self.address(), _BANNER):
                     self._serve()
+                pause = _TICK
             except Exception as error:  # nobody else shares this machine's folders
                 self._say(reason(error))
-            time.sleep(_TICK)
+                # OpenSSH shuts an address out for a time whose logins fail again and again: cloud-init may not yet
+                # have let our key in.
+                pause = min(2 * pause, _RETRY)
+            time.sleep(pause)
 
     def _serve(self) -> None:
         """Return when the connection has ended. Raises MachineError, OSError."""
@@ -104,7 +127,7 @@ class Sharing:
             if transport is None:
                 raise SSHFailed("the SSH connection broke")
             guest = Guest(transport, _as_root(self.user))
-            guest.take_over()
+            guest.take_over(store.read(self.folder).uuid)
             try:
                 guest.listen(self._begin)
             except SSHFailed as error:
@@ -143,7 +166,7 @@ class Sharing:
             return f"{folder.source} doesn't exist on this computer"
         token = tokens.issue(self.folder.path)
         try:
-            done = guest.mount(f"/{token}{folder.target}", folder)
+            done = guest.mount(f"/{token}{folder.target}", folder, may_hide=self.may_hide)
         finally:
             tokens.withdraw(self.folder.path)
         lines = done.stdout.strip().splitlines()
@@ -197,9 +220,9 @@ class Guest:
     def is_there(self) -> bool:
         return self.transport.is_active()
 
-    def take_over(self) -> None:
-        """End what is left of the connection before. Raises SSHFailed."""
-        done = self._run(f"{shlex.join([*self.as_root, 'sh', '-c', _TAKE_OVER, 'sh'])} $PPID")
+    def take_over(self, uuid: str) -> None:
+        """End what is left of the machine's connection before. Raises SSHFailed."""
+        done = self._run(f"{shlex.join([*self.as_root, 'sh', '-c', _TAKE_OVER, 'sh'])} $PPID {shlex.quote(uuid)}")
         if done.code:
             raise SSHFailed(f"no commands as root in the guest: {done.stdout.strip()}")
 
@@ -224,10 +247,11 @@ class Guest:
         """The paths at which it has folders of this computer. Raises SSHFailed."""
         return mount_spec.mounted(self._run(f"cat {_TABLE}").stdout)
 
-    def mount(self, path: str, folder: Folder) -> Completed:
+    def mount(self, path: str, folder: Folder, *, may_hide: bool) -> Completed:
         """What came of it; path: as the server is asked for it. Raises SSHFailed."""
         source, options = f"{mount_spec.LOOPBACK}:{path}", mount_spec.options(folder, relayed=True)
-        return self._run(shlex.join([*self.as_root, "sh", "-c", _MOUNT, "sh", source, folder.target, options]))
+        words = [source, folder.target, options, "hide" if may_hide else "show"]
+        return self._run(shlex.join([*self.as_root, "sh", "-c", _MOUNT, "sh", *words]))
 
     def _run(self, command: str) -> Completed:
         """stdout: what it printed on either."""

@@ -13,9 +13,10 @@ from fake_host import FakeHost, stand_in
 from real_sshd import USER, Server
 from web_server import docker_engine
 
-from machine import instance, store
+from machine import helper, instance, store
 from machine.docker import api
 from machine.errors import SSHFailed
+from machine.folders import over_ssh
 from machine.guest import existing_host
 from machine.paths import MachineFolder
 from machine.progress import Silent
@@ -77,6 +78,39 @@ def test_it_is_not_ours_to_switch_off(invoke: Invoke, words: list[str], host: Fa
     assert invoke("rm", "-y", "far").code == 0
     assert host.files == files
     assert store.names() == []
+
+
+def test_it_may_have_folders_of_this_computer(
+    invoke: Invoke, words: list[str], host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A helper brings them while the machine has some; what else the host has mounted stays with `rm`."""
+    begun: list[str] = []
+    monkeypatch.setattr(helper, "ensure", lambda folder, module: begun.append(module))
+    monkeypatch.setattr(over_ssh, "unmounted", lambda *_: {})
+    assert invoke("create", "-q", *words, "plain").code == 0
+    assert begun == []
+    ended = invoke("create", *words, "--mount", f"{tmp_path}:/src", "--mount", f"{tmp_path}:/data", "far")
+    assert ended.code == 0, ended.err
+    assert "docker run -v shows files of this computer below /src, /data, and the host's elsewhere" in ended.err
+    assert set(begun) == {"machine.drivers.generic"}
+    assert "/src: mounted" in invoke("status", "far").err
+    host.files["/proc/mounts"] = "/dev/sdb /data ext4 rw 0 0\n127.0.0.1:/x/src /src nfs rw 0 0\n"
+    host.answers.append(("umount -l /src", 0, ""))
+    assert invoke("rm", "-y", "far").code == 0
+    assert host.ran[-1] == "umount -l /src"
+
+
+def test_a_host_that_keeps_its_folders_at_rm_is_told(
+    invoke: Invoke, words: list[str], host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "ensure", lambda *_: None)
+    monkeypatch.setattr(over_ssh, "unmounted", lambda *_: {})
+    invoke("create", "-q", *words, "--mount", f"{tmp_path}:/src", "far")
+    host.files["/proc/mounts"] = "127.0.0.1:/x/src /src nfs rw 0 0\n"
+    host.fails = "umount"
+    host.answers.append(("umount ...", 0, ""))
+    ended = invoke("rm", "-y", "far")
+    assert (ended.code, "there: umount -l /src" in ended.err) == (0, True), ended.err
 
 
 def test_a_failure_leaves_no_machine_and_says_what_was_done(invoke: Invoke, words: list[str], host: FakeHost) -> None:

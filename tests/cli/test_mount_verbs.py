@@ -148,6 +148,19 @@ def test_where_the_machines_helper_mounts_them(
     assert f"{tmp_path} is not in the machine: it is late" in invoke("restart", "dev").err
 
 
+def test_a_cloud_image_has_no_list_of_folders(
+    invoke: Invoke, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = registry.load("fake")
+    monkeypatch.setattr(fake, "relays_folders", True)
+    monkeypatch.setattr(fake, "unmounted", lambda driver, timeout=0.0: {})
+    monkeypatch.setattr("machine.images.cache.is_cloud_image", lambda _: True)
+    assert invoke("mount", "add", "dev", str(tmp_path)).code == 0
+    assert store.load("dev").mounts == (str(tmp_path),)
+    assert invoke("mount", "rm", "dev", str(tmp_path)).code == 0
+    assert (store.load("dev").mounts, guest.list) == ((), "")
+
+
 def test_where_the_guest_shares_our_kernel(
     invoke: Invoke, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,10 +244,6 @@ def test_drivers_and_systems_without_it_say_so(
     assert (shown.code, "the driver fake can't" in shown.err, "machine scp -r" in shown.err) == (3, True, True)
     monkeypatch.setattr(fake, "mounts", lambda _: (Mount("home", "/home/ann", "vboxsf"),))
     assert "it has /home/ann" in invoke("mount", "add", "dev", str(tmp_path)).err
-    monkeypatch.setattr(fake, "shares", True)
-    monkeypatch.setattr("machine.images.cache.is_cloud_image", lambda _: True)
-    shown = invoke("mount", "add", "dev", str(tmp_path))
-    assert (shown.code, "with machineos only" in shown.err) == (3, True)
 
 
 def test_a_folder_that_isnt_there_cant_be_removed(invoke: Invoke, guest: Guest, tmp_path: Path) -> None:

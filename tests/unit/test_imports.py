@@ -41,6 +41,7 @@ FOR_DRIVERS = {
     "resources",
     "run",
     "spec",
+    "ssh.remote",
     "store",
     "tls.authorities",
     "usernet",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from nfs_client import Client, NfsError
 from real_sshd import USER, Server, reachable, running_sshd, sshd
 
 from machine import files, spec, store
+from machine.errors import SSHFailed
 from machine.folders import mount_spec, over_ssh, slots
 from machine.folders.over_ssh import Guest, Sharing
 from machine.paths import MachineFolder
@@ -27,6 +29,7 @@ __all__ = ["reachable", "sshd"]
 
 # Seconds: others may use the processors, too.
 PATIENCE = 120
+REAL_MOUNT = over_ssh._MOUNT
 # It says what it was asked for, and waits until the test has mounted that.
 _MOUNT = """
 echo "$1" >{0}/asked.new && mv {0}/asked.new {0}/asked
@@ -46,7 +49,7 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(over_ssh, "_as_root", lambda user: [])
     monkeypatch.setattr(over_ssh, "_TABLE", f"{folder}/mounts")
     monkeypatch.setattr(over_ssh, "_MOUNT", _MOUNT.format(folder))
-    taken = over_ssh._TAKE_OVER.replace("/run/machine-folders", f"{folder}/before")
+    taken = over_ssh._TAKE_OVER.replace("/run/machine-folders-", f"{folder}/before-")
     monkeypatch.setattr(over_ssh, "_TAKE_OVER", taken)
     for wait in ("_TICK", "_RETRY"):
         monkeypatch.setattr(over_ssh, wait, 0.05)
@@ -178,24 +181,56 @@ def test_a_server_that_forwards_nothing_is_told(
     assert "AllowTcpForwarding" in why
 
 
-def test_a_connection_that_the_guest_still_has_gives_the_port_free(reachable: Made) -> None:
+def test_a_connection_that_the_guest_still_has_gives_the_port_free(
+    reachable: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the same machine: a host may be another one's, too."""
     folder = reachable("dev")
     address = store.read(folder).address
     assert address
     with contextlib.ExitStack() as stack:
 
-        def opened() -> Guest:
+        def opened(machine: str) -> Guest:
             client = stack.enter_context(contextlib.closing(native.connect(folder, address, USER, PATIENCE)))
             transport = client.get_transport()
             assert transport
             guest = Guest(transport, [])
-            guest.take_over()
+            guest.take_over(machine)
             guest.listen(lambda *_: None)
             return guest
 
-        before, now = opened(), opened()
+        before, now = opened("one"), opened("one")
         until(lambda: not before.is_there(), "the end of the connection before")
+        monkeypatch.setattr(over_ssh, "_PORT", 0.1)
+        with pytest.raises(SSHFailed, match="opens no port"):
+            opened("another")
         assert now.is_there()
+
+
+@pytest.mark.parametrize("hides", ["hide", "show"])
+def test_a_folder_of_a_host_isnt_hidden_and_the_kernel_ends_the_waiting_there(tmp_path: Path, hides: str) -> None:
+    programs, place = tmp_path / "programs", tmp_path / "place"
+    for name, script in {"modprobe": "", "grep": "", "mount": 'echo "$@"'}.items():
+        program = programs / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    def mounted() -> tuple[int, str]:
+        done = subprocess.run(
+            ["sh", "-c", REAL_MOUNT, "sh", "127.0.0.1:/x", place, "ro,hard", hides],
+            env={"PATH": f"{programs}:/usr/bin:/bin"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    code, said = mounted()
+    assert (code, said) == (0, f"-i -t nfs -o ro,hard,soft,timeo=600,retrans=3 127.0.0.1:/x {place}\n")
+    (place / "file").touch()
+    code, said = mounted()
+    assert (code, "has files of its own" in said) == ((0, False) if hides == "hide" else (1, True))
 
 
 def test_what_was_noted_is_forgotten_at_a_start(tmp_path: Path) -> None:

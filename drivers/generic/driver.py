@@ -1,10 +1,12 @@
 """An existing Linux host that SSH reaches; the core sets up Docker on it.
 
-The host belongs to the user: it is never switched on or off, and rm leaves it and its Docker unchanged.
+The host belongs to the user: it is never switched on or off, and rm leaves it and its Docker unchanged. Folders of
+this computer are mounted there only when asked for, by the helper (helper.py).
 """
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 from dataclasses import dataclass, field
@@ -13,11 +15,15 @@ from typing import ClassVar
 
 from machine import paths
 from machine.driver import Driver, Kind, State
-from machine.errors import CheckFailed, DriverFailed
+from machine.errors import CheckFailed, DriverFailed, MachineError
 from machine.reasons import reason
 from machine.spec import DOCKER_PORT, Address
 
-TIMEOUT = 5.0
+# Seconds.
+TIMEOUT, UNMOUNT = 5.0, 30.0
+# What the helper of a host with folders of this computer is started as: python -m.
+HELPER = "machine.drivers.generic"
+_TABLE = "/proc/mounts"
 # What ssh itself tries, the best first.
 _KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
@@ -76,6 +82,7 @@ class Generic(Driver):
     Options: ClassVar[type] = Options
     loopback: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.HOST
+    shares: ClassVar[bool] = True
     user: ClassVar[str] = "root"
 
     def check(self) -> list[str]:
@@ -115,17 +122,53 @@ class Generic(Driver):
         self.stop()
 
     def remove(self) -> None:
-        return None
+        """Leave the host as it is, but for our folders: without this computer, what uses them would wait."""
+        if self.machine.mounts and self.folder.known_hosts.exists():
+            self._unmount({folder.target for folder in self.folders()})
+
+    def _unmount(self, targets: set[str]) -> None:
+        from machine.folders import mount_spec
+        from machine.ssh.remote import Shell
+
+        try:
+            shell = Shell(self.folder, self.address(), self.machine.ssh_user)
+            # The host may have something else at that place.
+            if ours := sorted(targets & mount_spec.mounted(shell.read(_TABLE) or "")):
+                shell.run(["umount", "-l", *ours], timeout=UNMOUNT)
+        except MachineError as error:
+            self.say(f"the host may still have our folders ({error.message}); there: umount -l {shlex.join(targets)}")
 
     def state(self) -> State:
         try:
             self._reach()
         except CheckFailed:
             return State.STOPPED
+        self._ensure_helper()
         return State.RUNNING
 
     def address(self) -> Address:
         return Address(self._host, self._number("engine_port"), self._number("ssh_port"))
+
+    @property
+    def relays_folders(self) -> bool:
+        return True
+
+    def shares_home(self) -> bool:
+        """What root of the host reads there is for the user to decide."""
+        return False
+
+    def unmounted(self, timeout: float = 0.0) -> dict[str, str]:
+        from machine.folders import over_ssh
+
+        self._ensure_helper()
+        targets = [folder.target for folder in self.folders()]
+        return over_ssh.unmounted(self.folder, targets, timeout) if targets else {}
+
+    def _ensure_helper(self) -> None:
+        if self.machine.mounts and self.folder.known_hosts.exists():
+            from machine import helper
+
+            helper.ensure(self.folder, HELPER)
 
     def host_key(self) -> str:
         return str(self.machine.options.get("host_key", ""))

@@ -1,0 +1,5 @@
+"""Hosts that are there already."""
+
+from .driver import Generic
+
+__all__ = ["Generic"]
