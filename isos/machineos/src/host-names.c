@@ -1,12 +1,12 @@
 /*
  * host-names ADDRESS PORT SERVER SERVER-PORT HOST [MARK]: a DNS server that tells the address of the host.
  *
- * It listens on the UDP port of ADDRESS, answers host.docker.internal and gateway.docker.internal with the IPv4 address
- * HOST, and passes all other queries and their answers on unchanged. MARK is set on the packets to SERVER, so that the
- * rule that leads other programs' queries here leaves these alone.
+ * It listens on the port of ADDRESS, by UDP and TCP, answers host.docker.internal and gateway.docker.internal with the
+ * IPv4 address HOST, and passes all other queries and their answers on unchanged. MARK is set on the packets to SERVER,
+ * so that the rule that leads other programs' queries here leaves these alone.
  *
- * Two processes: the parent holds the socket and only starts the child again, which does the work. Queries that arrive
- * in between wait in the socket, so no client notices.
+ * Three processes: the parent holds the sockets and only starts its children again, one for UDP and one for TCP, which do
+ * the work. Queries that arrive in between wait in the sockets, so no client notices. Each TCP connection has a process.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,6 +32,7 @@
 #define TYPE_A 1
 #define TYPE_ANY 255
 #define CLASS_IN 1
+#define TRUNCATED 0x02 /* of the third byte */
 #define SERVFAIL 2
 #define LARGEST 65535
 /* Seconds that a client may remember the answer: the address never changes. */
@@ -40,6 +41,8 @@
 #define MOST 256
 #define PATIENCE_MS 10000
 #define PAUSE_US 50000
+/* TCP connections at the same time: a client takes one when an answer is too long for UDP. */
+#define STREAMS 32
 
 static const uint8_t *const NAMES[] = {
     (const uint8_t *)"\4host\6docker\10internal",
@@ -54,6 +57,8 @@ struct query {
 
 static struct sockaddr_in server;
 static struct in_addr host;
+static int stream_listener;
+static struct sockaddr_in own;
 static unsigned int mark;
 /* ends[0] is the listener; ends[n] is the socket to the server of queries[n]. */
 static struct pollfd ends[1 + MOST];
@@ -139,15 +144,15 @@ static void forget(nfds_t which)
     queries[which] = queries[used];
 }
 
-/* A connected socket: it has a random port, and the kernel drops what others than the server send to it. */
-static int connect_to_server(void)
+/* A connected socket: it has a random port, and the kernel drops what others than that server send to it. */
+static int connect_to(const struct sockaddr_in *whom, int type)
 {
-    int made = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int made = socket(AF_INET, type | SOCK_CLOEXEC, 0);
 
     if (made < 0)
         return -1;
     if ((mark && setsockopt(made, SOL_SOCKET, SO_MARK, &mark, sizeof mark)) ||
-        connect(made, (const struct sockaddr *)&server, sizeof server)) {
+        connect(made, (const struct sockaddr *)whom, sizeof *whom)) {
         close(made);
         return -1;
     }
@@ -176,7 +181,7 @@ static void pass_on(const struct sockaddr_in *client, uint8_t *message, size_t s
                 oldest = which;
         forget(oldest);
     }
-    upstream = connect_to_server();
+    upstream = connect_to(&server, SOCK_DGRAM | SOCK_NONBLOCK);
     if (upstream < 0 || send(upstream, message, size, 0) < 0) {
         if (upstream >= 0)
             close(upstream);
@@ -219,7 +224,7 @@ static bool take_answer(nfds_t which, uint8_t *message)
     return true;
 }
 
-static void work(void)
+static void serve_datagrams(void)
 {
     static uint8_t message[LARGEST + ANSWER];
     long now;
@@ -235,6 +240,90 @@ static void work(void)
         if (ends[0].revents)
             take_query(message);
     }
+}
+
+/* A message with its length before it (RFC 1035, 4.2.2); 0 at the end of the connection. */
+static size_t take_message(int from, uint8_t *message)
+{
+    uint8_t length[2];
+
+    if (recv(from, length, sizeof length, MSG_WAITALL) != sizeof length ||
+        recv(from, message, number(length), MSG_WAITALL) != (ssize_t)number(length))
+        return 0;
+    return number(length);
+}
+
+static bool send_message(int to, const uint8_t *message, size_t size)
+{
+    uint8_t length[2];
+
+    put_number(length, (unsigned int)size);
+    return send(to, length, sizeof length, MSG_MORE | MSG_NOSIGNAL) == sizeof length &&
+           send(to, message, size, MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+/* Answers one query after the other as UDP does; what is too long for that, the server tells over a connection. */
+static void carry(int client)
+{
+    static uint8_t query[LARGEST], message[LARGEST];
+    size_t size;
+    ssize_t answered;
+    int datagrams = connect_to(&own, SOCK_DGRAM), upstream = -1;
+
+    while (datagrams >= 0) {
+        alarm(PATIENCE_MS / 1000);
+        size = take_message(client, query);
+        if (size < HEADER || send(datagrams, query, size, 0) < 0)
+            return;
+        answered = recv(datagrams, message, LARGEST, 0);
+        if (answered >= HEADER && message[2] & TRUNCATED) {
+            if (upstream < 0)
+                upstream = connect_to(&server, SOCK_STREAM);
+            answered = upstream >= 0 && send_message(upstream, query, size) ? (ssize_t)take_message(upstream, message) : 0;
+        }
+        if (answered < HEADER || !send_message(client, message, (size_t)answered))
+            return;
+    }
+}
+
+/* Runs job in a child, which ends with its parent: it would keep the port from the next one. */
+static pid_t begin(void (*job)(int), int argument)
+{
+    pid_t parent = getpid(), child = fork();
+
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() == parent)
+            job(argument);
+        _exit(0);
+    }
+    return child;
+}
+
+static void serve_streams(void)
+{
+    int running = 0, client;
+
+    for (;;) {
+        client = accept4(stream_listener, NULL, NULL, SOCK_CLOEXEC);
+        while (running > 0 && waitpid(-1, NULL, running < STREAMS ? WNOHANG : 0) > 0)
+            running--;
+        if (client < 0) {
+            usleep(PAUSE_US);
+            continue;
+        }
+        if (begin(carry, client) > 0)
+            running++;
+        close(client);
+    }
+}
+
+static void serve(int type)
+{
+    if (type == SOCK_STREAM)
+        serve_streams();
+    else
+        serve_datagrams();
 }
 
 static void die(const char *what)
@@ -254,10 +343,20 @@ static struct sockaddr_in address_of(const char *address, const char *port)
     return made;
 }
 
+static int opened(int type)
+{
+    int made = socket(AF_INET, type | SOCK_CLOEXEC, 0), on = 1;
+
+    /* A connection of an earlier process may not have ended. */
+    if (made < 0 || (type == SOCK_STREAM && setsockopt(made, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on)) ||
+        bind(made, (const struct sockaddr *)&own, sizeof own) || (type == SOCK_STREAM && listen(made, STREAMS)))
+        die("the port can't be opened");
+    return made;
+}
+
 int main(int count, char **words)
 {
-    struct sockaddr_in own;
-    pid_t parent = getpid(), child;
+    pid_t datagrams = 0, streams = 0, ended;
 
     if (count < 6 || count > 7) {
         fprintf(stderr, "usage: host-names ADDRESS PORT SERVER SERVER-PORT HOST [MARK]\n");
@@ -267,20 +366,18 @@ int main(int count, char **words)
     server = address_of(words[3], words[4]);
     host = address_of(words[5], "0").sin_addr;
     mark = count == 7 ? (unsigned int)atoi(words[6]) : 0;
-    ends[0] = (struct pollfd){.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), .events = POLLIN};
-    if (ends[0].fd < 0 || bind(ends[0].fd, (const struct sockaddr *)&own, sizeof own))
-        die("the port can't be opened");
+    ends[0] = (struct pollfd){.fd = opened(SOCK_DGRAM), .events = POLLIN};
+    stream_listener = opened(SOCK_STREAM);
     for (;;) {
-        child = fork();
-        if (child == 0) {
-            /* A child without its parent would keep the port from the next parent. */
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            if (getppid() != parent)
-                return 0;
-            work();
-        }
-        if (child > 0)
-            waitpid(child, NULL, 0);
+        if (datagrams <= 0)
+            datagrams = begin(serve, SOCK_DGRAM);
+        if (streams <= 0)
+            streams = begin(serve, SOCK_STREAM);
+        ended = waitpid(-1, NULL, 0);
+        if (ended == datagrams)
+            datagrams = 0;
+        if (ended == streams)
+            streams = 0;
         usleep(PAUSE_US);
     }
 }

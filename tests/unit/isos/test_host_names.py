@@ -40,8 +40,12 @@ class Names:
         self.client.send(message)
         return self.client.recv(65535)
 
-    def worker(self) -> int:
-        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii"))
+    def workers(self) -> set[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        return set(map(int, children.split()))
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.client.getpeername(), PATIENCE)
 
 
 def udp() -> socket.socket:
@@ -142,6 +146,45 @@ def test_a_slow_answer_delays_no_other(names: Names) -> None:
         assert names.client.recv(65535) == message
 
 
+def ask_by_tcp(stream: socket.socket, message: bytes) -> bytes:
+    stream.sendall(struct.pack("!H", len(message)) + message)
+    return take_by_tcp(stream)
+
+
+def take_by_tcp(stream: socket.socket) -> bytes:
+    (size,) = struct.unpack("!H", stream.recv(2, socket.MSG_WAITALL))
+    return stream.recv(size, socket.MSG_WAITALL)
+
+
+def test_what_is_too_long_for_udp_comes_by_tcp(names: Names) -> None:
+    """The server is asked by TCP only for that; one connection may ask for several names."""
+    long, short = query("many.test"), query("few.test", number=7)
+    answer = os.urandom(60000)
+    with names.connect() as stream, socket.create_server(names.server.getsockname()) as listener:
+        listener.settimeout(PATIENCE)
+        assert ask_by_tcp(stream, query("host.docker.internal"))[-4:] == socket.inet_aton(HOST)
+        stream.sendall(struct.pack("!H", len(short)) + short)
+        passed, source = names.server.recvfrom(65535)
+        names.server.sendto(passed + b"few", source)
+        assert take_by_tcp(stream) == short + b"few"
+        stream.sendall(struct.pack("!H", len(long)) + long)
+        passed, source = names.server.recvfrom(65535)
+        names.server.sendto(passed[:2] + b"\x83\x80" + passed[4:], source)
+        upstream, _ = listener.accept()
+        with upstream:
+            assert take_by_tcp(upstream) == long
+            upstream.sendall(struct.pack("!H", len(answer)) + answer)
+            assert take_by_tcp(stream) == answer
+
+
+def test_many_connections_that_say_nothing_keep_no_other_out(names: Names) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(names.connect())
+        with names.connect() as stream:
+            assert ask_by_tcp(stream, query("host.docker.internal"))[-4:] == socket.inet_aton(HOST)
+
+
 def test_others_cant_answer(names: Names) -> None:
     names.client.send(message := query("example.test"))
     _, source = names.server.recvfrom(65535)
@@ -162,10 +205,14 @@ def test_too_short_a_message_is_dropped(names: Names) -> None:
 
 
 def test_a_worker_that_dies_is_replaced_and_no_query_is_lost(names: Names) -> None:
-    first = names.worker()
-    os.kill(first, signal.SIGKILL)
+    first = names.workers()
+    assert len(first) == 2
+    for worker in first:
+        os.kill(worker, signal.SIGKILL)
     assert names.ask(query("host.docker.internal"))[-4:] == socket.inet_aton(HOST)
-    assert names.worker() != first
+    with names.connect() as stream:
+        assert ask_by_tcp(stream, query("host.docker.internal"))[-4:] == socket.inet_aton(HOST)
+    assert not first & names.workers()
 
 
 def test_the_worker_ends_with_its_parent(names: Names) -> None:
