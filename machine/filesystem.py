@@ -6,12 +6,15 @@ a list of file systems would soon be wrong.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import socket
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,8 @@ from machine.reasons import reason
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = "${"
 _PREFIX = ".machine-probe-"
+# Seconds; a test takes milliseconds.
+_OLD = 600.0
 
 
 def check(store: Path) -> None:
@@ -90,12 +95,22 @@ def _probing(store: Path) -> Iterator[Path]:
     """A folder to try things in, on the file system where the store is or will be."""
     while not paths.is_there(store):
         store = store.parent
+    _sweep(store)
     try:
         folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=store)
     except OSError as error:
         raise CheckFailed(f"files can't be written in {store}: {reason(error)}", hint=_elsewhere()) from error
     with folder as name:
         yield Path(name)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process left that was killed here: what is older than any that is at work."""
+    limit = time.time() - _OLD
+    with contextlib.suppress(OSError):
+        for left in folder.glob(f"{_PREFIX}*"):
+            if left.lstat().st_mtime < limit:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _lacking(where: Path, what: str) -> CheckFailed:

@@ -140,7 +140,12 @@ def _made(incoming: Incoming, *, quiet: bool) -> Machine:
             driver.say, driver.advance = shown.note, shown.advance
             driver.create()
 
-        check_host(incoming.wanted(), shown)
+        try:
+            check_host(incoming.wanted(), shown)
+        except MachineError as error:
+            if incoming.machine.mounts and "--mount" in error.hint:
+                error.hint = "without its shared folders: machine import --isolated FILE"
+            raise
         return incoming.make(shown, place=placed, finish=finish, undo=lifecycle.undo)
 
 

@@ -27,14 +27,14 @@ from machine.folders.handles import MARK, Handles
 _NAMED = getattr(os, "O_PATH", os.O_RDONLY)
 _FOLDER = _NAMED | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# Open folders and files are kept, so many of each; files for so many seconds after their last use.
-_KEPT = 256
+# Open files and folders are kept, so many of each; files for so many seconds after their last use.
+_KEPT_FILES, _KEPT_FOLDERS = 256, 2048
 _IDLE = 5.0
 # Seconds for which an open folder is taken to lie where it lay.
 _CHECKED = 1.0
-# No folder lies deeper: fewer than are kept open, so that a walk closes none of its own. Records that lead in a circle,
-# after moves on the host, end here.
-_DEPTH = 200
+# No folder lies deeper; and so many may be found to have moved on the way there. All that is opened on the way is less
+# than what is kept open: so none is closed that a call goes on to use.
+_DEPTH, _MOVES = 600, 2
 # Listings that the guest is in the midst of, and the names in all of them (150 bytes each) but the last.
 _LISTINGS = 8
 _LISTED = 200_000
@@ -107,17 +107,17 @@ class Export:
                 return self.attributes_of(file.descriptor)
             raise
 
-    def locate(self, identity: Identity, depth: int = 0) -> tuple[int, bytes, Attributes]:
+    def locate(self, identity: Identity, moves: int = 0) -> tuple[int, bytes, Attributes]:
         """The open folder that a file lies in, its name there, and its attributes."""
         if identity == self.top:
             return self._root, b".", self.attributes_of(self._root)
-        if depth > _DEPTH:
+        if moves > _MOVES:
             raise _stale()
         for anew in (False, True):
             if not (place := self._handles.place(identity, anew=anew)):
                 raise _stale()
             parent, name = place
-            folder = self._open_folder(parent, depth)
+            folder = self._open_folder(parent, moves)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 found = self._look(folder, parent, name)
                 if found.identity == identity:
@@ -228,7 +228,7 @@ class Export:
     def keep(self, identity: Identity, file: OpenFile) -> None:
         """Have an open file at hand for the calls that follow."""
         file.used = time.monotonic()
-        _add(self._files, identity, file)
+        _add(self._files, identity, file, _KEPT_FILES)
         self._close_later()
 
     def forget(self, removed: Attributes) -> None:
@@ -263,23 +263,38 @@ class Export:
         finally:
             os.close(descriptor)
 
-    def _open_folder(self, identity: Identity, depth: int = 0) -> int:
+    def _open_folder(self, identity: Identity, moves: int = 0) -> int:
         if identity == self.top:
             return self._root
-        if file := self._folders.pop(identity, None):
-            if time.monotonic() - file.used > _CHECKED:
-                self.locate(identity, depth + 1)  # raises OSError when the host moved it out of the export
-                file.used = time.monotonic()
-            self._folders[identity] = file
-            return file.descriptor
-        folder, name, found = self.locate(identity, depth + 1)
-        if not found.is_folder:
-            raise NotADirectoryError(errno.ENOTDIR, "no folder")
-        file = OpenFile(os.open(name, _FOLDER, dir_fd=folder), writable=False)
-        if self.attributes_of(file.descriptor).identity != identity:
-            raise _stale()
-        _add(self._folders, identity, file)
+        for each in reversed(self._way_up(identity)):
+            self._enter(each, moves)
+        # The last that is given up when there are too many.
+        file = self._folders[identity] = self._folders.pop(identity)
         return file.descriptor
+
+    def _way_up(self, identity: Identity) -> list[Identity]:
+        """The folders from this one on upwards, up to one that was checked lately, or the top, which isn't in it."""
+        way: dict[Identity, None] = {}
+        limit = time.monotonic() - _CHECKED
+        while identity != self.top and not ((file := self._folders.get(identity)) and file.used >= limit):
+            if identity in way or len(way) >= _DEPTH or not (place := self._handles.place(identity)):
+                raise _stale()
+            way[identity] = None
+            identity = place[0]
+        return list(way)
+
+    def _enter(self, identity: Identity, moves: int) -> None:
+        """Have a folder open. Raises OSError when the host moved it out of the export."""
+        folder, name, found = self.locate(identity, moves + 1)
+        file = self._folders.pop(identity, None)
+        if file is None:
+            if not found.is_folder:
+                raise NotADirectoryError(errno.ENOTDIR, "no folder")
+            file = OpenFile(os.open(name, _FOLDER, dir_fd=folder), writable=False)
+            if self.attributes_of(file.descriptor).identity != identity:
+                raise _stale()
+        file.used = time.monotonic()
+        _add(self._folders, identity, file, _KEPT_FOLDERS)
 
     def _look(self, folder: int, parent: Identity, name: bytes, *, waits: bool = True) -> Attributes:
         if (parent.device, parent.inode, name) in self._hidden_names:
@@ -398,8 +413,8 @@ def _set_mode(descriptor: int, mode: int) -> None:
         os.fchmod(descriptor, mode)
 
 
-def _add(kept: dict[Identity, OpenFile], identity: Identity, file: OpenFile) -> None:
-    while len(kept) >= _KEPT:
+def _add(kept: dict[Identity, OpenFile], identity: Identity, file: OpenFile, limit: int) -> None:
+    while len(kept) >= limit:
         del kept[next(iter(kept))]
     kept[identity] = file
 

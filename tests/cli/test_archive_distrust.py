@@ -366,6 +366,21 @@ def test_what_any_driver_allows_is_asked_for_too(
     assert (made.tls, made.tls_sans, made.mounts) == (True, (), ())
 
 
+@pytest.mark.parametrize(
+    ("mount", "code", "said"),
+    [("/tmp:/usr", 2, "needs itself"), ("{store}:/keys", 3, "lies in the store"), ("{gone}", 3, "doesn't exist")],
+)
+def test_its_folders_are_checked_as_by_create(
+    crafted: Crafted, bring: Bring, tmp_path: Path, mount: str, code: int, said: str
+) -> None:
+    store.folder().mkdir(parents=True, exist_ok=True)
+    crafted.machine(mounts=[mount.format(store=store.folder(), gone=tmp_path / "gone")])
+    refused = bring(crafted, "--yes")
+    assert (refused.code, said in refused.err, "machine import --isolated" in refused.err) == (code, True, True)
+    assert store.names() == []
+    assert bring(crafted, "--isolated").code == 0
+
+
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
 def test_a_terminal_is_asked(
     crafted: Crafted, tmp_path: Path, typed: str, code: int, monkeypatch: pytest.MonkeyPatch

@@ -88,6 +88,16 @@ def test_an_ordinary_folder_has_all(tmp_path: Path, depth: int) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_what_a_killed_command_left_is_swept(tmp_path: Path) -> None:
+    old, new = tmp_path / ".machine-probe-old", tmp_path / ".machine-probe-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "key").touch()
+    os.utime(old, (0, 0))
+    filesystem.check(tmp_path / "store")
+    assert list(tmp_path.iterdir()) == [new]
+
+
 def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import nfs_client
 import pytest
 from nfs_client import NfsError, Served, Set
 
-from machine.folders import handles, nfs3
+from machine.folders import export, handles, nfs3
 from machine.folders.attributes import Attributes, Identity
 from machine.folders.export import Export
 from machine.folders.handles import Handles, forget_answers
@@ -150,6 +151,33 @@ def test_handles_of_another_machine_are_none(share: Share, tmp_path: Path) -> No
         client.mount(share.host)
         with refused(nfs3.BADHANDLE):
             client.getattr(share.top)
+
+
+def test_a_deep_folder_is_found_by_a_new_server(home: Path, host: Path) -> None:
+    """It walks there without recursion. Deeper ones, and records that lead in a circle, are stale."""
+    deep, names = os.open(host, os.O_RDONLY), []
+    for _ in range(620):
+        os.mkdir("d", dir_fd=deep)
+        above, deep = deep, os.open("d", os.O_RDONLY, dir_fd=deep)
+        os.close(above)
+    os.close(deep)
+    with Served(home, str(host)) as client:
+        names.append(client.mount(host))
+        for _ in range(620):
+            names.append(client.walk(names[-1], "d"))
+        client.create(names[590], b"file")
+        file = client.walk(names[590], "file")
+    with Served(home, str(host)) as client:
+        client.rename(names[590], b"file", names[580], b"moved")
+        assert client.getattr(file).links == 1
+    with Served(home, str(host)) as client, refused(nfs3.STALE):
+        client.getattr(names[615])
+    handles = Handles(home / "folders.db")
+    one, other = (Identity(*struct.unpack(">QQQ", handle[4:28])) for handle in (names[3], names[5]))
+    handles.note(one, other, b"d")
+    handles.close()
+    with Served(home, str(host)) as client, refused(nfs3.STALE):
+        client.getattr(names[8])
 
 
 def test_handles_of_a_folder_that_isnt_shared_any_more_are_stale(home: Path, host: Path, tmp_path: Path) -> None:
@@ -299,7 +327,8 @@ def test_the_owner_writes_what_he_made_for_reading_only(home: Path, host: Path) 
     assert (host / "object").stat().st_mode & 0o777 == 0o444
 
 
-def test_no_descriptors_are_lost(home: Path, host: Path) -> None:
+def test_no_descriptors_are_lost(home: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_KEPT_FOLDERS", 256)
     for number in range(400):
         (host / f"d{number}").mkdir()
         (host / f"d{number}/file").touch()
