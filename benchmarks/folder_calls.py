@@ -1,4 +1,4 @@
-"""What the server of shared folders costs per call, without a machine: the calls of a guest's kernel, one after the other.
+"""What the server of shared folders costs per call, without a machine: a guest's calls, one after the other.
 
 The server is the process that QEMU starts, with a socket as its standard input. Its processor time is its user's and
 the system's; of what the calls wait for, and of the guest, nothing is in it.
@@ -12,7 +12,6 @@ import random
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,8 +65,8 @@ class Guest:
     def found(self, folder: bytes, name: bytes) -> bytes:
         return self.nfs(nfs3.LOOKUP, xdr.opaque(folder) + xdr.opaque(name)).opaque(64)
 
-    def read(self, file: bytes, offset: int, size: int) -> None:
-        self.nfs(nfs3.READ, xdr.opaque(file) + struct.pack(">QI", offset, size))
+    def read(self, file: bytes, offset: int, size: int) -> xdr.Reader:
+        return self.nfs(nfs3.READ, xdr.opaque(file) + struct.pack(">QI", offset, size))
 
     def written(self, file: bytes, offset: int, data: bytes) -> None:
         place = struct.pack(">QII", offset, len(data), nfs3.UNSTABLE)
@@ -178,7 +177,7 @@ def _served(top: Path) -> Iterator[tuple[Guest, bytes]]:
     machine = Machine("dev", "qemu", "", "", "", 1024, 1, 1024, mounts=(str(shared.resolve()),))
     (folder / "machine.json").write_text(spec.dumps(machine), encoding="utf-8")
     ours, its = socket.socketpair()
-    with ours, subprocess.Popen(installation.server(folder), stdin=its) as process:
+    with ours, subprocess.Popen(installation.server(folder), stdin=its.fileno()) as process:
         its.close()
         try:
             guest = Guest(ours, psutil.Process(process.pid))
@@ -190,4 +189,4 @@ def _served(top: Path) -> Iterator[tuple[Guest, bytes]]:
 
 
 if __name__ == "__main__":
-    sys.exit(measure(Report("folder calls")))
+    measure(Report("folder calls"))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import folder_calls
 from benchmarks.measure import MACHINE, Report, run
 from machine import paths
 
@@ -58,6 +59,7 @@ COMMAND = "benchmarks/folders.py, WORK"
 
 def measure(report: Report) -> None:
     """Needs an empty store at $MACHINE_STORAGE_PATH, and an image in the cache."""
+    folder_calls.measure(report)
     with tempfile.TemporaryDirectory(prefix="mb") as top:
         host, exported = Path(top) / "host", Path(top) / "exported"
         for folder in (host, exported):

@@ -94,27 +94,30 @@ def file_id(top: Identity, of: Identity) -> int:
 
 
 def _by_statx(folder: int, name: bytes, flags: int) -> Attributes:
-    buffer = bytearray(_STATX_SIZE)
+    buffer = _Buffer()
     assert _statx
-    if _statx(folder, name, flags, _MASK, _Buffer.from_buffer(buffer)) != 0:
+    if _statx(folder, name, flags, _MASK, buffer) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    found = _STATX.unpack_from(buffer)
-    is_mounted = bool(found[2] & _MOUNT_ROOT)
+    # fmt: off
+    (known, _, about, links, uid, gid, mode, inode, size, blocks, accessed, accessed_ns, born, born_ns,
+     changed, changed_ns, modified, modified_ns, major, minor, device, device_minor) = _STATX.unpack_from(buffer)
+    # fmt: on
+    is_mounted = bool(about & _MOUNT_ROOT)
     # The top folder's number isn't used again; and what is remembered of it may lack its birth.
-    born = (found[12] * _SECOND + found[13]) & _U64 if found[0] & _BIRTH and not is_mounted else 0
+    birth = (born * _SECOND + born_ns) & _U64 if known & _BIRTH and not is_mounted else 0
     return Attributes(
-        found[6],
-        found[3],
-        found[4],
-        found[5],
-        found[8],
-        found[9] * 512,
-        Identity(found[20] << 32 | found[21], found[7], born),
-        found[10] * _SECOND + found[11],
-        found[16] * _SECOND + found[17],
-        found[14] * _SECOND + found[15],
-        (found[18], found[19]),
+        mode,
+        links,
+        uid,
+        gid,
+        size,
+        blocks * 512,
+        Identity(device << 32 | device_minor, inode, birth),
+        accessed * _SECOND + accessed_ns,
+        modified * _SECOND + modified_ns,
+        changed * _SECOND + changed_ns,
+        (major, minor),
         is_mounted,
     )
 

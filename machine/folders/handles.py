@@ -15,7 +15,7 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from machine.folders.attributes import Identity
@@ -57,7 +57,9 @@ class Handles:
             self._database = _opened(path)
         self._key = self._shared_key()
         self._places: dict[Identity, Place] = {}
-        self._pending: dict[Identity, Place] | None = None
+        # What is to be written at the end of `at_once`: places, and files that are gone; answers.
+        self._pending: dict[Identity, Place | None] | None = None
+        self._replies: list[tuple[bytes, bytes]] = []
         # What found no room on a full disk: the guest must get at files to remove them. It is lost with this process.
         self._unwritten: dict[Identity, Place] = {}
         rows = self._database.execute("SELECT digest, reply FROM replies ORDER BY rowid DESC LIMIT ?", (_ANSWERS,))
@@ -104,12 +106,12 @@ class Handles:
         self._remember(identity, place)
 
     @contextlib.contextmanager
-    def noting_many(self) -> Iterator[None]:
-        """What is noted inside is written at the end, at once."""
-        self._pending = {}
+    def at_once(self) -> Iterator[None]:
+        """What is noted inside is written at the end, in one transaction: each takes as long as some hundred rows."""
+        self._pending, self._replies = {}, []
         try:
             yield
-            self._write(self._pending)
+            self._write(self._pending, self._replies)
         except BaseException:
             for identity in self._pending:
                 self._places.pop(identity, None)
@@ -129,8 +131,10 @@ class Handles:
         """The file is gone for good."""
         self._places.pop(identity, None)
         self._unwritten.pop(identity, None)
-        with _full_disk_is_no_error():
-            self._database.execute("DELETE FROM places WHERE identity = ?", (_IDENTITY.pack(*identity),))
+        if self._pending is not None:
+            self._pending[identity] = None
+        else:
+            self._write({identity: None})
 
     def answer(self, digest: bytes) -> bytes | None:
         """What was answered to a call that came before: the guest sends it again when the connection has ended."""
@@ -138,15 +142,10 @@ class Handles:
 
     def note_answer(self, digest: bytes, reply: bytes) -> None:
         self._answers[digest] = reply
-        if forget := len(self._answers) >= 2 * _ANSWERS:
-            for old in list(self._answers)[:_ANSWERS]:
-                del self._answers[old]
-        with _full_disk_is_no_error():
-            self._database.execute("INSERT INTO replies (digest, reply) VALUES (?, ?)", (digest, reply))
-            if forget:
-                self._database.execute(
-                    "DELETE FROM replies WHERE rowid <= (SELECT max(rowid) FROM replies) - ?", (_ANSWERS,)
-                )
+        if self._pending is not None:
+            self._replies.append((digest, reply))
+        else:
+            self._write({}, [(digest, reply)])
 
     def forget_answers(self) -> None:
         self._answers.clear()
@@ -157,22 +156,35 @@ class Handles:
             self._places.clear()
         self._places[identity] = place
 
-    def _write(self, places: dict[Identity, Place]) -> None:
-        if not places:
+    def _write(self, changes: Mapping[Identity, Place | None], replies: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """changes: None for a file that is gone. A full disk is no error: then all this is lost with this process."""
+        if not changes and not replies:
             return
-        places = self._unwritten | places
+        new = {identity: place for identity, place in changes.items() if place}
+        places = self._unwritten | new
+        gone = [(_IDENTITY.pack(*identity),) for identity, place in changes.items() if not place]
         rows = [
             (_IDENTITY.pack(*identity), _IDENTITY.pack(*parent), name) for identity, (parent, name) in places.items()
         ]
         try:
             with self._database:  # rolled back when it fails
                 self._database.execute("BEGIN")
+                self._database.executemany("DELETE FROM places WHERE identity = ?", gone)
                 self._database.executemany("REPLACE INTO places VALUES (?, ?, ?)", rows)
+                self._database.executemany("INSERT INTO replies (digest, reply) VALUES (?, ?)", replies)
+                self._forget_old_answers()
             self._unwritten = {}
         except sqlite3.OperationalError as error:
-            if not _is_full(error) or len(places) > _UNWRITTEN:
+            if not _is_full(error) or (new and len(places) > _UNWRITTEN):
                 raise
             self._unwritten = places
+
+    def _forget_old_answers(self) -> None:
+        if len(self._answers) < 2 * _ANSWERS:
+            return
+        for old in list(self._answers)[:_ANSWERS]:
+            del self._answers[old]
+        self._database.execute("DELETE FROM replies WHERE rowid <= (SELECT max(rowid) FROM replies) - ?", (_ANSWERS,))
 
     def _sealed(self, body: bytes) -> bytes:
         return hashlib.blake2b(body, key=self._key, digest_size=_SEAL).digest()
@@ -193,15 +205,6 @@ def forget_answers(path: Path) -> None:
     handles = Handles(path)
     handles.forget_answers()
     handles.close()
-
-
-@contextlib.contextmanager
-def _full_disk_is_no_error() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if not _is_full(error):
-            raise
 
 
 def _is_full(error: sqlite3.Error) -> bool:

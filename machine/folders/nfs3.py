@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from machine.folders import attributes, xdr
 from machine.folders.attributes import Attributes, Identity
 from machine.folders.changes import Writer
 from machine.folders.export import Export, OpenFile, safe
 from machine.folders.handles import BadHandle, Handles
-from machine.folders.rpc import Call, Caller, Program
+from machine.folders.rpc import Call, Caller, Procedure, Program, Results
 
 PROGRAM, VERSION = 100003, 3
 # fmt: off
@@ -80,7 +81,7 @@ _ERRORS = {
     errno.EAGAIN: JUKEBOX,
     errno.EOPNOTSUPP: NOTSUPP,
 }
-_ABSENT = xdr.flag(False)
+_ABSENT, _TRUE = xdr.flag(False), xdr.flag(True)
 _NO_CHANGE = _ABSENT * 2
 
 
@@ -101,8 +102,7 @@ class Wanted:
     modified: int | None
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """What a handle stands for."""
 
     export: Export
@@ -124,13 +124,14 @@ class Nfs3:
         self.changes = changes
         self.handles = handles
         self.verifier = verifier
+        self.uid = os.geteuid()
         # Everything but reading and writing files' contents is done by one thread at a time.
         self.lock = handles.lock
 
     def program(self) -> Program:
         """Each procedure with what its answer holds after an error: attributes, which aren't told then."""
         wcc = _NO_CHANGE
-        table: dict[int, tuple[Callable[[Call], bytes], bytes]] = {
+        table: dict[int, tuple[Procedure, bytes]] = {
             GETATTR: (self.getattr, b""),
             SETATTR: (self.setattr, wcc),
             LOOKUP: (self.lookup, _ABSENT),
@@ -319,21 +320,15 @@ class Nfs3:
 
     # Contents
 
-    def read(self, call: Call) -> bytes:
+    def read(self, call: Call) -> Results:
         target, offset, count = self._target(call), call.arguments.u64(), call.arguments.u32()
         with self.lock:
             file = target.export.open_file(target.identity, write=False)
         data = os.pread(file.descriptor, min(count, LARGEST), _offset(offset))
         found = target.export.attributes_of(file.descriptor)
-        return b"".join(
-            (
-                xdr.u32(OK),
-                self._post(target.export, found, call.caller),
-                xdr.u32(len(data)),
-                xdr.flag(offset + len(data) >= found.size),
-                xdr.opaque(data),
-            )
-        )
+        about = self._post(target.export, found, call.caller)
+        counts = xdr.u32(len(data)), xdr.flag(offset + len(data) >= found.size), xdr.u32(len(data))
+        return xdr.u32(OK) + about + b"".join(counts), data, bytes(-len(data) % 4)
 
     def write(self, call: Call) -> bytes:
         target, offset, _, stable = self._target(call), *(call.arguments.u64(), *_two(call.arguments))
@@ -423,10 +418,8 @@ class Nfs3:
 
     # Parts of them
 
-    def _guarded(
-        self, procedure: Callable[[Call], bytes], failed: bytes, *, once: bool, changes: bool
-    ) -> Callable[[Call], bytes]:
-        def answered(call: Call) -> bytes:
+    def _guarded(self, procedure: Procedure, failed: bytes, *, once: bool, changes: bool) -> Procedure:
+        def answered(call: Call) -> Results:
             try:
                 return procedure(call)
             except Refused as error:
@@ -438,18 +431,19 @@ class Nfs3:
                     self._free()
                 return xdr.u32(_ERRORS.get(error.errno or 0, IO)) + failed
 
-        def announced(call: Call) -> bytes:
+        def announced(call: Call) -> Results:
             with self.changes.working() if self.changes else contextlib.nullcontext():
                 return answered(call)
 
-        def answered_once(call: Call) -> bytes:
+        def answered_once(call: Call) -> Results:
             digest = hashlib.blake2b(call.raw, digest_size=16).digest()
             with self.lock:
                 if (known := self.handles.answer(digest)) is not None:
                     return known
-                reply = announced(call)
-                if reply[:4] == xdr.u32(OK):
-                    self.handles.note_answer(digest, reply)
+                with self.handles.at_once():
+                    reply = announced(call)
+                    if isinstance(reply, bytes) and reply[:4] == xdr.u32(OK):
+                        self.handles.note_answer(digest, reply)
                 return reply
 
         return answered_once if once else announced if changes else answered
@@ -528,7 +522,7 @@ class Nfs3:
         entry: Callable[[Call, Export, Attributes, bytes, int], bytes],
     ) -> bytes:
         export = target.export
-        with self.lock, self.handles.noting_many():
+        with self.lock, self.handles.at_once():
             folder, own = export.folder(target.identity)
             parts = [xdr.u32(OK), self._post(export, own, call.caller), bytes(8)]
             left = room - sum(map(len, parts)) - 8
@@ -556,17 +550,13 @@ class Nfs3:
         return export.child(folder, own.identity, name, waits=False)
 
     def _plain(self, call: Call, export: Export, found: Attributes, name: bytes, cookie: int) -> bytes:
-        return b"".join((xdr.flag(True), xdr.u64(_file_id(export, found)), xdr.opaque(name), xdr.u64(cookie)))
+        return b"".join((_TRUE, xdr.u64(_file_id(export, found)), xdr.opaque(name), xdr.u64(cookie)))
 
     def _full(self, call: Call, export: Export, found: Attributes, name: bytes, cookie: int) -> bytes:
-        return b"".join(
-            (
-                self._plain(call, export, found, name, cookie),
-                self._post(export, found, call.caller),
-                xdr.flag(True),
-                xdr.opaque(self.handle(export, found.identity)),
-            )
-        )
+        attributes = self._fattr(export, found, call.caller)
+        handle = self.handle(export, found.identity)
+        plain = self._plain(call, export, found, name, cookie)
+        return b"".join((plain, _TRUE, attributes, _TRUE, xdr.opaque(handle)))
 
     def _wcc(self, target: Target, before: Attributes, caller: Caller) -> bytes:
         """The attributes that a file had, and has: what the guest knew before is what it may go on trusting."""
@@ -583,24 +573,29 @@ class Nfs3:
         )
 
     def _post(self, export: Export, found: Attributes, caller: Caller) -> bytes:
-        return xdr.flag(True) + self._fattr(export, found, caller)
+        return _TRUE + self._fattr(export, found, caller)
 
     def _fattr(self, export: Export, found: Attributes, caller: Caller) -> bytes:
-        uid, gid = (caller.uid, caller.gid) if found.uid == os.geteuid() else (_NOBODY, _NOBODY)
+        mode, links, uid, _, size, used, identity, accessed, modified, changed, device, _ = found
+        uid, gid = (caller.uid, caller.gid) if uid == self.uid else (_NOBODY, _NOBODY)
+        # Spelled out: it is done for each file of a listing.
         return _FATTR.pack(
-            _TYPES.get(stat.S_IFMT(found.mode), 1),
-            stat.S_IMODE(found.mode),
-            found.links,
+            _TYPES.get(mode & 0o170000, 1),
+            mode & 0o7777,
+            links,
             uid,
             gid,
-            found.size,
-            found.used,
-            *found.device,
-            int.from_bytes(export.mark),
-            _file_id(export, found),
-            *_split(found.accessed),
-            *_split(found.modified),
-            *_split(found.changed),
+            size,
+            used,
+            *device,
+            export.number,
+            identity.inode if identity.device == export.number else _file_id(export, found),
+            accessed // _SECOND & 0xFFFFFFFF,
+            accessed % _SECOND,
+            modified // _SECOND & 0xFFFFFFFF,
+            modified % _SECOND,
+            changed // _SECOND & 0xFFFFFFFF,
+            changed % _SECOND,
         )
 
 

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from machine.folders import xdr
 from machine.folders.attributes import Attributes, Identity
@@ -19,7 +19,7 @@ from machine.folders.export import Export
 from machine.folders.handles import Handles
 from machine.folders.mount_spec import REPLAY_UID as UID
 from machine.folders.nfs3 import FILE_SYNC, LARGEST, NULL, OK, STALE, Nfs3, Refused, Target, name_of, new_name
-from machine.folders.rpc import Call, Caller, Program
+from machine.folders.rpc import Call, Caller, Procedure, Program, Results
 
 # The call's group, from the user's number on: what is said of a name that isn't there (any more). A folder, on the way
 # to a file. Nothing. The file, or the folder, that was there before, also when there is another one by now.
@@ -173,8 +173,8 @@ def beside(usual: Program, replay: Replay) -> Program:
     """The usual procedures, but for the calls that only repeat."""
     own = replay.program().procedures
 
-    def either(number: int) -> Callable[[Call], bytes]:
-        def answered(call: Call) -> bytes:
+    def either(number: int) -> Procedure:
+        def answered(call: Call) -> Results:
             if call.caller.uid == UID:
                 return own[number](call)
             replay.owner = call.caller

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from machine.folders import xdr
 
@@ -24,6 +25,9 @@ _AUTH_LIMIT = 400
 _AHEAD = 4096
 # xid, kind, version of RPC; program, its version, procedure, how the caller is named.
 _HEAD = struct.Struct(">III")
+# Bytes that are rather copied than sent by a system call of their own; what says that more follows (not on macOS).
+_COPIED = 32 << 10
+_MORE = getattr(socket, "MSG_MORE", 0)
 _CALL = struct.Struct(">IIII")
 
 
@@ -31,16 +35,14 @@ class Broken(Exception):
     """The stream holds no records, or ended amidst one: nothing more can be read from it."""
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks, as the guest has it: a user and a group of its own, or root where it doesn't say."""
 
     uid: int = 0
     gid: int = 0
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     xid: int
     program: int
     version: int
@@ -51,12 +53,14 @@ class Call:
     raw: memoryview
 
 
-Procedure = Callable[[Call], bytes]
+# In XDR; in parts where one is long, so that nobody has to copy it.
+Results = bytes | tuple[bytes, ...]
+Procedure = Callable[[Call], Results]
 
 
 @dataclass(frozen=True)
 class Program:
-    """What answers one version of a program; a procedure's answer is its results in XDR. It may raise xdr.Garbage."""
+    """What answers one version of a program. A procedure may raise xdr.Garbage."""
 
     number: int
     version: int
@@ -145,7 +149,22 @@ def parse(message: memoryview) -> Call:
     return Call(xid, program, version, procedure, caller, reader, message)
 
 
-def answer(call: Call, programs: list[Program]) -> bytes:
+def send(connection: socket.socket, message: Results) -> None:
+    """Raises OSError."""
+    parts = (message,) if isinstance(message, bytes) else message
+    waiting = [xdr.u32(_LAST | sum(map(len, parts)))]
+    for part in parts:
+        if len(part) > _COPIED:
+            connection.sendall(b"".join(waiting), _MORE)
+            connection.sendall(part)
+            waiting.clear()
+        else:
+            waiting.append(part)
+    if waiting:
+        connection.sendall(b"".join(waiting))
+
+
+def answer(call: Call, programs: list[Program]) -> Results:
     """The message that answers the call; an error of the protocol is an answer too."""
     same = [program for program in programs if program.number == call.program]
     if not same:
@@ -157,7 +176,15 @@ def answer(call: Call, programs: list[Program]) -> bytes:
     if call.procedure not in found.procedures:
         return accepted(call.xid, PROC_UNAVAIL)
     try:
-        return accepted(call.xid, SUCCESS, found.procedures[call.procedure](call))
+        results = found.procedures[call.procedure](call)
+        return (
+            accepted(call.xid, SUCCESS, results)
+            if isinstance(results, bytes)
+            else (
+                accepted(call.xid, SUCCESS),
+                *results,
+            )
+        )
     except xdr.Garbage:
         return accepted(call.xid, GARBAGE_ARGS)
 

@@ -119,7 +119,7 @@ class Server:
             log(traceback.format_exc())
             message = rpc.accepted(call.xid, rpc.SYSTEM_ERR)
         with self._sending:
-            self.connection.sendall(rpc.record(message))
+            rpc.send(self.connection, message)
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ from machine.folders.attributes import Identity
 from machine.folders.handles import Handles
 handles = Handles(Path(sys.argv[1]))
 handles.note(Identity(1, 2, 3), Identity(1, 1, 1), b"name")
-with handles.noting_many():
+with handles.at_once():
     handles.note(Identity(1, 3, 3), Identity(1, 1, 1), b"more")
 print(handles.seal(b"mark", Identity(1, 2, 3)).hex(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -414,7 +414,7 @@ def test_a_place_that_couldnt_be_written_is_not_taken_for_written(home: Path) ->
     for _ in range(2):
         with pytest.raises(sqlite3.OperationalError):
             handles.note(file, Identity(1, 1, 1), b"name")
-        with pytest.raises(sqlite3.OperationalError), handles.noting_many():
+        with pytest.raises(sqlite3.OperationalError), handles.at_once():
             handles.note(file, Identity(1, 1, 1), b"name")
     handles._database.execute("PRAGMA query_only = OFF")
     handles.note(file, Identity(1, 1, 1), b"name")
