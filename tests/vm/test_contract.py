@@ -19,7 +19,10 @@ from tests import testbed
 from tests.testbed import until
 from tests.testbed.places import PLACES, Place
 
+WATCHER = Path(__file__).with_name("inotify_events.c")
 DEV = "dev"
+# Seconds, for something that takes a quarter of one in software emulation on a busy host.
+SOON = 120.0
 SIZE = ("--memory", "1G", "--cpus", "2", "--disk", "4G")
 
 
@@ -107,6 +110,24 @@ def test_nobody_gets_in_without_a_certificate(made: Place) -> None:
 def test_a_container_has_files_of_this_computer(made: Place, shared: Path) -> None:
     exchange(made, shared)
     assert f"shared folder {shared}: mounted\n" in made.machine("status", DEV).err
+
+
+def test_a_container_hears_of_what_this_computer_changes(made: Place, shared: Path) -> None:
+    """inotify tells of it, as a watcher of files expects. The file is written until somebody watches."""
+    gcc = shutil.which("gcc")
+    assert gcc, "no gcc here"
+    program = shared / WATCHER.stem
+    subprocess.run([gcc, "-static", "-O2", WATCHER, "-o", program], check=True)
+    name = made.docker(DEV, "run", "-d", "-v", f"{shared}:/src", "busybox", f"/src/{program.name}", "/src").out.strip()
+
+    def heard() -> str:
+        (shared / "sign").write_text("text")
+        return made.docker(DEV, "logs", name).out
+
+    until(lambda: "/src sign " in heard(), "the file to be heard of", SOON)
+    (shared / "sign").unlink()
+    until(lambda: "/src sign DELETE\n" in made.docker(DEV, "logs", name).out, "its removal", SOON)
+    made.docker(DEV, "rm", "-f", name)
 
 
 def test_a_published_port_is_reached_at_the_machines_address(made: Place, shared: Path) -> None:
