@@ -28,8 +28,8 @@ LATE = 15.0
 CONSOLE_LINES = 15
 # So many logins are tried without asking first whether there is an SSH server, which costs half as much.
 LOGINS = 5
-# The machine's helper logs in and mounts them, which takes an emulated processor some seconds.
-_FOLDERS = 60.0
+# The machine's helper logs in and mounts them, which took an emulated host on a busy processor more than a minute.
+_FOLDERS = 180.0
 
 
 def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> bool:
