@@ -36,7 +36,7 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
     """Start the machine and wait until Docker and SSH answer; False when it was running already."""
     with changing(name) as instance:
         driver, image = instance.driver, instance.machine.image
-        if driver.state() is State.RUNNING:
+        if (state := driver.state()) is State.RUNNING:
             return False
         if image:
             cache.verify(Image(image))
@@ -47,7 +47,18 @@ def start(name: str, progress: Progress, *, timeout: float = START_TIMEOUT) -> b
         boot(instance, progress, timeout=timeout)
         for path, why in unmounted(instance, progress).items():
             progress.note(f"{path} is not in the machine: {why}")
+        if instance.machine.project:
+            _provision(instance, progress, booted=state is State.STOPPED)
     return True
+
+
+def _provision(instance: Instance, progress: Progress, *, booted: bool) -> None:
+    """Run the steps of its machine.yaml that are to run now."""
+    from machine.project import provisioning
+
+    if booted:
+        provisioning.begin(instance.folder)
+    provisioning.run(instance, progress)
 
 
 def unmounted(instance: Instance, progress: Progress) -> dict[str, str]:

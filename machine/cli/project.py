@@ -69,13 +69,15 @@ def init(source: str | None) -> None:
 @file_option
 @args_option
 @click.option("--check", is_flag=True, help="End with exit code 2 when there is something to do.")
-@click.option("--json", "as_json", is_flag=True, help='Print [{"name", "action", "changes", "fixed", "effects"}].')
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print [{"name", "action", "changes", "steps", "fixed", "effects"}].'
+)
 @names_argument
 def plan(machines: tuple[str, ...], file: Path | None, args: tuple[str, ...], check: bool, as_json: bool) -> None:
     """Print what `machine up` would do, and every effect on this computer. Changes nothing.
 
     \b
-    +  is made             ~  is changed, or started
+    +  is made             ~  is changed, started or provisioned
     !  can't be changed: only machine up --recreate NAME makes it so
     -  isn't in the file: only machine up --prune removes it
     """

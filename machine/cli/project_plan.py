@@ -29,18 +29,26 @@ def _of(todo: Todo) -> list[str]:
     if todo.is_new or todo.recreate:
         asked = _drafted(todo)
         what = "is removed and made anew" if todo.recreate else "is made"
-        return [f"+ {todo.name} {what}: {_sizes(asked)}", *(f"    {text}" for text in _effects(todo, asked))]
+        effects = [*_effects(todo, asked), *_steps(todo)]
+        return [f"+ {todo.name} {what}: {_sizes(asked)}", *(f"    {text}" for text in effects)]
     found = []
-    if todo.changes.words or todo.starts:
+    if not todo.is_done:
         found.append(f"~ {todo.name} {_what(todo)}")
-        found += [f"    {text}" for text in todo.changes.words]
+        found += [f"    {text}" for text in (*todo.changes.words, *_steps(todo))]
     if todo.changes.fixed:
         found.append(f"! {todo.name} can't be changed in this: machine up --recreate {todo.name}")
         found += [f"    {text}" for text in todo.changes.fixed]
     return found or [f"  {todo.name} is as the file says"]
 
 
+def _steps(todo: Todo) -> list[str]:
+    found = [f"runs {', '.join(todo.steps)}"] if todo.steps else []
+    return found + ([f"waits for {', '.join(probe.name for probe in todo.wanted.probes)}"] if todo.probes else [])
+
+
 def _what(todo: Todo) -> str:
+    if not todo.starts and not todo.changes.words:
+        return "is provisioned" if todo.steps else "is asked whether it works"
     if not todo.starts:
         return "is changed, at once where its driver can, else at its next start"
     resumed = "continues" if todo.state in {State.SAVED, State.PAUSED} else "is started"
@@ -51,32 +59,33 @@ def _sum(plan: Plan) -> str:
     new = sum(todo.is_new or todo.recreate for todo in plan.todos)
     changed = sum(not todo.is_done for todo in plan.todos) - new
     fixed = sum(bool(todo.changes.fixed) and not todo.recreate for todo in plan.todos)
-    counts = [f"{new} to make"] * bool(new) + [f"{changed} to change or start"] * bool(changed)
+    counts = [f"{new} to make"] * bool(new) + [f"{changed} to change, start or provision"] * bool(changed)
     counts += [f"{fixed} that can't be changed"] * bool(fixed)
     counts += [f"{len(plan.surplus)} to remove with --prune"] * bool(plan.surplus)
     return f"{', '.join(counts).capitalize()}: machine up" if counts else "There is nothing to do."
 
 
 def objects(plan: Plan) -> list[dict[str, Any]]:
-    """The same as data. action: "create", "recreate", "change", "start", "remove" (with --prune) or ""."""
+    """The same as data. action: "create", "recreate", "change", "start", "provision", "remove" (with --prune) or ""."""
     found = [
         {
             "name": todo.name,
             "action": _action(todo),
             "changes": list(todo.changes.words),
+            "steps": list(todo.steps),
             "fixed": list(todo.changes.fixed),
             "effects": list(_effects(todo, _drafted(todo))) if todo.is_new else [],
         }
         for todo in plan.todos
     ]
-    gone = {"action": "remove", "changes": [], "fixed": [], "effects": []}
+    gone = {"action": "remove", "changes": [], "steps": [], "fixed": [], "effects": []}
     return found + [{"name": machine.name, **gone} for machine in plan.surplus]
 
 
 def _action(todo: Todo) -> str:
     if todo.recreate or todo.is_new:
         return "recreate" if todo.recreate else "create"
-    return "change" if todo.changes.words else "start" if todo.starts else ""
+    return "change" if todo.changes.words else "start" if todo.starts else "provision" if not todo.is_done else ""
 
 
 def _drafted(todo: Todo) -> Machine:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from machine import registry, store
 from machine.cli import create, set
 from machine.cli.life import on_each
-from machine.errors import before_anything
+from machine.errors import CheckFailed, before_anything
 from machine.instance import changing
 from machine.progress import Display, Progress
-from machine.project import record
+from machine.project import provisioning, record
 from machine.project.changes import Changes
 from machine.project.planning import Plan, Todo
 from machine.project.record import Record
@@ -22,6 +22,7 @@ from machine.spec import Machine, State
 
 def up(plan: Plan, *, prune: bool, force: bool, offline: bool, timeout: float, quiet: bool) -> None:
     """Do what the plan says, for several machines at once. Errors of one don't stop the others."""
+    _check(plan)
     busy = [todo for todo in plan.todos if not todo.is_done]
     for todo in plan.todos:
         _tell_of_fixed(todo)
@@ -43,6 +44,16 @@ def up(plan: Plan, *, prune: bool, force: bool, offline: bool, timeout: float, q
         return _done(plan, todos[name], images, shown, force=force, timeout=timeout)
 
     on_each([*todos, *(machine.name for machine in gone)], quiet, work)
+
+
+def _check(plan: Plan) -> None:
+    """Raise CheckFailed for steps and probes where there is no way in."""
+    for todo in plan.todos:
+        driver = todo.machine.driver if todo.machine else _driver(create.typed(todo.wanted.options))
+        if (todo.wanted.steps or todo.wanted.probes) and not registry.load(driver).kind.has_ssh:
+            raise CheckFailed(
+                f'"{todo.name}" can\'t have provision or probes: its driver {driver} has no SSH', hint="machine plan"
+            )
 
 
 def _tell_of_fixed(todo: Todo) -> None:
@@ -89,10 +100,22 @@ def _done(
         if todo.recreate:
             _removed(todo.name, shown)
         _made(plan, todo, images, shown, timeout)
+        _provisioned(todo.name, shown)
         return f'Machine "{todo.name}" was made.'
-    told = _changed(todo, shown, force=force, timeout=timeout)
+    # First: a start runs the steps that the file has now.
     _note(plan, todo)
+    told = _changed(todo, shown, force=force, timeout=timeout)
+    _provisioned(todo.name, shown)
+    told += [f"These steps ran: {', '.join(todo.steps)}."] if todo.steps else []
+    told += ["It works."] if todo.probes else []
     return f'Machine "{todo.name}": {" ".join(filter(None, told))}'
+
+
+def _provisioned(name: str, shown: Progress) -> None:
+    """Run the steps and probes that are left."""
+    with changing(name) as instance:
+        provisioning.run(instance, shown)
+        provisioning.probe(instance, shown)
 
 
 def _made(plan: Plan, todo: Todo, images: dict[tuple[str, str], str], shown: Progress, timeout: float) -> Machine:
@@ -100,7 +123,7 @@ def _made(plan: Plan, todo: Todo, images: dict[tuple[str, str], str], shown: Pro
 
     asked = create.typed(todo.wanted.options)
     drafted = create.drafted(todo.name, images.get(_image(asked), ""), asked)
-    drafted = dataclasses.replace(drafted, project=plan.project.name)
+    drafted = replace(drafted, project=plan.project.name)
     made = make(drafted, shown, timeout=timeout, needs_mounts=bool(asked["mount"]))
     _note(plan, todo)
     return made
@@ -150,10 +173,12 @@ def _note(plan: Plan, todo: Todo) -> None:
             key = text.partition(":")[0]
             options.pop(key, None)
             options |= {key: todo.record.options[key]} if key in todo.record.options else {}
-    wanted = Record(str(plan.project.file), options)
+    kept = Record() if todo.recreate else todo.record
+    file = str(plan.project.file)
+    wanted = replace(kept, file=file, options=options, steps=todo.wanted.steps, probes=todo.wanted.probes)
     folder = store.folder_of(todo.name)
     if wanted != todo.record or todo.recreate:
         record.write(folder, wanted)
     if todo.machine and not todo.recreate and todo.machine.project != plan.project.name:
         with changing(todo.name) as instance:
-            store.save(dataclasses.replace(instance.machine, project=plan.project.name))
+            store.save(replace(instance.machine, project=plan.project.name))

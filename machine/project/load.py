@@ -10,14 +10,15 @@ from typing import Any
 
 from machine import settings, spec
 from machine.errors import CheckFailed, MachineError, Usage
-from machine.project import arguments, bases, templates
+from machine.project import arguments, bases, reading, templates
 from machine.project import schema as schemas
+from machine.project.steps import Probe, Step
 from machine.project.templates import nearest
 from machine.project.values import Mistakes, Place, Value, merged
 
 FILE = "machine.yaml"
 # The keys of a machine that are no options of create.
-OWN = ("count",)
+OWN = ("count", "provision", "probes")
 # What is read before templates are filled in.
 PARAMETERS = ("args", "env", "base")
 
@@ -33,6 +34,8 @@ class Wanted:
     name: str
     group: str
     options: dict[str, Any]
+    steps: tuple[Step, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
     def items(self, option: str) -> tuple[str, ...]:
         return tuple(map(str, self.options.get(option, ())))
@@ -134,7 +137,8 @@ def _wanted(group: str, value: Value, mistakes: Mistakes) -> list[Wanted]:
     for key, item in value.items():
         for single in item.values() or [item]:
             _check_item(key, single, mistakes)
-    return [Wanted(name, group, options) for name in names]
+    steps, probes = reading.steps(value, mistakes), reading.probes(value)
+    return [Wanted(name, group, options, steps, probes) for name in names]
 
 
 def _check_item(key: str, value: Value, mistakes: Mistakes) -> None:

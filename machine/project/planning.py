@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from machine import probe, store
 from machine.errors import CheckFailed, MachineError
 from machine.instance import Instance, load
-from machine.project import members, record
+from machine.project import members, provisioning, record
 from machine.project.changes import Changes, compare
 from machine.project.load import Project, Wanted
 from machine.project.record import Record
+from machine.project.steps import probed
 from machine.spec import Machine, State
 
 # Seconds for a hypervisor to tell a machine's state.
@@ -20,7 +21,10 @@ _TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class Todo:
-    """What there is to do for a machine. machine: None while there is none. state: None where it wasn't told."""
+    """What there is to do for a machine. machine: None while there is none. state: None where it wasn't told.
+
+    steps: the names of the provisioning steps to run. probes: whether its probes are to be asked.
+    """
 
     wanted: Wanted
     machine: Machine | None = None
@@ -28,6 +32,8 @@ class Todo:
     changes: Changes = field(default_factory=Changes)
     state: State | None = None
     recreate: bool = False
+    steps: tuple[str, ...] = ()
+    probes: bool = False
 
     @property
     def name(self) -> str:
@@ -44,7 +50,8 @@ class Todo:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing to do, as far as it can be done without --recreate."""
-        return not (self.is_new or self.recreate or self.starts or self.changes.words)
+        acts = self.is_new or self.recreate or self.starts or self.steps or self.probes
+        return not (acts or self.changes.words)
 
 
 @dataclass(frozen=True)
@@ -69,14 +76,23 @@ def planned(project: Project, names: Sequence[str] = (), recreate: Sequence[str]
     todos = []
     for one in chosen:
         if one.name not in there:
-            todos.append(Todo(one))
+            todos.append(Todo(one, steps=_steps(one, Record()), probes=bool(one.probes)))
             continue
         instance, known = there[one.name]
         changes = compare(instance.machine, one, known)
-        todos.append(Todo(one, instance.machine, known, changes, states.get(one.name), one.name in again))
+        state, anew = states.get(one.name), one.name in again
+        # What runs at each boot runs again; so do all steps in a new machine.
+        booted = known if state in {State.RUNNING, State.PAUSED, State.SAVED} else replace(known, booted={}, probed="")
+        steps = _steps(one, Record() if anew else booted)
+        probes = bool(one.probes) and (bool(steps) or anew or booted.probed != probed(one.probes))
+        todos.append(Todo(one, instance.machine, known, changes, state, anew, steps, probes))
     wanted = {one.name for one in project.machines}
     surplus = () if names else tuple(m for m in members.of(project.name, project.file) if m.name not in wanted)
     return Plan(project, tuple(todos), surplus)
+
+
+def _steps(wanted: Wanted, known: Record) -> tuple[str, ...]:
+    return tuple(step.name for step in provisioning.pending(replace(known, steps=wanted.steps)))
 
 
 def _member(project: Project, wanted: Wanted) -> tuple[Instance, Record]:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from machine.project import steps
 from machine.project.templates import nearest
 from machine.project.values import Mistakes, Place, Value
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 FILE = Path(__file__).with_name("schema.json")
-MODES = ("once", "boot", "user")
 # resources.mib reads it, and no number of it is 0.
 SIZE = r"^[0-9]{1,15}(\.[0-9]{1,15})?\s*([mMgGtT]([iI]?[bB])?)?$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_-]*$"
@@ -85,6 +85,76 @@ def _option(key: Key) -> dict[str, Any]:
     return found | ({"x-default": key.default} if key.default else {})
 
 
+_MODE = {
+    "description": "once: as root, once in the machine's life. boot: as root, at each boot. user: once, as its user.",
+    "enum": list(steps.Mode),
+    "x-default": "once",
+}
+_STEP = _object(
+    {
+        "script": {
+            "description": "The script: its text, or {file: PATH}. sh runs it, or what its first line names.",
+            "type": ["string", "object"],
+            "minLength": 1,
+            "properties": {"file": {"description": "A file of this computer.", **_TEXT}},
+            "required": ["file"],
+            "additionalProperties": False,
+            "examples": ["apt-get install -y make"],
+        },
+        "copy": _object(
+            {
+                "from": {"description": "A file or folder of this computer.", **_TEXT, "examples": ["./conf"]},
+                "to": {
+                    "description": "Its path there.",
+                    "type": "string",
+                    "pattern": "^/.",
+                    "examples": ["/etc/x.conf"],
+                },
+                "mode": {
+                    "description": "Permissions of the files, octal. Default: as here.",
+                    "type": ["string", "integer"],
+                    "pattern": "^[0-7]{3,4}$",
+                    "examples": ["0644"],
+                },
+                "owner": {"description": "USER or USER:GROUP. Default: root, or the user.", **_TEXT},
+            },
+            "A file or folder to copy into the machine.",
+            required=["from", "to"],
+        ),
+        "mode": _MODE,
+        "name": {"description": "What progress and errors call it.", **_TEXT, "examples": ["packages"]},
+        "timeout": {
+            "description": "Seconds that it may take.",
+            "type": "integer",
+            "minimum": 1,
+            "x-default": str(steps.STEP_TIMEOUT),
+            "examples": [60],
+        },
+    },
+    "A step.",
+)
+_PROBE = _object(
+    {
+        "command": {
+            "description": "A line of sh that succeeds, as root, when all is well. It is tried again and again.",
+            **_TEXT,
+            "examples": ["curl -fs http://localhost"],
+        },
+        "hint": {"description": "What to do when it doesn't.", **_TEXT},
+        "name": {"description": "What it waits for.", **_TEXT, "examples": ["the web server"]},
+        "timeout": {
+            "description": "Seconds to wait for it.",
+            "type": "integer",
+            "minimum": 1,
+            "x-default": str(steps.PROBE_TIMEOUT),
+            "examples": [60],
+        },
+    },
+    "A probe.",
+    required=["command"],
+)
+
+
 def _top() -> dict[str, Any]:
     machine = {"$ref": "#/$defs/machine"}
     return {
@@ -145,6 +215,16 @@ def _machine(options: dict[str, Any]) -> dict[str, Any]:
             "maximum": 100,
             "x-default": "one, called NAME",
             "examples": [3],
+        },
+        "provision": {
+            "description": "Steps that machine up runs in the machine, in this order: each runs one script, or copies.",
+            "type": "array",
+            "items": _STEP,
+        },
+        "probes": {
+            "description": "Commands that must succeed before machine up ends.",
+            "type": "array",
+            "items": _PROBE,
         },
     }
     return _object({**own, **options}, "A machine, by the options of machine create.") | {"type": ["object", "null"]}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_fixtures import vm_of
 
+from machine import ssh
 from machine import store as stores
 from machine.images import cache
+from machine.run import Completed
 from machine.spec import State
 from tests.fixture_types import Invoke, Outcome, Spawn
 
@@ -75,7 +79,7 @@ def test_a_changed_file_changes_machines(invoke: Invoke, project: Project) -> No
         "    opens ports on an address 127.77.x.y of its own: 2375, 22, and what containers publish",
         "    shares no folder",
         "- old: it isn't in the file; machine up --prune removes it",
-        "1 to make, 1 to change or start, 1 that can't be changed, 1 to remove with --prune: machine up",
+        "1 to make, 1 to change, start or provision, 1 that can't be changed, 1 to remove with --prune: machine up",
     ]
     found = json.loads(invoke("plan", "--json").out)
     assert [(one["name"], one["action"]) for one in found] == [("web", "change"), ("new", "create"), ("old", "remove")]
@@ -220,6 +224,56 @@ def test_the_file_of_init_is_right_when_its_comments_are_taken_in(invoke: Invoke
     file.write_text("\n".join(re.sub("^    # ", "    ", line) for line in lines), encoding="utf-8")
     plan = invoke("plan")
     assert (plan.code, len([line for line in plan.lines if line.startswith("+")])) == (0, 3), plan.err
+
+
+def test_steps_run_and_a_second_up_goes_on(
+    invoke: Invoke, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(
+        folder: Any, _: Any, user: str, command: list[str], *, input: bytes | None = None, **more: Any
+    ) -> Completed:
+        line = command[0].removeprefix("sudo -n ")
+        done = subprocess.run(["sh", "-c", line], input=input, capture_output=True, check=False)
+        return Completed(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    monkeypatch.setattr(ssh, "run", run)
+    out, flag = tmp_path / "out", tmp_path / "flag"
+    text = f"""\
+machines:
+  web:
+    provision:
+      - {{script: "echo boot >>{out}", mode: boot, name: network}}
+      - {{script: "echo words; test -e {flag}", name: packages}}
+    probes: [{{command: "echo probe >>{out}", name: the server}}]
+"""
+    project(text)
+    assert "    runs network, packages" in invoke("plan").lines
+    shown = invoke("up")
+    assert (shown.code, shown.out) == (1, "")
+    assert "Error: packages failed with exit code 1; machine up goes on there\n  words\n" in shown.err
+    assert "Next: machine logs --provision web" in shown.err
+    assert "packages: exit code 1\nwords\n" in invoke("logs", "--provision", "web").out
+    assert invoke("plan").lines[1:4] == ["~ web is provisioned", "    runs packages", "    waits for the server"]
+    flag.touch()
+    assert invoke("up").out == 'Machine "web": These steps ran: packages. It works.\n'
+    assert out.read_text() == "boot\nprobe\n"
+    assert "nothing to do" in invoke("up").out
+    assert invoke("restart", "-q", "web").code == 0  # which runs the steps of a boot, too
+    assert out.read_text() == "boot\nprobe\nboot\n"
+    assert invoke("plan").lines[1:3] == ["~ web is asked whether it works", "    waits for the server"]
+    assert invoke("up").out == 'Machine "web": It works.\n'
+    invoke("down", "-q")
+    assert "    runs network" in invoke("plan").lines
+    assert invoke("up").out == 'Machine "web": It was started. These steps ran: network. It works.\n'
+    assert out.read_text() == "boot\nprobe\nboot\nprobe\nboot\nprobe\n"
+
+
+def test_no_steps_where_there_is_no_ssh(invoke: Invoke, project: Project) -> None:
+    project("machines: {web: {driver: none, url: 'tcp://127.0.0.1:9', provision: [{script: x}]}}")
+    shown = invoke("up")
+    assert (shown.code, stores.names()) == (3, [])
+    assert "its driver none has no SSH" in shown.err
+    assert invoke("logs", "--provision", "--follow").code == 2
 
 
 def test_a_wrong_file_and_no_file(invoke: Invoke, project: Project) -> None:

@@ -15,6 +15,7 @@ from machine.cli import project_keys
 from machine.errors import CheckFailed, MachineError, Usage
 from machine.project import arguments, load, schema
 from machine.project.load import Project
+from machine.project.steps import Mode, Probe, Step
 
 
 def loaded(folder: Path, text: str, *args: str, environ: Mapping[str, str] | None = None) -> Project:
@@ -213,3 +214,66 @@ def test_each_option_of_create_is_a_key_or_has_a_reason(store: Path) -> None:
     assert names == (keys - set(load.OWN)) | set(project_keys.LEFT_OUT)
     assert not keys & set(project_keys.LEFT_OUT)
     assert all(project_keys.LEFT_OUT.values())
+
+
+def test_steps_and_probes(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.sh").write_text("#!/bin/sh\necho setup\n")
+    text = """\
+defaults:
+  provision: [{script: "echo $${{ x }}", mode: boot}]
+machines:
+  web:
+    provision:
+      - {script: {file: setup.sh}, name: packages, timeout: 9}
+      - {copy: {from: setup.sh, to: /opt/, mode: 0755, owner: docker}, mode: user}
+    probes:
+      - {command: "true", hint: look, timeout: 3, name: truth}
+      - command: test -e /x
+"""
+    [web] = loaded(tmp_path, text).machines
+    assert web.steps == (
+        Step("step 1", Mode.BOOT, script="echo ${{ x }}"),
+        Step("packages", timeout=9, script="#!/bin/sh\necho setup\n"),
+        Step(
+            "step 3",
+            Mode.USER,
+            source=f"{tmp_path}/setup.sh",
+            target="/opt/setup.sh",
+            permissions="0755",
+            owner="docker",
+        ),
+    )
+    assert web.probes == (Probe("truth", "true", "look", 3), Probe("`test -e /x` to succeed", "test -e /x"))
+
+
+def test_mistakes_in_steps(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """\
+machines:
+  web:
+    provision:
+      - {script: x, copy: {from: a, to: /b}}
+      - {mode: boot}
+      - {script: x, mode: bott}
+      - {copy: {from: absent, to: /b}}
+      - {copy: {from: machine.yaml, to: b, mode: "9"}}
+      - {script: {file: absent}}
+      - {script: {fiel: absent}}
+      - {scrip: x}
+    probes: [{hint: x}]
+"""
+    assert mistakes(tmp_path, text) == [
+        "machine.yaml:4:9: a step has either script or copy",
+        "machine.yaml:5:9: a step has either script or copy",
+        'machine.yaml:6:27: mode: "bott" is not allowed: did you mean "boot"?',
+        f"machine.yaml:7:23: there is no file {tmp_path}/absent",
+        'machine.yaml:8:41: to: "b" is not allowed, for example /etc/x.conf',
+        'machine.yaml:8:50: mode: "9" is not allowed, for example 0644',
+        "machine.yaml:9:25: absent can't be read: No such file or directory",
+        "machine.yaml:10:10: script: file must be given",
+        'machine.yaml:10:19: unknown key "fiel": did you mean "file"?',
+        "machine.yaml:11:9: a step has either script or copy",
+        'machine.yaml:11:10: unknown key "scrip": did you mean "script"?',
+        "machine.yaml:12:14: probes: command must be given",
+    ]
