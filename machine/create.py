@@ -103,8 +103,29 @@ def check_host(wanted: Instance, progress: Progress) -> None:
     driver = wanted.driver
     driver.check_architecture()
     check_mounts(wanted)
+    check_network(wanted)
     for note in [*(_sizes(wanted.machine) if driver.is_local() else ()), *driver.check()]:
         progress.note(note)
+
+
+def default_network(machine: Machine) -> str:
+    """The network that a machine is on when nothing was said: the store's own, where its driver and image can."""
+    from machine.network import addresses
+
+    driver = Instance(machine, store.folder_of(machine.name)).driver
+    return addresses.DEFAULT if driver.networks and not driver.why_no_network() else ""
+
+
+def check_network(wanted: Instance) -> None:
+    """Whether it can be on the network that it was asked for. Raises CheckFailed."""
+    if not wanted.machine.network:
+        return
+    if why := wanted.driver.why_no_network():
+        network = wanted.machine.network
+        raise CheckFailed(f'the network "{network}" can\'t have this machine: {why}', hint="--network none")
+    from machine.network import networks
+
+    networks.check(wanted.machine.network)
 
 
 def check_mounts(wanted: Instance) -> None:

@@ -24,7 +24,7 @@ from machine.spec import Address, Machine, State
 
 if TYPE_CHECKING:
     from machine.folders.mount_spec import Folder
-    from machine.guest.seed import Interface, Mount
+    from machine.guest.seed import Interface, Lan, Mount
     from machine.run import Run
 
 __all__ = [
@@ -100,6 +100,7 @@ class Driver(ABC):
     A field's metadata `sets` names the field of Machine that the option stands for, and `convert` makes its value.
     loopback: whether the core gives the machine its own address in 127.0.0.0/8 (machine.address).
     cloud_images: whether it boots cloud images (disks), and not machineos only.
+    networks: whether its machines can be on a network with others (machine.network).
     shares: whether machines get the folders that they are asked for (machine.mounts).
     binds_folders: whether the guest shares our kernel, so that a folder is only bound to its place.
     emulates: whether its machines can have other processors than the host that they run on (machine.architecture).
@@ -114,6 +115,7 @@ class Driver(ABC):
     Options: ClassVar[type] = NoOptions
     loopback: ClassVar[bool] = True
     cloud_images: ClassVar[bool] = False
+    networks: ClassVar[bool] = False
     shares: ClassVar[bool] = False
     binds_folders: ClassVar[bool] = False
     emulates: ClassVar[bool] = False
@@ -250,6 +252,14 @@ class Driver(ABC):
     def interfaces(self) -> tuple[Interface, ...]:
         """All network cards of the machine, for its seed, if one has a fixed address; empty if all use DHCP."""
         return ()
+
+    def lan(self) -> Lan | None:
+        """The network card that leads to other machines, for the seed; None for a machine without one."""
+        return None
+
+    def why_no_network(self) -> str:
+        """Why this machine can't be on a network with others, "" if it can. It starts no machine."""
+        return "" if self.networks else f"the driver {self.name} has no networks between machines"
 
     def warnings(self) -> list[str]:
         """Problems of a running machine that don't stop it (a port that is taken); `status` shows them."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from machine.errors import StoreDamaged, Usage
 from machine.reasons import reason
 
-# Format 1 had no hosts, sysctls, host_network_ports, mounts, architecture and project. An earlier version reports an
-# unknown field as damage.
+# Format 1 had no hosts, sysctls, host_network_ports, mounts, architecture, project and network. An earlier
+# version reports an unknown field as damage.
 FORMAT = 2
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?")
@@ -77,6 +77,7 @@ class Machine:
     options are the driver's own, by the field names of its Options. hosts and sysctls are items as typed: NAME=IP of
     /etc/hosts, KEY=VALUE of the guest's kernel. mounts, as typed too: DIR[:PATH][:ro].
     architecture: of its processors, as resources.ARCHITECTURES names it; "" is that of the host that it runs on.
+    network: the name of that which it shares with other machines, "" for none.
     project: the name of the project whose machine.yaml it came from, "" for a machine that was made by hand.
     """
 
@@ -101,6 +102,7 @@ class Machine:
     mounts: tuple[str, ...] = ()
     architecture: str = ""
     project: str = ""
+    network: str = ""
 
 
 def check_name(name: str) -> None:

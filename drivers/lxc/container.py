@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -36,7 +37,7 @@ from .options import Options
 from .slirp4netns import Slirp4netns
 from .tool import LxcTool
 
-LAUNCHER, BRINGER = "machine.drivers.lxc.launch", "machine.drivers.lxc.bring"
+LAUNCHER, BRINGER, CARD = "machine.drivers.lxc.launch", "machine.drivers.lxc.bring", "machine.drivers.lxc.tap"
 # Seconds: e2fsck may have to look at the whole disk; a container that was killed gives its memory back.
 LAUNCH, END, DHCP, SHORT = 660.0, 30.0, 10.0, 30.0
 SECCOMP = Path("/usr/share/lxc/config/common.seccomp")
@@ -196,7 +197,8 @@ class Container:
             limits=limits.of(self.machine).items(),
         )
         files.write(layout.config, config)
-        files.write(layout.folder / "network", render("lxc/network.sh.j2", layout=layout), 0o700)
+        lan = shlex.join([sys.executable, "-m", CARD]) if self.machine.network else ""
+        files.write(layout.folder / "network", render("lxc/network.sh.j2", layout=layout, lan=lan), 0o700)
 
     def _write_seed(self) -> None:
         """The seed's part for machineos, as a folder."""

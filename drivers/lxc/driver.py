@@ -12,7 +12,7 @@ from machine.run import Run, which
 from .options import Options
 
 if TYPE_CHECKING:
-    from machine.guest.seed import Mount
+    from machine.guest.seed import Lan, Mount
 
     from .container import Container
 
@@ -23,6 +23,7 @@ MODULE = "machine.drivers.lxc"
 class Lxc(Driver):
     name: ClassVar[str] = "lxc"
     kind: ClassVar[Kind] = Kind.CONTAINER
+    networks: ClassVar[bool] = True
     shares: ClassVar[bool] = True
     binds_folders: ClassVar[bool] = True
     Options: ClassVar[type] = Options
@@ -59,7 +60,19 @@ class Lxc(Driver):
         from machine import helper
 
         helper.begin(self.folder, MODULE)
+        self._join_network()
         return state is State.SAVED
+
+    def lan(self) -> Lan:
+        from machine.network import addresses
+
+        return addresses.card(addresses.CARD, self.machine)
+
+    def _join_network(self) -> None:
+        if self.machine.network:
+            from machine.network import process
+
+            process.ensure(self.folder.store, self.machine.network)
 
     def stop(self) -> None:
         container = self.container
@@ -127,6 +140,7 @@ class Lxc(Driver):
             from machine import helper
 
             helper.ensure(self.folder, MODULE)
+            self._join_network()
         return state
 
     def diagnosis(self) -> str:

@@ -14,6 +14,7 @@ from machine.docker.forwarding import Forwarding
 from machine.driver import State
 from machine.errors import MachineError
 from machine.helper import alone
+from machine.network import process
 from machine.paths import MachineFolder
 from machine.run import run
 from machine.spec import Address
@@ -54,6 +55,8 @@ def main(path: str) -> None:
         if held:
             container = Container(store.read(folder), folder, run, lambda text: None)
             hypervisor = Hypervisor(container)
+            if network := container.machine.network:
+                threading.Thread(target=process.keep, args=(folder.store, network), daemon=True).start()
             threading.Thread(target=_end_with, args=(hypervisor,), daemon=True).start()
             Forwarding(folder, hypervisor, watches=False).run()
 

@@ -83,6 +83,11 @@ class Layout:
     def network_log(self) -> Path:
         return self.folder / "slirp4netns.log"
 
+    # What the program behind the card says that leads to other machines.
+    @property
+    def lan_log(self) -> Path:
+        return self.folder / "lan.log"
+
     # Mounted in the container's mount namespace only: the image's root, the same with the container's ids, what is
     # written over it, both together, and Docker's file system.
     @property

@@ -167,6 +167,13 @@ def _list(flag: str, metavar: str, text: str, **more: Any) -> Callable[[FC], FC]
     "Share a folder of this host, at the same path in the machine or at PATH. Default: `home`, your home folder.",
     section="Guest",
 )
+@_option(
+    "--network",
+    metavar="NAME",
+    section="Guest",
+    help="The network on which machines reach each other by name: one of `machine network ls`, or `none`. "
+    "Default: `machines`.",
+)
 @_list("--host", "NAME=IP", "A host name and its address, for the machine's /etc/hosts.", section="Guest")
 @_list("--sysctl", "KEY=VALUE", "A setting of the machine's kernel.", section="Guest")
 @click.argument("machines", metavar="[NAME]...", nargs=-1)
@@ -245,7 +252,9 @@ def drafted(name: str, image: str, asked: dict[str, Any]) -> Machine:
         options=driver_options.own(driver, asked),
         **{"ssh_user": chosen.user, **driver_options.common(driver, asked)},
     )
-    return dataclasses.replace(machine, mounts=_mounts(asked["mount"], machine))
+    return dataclasses.replace(
+        machine, mounts=_mounts(asked["mount"], machine), network=_network(asked["network"], machine)
+    )
 
 
 def _mounts(texts: tuple[str, ...], machine: Machine) -> tuple[str, ...]:
@@ -253,6 +262,15 @@ def _mounts(texts: tuple[str, ...], machine: Machine) -> tuple[str, ...]:
     from machine.folders import mount_spec
 
     return mount_spec.resolved(texts) if texts else default_mounts(machine)
+
+
+def _network(name: str | None, machine: Machine) -> str:
+    from machine.create import default_network
+    from machine.network import addresses
+
+    if name is None:
+        return default_network(machine)
+    return "" if name == addresses.NONE else name
 
 
 def _storage_driver(name: str | None) -> tuple[str, ...]:

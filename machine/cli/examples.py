@@ -139,6 +139,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine stop web db", "Shut two machines down, when their containers have ended."),
         ("machine stop --timeout 20 dev", "Stop it within 20 s: containers that take longer are killed."),
     ),
+    "network": (
+        ("machine network ls", "List the networks on which machines reach each other."),
+        ("machine network create lab", "Make another one, for: machine create --network lab dev"),
+        ("machine network inspect machines", "Print the machines on a network, and their addresses there."),
+    ),
     "suspend": (("machine suspend dev", "Write the machine's memory to disk and switch it off."),),
     "template": (
         ("machine template ls", "List the booted machines that new ones are cloned from."),

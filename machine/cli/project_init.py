@@ -9,6 +9,7 @@ from machine import resources
 from machine.cli import driver_options, project_keys
 from machine.images import cache
 from machine.instance import Instance
+from machine.network import addresses
 
 SCHEMA = "machine.schema.json"
 _HEAD = f"""\
@@ -72,6 +73,7 @@ def _options(instance: Instance) -> dict[str, Any]:
         found |= _image(machine.image)
         found["mount"] = list(machine.mounts) or ["none"]
     found |= {"arch": machine.architecture} if machine.architecture else {}
+    found |= {"network": machine.network} if machine.network not in {"", addresses.DEFAULT} else {}
     found |= {"no-tls": True} if not machine.tls else {}
     found |= {"no-host-network-ports": True} if not machine.host_network_ports else {}
     found |= {key: list(items) for key, items in lists.items() if items}

@@ -56,6 +56,9 @@ GROUPS = {
         "regenerate-certs": ("certs", "Make new TLS certificates for machines."),
         "snapshot": ("snapshot", "Save a machine's state under a name, and restore it."),
     },
+    "Several machines": {
+        "network": ("network", "Manage the networks on which machines reach each other."),
+    },
     "Images and templates": {
         "image": ("image", "Manage the cache of images."),
         "iso": ("iso", "Build and manage the machines' operating system."),

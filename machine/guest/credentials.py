@@ -47,10 +47,10 @@ def certify(driver: Driver) -> bool:
     )
 
 
-def anonymous(machine: Machine, path: Path) -> None:
+def anonymous(machine: Machine, path: Path, lan: seed.Lan | None = None) -> None:
     """Write the seed of a template's guest to path: the machine's settings without its identity.
 
-    The keys and certificates in it are made for this purpose and thrown away.
+    The keys and certificates in it are made for this purpose and thrown away. lan: see seed.Seed.
     """
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
         nobody = MachineFolder(Path(folder) / "template")
@@ -60,10 +60,12 @@ def anonymous(machine: Machine, path: Path) -> None:
         if machine.tls:
             certs.renew_if_due(Path(folder) / "certs", nobody, names=["template"], addresses=[])
         template = dataclasses.replace(machine, name="template", uuid=NOBODY, hosts=(), sysctls=(), mounts=())
-        seed.write(path, describe(template, nobody))
+        seed.write(path, describe(template, nobody, lan=lan))
 
 
-def describe(machine: Machine, folder: MachineFolder, driver: Driver | None = None) -> seed.Seed:
+def describe(
+    machine: Machine, folder: MachineFolder, driver: Driver | None = None, lan: seed.Lan | None = None
+) -> seed.Seed:
     proxies = daemon_json.proxies(os.environ)
     return seed.Seed(
         instance_id=machine.uuid,
@@ -84,6 +86,7 @@ def describe(machine: Machine, folder: MachineFolder, driver: Driver | None = No
         environment=daemon_json.environment(proxies),
         ca_certificates=authorities.extra(),
         interfaces=driver.interfaces() if driver else (),
+        lan=driver.lan() if driver else lan,
         hosts=settings.hosts(machine),
         sysctls=settings.sysctls(machine),
         mounts=driver.mounts() if driver else (),

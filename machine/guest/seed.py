@@ -44,6 +44,20 @@ class Interface:
 
 
 @dataclass(frozen=True)
+class Lan:
+    """The card that leads to other machines, by the guest's name for it; without an address it leads nowhere.
+
+    address in CIDR form; mtu in bytes; server: the DNS server that knows the machines' names.
+    """
+
+    card: str
+    mac: str = ""
+    address: str = ""
+    mtu: int = 0
+    server: str = ""
+
+
+@dataclass(frozen=True)
 class Mount:
     """A line of fstab: source is a 9p or virtiofs tag, or the name of a VirtualBox share."""
 
@@ -59,7 +73,8 @@ class Seed:
 
     tls: None for a daemon that speaks plain HTTP. docker_env and environment: lines KEY=VALUE.
     ca_certificates: (name, PEM) of CAs for the guest to trust. interfaces: all adapters of the machine if one of them
-    has a static address; else empty, and the guest uses DHCP on each. hosts: lines "IP NAME"; sysctls: lines KEY=VALUE.
+    has a static address; else empty, and the guest uses DHCP on each. lan: None for a machine without such a card; only
+    machineos has one. hosts: lines "IP NAME"; sysctls: lines KEY=VALUE.
     """
 
     instance_id: str
@@ -74,6 +89,7 @@ class Seed:
     environment: str = ""
     ca_certificates: tuple[tuple[str, str], ...] = ()
     interfaces: tuple[Interface, ...] = ()
+    lan: Lan | None = None
     hosts: str = ""
     sysctls: str = ""
     mounts: tuple[Mount, ...] = ()
@@ -176,6 +192,8 @@ def _machineos(seed: Seed) -> dict[str, str]:
     plain |= {f"ca/{name}.crt": pem for name, pem in seed.ca_certificates}
     if static := [interface for interface in seed.interfaces if interface.address]:
         plain["network"] = _network_line(static[0])
+    if seed.lan:
+        plain["lan"] = _lan_line(seed.lan)
     if seed.hosts:
         plain["hosts"] = seed.hosts
     if seed.sysctls:
@@ -188,6 +206,11 @@ def _machineos(seed: Seed) -> dict[str, str]:
 def _network_line(interface: Interface) -> str:
     """ADDRESS GATEWAY NAMESERVER…, split by blanks, "-" for no gateway; machineos gives it to its second adapter."""
     return " ".join((interface.address, interface.gateway or "-", *interface.nameservers)) + "\n"
+
+
+def _lan_line(lan: Lan) -> str:
+    """CARD MAC ADDRESS MTU SERVER, or CARD."""
+    return " ".join(filter(None, (lan.card, lan.mac, lan.address, str(lan.mtu or ""), lan.server))) + "\n"
 
 
 def mount_line(mount: Mount) -> str:

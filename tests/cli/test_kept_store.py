@@ -12,6 +12,7 @@ from typing import Any
 import kept_store
 import pytest
 
+from machine import resources
 from tests.fixture_types import Invoke
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the hypervisors' stand-ins are shell scripts")
@@ -27,6 +28,8 @@ host     -        generic      Stopped   tcp://127.0.0.1:2375                   
 plain    -        qemu         Stopped   tcp://127.77.235.4:2375    2 GiB    2      Unknown
 """
 NO_ANSWER = "Docker doesn't answer on tcp://127.0.0.1:9: nothing listens there"
+# Fields of machine.json that came after both versions.
+LATER = {"mounts": [], "architecture": "", "project": "", "network": ""}
 # Name -> state, address, Docker's port, port and user of SSH, and whether it speaks TLS.
 MACHINES = {
     "asleep": ("Saved", "127.77.235.3", 2375, 22, "docker", True),
@@ -128,6 +131,7 @@ def test_ls_json(second: Path, invoke: Invoke) -> None:
         "name": "dev",
         "active": False,
         "driver": "qemu",
+        "arch": resources.architecture(),
         "state": "Stopped",
         "url": "tcp://127.77.235.2:2375",
         "memory_mib": 1024,
@@ -154,7 +158,7 @@ def test_inspect(second: Path, invoke: Invoke) -> None:
         found: dict[str, Any] = json.loads(invoke("inspect", name).out)
         driver, folder = found["Driver"], second / "machines" / name
         written = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
-        assert found["Machine"] == {"mounts": [], **written}  # a field that came later
+        assert found["Machine"] == {**LATER, **written}
         assert (found["State"], found["HostOptions"]["EngineOptions"]["TlsVerify"]) == (state, tls)
         assert [driver[key] for key in ("IPAddress", "EnginePort", "SSHPort", "SSHUser")] == [
             *(host, port, ssh_port, user)
@@ -287,8 +291,7 @@ def test_the_first_version(first: Path, invoke: Invoke) -> None:
     written = json.loads((first / "machines" / "dev" / "machine.json").read_text(encoding="utf-8"))
     found = json.loads(invoke("inspect", "dev").out)["Machine"]
     assert written["format"] == 1
-    later = {"format": found["format"], "hosts": [], "sysctls": [], "host_network_ports": True, "mounts": []}
-    assert found == {**written, **later}
+    assert found == {**LATER, "hosts": [], "sysctls": [], "host_network_ports": True, **written, "format": 2}
     assert ENV["bash"].format(home=first / "machines" / "dev") in invoke("env", "--shell", "bash", "dev").out
     assert invoke("config", "dev").out == CONFIG.format(home=first / "machines" / "dev")
 

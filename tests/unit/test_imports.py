@@ -33,6 +33,9 @@ FOR_DRIVERS = {
     "images.disks",
     "links",
     "locks",
+    "network.addresses",
+    "network.port",
+    "network.process",
     "machine",  # its version
     "packages",
     "paths",

@@ -144,6 +144,23 @@ def test_a_published_port_is_reached_at_the_machines_address(made: Place, shared
     until(lambda: made.execute("curl", "-s", "-m", "5", url, code=None).code, f"no answer of {url}")
 
 
+def test_two_machines_reach_each_other_by_name(made: Place) -> None:
+    if not registry.load(made.driver).networks:
+        pytest.skip(f"the driver {made.driver} has no networks")
+    made.create("other", *SIZE, "--mount", "none")
+    try:
+        network = json.loads(made.machine("network", "inspect", "machines").out)
+        address = next(one["address"] for one in network["machines"] if one["name"] == "other")
+        greeting = made.machine("ssh", DEV, "nc -w 30 other.machine.internal 22 </dev/null").out
+        assert greeting.startswith("SSH-2.0")
+        script = f"nslookup -type=a other; nc -w 30 {address} 22 </dev/null"
+        in_container = made.docker(DEV, "run", "--rm", "busybox", "sh", "-c", script)
+        assert f"Address: {address}" in in_container.out
+        assert greeting in in_container.out
+    finally:
+        made.machine("rm", "-y", "-f", "other")
+
+
 def test_starting_what_runs_changes_nothing(made: Place) -> None:
     assert "already running" in made.machine("start", DEV).out
     assert state(made) == "Running"

@@ -1,9 +1,12 @@
 /*
- * host-names ADDRESS PORT SERVER SERVER-PORT HOST [MARK]: a DNS server that tells the address of the host.
+ * host-names ADDRESS PORT SERVER SERVER-PORT HOST [MARK [FILE]]: a DNS server that tells the address of the host.
  *
  * It listens on the port of ADDRESS, by UDP and TCP, answers host.docker.internal and gateway.docker.internal with the
  * IPv4 address HOST, and passes all other queries and their answers on unchanged. MARK is set on the packets to SERVER,
  * so that the rule that leads other programs' queries here leaves these alone.
+ *
+ * FILE, if it exists, holds "ADDRESS PORT" of the server that knows the names of other machines. It is asked for names
+ * of one label and for those below machine.internal. SERVER is asked for the former, too, if that server doesn't know.
  *
  * Three processes: the parent holds the sockets and only starts its children again, one for UDP and one for TCP, which do
  * the work. Queries that arrive in between wait in the sockets, so no client notices. Each TCP connection has a process.
@@ -33,6 +36,7 @@
 #define TYPE_ANY 255
 #define CLASS_IN 1
 #define TRUNCATED 0x02 /* of the third byte */
+#define LONGEST_LABEL 63
 #define SERVFAIL 2
 #define LARGEST 65535
 /* Seconds that a client may remember the answer: the address never changes. */
@@ -40,6 +44,9 @@
 /* Queries that wait for an answer at the same time, and the milliseconds that each waits. */
 #define MOST 256
 #define PATIENCE_MS 10000
+/* As long waits a query for the server of the machines' names, and so large it may be. */
+#define MACHINES_MS 2000
+#define MACHINES_QUERY 512
 #define PAUSE_US 50000
 /* TCP connections at the same time: a client takes one when an answer is too long for UDP. */
 #define STREAMS 32
@@ -49,10 +56,22 @@ static const uint8_t *const NAMES[] = {
     (const uint8_t *)"\7gateway\6docker\10internal",
 };
 
+/* The name below which machines have theirs. */
+static const uint8_t MACHINES[] = "\7machine\10internal";
+
+enum place {
+    ELSEWHERE,    /* SERVER alone knows it */
+    PERHAPS_OURS, /* one label: it may be a machine's name, or one that SERVER knows */
+    OURS,         /* below machine.internal */
+};
+
+/* Of what SERVER alone is asked, only the header is kept. */
 struct query {
     struct sockaddr_in client;
     long deadline;
-    uint8_t header[HEADER];
+    enum place place;
+    size_t size;
+    uint8_t message[MACHINES_QUERY];
 };
 
 static struct sockaddr_in server;
@@ -60,6 +79,7 @@ static struct in_addr host;
 static int stream_listener;
 static struct sockaddr_in own;
 static unsigned int mark;
+static const char *machines_file;
 /* ends[0] is the listener; ends[n] is the socket to the server of queries[n]. */
 static struct pollfd ends[1 + MOST];
 static struct query queries[1 + MOST];
@@ -144,6 +164,42 @@ static void forget(nfds_t which)
     queries[which] = queries[used];
 }
 
+/* Whose name a query asks for. Each label has its length before it; an empty one ends the name. */
+static enum place place_of(const uint8_t *message, size_t size)
+{
+    size_t at = HEADER, labels = 0;
+
+    if (size < HEADER || size > MACHINES_QUERY || message[2] & 0xf8 || number(message + 4) != 1)
+        return ELSEWHERE;
+    while (at < size && message[at]) {
+        if (message[at] > LONGEST_LABEL)
+            return ELSEWHERE;
+        if (labels && size - at >= sizeof MACHINES &&
+            !strncasecmp((const char *)message + at, (const char *)MACHINES, sizeof MACHINES))
+            return OURS;
+        at += message[at] + 1U;
+        labels++;
+    }
+    return labels == 1 && at < size ? PERHAPS_OURS : ELSEWHERE;
+}
+
+/* The server of the machines' names. The file changes when the machine gets another network, or none. */
+static bool find_machines_server(struct sockaddr_in *found)
+{
+    char address[INET_ADDRSTRLEN];
+    unsigned short port;
+    FILE *file = machines_file ? fopen(machines_file, "re") : NULL;
+    bool is_there;
+
+    if (!file)
+        return false;
+    *found = (struct sockaddr_in){.sin_family = AF_INET};
+    is_there = fscanf(file, "%15s %hu", address, &port) == 2 && inet_pton(AF_INET, address, &found->sin_addr) == 1;
+    found->sin_port = is_there ? htons(port) : 0;
+    fclose(file);
+    return is_there;
+}
+
 /* A connected socket: it has a random port, and the kernel drops what others than that server send to it. */
 static int connect_to(const struct sockaddr_in *whom, int type)
 {
@@ -167,12 +223,29 @@ static void refuse(const struct sockaddr_in *client, uint8_t header[HEADER])
     reply(client, header, HEADER);
 }
 
+/* A socket over which the message has gone to that server, or -1. */
+static int send_to(const struct sockaddr_in *whom, const uint8_t *message, size_t size)
+{
+    int made = connect_to(whom, SOCK_DGRAM | SOCK_NONBLOCK);
+
+    if (made >= 0 && send(made, message, size, 0) < 0) {
+        close(made);
+        return -1;
+    }
+    return made;
+}
+
 static void pass_on(const struct sockaddr_in *client, uint8_t *message, size_t size)
 {
+    struct sockaddr_in machines;
+    enum place place;
     int upstream;
 
     if (size < HEADER)
         return;
+    place = place_of(message, size);
+    if (place != ELSEWHERE && !find_machines_server(&machines))
+        place = ELSEWHERE;
     /* All places are taken: the oldest query has waited longest. The order of places isn't that of age. */
     if (used == 1 + MOST) {
         nfds_t oldest = 1;
@@ -181,16 +254,17 @@ static void pass_on(const struct sockaddr_in *client, uint8_t *message, size_t s
                 oldest = which;
         forget(oldest);
     }
-    upstream = connect_to(&server, SOCK_DGRAM | SOCK_NONBLOCK);
-    if (upstream < 0 || send(upstream, message, size, 0) < 0) {
-        if (upstream >= 0)
-            close(upstream);
+    upstream = send_to(place == ELSEWHERE ? &server : &machines, message, size);
+    if (upstream < 0) {
         refuse(client, message);
         return;
     }
     ends[used] = (struct pollfd){.fd = upstream, .events = POLLIN};
-    queries[used] = (struct query){.client = *client, .deadline = now_ms() + PATIENCE_MS};
-    memcpy(queries[used].header, message, HEADER);
+    queries[used].client = *client;
+    queries[used].deadline = now_ms() + (place == ELSEWHERE ? PATIENCE_MS : MACHINES_MS);
+    queries[used].place = place;
+    queries[used].size = place == ELSEWHERE ? HEADER : size;
+    memcpy(queries[used].message, message, queries[used].size);
     used++;
 }
 
@@ -210,18 +284,42 @@ static void take_query(uint8_t *message)
         pass_on(&client, message, (size_t)size);
 }
 
-/* Returns false if the server has not answered yet. */
+/* Asks SERVER, too, for what the machines' server doesn't know, or doesn't say. Returns whether it was asked. */
+static bool ask_server_too(nfds_t which)
+{
+    int upstream;
+
+    if (queries[which].place != PERHAPS_OURS)
+        return false;
+    upstream = send_to(&server, queries[which].message, queries[which].size);
+    if (upstream < 0)
+        return false;
+    close(ends[which].fd);
+    ends[which] = (struct pollfd){.fd = upstream, .events = POLLIN};
+    queries[which].place = ELSEWHERE;
+    queries[which].deadline = now_ms() + PATIENCE_MS;
+    return true;
+}
+
+/* Returns false if the query still waits for an answer. */
 static bool take_answer(nfds_t which, uint8_t *message)
 {
     ssize_t size = recv(ends[which].fd, message, LARGEST, MSG_DONTWAIT);
 
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
+    if ((size < HEADER || message[3] & 0x0f) && ask_server_too(which))
+        return false;
     if (size < 0)
-        refuse(&queries[which].client, queries[which].header);
+        refuse(&queries[which].client, queries[which].message);
     else
         reply(&queries[which].client, message, (size_t)size);
     return true;
+}
+
+static bool is_over(nfds_t which, long now)
+{
+    return queries[which].deadline < now && !ask_server_too(which);
 }
 
 static void serve_datagrams(void)
@@ -235,7 +333,7 @@ static void serve_datagrams(void)
         now = now_ms();
         /* Backwards, because `forget` moves the last one to the place of the one that ends. */
         for (nfds_t which = used - 1; which > 0; which--)
-            if ((ends[which].revents && take_answer(which, message)) || queries[which].deadline < now)
+            if ((ends[which].revents && take_answer(which, message)) || is_over(which, now))
                 forget(which);
         if (ends[0].revents)
             take_query(message);
@@ -358,14 +456,15 @@ int main(int count, char **words)
 {
     pid_t datagrams = 0, streams = 0, ended;
 
-    if (count < 6 || count > 7) {
-        fprintf(stderr, "usage: host-names ADDRESS PORT SERVER SERVER-PORT HOST [MARK]\n");
+    if (count < 6 || count > 8) {
+        fprintf(stderr, "usage: host-names ADDRESS PORT SERVER SERVER-PORT HOST [MARK [FILE]]\n");
         return 2;
     }
     own = address_of(words[1], words[2]);
     server = address_of(words[3], words[4]);
     host = address_of(words[5], "0").sin_addr;
-    mark = count == 7 ? (unsigned int)atoi(words[6]) : 0;
+    mark = count >= 7 ? (unsigned int)atoi(words[6]) : 0;
+    machines_file = count == 8 ? words[7] : NULL;
     ends[0] = (struct pollfd){.fd = opened(SOCK_DGRAM), .events = POLLIN};
     stream_listener = opened(SOCK_STREAM);
     for (;;) {

@@ -30,11 +30,19 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Names:
-    """The program; a client that is connected to it; and the server that it asks."""
+    """The program; a client that is connected to it; the server that it asks, and that of the machines' names.
+
+    file: where it looks for the latter.
+    """
 
     process: subprocess.Popen[bytes]
     client: socket.socket
     server: socket.socket
+    machines: socket.socket
+    file: Path
+
+    def has_network(self) -> None:
+        self.file.write_text("{} {}\n".format(*self.machines.getsockname()), encoding="ascii")
 
     def ask(self, message: bytes) -> bytes:
         self.client.send(message)
@@ -61,16 +69,17 @@ def udp() -> socket.socket:
 
 
 @pytest.fixture
-def names(program: Path) -> Iterator[Names]:
-    with udp() as place, udp() as client, udp() as server:
+def names(program: Path, tmp_path: Path) -> Iterator[Names]:
+    with udp() as place, udp() as client, udp() as server, udp() as machines:
         port = place.getsockname()[1]
         place.close()
-        argv: list[str | Path] = [program, "127.0.0.1", str(port), *map(str, server.getsockname()), HOST]
+        file = tmp_path / "machines-server"
+        argv: list[str | Path] = [program, "127.0.0.1", str(port), *map(str, server.getsockname()), HOST, "0", file]
         with subprocess.Popen(argv, stderr=subprocess.PIPE) as process:
             client.connect(("127.0.0.1", port))
             try:
                 await_answer(client)
-                yield Names(process, client, server)
+                yield Names(process, client, server, machines, file)
             finally:
                 process.kill()
                 _, err = process.communicate(timeout=PATIENCE)
@@ -197,6 +206,75 @@ def test_others_cant_answer(names: Names) -> None:
         other.sendto(b"forged" * 4, source)
     names.server.sendto(message, source)
     assert names.client.recv(65535) == message
+
+
+MACHINES = ["web", "WEB", "web.machine.internal", "web.1.Machine.Internal"]
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_machines_names_are_asked_of_their_server(names: Names, name: str) -> None:
+    names.has_network()
+    names.client.send(message := query(name, extra=OPT))
+    passed, source = names.machines.recvfrom(65535)
+    assert passed == message
+    names.machines.sendto(answer := message[:3] + b"\0" + os.urandom(100), source)
+    assert names.client.recv(65535) == answer
+
+
+@pytest.mark.parametrize("name", [*MACHINES, "example.test"])
+def test_without_a_network_all_go_to_the_other_server(names: Names, name: str) -> None:
+    names.client.send(message := query(name))
+    assert names.server.recvfrom(65535)[0] == message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["example.test", "machine.internal", "web.machine.internal.test", "xmachine.internal", "a.b", f"{63 * 'x'}.y"],
+)
+def test_names_of_others_arent_asked_of_it(names: Names, name: str) -> None:
+    names.has_network()
+    names.client.send(message := query(name))
+    assert names.server.recvfrom(65535)[0] == message
+
+
+def test_a_name_that_it_doesnt_know_may_be_one_of_the_network(names: Names) -> None:
+    names.has_network()
+    names.client.send(message := query("printer", extra=OPT))
+    _, source = names.machines.recvfrom(65535)
+    names.machines.sendto(message[:2] + b"\x85\x83" + message[4:], source)
+    passed, source = names.server.recvfrom(65535)
+    assert passed == message
+    names.server.sendto(answer := os.urandom(200), source)
+    assert names.client.recv(65535) == answer
+
+
+def test_a_machines_name_that_it_doesnt_know_is_nobodys(names: Names) -> None:
+    names.has_network()
+    names.client.send(message := query("db.machine.internal"))
+    _, source = names.machines.recvfrom(65535)
+    names.machines.sendto(answer := message[:2] + b"\x85\x83" + message[4:], source)
+    assert names.client.recv(65535) == answer
+
+
+def test_a_switch_that_says_nothing(names: Names) -> None:
+    names.has_network()
+    names.client.send(message := query("web"))
+    names.machines.recv(65535)
+    assert names.server.recv(65535) == message
+
+
+def test_a_switch_that_is_gone(names: Names) -> None:
+    names.has_network()
+    names.machines.close()
+    names.client.send(message := query("web"))
+    assert names.server.recv(65535) == message
+
+
+@pytest.mark.parametrize("text", ["", "x", "10.77.1.1", "300.1.1.1 53\n"])
+def test_a_file_that_names_no_server(names: Names, text: str) -> None:
+    names.file.write_text(text, encoding="ascii")
+    names.client.send(message := query("web"))
+    assert names.server.recv(65535) == message
 
 
 def test_a_server_that_is_gone_is_told_at_once(names: Names) -> None:
