@@ -15,7 +15,7 @@ from pathlib import Path
 from machine.errors import Usage
 from machine.run import run
 
-from . import cpio, iso, modules, packages, programs, recipe, root
+from . import cpio, iso, modules, packages, patience, programs, recipe, root
 from .lists import HERE, entries
 from .manifest import Manifest, digest
 
@@ -105,7 +105,9 @@ def make_initrd(unpacked: Path, folder: Path, tree: Path, time: int) -> None:
         if index.name not in ("modules.dep", "modules.alias"):
             index.unlink()
     (folder.parent / "initrd.cpio").write_bytes(cpio.archive(folder, time=time))
-    run(["zstd", "-19", "-q", "-f", folder.parent / "initrd.cpio", "-o", boot / "initrd.img"], timeout=300)
+    run(
+        ["zstd", "-19", "-q", "-f", folder.parent / "initrd.cpio", "-o", boot / "initrd.img"], timeout=patience.COMPRESS
+    )
 
 
 def publish(made: Path, out: Path, arch: str, version: str, kernel: str, versions: dict[str, str]) -> Manifest:

@@ -11,9 +11,8 @@ DT_NULL, DT_NEEDED, DT_STRTAB = 0, 1, 5
 
 def needed(path: Path) -> list[str]:
     """The names of the libraries and of the loader that a 64-bit little-endian ELF file needs; [] for other files."""
-    with path.open("rb") as file:
-        if file.read(6) != b"\x7fELF\x02\x01":
-            return []
+    if not is_elf(path):
+        return []
     data = path.read_bytes()
     offset, size, count = header(data)
     segments = [struct.unpack_from("<IIQQQQQQ", data, offset + number * size) for number in range(count)]
@@ -25,7 +24,13 @@ def needed(path: Path) -> list[str]:
     return names
 
 
-def header(data: bytes) -> tuple[int, int, int]:
+def is_elf(path: Path) -> bool:
+    """Whether it is a 64-bit little-endian ELF file."""
+    with path.open("rb") as file:
+        return file.read(6) == b"\x7fELF\x02\x01"
+
+
+def header(data: bytes | bytearray) -> tuple[int, int, int]:
     (offset,) = struct.unpack_from("<Q", data, 32)
     size, count = struct.unpack_from("<HH", data, 54)
     return offset, size, count

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from machine.run import run
 
+from . import patience
+
+# Indexes that depmod reads or writes, and modprobe doesn't need.
+INPUTS = ("modules.order", "modules.symbols", "modules.symbols.bin", "modules.builtin.modinfo")
 DEPENDS = re.compile(rb"\0(?:depends|softdep)=([^\0]+)")
 
 
@@ -33,7 +37,9 @@ def install(packages: Path, root: Path, wanted: Iterable[str]) -> None:
     if not (root / "lib").exists():
         (root / "lib").symlink_to("usr/lib")
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    run(["depmod", "-b", root, version], env={"PATH": path}, timeout=120)
+    run(["depmod", "-b", root, version], env={"PATH": path}, timeout=patience.WRITE)
+    for name in INPUTS:
+        (target / name).unlink(missing_ok=True)
 
 
 def select(source: Path, wanted: Iterable[str]) -> dict[str, bytes]:

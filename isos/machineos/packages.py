@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from machine.run import run
 
+from . import patience
 from .lists import packages
 
 SUITE = "trixie"
@@ -23,7 +24,7 @@ def fetch(arch: str, tar: Path) -> dict[str, str]:
     # "chrootless" needs neither root nor user namespaces, and "extract" runs none of the packages' scripts.
     argv = ["mmdebstrap", "--mode=chrootless", "--variant=extract", "--format=tar"]
     argv += ["--skip=check/chrootless,cleanup/apt/cache", f"--architectures={DEBIAN[arch]}"]
-    run([*argv, f"--include={','.join(packages(arch))}", SUITE, tar], timeout=900)
+    run([*argv, f"--include={','.join(packages(arch))}", SUITE, tar], timeout=patience.DOWNLOAD)
     with tarfile.open(tar) as archive:
         found = (DEB.fullmatch(name) for name in archive.getnames())
         return dict(sorted((deb["name"], unquote(deb["version"])) for deb in found if deb))

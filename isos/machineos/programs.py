@@ -8,11 +8,12 @@ from machine import resources
 from machine.errors import ToolMissing
 from machine.run import run, which
 
+from . import patience
 from .lists import HERE
 
 SOURCES = HERE / "src"
-FLAGS = ("-std=gnu17", "-O2", "-Wall", "-Wextra", "-fPIE", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2")
-LINK = ("-pie", "-s", "-Wl,-z,relro,-z,now", "-Wl,--as-needed")
+FLAGS = ("-std=gnu17", "-O2", "-Wall", "-Wextra", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2")
+LINK = ("-s", "-Wl,-z,relro,-z,now", "-Wl,--as-needed")
 LIBRARIES = ("-lssl", "-lcrypto")
 
 
@@ -26,14 +27,30 @@ def compiler(arch: str) -> str:
 
 def make(packages: Path, folder: Path, *, arch: str) -> None:
     """Compile each src/NAME.c to folder/NAME. packages: the folder of the unpacked packages. Raises ToolFailed."""
+    guest = toolchain(packages, arch)
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted(SOURCES.glob("*.c")):
+        # Give the source's name without its folder, so that the program holds no path of this host.
+        argv = [*guest, *FLAGS, "-fPIE", source.name, "-o", str(folder / source.stem), "-pie", *LINK, *LIBRARIES]
+        run(argv, cwd=SOURCES, timeout=patience.COMPILE)
+
+
+def make_libraries(packages: Path, folder: Path, *, arch: str) -> None:
+    """Compile each src/libraries/NAME.c, with the versions in NAME.map, to folder/NAME. Raises ToolFailed."""
+    guest = toolchain(packages, arch)
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted((SOURCES / "libraries").glob("*.c")):
+        name = source.stem
+        shared = ["-shared", "-nostdlib", f"-Wl,-soname,{name}", f"-Wl,--version-script={name}.map"]
+        argv = [*guest, *FLAGS, "-fPIC", *shared, source.name, "-o", str(folder / name), *LINK]
+        run(argv, cwd=source.parent, timeout=patience.COMPILE)
+
+
+def toolchain(packages: Path, arch: str) -> list[str]:
+    """The compiler with the options that make it use the guest's headers and libraries. Raises ToolMissing."""
     gcc = compiler(arch)
     for name in ("lib", "lib64"):  # linker scripts name these paths; packages lie in usr
         if not (packages / name).exists():
             (packages / name).symlink_to(f"usr/{name}")
-    folder.mkdir(parents=True, exist_ok=True)
     # Without -B a native compiler would use this host's libraries.
-    guest = [f"--sysroot={packages}", f"-B{packages}/usr/lib/{arch}-linux-gnu"]
-    for source in sorted(SOURCES.glob("*.c")):
-        # Give the source's name without its folder, so that the program holds no path of this host.
-        argv = [gcc, *guest, *FLAGS, source.name, "-o", str(folder / source.stem), *LINK, *LIBRARIES]
-        run(argv, cwd=SOURCES, timeout=300)
+    return [gcc, f"--sysroot={packages}", f"-B{packages}/usr/lib/{arch}-linux-gnu"]

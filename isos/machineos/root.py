@@ -7,7 +7,7 @@ from pathlib import Path
 
 from machine.run import run
 
-from . import elf, modules, programs
+from . import elf, exports, modules, patience, programs
 from .lists import HERE, entries, is_kept, words
 
 # mmdebstrap loses the setuid bit when an ordinary user runs it.
@@ -29,9 +29,13 @@ def make(packages: Path, root: Path, *, arch: str, version: str, suite: str) -> 
     for link in entries("links.list"):
         make_link(root, *link.split())
     copy_kept(packages, root)
+    for path in sorted(root.glob("usr/*bin/*")):
+        if path.is_file() and not path.is_symlink():
+            exports.empty(path)
     for program in SETUID:
         (root / program).chmod(0o4755)
     programs.make(packages, root / "usr/lib/machineos", arch=arch)
+    programs.make_libraries(packages, root / f"usr/lib/{arch}-linux-gnu", arch=arch)
     copy_libraries(packages, root)
     for applet in words("applets.list"):
         make_link(root, f"usr/bin/{applet}", "busybox")
@@ -111,4 +115,4 @@ def pack(root: Path, squashfs: Path, *, time: int) -> None:
     (root / "var/tmp").chmod(0o1777)
     options = ["-comp", "zstd", "-Xcompression-level", "19", "-b", "1M", "-noappend", "-all-root", "-no-xattrs"]
     times = ["-mkfs-time", str(time), "-all-time", str(time)]
-    run(["mksquashfs", root, squashfs, *options, *times, "-quiet", "-no-progress"], timeout=600)
+    run(["mksquashfs", root, squashfs, *options, *times, "-quiet", "-no-progress"], timeout=patience.COMPRESS)

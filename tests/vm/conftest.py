@@ -110,7 +110,7 @@ def images(_steps: None) -> Path:
     if not (folder / "machineos").exists():
         testbed.say(f"no machineos in {folder}: building it, from packages of this host's Debian mirror")
         with contextlib.closing(Store(folder)) as store:
-            store.machine("iso", "build", "--if-missing", timeout=1800)
+            store.machine("iso", "build", "--if-missing", timeout=7200)
     return folder
 
 

@@ -21,6 +21,20 @@ def test_idle_memory(shared: Vm) -> None:
     assert pss < 1400
 
 
+def test_the_iso_is_small_enough(shared: Vm) -> None:
+    """Its bytes; a package index takes files of up to 100 MB, and Debian's updates make it larger."""
+    [iso] = [
+        image for image in json.loads(shared.store.machine("iso", "ls", "--json").out) if _is_newest(shared, image)
+    ]
+    testbed.say(f"the ISO has {iso['size'] / 1e6:.1f} MB")
+    assert iso["size"] <= 90_000_000
+
+
+def _is_newest(shared: Vm, image: dict[str, str]) -> bool:
+    inspected = json.loads(shared.machine("inspect").out)
+    return image["digest"] in json.dumps(inspected)
+
+
 def test_info_tells_what_was_asked_for(shared: Vm) -> None:
     info = json.loads(shared.docker("info", "--format", "{{json .}}").out)
     assert info["Name"] == shared.name
