@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,6 +56,32 @@ def create(
         if driver.kind.is_provisioned:
             progress.note(_folders(instance))
     return instance.machine
+
+
+@contextlib.contextmanager
+def temporary(asked: Machine, progress: Progress, *, timeout: float) -> Iterator[Instance]:
+    """A machine of a cloud image, with SSH and without Docker, which exists as long as the block.
+
+    When this process is killed, the next command removes it. timeout in seconds, for the boot. Raises as `create` does.
+    """
+    wanted = Instance(asked, store.folder_of(asked.name))
+    check(wanted, progress)
+    # It is never more than a machine that is being made, so what undoes a `create` that failed or was killed undoes it.
+    with (
+        contextlib.suppress(_Over),
+        users.noted(asked.image),
+        reserve(wanted, placed, lifecycle.undo, progress.note) as instance,
+    ):
+        instance.driver.say, instance.driver.advance = progress.note, progress.advance
+        progress.phase(f"making the {instance.driver.kind.noun}")
+        instance.driver.create()
+        lifecycle.boot_to_login(instance, progress, timeout=timeout)
+        yield instance
+        raise _Over
+
+
+class _Over(Exception):
+    """The block of a temporary machine has ended well."""
 
 
 def default_mounts(machine: Machine) -> tuple[str, ...]:

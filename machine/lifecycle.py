@@ -83,13 +83,24 @@ def boot(instance: Instance, progress: Progress, *, timeout: float) -> None:
             existing_host.set_up(instance, progress)
 
 
-def _boot_ours(instance: Instance, progress: Progress, *, timeout: float) -> None:
+def boot_to_login(instance: Instance, progress: Progress, *, timeout: float) -> None:
+    """Start a machine of a cloud image and wait until SSH lets us in; nothing is installed. Raises WaitTimeout."""
+    _start(instance, progress)
+    _await_ssh(instance, progress, timeout=timeout)
+
+
+def _start(instance: Instance, progress: Progress) -> bool:
+    """Whether the machine is a clone, which needn't boot."""
     progress.phase("preparing its keys and seed")
     credentials.prepare(instance.driver)
     with contextlib.suppress(MachineError):  # docker's context can be mended later: machine docker-context NAME
         contexts.refresh(instance.docker())
     progress.phase(f"starting the {instance.driver.kind.noun}")
-    warm = instance.driver.start()
+    return instance.driver.start()
+
+
+def _boot_ours(instance: Instance, progress: Progress, *, timeout: float) -> None:
+    warm = _start(instance, progress)
     if (image := instance.machine.image) and cache.is_cloud_image(image):
         _await_ssh(instance, progress, timeout=timeout)
         for change in provision.provision(instance, progress):

@@ -100,6 +100,11 @@ def hint(tool: str) -> str:
     return shlex.join(words) if words else f"install {tool} and make sure that it is on PATH"
 
 
+def packages(tool: str, manager: str) -> list[str]:
+    """The packages that have the tool, by their names in that manager's index; [] where none is known."""
+    return _packages(tool).get(manager, "").split()
+
+
 def _packages(tool: str) -> dict[str, str]:
     """By package manager."""
     if tool.startswith("qemu-"):

@@ -13,7 +13,7 @@ import click
 
 from machine.cli.options import Architecture, quiet_option
 from machine.cli.tables import print_columns
-from machine.errors import Usage
+from machine.errors import CheckFailed, Usage
 
 if TYPE_CHECKING:
     from machine.images.cache import ImageInfo
@@ -32,10 +32,30 @@ def iso() -> None:
     "-o", "--output", type=click.Path(path_type=Path), help="Copy the ISO and its manifest to this folder too."
 )
 @click.option("--if-missing", is_flag=True, help="Do nothing if the cache has one with this recipe.")
+@click.option(
+    "--in-machine",
+    is_flag=True,
+    help="Build inside a machine: on macOS, Windows and every Linux. It is removed afterwards.",
+)
+@click.option("--driver", metavar="NAME", envvar="MACHINE_DRIVER", help="Of that machine.  [env: MACHINE_DRIVER]")
+@click.option("--builder-image", metavar="IMAGE", help="What that machine boots: a Debian.  [default: debian-13]")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was built, as `machine iso ls --json` does.")
-def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, as_json: bool) -> None:
-    """Build machineos from Debian's packages (needs Debian or Ubuntu; takes a few minutes)."""
+def build(
+    arch: str | None,
+    output: Path | None,
+    if_missing: bool,
+    in_machine: bool,
+    driver: str | None,
+    builder_image: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build machineos from Debian's packages, here or inside a machine.
+
+    Here it needs Debian or Ubuntu, and takes a few minutes. On other systems it asks whether to build inside a machine
+    that boots Debian's cloud image; --in-machine answers this.
+    """
     from machine import resources
     from machine.images import cache, machineos
 
@@ -51,11 +71,60 @@ def build(arch: str | None, output: Path | None, if_missing: bool, quiet: bool, 
         if not quiet and not as_json:
             print(f"[{time.monotonic() - began:5.1f} s] {text}", file=sys.stderr, flush=True)
 
-    about = machineos.build(arch or resources.architecture(), say, output=output)
+    wanted = arch or resources.architecture()
+    if in_machine or _is_confirmed(machineos.why_not_here()):
+        about = _build_in_machine(wanted, driver, builder_image, output, quiet=quiet or as_json)
+    else:
+        about = machineos.build(wanted, say, output=output)
     if as_json:
         print(json.dumps(dataclasses.asdict(about), indent=2))
     elif not quiet:
         print(f"{about.name} {about.architecture} {resources.human(about.size >> 20)} sha256:{about.digest}")
+
+
+def _is_confirmed(why: str) -> bool:
+    """Whether to build inside a machine, for the reason why; False when nothing keeps this host from it.
+
+    Raises CheckFailed when the user doesn't want that, or can't be asked.
+    """
+    from machine.cli.ask import confirmed
+
+    if not why:
+        return False
+    hint = "machine iso build --in-machine"
+    question = f"{why}. Build inside a machine, which boots Debian's cloud image (some 400 MB to download)?"
+    try:
+        if confirmed(question, hint=hint, out=sys.stderr):
+            return True
+    except Usage:
+        pass
+    raise CheckFailed(why, hint=hint)
+
+
+def _build_in_machine(
+    architecture: str, driver: str | None, image: str | None, output: Path | None, *, quiet: bool
+) -> ImageInfo:
+    from machine import create
+    from machine.cli.driver_options import default_driver
+    from machine.images import builder, catalog, machineos
+    from machine.progress import Display
+
+    with Display(quiet=quiet) as display, display.of(builder.NAME) as progress:
+        boots = catalog.obtain(image or builder.IMAGE, progress).digest
+        asked = create.draft(
+            builder.NAME,
+            driver or default_driver(),
+            boots,
+            memory_mib=builder.MEMORY_MIB,
+            cpus=builder.CPUS,
+            disk_mib=builder.DISK_MIB,
+        )
+        with create.temporary(asked, progress, timeout=builder.BOOT) as instance:
+
+            def make(folder: Path) -> Path:
+                return builder.build(instance.shell(), architecture, progress, folder)
+
+            return machineos.take_built(architecture, make, output=output)
 
 
 @iso.command("ls")

@@ -116,12 +116,10 @@ def current(name: str, architecture: str = "") -> Image:
 def remedy(architecture: str = "") -> str:
     """How to get machineos, for this host's processors when none are given.
 
-    It is built with mmdebstrap, which runs on Linux only.
+    It is built with mmdebstrap, which runs on Linux only: elsewhere inside a machine.
     """
     other = "" if architecture in {"", resources.architecture()} else f" --arch {architecture}"
-    if sys.platform == "linux":
-        return f"machine iso build{other}"
-    return f"build it on Linux (machine iso build{other}), copy it here, and give --image FILE"
+    return f"machine iso build{'' if sys.platform == 'linux' else ' --in-machine'}{other}"
 
 
 def _named(name: str) -> str:

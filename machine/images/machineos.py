@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from machine import files
-from machine.errors import CheckFailed, ImageCorrupt, NoSuchImage
+from machine.errors import ImageCorrupt, NoSuchImage
 from machine.images import cache
 from machine.images.cache import ImageInfo
 from machine.paths import Image
 from machine.reasons import reason
+from machine.run import which
 
 NAME = "machineos"
 # Bytes (ECMA-119, 6.1.2).
@@ -40,19 +41,32 @@ def is_cached(architecture: str = "") -> bool:
         return False
 
 
+def why_not_here() -> str:
+    """What keeps this host from building machineos itself, "" if nothing does."""
+    if sys.platform != "linux":
+        return "machineos can be built on Linux only"
+    return "" if which("mmdebstrap") else "mmdebstrap isn't installed"
+
+
 def build(architecture: str, say: Callable[[str], None], *, output: Path | None = None) -> ImageInfo:
     """Build the ISO and take it into the cache; a copy with its manifest goes to output.
 
-    Raises CheckFailed where it can't be built, ToolFailed when a tool of the build fails.
+    Raises ToolMissing, ToolFailed when a tool of the build fails.
     """
     from machine.isos.machineos.build import build as make
 
-    if sys.platform != "linux":
-        raise CheckFailed("machineos can be built on Linux only", hint=cache.remedy())
-    with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
-        iso = Path(folder) / f"{NAME}-{architecture}.iso"
+    def build_here(folder: Path) -> Path:
+        iso = folder / f"{NAME}-{architecture}.iso"
         make(iso, arch=architecture, say=say)
-        image = add(iso)
+        return iso
+
+    return take_built(architecture, build_here, output=output)
+
+
+def take_built(architecture: str, make: Callable[[Path], Path], *, output: Path | None) -> ImageInfo:
+    """Take what make writes into a folder into the cache; a copy with its manifest goes to output."""
+    with tempfile.TemporaryDirectory(prefix="machineos-") as folder:
+        image = add(make(Path(folder)))
         if output:
             files.make_folder(output, 0o755)
             for product in Path(folder).glob(f"{NAME}-{architecture}.*"):

@@ -1,16 +1,25 @@
+import contextlib
+import dataclasses
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from fake_fixtures import add_image
 from machine.isos.machineos import recipe
+from tiny_iso import iso
 
+from machine import create
 from machine.errors import CheckFailed
-from machine.images import cache, machineos
+from machine.images import builder, cache, catalog, machineos
 from machine.images.cache import ImageInfo
-from machine.paths import Image
+from machine.instance import Instance
+from machine.paths import Image, MachineFolder
+from machine.progress import Progress
+from machine.spec import Address, Machine
+from machine.ssh.remote import Remote
 from tests.fixture_types import Add, Invoke, Outcome
 
 
@@ -25,7 +34,65 @@ def builds(monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> list
         return add_image(tmp_path, "machineos", b"x" * 3_000_000, recipe=recipe.digest())
 
     monkeypatch.setattr(machineos, "build", build)
+    monkeypatch.setattr(machineos, "why_not_here", lambda: "")
     return asked
+
+
+@pytest.fixture
+def in_machine(
+    monkeypatch: pytest.MonkeyPatch, builds: list[tuple[str, Path | None]], tmp_path: Path
+) -> list[tuple[str, str, str]]:
+    """What would have been built inside a machine: architecture, driver and image."""
+    asked: list[tuple[str, str, str]] = []
+    machines: list[Machine] = []
+
+    def obtain(text: str, progress: Progress) -> ImageInfo:
+        return dataclasses.replace(add_image(tmp_path, "debian", b"disk"), name=text, digest=f"digest of {text}")
+
+    @contextlib.contextmanager
+    def temporary(machine: Machine, progress: Progress, *, timeout: float) -> Iterator[Instance]:
+        machines.append(machine)
+        yield Instance(dataclasses.replace(machine, address=Address("127.77.1.2", 2375, 22)), MachineFolder(tmp_path))
+        machines.pop()
+
+    def build(remote: Remote, architecture: str, progress: Progress, folder: Path) -> Path:
+        [machine] = machines
+        asked.append((architecture, machine.driver, machine.image.removeprefix("digest of ")))
+        (folder / f"machineos-{architecture}.json").write_text("{}")
+        return iso(folder / f"machineos-{architecture}.iso")
+
+    monkeypatch.setattr(catalog, "obtain", obtain)
+    monkeypatch.setattr(create, "temporary", temporary)
+    monkeypatch.setattr(builder, "build", build)
+    monkeypatch.setattr(machineos, "why_not_here", lambda: "mmdebstrap isn't installed")
+    return asked
+
+
+def test_build_inside_a_machine(invoke: Invoke, in_machine: list[tuple[str, str, str]], tmp_path: Path) -> None:
+    words = ["--driver", "qemu", "--builder-image", "mine", "-o", str(tmp_path / "out")]
+    ended = invoke("iso", "build", "--in-machine", "--arch", "x86_64", *words)
+    assert ended.code == 0, ended
+    assert in_machine == [("x86_64", "qemu", "mine")]
+    assert cache.find("machineos").digest in ended.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"machineos-x86_64.iso", "machineos-x86_64.json"}
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 3), ("", 3)])
+def test_without_the_tools_the_user_is_asked(
+    invoke: Invoke,
+    in_machine: list[tuple[str, str, str]],
+    builds: list[tuple[str, Path | None]],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    code: int,
+) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO(answer))
+    ended = invoke("iso", "build", "--arch", "x86_64", "--driver", "qemu")
+    assert ended.code == code, ended
+    assert "mmdebstrap isn't installed" in ended.err
+    assert ("Next: machine iso build --in-machine" in ended.err) == bool(code)
+    assert in_machine == ([] if code else [("x86_64", "qemu", builder.IMAGE)])
+    assert builds == []
 
 
 def test_build_shows_its_steps_and_what_was_made(invoke: Invoke, builds: list[tuple[str, Path | None]]) -> None:

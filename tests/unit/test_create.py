@@ -246,3 +246,27 @@ def test_an_unknown_driver(vms: Path) -> None:
 def test_a_bad_name_is_refused_before_a_path_is_made_of_it(name: str) -> None:
     with pytest.raises(Usage):
         create.create(draft(name), Silent())
+
+
+def test_a_temporary_machine_lets_in_and_is_gone_after_the_block(vms: Path) -> None:
+    others = create.create(draft("other"), Silent())
+    with create.temporary(draft(), Silent(), timeout=5) as instance:
+        assert instance.driver.state() is State.RUNNING
+        assert instance.shell().ready()
+        assert instance.address.host != others.address.host if others.address else False
+        assert store.names() == ["other"]  # it is listed nowhere
+    assert [path.name for path in vms.iterdir()] == ["other"]
+    assert {path.name for path in store.folder().glob("*")} <= {"other", ".lock"}
+
+
+def test_a_temporary_machine_is_gone_when_its_block_fails(vms: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), create.temporary(draft(), Silent(), timeout=5):
+        raise KeyboardInterrupt
+    assert nothing_is_left(vms)
+
+
+def test_a_temporary_machine_that_lets_nobody_in_is_gone(vms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machine.ssh.ready", lambda *_, **__: False)
+    with pytest.raises(WaitTimeout, match="SSH login"), create.temporary(draft(), Silent(), timeout=0.2):
+        raise AssertionError("it isn't ready")
+    assert nothing_is_left(vms)
