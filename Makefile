@@ -35,9 +35,10 @@ lock: $(VENV)/tested
 bench: $(VENV)/tested
 	@$(VENV)/bin/python -m benchmarks
 
-# What a release publishes, into dist/: both ISOs, their digests, and the wheels.
+# What a release publishes, into dist/: both ISOs, their digests, and the wheels; with URL=, where they will be, also
+# what Homebrew and Scoop install them by.
 release: $(VENV)/tested
-	@$(VENV)/bin/python packaging/release.py
+	@$(VENV)/bin/python packaging/release.py $(if $(URL),--url "$(URL)")
 
 iso: $(VENV)/installed
 	@$(MACHINE) iso build

@@ -4,6 +4,7 @@
     SHA256SUMS                  of the ISOs
     machine_vm-*.whl            the program, which pins these ISOs
     machine_vm_machineos_*.whl  each ISO as a package, for networks that reach an index of packages only
+    machine.rb, machine.json    with --url: a formula for Homebrew and a manifest for Scoop, which install that wheel
 
 python packaging/release.py [--url URL]... [--iso FILE]... [--output DIR]: URL is a folder that the ISOs will be in,
 FILE an ISO to take in place of building it.
@@ -24,6 +25,7 @@ HERE = Path(__file__).parent.parent
 # What the wheel is made of.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "machine", "drivers", "templates", "isos", "docs")
 ARCHITECTURES = ("x86_64", "aarch64")
+MANIFESTS = ("machine.rb", "machine.json")
 PROJECT = """\
 [build-system]
 requires = ["setuptools>=77"]
@@ -78,6 +80,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
         program = _program(Path(folder) / "program", asked.url, digests, output)
         version = program.name.split("-")[1]
+        if asked.url:
+            _manifests(program, version, asked.url[0].rstrip("/"), output)
         for name in digests:
             _image(Path(folder) / name, output / name, version, output)
     print(_told(output, digests, program.name))
@@ -95,6 +99,19 @@ def _program(folder: Path, urls: list[str], digests: dict[str, str], output: Pat
     (folder / "isos/release.json").write_text(pins + "\n", encoding="utf-8")
     _wheel(folder, output)
     return next(output.glob("machine_vm-*.whl"))
+
+
+def _manifests(program: Path, version: str, url: str, output: Path) -> None:
+    """What package managers install the program by, from the folder that the release will be in."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    facts = {"version": version, "url": url, "wheel": program.name, "sha256": _digest(program)}
+    templates = Environment(
+        loader=FileSystemLoader(HERE / "packaging/templates"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    for name in MANIFESTS:
+        text = templates.get_template(f"{name}.j2").render(facts)
+        (output / name).write_text(text, encoding="utf-8")
 
 
 def _image(folder: Path, iso: Path, version: str, output: Path) -> None:
@@ -132,7 +149,16 @@ In {output}:
 {sizes}
 
 Upload {", ".join([*digests, "SHA256SUMS"])} to one folder of a web server, and the wheels to an index of packages.
+{_told_of_manifests(output, program)}\
 {program} pins the digests of these ISOs. Without --url it knows no server: users name it, MACHINE_IMAGES_URL=URL."""
+
+
+def _told_of_manifests(output: Path, program: str) -> str:
+    if not all((output / name).exists() for name in MANIFESTS):
+        return ""
+    return f"""\
+machine.rb (Homebrew, in a tap) and machine.json (Scoop, in a bucket) expect {program} in the folder of --url, too.
+"""
 
 
 if __name__ == "__main__":

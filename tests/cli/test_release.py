@@ -225,6 +225,7 @@ def test_what_make_release_makes(invoke: Invoke, tmp_path: Path, monkeypatch: py
     wanted = digest(tmp_path)
     again = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True, timeout=200)
     assert (again.returncode, "has something in it already" in again.stderr) == (2, True)
+    check_manifests(dist)
     assert (dist / release.SUMS).read_text() == f"{wanted}  {FILE}\n"
     for wheel in dist.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
@@ -235,3 +236,21 @@ def test_what_make_release_makes(invoke: Invoke, tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(site)
     assert invoke("create", "--offline", "dev").code == 0
     assert stores.load("dev").image == wanted
+
+
+def check_manifests(dist: Path) -> None:
+    """What Homebrew and Scoop install: the program's wheel, from the release's folder, by its digest."""
+    [wheel] = dist.glob("machine_vm-*.whl")
+    version = wheel.name.split("-")[1]
+    url = f"https://images.example.org/{wheel.name}"
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    scoop = json.loads((dist / "machine.json").read_text(encoding="utf-8"))
+    assert (scoop["version"], scoop["url"], scoop["hash"]) == (version, url, sha256)
+    assert {"homepage", "license", "bin", "installer"} <= scoop.keys()
+    formula = (dist / "machine.rb").read_text(encoding="utf-8")
+    for line in (f'url "{url}", using: :nounzip', f'version "{version}"', f'sha256 "{sha256}"'):
+        assert f"  {line}\n" in formula
+    # Ruby isn't everywhere: each block is closed, and nothing of the template is left.
+    words = [line.split()[0] for line in formula.splitlines() if line.strip()]
+    assert words.count("end") == sum(words.count(word) for word in ("class", "def", "test"))
+    assert "{{" not in formula
