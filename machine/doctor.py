@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 
-from machine import orphans, ownership, paths, registry, renewal, shells, storage, store
+from machine import loopback, orphans, ownership, paths, registry, renewal, shells, storage, store
 from machine.docker import api, contexts
 from machine.errors import MachineError, NoSuchImage
 from machine.findings import Finding, Level
@@ -39,6 +40,7 @@ def examine(default_driver: str) -> Iterator[Finding]:
         ("images", cached_images(machines)),
         ("store", storage.the_store({name for name, machine in machines.items() if machine is None})),
         ("space", storage.space()),
+        ("loopback", loopback_aliases()),
         ("templates", templates()),
         ("certificates", certificates(machines)),
         ("orphans", left_over()),
@@ -99,6 +101,19 @@ def drivers(default: str, used: set[str]) -> Iterator[Finding]:
             yield from (Finding("drivers", Level.WARNING, f"{name}: {note}") for note in notes)
         else:
             yield Finding("drivers", Level.OK, f"{name} can be used")
+
+
+def loopback_aliases(
+    platform: str = sys.platform, own: Callable[[], Collection[str]] = loopback.own_addresses
+) -> Iterator[Finding]:
+    """On macOS, whether machines have addresses of their own: a choice, nothing is wrong without them."""
+    if platform != "darwin":
+        return
+    if there := [address for address in own() if address.startswith("127.77.")]:
+        yield Finding("loopback", Level.OK, f"new machines get addresses of their own: {len(there)} aliases on lo0")
+    else:
+        text = "machines share 127.0.0.1, each with its own ports; aliases would give each an address (docs/how-to.md)"
+        yield Finding("loopback", Level.OK, text, loopback.alias_command(paths.store()))
 
 
 def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:

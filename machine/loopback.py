@@ -2,13 +2,14 @@
 
 On Linux and Windows all of 127.0.0.0/8 is the host itself, without any setup: two machines never collide, no VPN routes
 it away, no other host can reach it. The store's path chooses a /24 of 127.77.0.0/16, so that two stores (two users,
-parallel CI jobs) don't use the same addresses. macOS has 127.0.0.1 only, unless root makes aliases: there each machine
-gets its own ports.
+parallel CI jobs) don't use the same addresses. macOS has 127.0.0.1 only, unless root makes aliases of that /24: without
+them each machine gets its own ports.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -29,24 +30,47 @@ def choose(
     platform: str = sys.platform,
     lowest_port: int = 0,
     is_free: Callable[[str, int], bool] | None = None,
+    aliases: Callable[[], Collection[str]] | None = None,
 ) -> Address:
     """An address that no machine of the store has, and on which the machine's ports can be opened now.
 
     lowest_port: the lowest port that the opening process may open. is_free(host, port) says whether a port can be
-    opened here. Raises CheckFailed when no address is left.
+    opened here; aliases() are the addresses of the loopback device. Raises CheckFailed when no address is left.
     """
     is_free = is_free or (lambda host, port: not ports.why_not("tcp", host, port))
 
     def free(host: str, port: int) -> bool:
         return port >= lowest_port and is_free(host, port)
 
-    if platform == "darwin":
-        return _ports_of_localhost(taken, free)
     hosts = {address.host for address in taken}
+    there = set((aliases or own_addresses)()) if platform == "darwin" else None
     for host in _block(store):
+        if there is not None and host not in there:
+            continue
         if host not in hosts and free(host, DOCKER_PORT) and (ssh := _ssh_port(host, free)):
             return Address(host, DOCKER_PORT, ssh)
+    if platform == "darwin":
+        return _ports_of_localhost(taken, free)
     raise CheckFailed("no loopback address is free for another machine", hint="machine ls")
+
+
+def own_addresses() -> set[str]:
+    """The IPv4 addresses of this computer's network devices."""
+    import psutil
+
+    return {
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET
+    }
+
+
+def alias_command(store: Path, count: int = 16) -> str:
+    """What gives macOS the first addresses of the store's machines, until it is switched off."""
+    prefix = next(_block(store)).rpartition(".")[0]
+    script = f"for n in $(seq 2 {count + 1}); do ifconfig lo0 alias {prefix}.$n; done"
+    return f"sudo sh -c '{script}'"
 
 
 def _block(store: Path) -> Iterator[str]:

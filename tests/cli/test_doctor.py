@@ -445,3 +445,13 @@ def test_a_variable_that_takes_the_trust_away(
     assert "REQUESTS_CA_BUNDLE" not in invoke("doctor").out, "without a machine there is nothing to trust"
     invoke("create", "dev")
     assert "client: REQUESTS_CA_BUNDLE is set: Python clients" in invoke("doctor").out
+
+
+def test_loopback_aliases_are_a_choice_on_macos_only(store: Path) -> None:
+    assert list(doctor.loopback_aliases("linux", lambda: {"127.0.0.1"})) == []
+    [choice] = doctor.loopback_aliases("darwin", lambda: {"127.0.0.1", "192.0.2.1"})
+    assert (choice.level, "share 127.0.0.1" in choice.text) == ("ok", True)
+    assert "ifconfig lo0 alias 127.77." in choice.hint
+    [there] = doctor.loopback_aliases("darwin", lambda: {"127.0.0.1", "127.77.9.2", "127.77.9.3"})
+    assert "2 aliases on lo0" in there.text
+    assert there.hint == ""

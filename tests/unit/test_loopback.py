@@ -13,7 +13,11 @@ STORE = Path("/home/somebody/.machine")
 
 def choose(taken: list[Address], platform: str = "linux", busy: set[tuple[str, int]] | None = None) -> Address:
     return loopback.choose(
-        taken, STORE, platform=platform, is_free=lambda host, port: (host, port) not in (busy or set())
+        taken,
+        STORE,
+        platform=platform,
+        is_free=lambda host, port: (host, port) not in (busy or set()),
+        aliases=lambda: {"127.0.0.1"},
     )
 
 
@@ -69,6 +73,25 @@ def test_macos_has_one_address_and_ports_for_each() -> None:
     assert second == Address("127.0.0.1", 2377, 2223)
     taken = [Address("127.0.0.1", 2375, ssh) for ssh in range(2222, 2376)]
     assert choose(taken, "darwin") == Address("127.0.0.1", 2376, 2377)
+
+
+def test_macos_with_aliases_has_addresses_too() -> None:
+    there = {f"{block()}.3", f"{block()}.4", "127.0.0.1", "127.77.999.2"}
+
+    def choose_with(taken: list[Address]) -> Address:
+        return loopback.choose(taken, STORE, platform="darwin", is_free=lambda *_: True, aliases=lambda: there)
+
+    first = choose_with([])
+    second = choose_with([first])
+    assert [first.host, second.host] == [f"{block()}.3", f"{block()}.4"]
+    assert choose_with([first, second]) == Address("127.0.0.1", 2375, 2222)
+
+
+def test_what_makes_aliases_makes_those_that_machines_take() -> None:
+    assert loopback.alias_command(STORE) == (
+        f"sudo sh -c 'for n in $(seq 2 17); do ifconfig lo0 alias {block()}.$n; done'"
+    )
+    assert "127.0.0.1" in loopback.own_addresses()
 
 
 def test_macos_without_a_free_port() -> None:
