@@ -124,7 +124,7 @@ def cached_images(machines: dict[str, Machine | None]) -> Iterator[Finding]:
         yield Finding("images", Level.WARNING, "there is no machineos in the cache", cache.remedy())
     for digest, name in used.items():
         try:
-            cache.verify(Image(digest))
+            cache.verify(Image(digest), whole=True)
             yield Finding("images", Level.OK, f"the image {digest[:12]} is intact")
         except MachineError as error:
             text = f"{error.message}{f', and the machine {name} boots it' if name else ''}"

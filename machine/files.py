@@ -16,12 +16,12 @@ T = TypeVar("T")
 PATIENCE = 2.0
 
 
-def write(path: Path, data: bytes | str, mode: int = 0o600) -> None:
+def write(path: Path, data: bytes | str, mode: int = 0o600, *, durable: bool = True) -> None:
     """Replace path by data atomically: a reader, or a crash, finds the old file or the new one, never a part.
 
     A str is written as UTF-8, with its line ends unchanged; surrogate escapes (bytes of a path that aren't UTF-8)
     become the original bytes. The folder must exist. After an OSError the old file is unchanged, and nothing is left
-    beside it.
+    beside it. durable: whether it must survive a power cut, which costs milliseconds.
     """
     import secrets  # 10 ms, and `env` only reads
 
@@ -29,13 +29,14 @@ def write(path: Path, data: bytes | str, mode: int = 0o600) -> None:
     # In the same folder, because a rename is atomic only inside one file system.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        _write_through(temporary, raw, mode)
+        _write_new(temporary, raw, mode, durable=durable)
         patiently(lambda: temporary.replace(path))
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def read_text(path: Path) -> str:
@@ -106,13 +107,14 @@ def set_aside(path: Path, name: str) -> None:
             raise
 
 
-def _write_through(path: Path, raw: bytes, mode: int) -> None:
+def _write_new(path: Path, raw: bytes, mode: int, *, durable: bool) -> None:
     # Set the mode before the first byte: others must not be able to read a key even for a moment.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags, mode & 0o700), "wb") as file:
         file.write(raw)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     # umask may have cleared bits of mode; restore them.
     path.chmod(mode)
 

@@ -169,8 +169,8 @@ def wait_ready(instance: Instance, progress: Progress, *, timeout: float, warm: 
         return instance.shell().ready(timeout, expected=logins <= LOGINS)
 
     # A login costs an emulated processor a second. In a clone it runs beside Docker's first answer, because both are
-    # up. During a cold boot, SSH is not tried until Docker answers.
-    login = _Early(lets_in) if warm else None
+    # up, and in a container, which is quick. During a cold boot, SSH is not tried until Docker answers.
+    login = _Early(lets_in) if warm or driver.kind is Kind.CONTAINER else None
 
     for what, probe in (
         (f"Docker to answer on {instance.address.url}", answers),

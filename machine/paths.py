@@ -150,9 +150,19 @@ class Image:
     def root_offset(self) -> Path:
         return self.folder / "root-offset"
 
+    # That root file system as plain files, in a folder that only its owner may enter.
+    @property
+    def unpacked(self) -> Path:
+        return self.folder / "unpacked" / "root"
+
     @property
     def command_line(self) -> Path:
         return self.folder / "cmdline"
+
+    # How the files looked when they were read and found intact.
+    @property
+    def verified(self) -> Path:
+        return self.folder / "verified.json"
 
 
 class MachineFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import locale
 import os
 import shlex
@@ -9,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -115,6 +116,31 @@ def detach(
         )
     except FileNotFoundError as error:
         raise _not_found(words, cwd) from error
+
+
+@contextlib.contextmanager
+def held(argv: Sequence[str | Path]) -> Iterator[int]:
+    """A command that prints a line when it is ready, and ends with its standard input. Yields its process id.
+
+    Raises ToolMissing, and ToolFailed when it ends without a line.
+    """
+    words = _words(argv)
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=_environment(None))
+    except FileNotFoundError as error:
+        raise _not_found(words, None) from error
+    with process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        if not process.stdout.readline():
+            said = _text(process.stderr.read())
+            raise ToolFailed(words, process.wait(), said)
+        try:
+            yield process.pid
+        finally:
+            process.stdin.close()
 
 
 def which(*tools: str) -> str | None:

@@ -1,6 +1,6 @@
 """Folders of this host in a container: mounts that show the folder's owner as the container's root.
 
-The launcher puts each below Layout.host, a small file system in the container's mount namespace that only we write. The
+`launch` puts each below Layout.host, a small file system in the container's mount namespace that only we write. The
 container has it at /mnt/host, and gets by propagation what is put there later. Mounts that come together from a more
 privileged namespace can't be separated in the container (mount_namespaces(7)). So each folder is put together elsewhere
 first, and comes with what hides parts of it: root in the container can unmount all of it, or nothing.

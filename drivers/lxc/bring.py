@@ -1,6 +1,6 @@
 """Brings changed folders of this host to a container that runs: python -m machine.drivers.lxc.bring UUID PROCESS.
 
-PROCESS is LXC's own, whose mount namespace the launcher made.
+PROCESS is LXC's own, whose mount namespace `launch` made.
 """
 
 from __future__ import annotations

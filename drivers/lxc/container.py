@@ -24,11 +24,12 @@ from machine.errors import DriverFailed, NoSuchImage, ToolFailed, WaitTimeout
 from machine.folders import mount_spec
 from machine.guest import seed
 from machine.paths import Image, MachineFolder, same
+from machine.reasons import reason
 from machine.render import render
 from machine.run import Run
 from machine.usernet import GUEST
 
-from . import binds, launch, limits
+from . import binds, launch, limits, mounts
 from . import layout as layouts
 from .binds import Bind
 from .launch import Plan
@@ -37,9 +38,9 @@ from .options import Options
 from .slirp4netns import Slirp4netns
 from .tool import LxcTool
 
-LAUNCHER, BRINGER, CARD = "machine.drivers.lxc.launch", "machine.drivers.lxc.bring", "machine.drivers.lxc.tap"
-# Seconds: e2fsck may have to look at the whole disk; a container that was killed gives its memory back.
-LAUNCH, END, DHCP, SHORT = 660.0, 30.0, 10.0, 30.0
+BRINGER, CARD = "machine.drivers.lxc.bring", "machine.drivers.lxc.tap"
+# Seconds. A container that was killed gives its memory back.
+END, DHCP, SHORT = 30.0, 10.0, 30.0
 SECCOMP = Path("/usr/share/lxc/config/common.seccomp")
 LXCFS = Path("/var/lib/lxcfs")
 # What lxcfs shows by the container's limits in place of the host's.
@@ -168,9 +169,11 @@ class Container:
         return text
 
     def _prepare(self) -> None:
-        """Write below /run what the launcher and LXC need."""
+        """Write below /run what `launch` and LXC need."""
         image, layout = Image(self.machine.image), self.layout
         check_image(image)
+        if not image.unpacked.exists():
+            self.say("unpacking the image, once: it takes some seconds and 300 MB")
         first_id = None if self.options.privileged else _free_ids()
         layout.folder.mkdir(mode=0o711)
         layout.machine.symlink_to(self.folder.path.absolute())
@@ -180,6 +183,7 @@ class Container:
         plan = Plan(
             str(image.file),
             int(image.root_offset.read_text(encoding="ascii")),
+            str(image.unpacked),
             str(self.disk),
             first_id,
             self.machine.memory_mib,
@@ -196,9 +200,10 @@ class Container:
             lxcfs=[f"proc/{name}" for name in _LIMITED if (LXCFS / "proc" / name).exists()],
             limits=limits.of(self.machine).items(),
         )
-        files.write(layout.config, config)
+        files.write(layout.config, config, durable=False)
         lan = shlex.join([sys.executable, "-m", CARD]) if self.machine.network else ""
-        files.write(layout.folder / "network", render("lxc/network.sh.j2", layout=layout, lan=lan), 0o700)
+        hook = render("lxc/network.sh.j2", layout=layout, lan=lan)
+        files.write(layout.folder / "network", hook, 0o700, durable=False)
 
     def _write_seed(self) -> None:
         """The seed's part for machineos, as a folder."""
@@ -207,14 +212,14 @@ class Container:
             if folder == "machineos":
                 path = self.layout.seed / file
                 files.make_folder(path.parent)
-                files.write(path, text)
+                files.write(path, text, durable=False)
 
     def _launch(self) -> None:
         try:
-            self.run([sys.executable, "-m", LAUNCHER, self.machine.uuid], timeout=LAUNCH)
-        except ToolFailed as error:
-            words = error.stderr.strip().splitlines() or [error.message]
-            raise DriverFailed(words[0], details="\n".join(words[1:]), hint="machine doctor") from error
+            mounts.apart(lambda: launch.launch(self.layout))
+        except (ToolFailed, OSError) as error:
+            details = error.details if isinstance(error, ToolFailed) else ""
+            raise DriverFailed(reason(error), details=details, hint="machine doctor") from error
 
     def _await_address(self) -> None:
         """Wait for the guest's DHCP: what is sent to it before is lost, and who sent it waits for seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # What the helper of a running machine is started as: python -m.
 MODULE = "machine.drivers.lxc"
+# Seconds. To ask for a container's state takes 10 ms.
+LOOK = 0.1
 
 
 class Lxc(Driver):
@@ -79,6 +82,9 @@ class Lxc(Driver):
         if container.state() is State.SAVED:
             container.tool.unfreeze()
         container.tool.power_off()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(min(seconds, LOOK))
 
     def kill(self) -> None:
         self.container.end()

@@ -1,4 +1,4 @@
-"""Starts one container: python -m machine.drivers.lxc.launch UUID.
+"""Starts one container.
 
 All its mounts are made in a mount namespace of its own, in which LXC then runs. They end with the container, however
 it ends, and its loop devices with them: nobody has to unmount anything. The page cache of the image is shared by all.
@@ -6,35 +6,37 @@ it ends, and its loop devices with them: nobody has to unmount anything. The pag
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from machine import files
-from machine.errors import DriverFailed, MachineError
+from machine.errors import DriverFailed
 from machine.folders import mount_spec
-from machine.reasons import reason
 from machine.run import run, which
 
-from . import binds, disk, mounts
+from . import binds, disk, mounts, roots
 from . import layout as layouts
 from .binds import Bind
 from .layout import IDS, Layout
 
 # Seconds.
 START = 60.0
-OOM_SCORE = Path("/proc/self/oom_score_adj")
-# Docker's own limit.
-OPEN_FILES = 1048576
+# 1048576 is Docker's own limit of open files; without CAP_SYS_RESOURCE it is the host's. When the machine's memory is
+# used up, the kernel should kill containers, for which runc sets 0, and not Docker: the guest can't lower this by
+# itself, as it does in a virtual machine; it raises it for users' sessions.
+_BEGIN = """
+{ ulimit -n 1048576 || ulimit -n "$(ulimit -Hn)"; echo -500 >/proc/self/oom_score_adj; } 2>/dev/null
+exec "$@"
+"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """image: the ISO with the root file system at byte offset. disk: the image of Docker's file system.
+    """image: the ISO with the root file system at byte offset. unpacked: where that is, or will be, as plain files.
+
+    disk: the image of Docker's file system.
 
     first_id: the first of the container's ids on this host, None for those of the host. memory_mib: what may be written
     over the root. binds: folders of this host.
@@ -42,13 +44,14 @@ class Plan:
 
     image: str
     offset: int
+    unpacked: str
     disk: str
     first_id: int | None
     memory_mib: int
     binds: tuple[Bind, ...] = ()
 
     def write(self, layout: Layout) -> None:
-        files.write(layout.plan, json.dumps(asdict(self)))
+        files.write(layout.plan, json.dumps(asdict(self)), durable=False)
 
 
 def read(layout: Layout) -> Plan:
@@ -57,16 +60,12 @@ def read(layout: Layout) -> Plan:
 
 
 def launch(layout: Layout) -> None:
-    """Raises MachineError, OSError. The container runs when this returns."""
+    """Needs a mount namespace of its own. The container runs when this returns. Raises MachineError, OSError."""
     plan = read(layout)
-    mounts.unshare(mounts.CLONE_NEWNS)
-    mounts.set_propagation(Path("/"), mounts.MS_REC | mounts.MS_SLAVE)
     _mount_root(layout, plan)
     _mount_disk(layout, plan)
     _mount_seed(layout, plan)
     _mount_host(layout, plan)
-    _allow_open_files()
-    _protect()
     _start(layout)
 
 
@@ -74,9 +73,7 @@ def _mount_root(layout: Layout, plan: Plan) -> None:
     """The image, with the container's ids, and over it what is written: in memory, as in every machine."""
     for folder in (layout.image, layout.lower, layout.memory, layout.root, layout.disk, layout.host):
         folder.mkdir(mode=0o711, exist_ok=True)
-    options = f"ro,loop,offset={plan.offset}"
-    run(["mount", "--types", "squashfs", "--options", options, plan.image, layout.image])
-    binds.mount(layout.image, layout.lower, ids=_ids(plan), read_only=True)
+    binds.mount(_root(layout, plan), layout.lower, ids=_ids(plan), read_only=True)
     size = f"mode=755,size={plan.memory_mib // 2}M"
     run(["mount", "--types", "tmpfs", "--options", size, "memory", layout.memory])
     upper, work = layout.memory / "upper", layout.memory / "work"
@@ -85,6 +82,16 @@ def _mount_root(layout: Layout, plan: Plan) -> None:
         os.chown(folder, plan.first_id or 0, plan.first_id or 0)
     options = f"lowerdir={layout.lower},upperdir={upper},workdir={work}"
     run(["mount", "--types", "overlay", "--options", options, "root", layout.root])
+
+
+def _root(layout: Layout, plan: Plan) -> Path:
+    """The image's root file system: unpacked, where that is possible, else mounted out of the image."""
+    unpacked = Path(plan.unpacked)
+    if not unpacked.exists():
+        options = f"ro,loop,offset={plan.offset}"
+        run(["mount", "--types", "squashfs", "--options", options, plan.image, layout.image])
+        roots.unpack(layout.image, unpacked, _ids(plan), run)
+    return unpacked if unpacked.exists() else layout.image
 
 
 def _mount_disk(layout: Layout, plan: Plan) -> None:
@@ -121,28 +128,12 @@ def _ids(plan: Plan) -> mounts.Ids | None:
     return mounts.Ids(whole, whole)
 
 
-def _allow_open_files() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, OPEN_FILES),) * 2)
-    except (ValueError, OSError):  # without CAP_SYS_RESOURCE
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _protect() -> None:
-    """When the machine's memory runs out, the kernel should kill containers, for which runc sets 0, and not Docker.
-
-    The guest can't lower this by itself, as it does in a virtual machine; it raises it for users' sessions.
-    """
-    with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
-        OOM_SCORE.write_text("-500", encoding="ascii")
-
-
 def _start(layout: Layout) -> None:
     # LXC asks newuidmap for ids, if it finds it, and that knows of those in /etc/subuid only: let it find none.
     # Root may use any.
     program = which("lxc-start") or "lxc-start"
     argv: list[str | Path] = [
+        *("/bin/sh", "-c", _BEGIN, "sh"),
         program,
         "-P",
         layouts.CONTAINERS,
@@ -159,16 +150,3 @@ def _start(layout: Layout) -> None:
         text = layout.log.read_text(encoding="utf-8", errors="replace") if layout.log.exists() else started.stderr
         said = [line for line in text.splitlines() if " ERROR " in line]
         raise DriverFailed("LXC didn't start the container", details="\n".join(said[-10:] or text.splitlines()[-10:]))
-
-
-def main(name: str) -> int:
-    try:
-        launch(Layout(name))
-    except (MachineError, OSError) as error:
-        print(f"{reason(error)}\n{getattr(error, 'details', '')}".strip(), file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -43,7 +43,7 @@ class Layout:
     def config(self) -> Path:
         return self.folder / "config"
 
-    # What the launcher mounts, and how: see launch.py.
+    # What `launch` mounts, and how: see launch.py.
     @property
     def plan(self) -> Path:
         return self.folder / "plan.json"

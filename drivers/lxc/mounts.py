@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+from machine import run
+
+CLONE_NEWNS = 0x00020000
 MS_REC, MS_SLAVE, MS_SHARED = 0x4000, 0x80000, 0x100000
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
@@ -50,6 +52,32 @@ class Ids:
 def unshare(flags: int) -> None:
     """Raises OSError, as everything here."""
     _checked(_libc.unshare(flags), "unshare")
+
+
+def apart(work: Callable[[], None]) -> None:
+    """Do the work in a mount namespace of its own, which ends with the processes that the work leaves in it.
+
+    The work runs in a thread, because a namespace is a thread's; so the other threads see none of its mounts.
+    """
+    failed: list[BaseException] = []
+
+    def isolated() -> None:
+        try:
+            unshare(CLONE_NEWNS)
+            set_propagation(Path("/"), MS_REC | MS_SLAVE)
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=isolated)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        thread.join()  # what it does must have ended before it is undone; Ctrl-C reaches its commands, too
+        raise
+    if failed:
+        raise failed[0]
 
 
 def enter(process: int, kind: str) -> None:
@@ -100,30 +128,23 @@ def adorn(mount: int, *, ids: Ids | None, read_only: bool = False, closed: bool 
             _checked(done, "mount_setattr")
 
 
+def try_to_adorn(source: Path, ids: Ids | None) -> None:
+    """Raise OSError where the file system of source can't show other owners."""
+    mount = clone(source)
+    try:
+        adorn(mount, ids=ids)
+    finally:
+        os.close(mount)
+
+
 @contextlib.contextmanager
 def user_namespace(ids: Ids) -> Iterator[int]:
     """A descriptor of a user namespace with this map, for users and groups. Needs CAP_SETUID and CAP_SETGID."""
-    ready, close = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            unshare(CLONE_NEWUSER)
-            os.write(close, b"1")
-            signal.pause()
-        finally:
-            os._exit(1)
-    try:
-        os.close(close)
-        if not os.read(ready, 1):
-            raise OSError("no user namespace can be made")
+    with run.held(["unshare", "--user", "--", "sh", "-c", "echo; read -r end"]) as process:
         for kind, ranges in (("uid", ids.users), ("gid", ids.groups)):
             text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in ranges)
-            Path(f"/proc/{child}/{kind}_map").write_text(text, encoding="ascii")
-        descriptor = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(ready)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+            Path(f"/proc/{process}/{kind}_map").write_text(text, encoding="ascii")
+        descriptor = os.open(f"/proc/{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield descriptor
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from fake_fixtures import add_image
-from machine.drivers.lxc import Lxc, container, driver, layout, limits
+from machine.drivers.lxc import Lxc, container, driver, launch, layout, limits, mounts
 
 from machine import helper
 from machine.errors import ToolFailed
@@ -28,7 +28,7 @@ UUID = "3d2c1b0a-0000-4000-8000-000000000001"
 class Recorder:
     """Stands for run(): remembers each command; LXC's answer with the state that a test sets.
 
-    A launch makes the container run, and lxc-stop ends it, as a launcher and LXC would do.
+    "launch" makes the container run, and lxc-stop ends it, as `launch.launch` and LXC would do.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Recorder:
         return Completed(words, 0, self._answer(words), "")
 
     def _answer(self, words: list[str]) -> str:
-        if "-m" in words:
+        if words[0] == "launch":
             self.state = "RUNNING"
         if words[0] == "lxc-stop":
             self.state = "STOPPED"
@@ -87,6 +87,8 @@ def lxc(store: Path, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
     monkeypatch.setattr(helper, "ensure", lambda *words: None)
     monkeypatch.setattr(limits, "GROUPS", tmp_path / "groups")
     (tmp_path / "groups/memory").mkdir(parents=True)
+    monkeypatch.setattr(mounts, "apart", lambda work: work())
+    monkeypatch.setattr(launch, "launch", lambda layout: recorder(["launch", layout.name]))
     # Short, because a socket lies there.
     with tempfile.TemporaryDirectory(prefix="machine-") as containers:
         monkeypatch.setattr(layout, "CONTAINERS", Path(containers) / "lxc")

@@ -115,3 +115,18 @@ def test_which_takes_the_first_that_is_there(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), "/nowhere"]))
     assert run.which("no-such", "tool", "sh") == str(tool)
     assert run.which("no-such") is None
+
+
+def test_a_held_command_runs_as_long_as_the_block() -> None:
+    with run.held(["sh", "-c", "echo; read -r end"]) as process:
+        assert Path(f"/proc/{process}").exists()
+    assert not Path(f"/proc/{process}").exists()
+
+
+def test_a_held_command_that_ends_at_once_is_an_error() -> None:
+    with pytest.raises(ToolFailed, match="sh failed") as caught, run.held(["sh", "-c", "echo why >&2; exit 3"]):
+        pytest.fail("it isn't ready")
+    assert caught.value.code == 3
+    assert "why" in caught.value.details
+    with pytest.raises(ToolMissing), run.held(["no-such-tool"]):
+        pytest.fail("there is none")

@@ -101,6 +101,25 @@ def test_an_image_that_was_changed_in_the_cache_isnt_booted(tmp_path: Path) -> N
         images.verify(image)
 
 
+def test_a_file_is_read_again_only_when_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image(add_image(tmp_path, "machineos", b"one").digest)
+    read: list[Path] = []
+    original = images.digest
+    monkeypatch.setattr(images, "digest", lambda path: read.append(path) or original(path))
+    images.verify(image)
+    assert not image.verified.exists(), "a change in the same moment would not be seen"
+    monkeypatch.setattr(images, "RECENT", -1.0)
+    images.verify(image)
+    read.clear()
+    images.verify(image)
+    assert not read
+    images.verify(image, whole=True)
+    assert image.file in read
+    image.file.write_bytes(b"two")
+    with pytest.raises(ImageCorrupt):
+        images.verify(image)
+
+
 @pytest.mark.parametrize("name", ["kernel", "initrd", "cmdline", "boot.json"])
 def test_what_boots_is_what_was_taken_out_of_the_image(tmp_path: Path, name: str) -> None:
     image = Image(add_image(tmp_path, "machineos", b"one").digest)

@@ -107,7 +107,7 @@ def test_a_running_container_is_brought_what_machine_json_says(
     monkeypatch.setattr(container.Container, "_monitor", lambda _: 4711)
     there = Layout(UUID)
     there.folder.mkdir(parents=True)
-    launch.Plan("image", 0, "disk", 1, 512).write(there)
+    launch.Plan("image", 0, "root", "disk", 1, 512).write(there)
     machine = replace(lxc.machine, mounts=(f"{home}:/home/ann", f"{home}/gone"))
     shares = Lxc(machine, lxc.folder, lxc.run)
     shares.update_folders()
@@ -123,7 +123,7 @@ def test_a_running_container_is_brought_what_machine_json_says(
 def test_bring_enters_the_namespace_first(
     home: Path, did: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    launch.Plan("image", 0, "disk", 1, 512, (Bind(str(home), "abc", 0, 0),)).write(Layout("one"))
+    launch.Plan("image", 0, "root", "disk", 1, 512, (Bind(str(home), "abc", 0, 0),)).write(Layout("one"))
     monkeypatch.setattr(mounts, "enter", lambda process, kind: did.append(f"enter {process} {kind}"))
     assert bring.main("one", "4711") == 0
     assert did[:2] == ["enter 4711 mnt", f"{home} -> ."]

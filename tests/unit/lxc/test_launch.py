@@ -1,4 +1,4 @@
-"""What the launcher does in its mount namespace, in which order. The system calls themselves are for tests/vm."""
+"""What `launch` does in its mount namespace, in which order. The system calls themselves are for tests/vm."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from machine.drivers.lxc.binds import Bind
 from machine.drivers.lxc.launch import Plan
 from machine.drivers.lxc.layout import Layout
 
+from machine import run
+from machine.errors import DriverFailed, ToolFailed
 from machine.run import Completed
 
 FIRST = 0x70000000
@@ -42,21 +44,20 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(launch, "which", lambda tool: f"/usr/bin/{tool}")
     monkeypatch.setattr(binds, "mount", kernel.mount)
     monkeypatch.setattr("os.chown", lambda path, uid, gid: kernel.did.append(f"chown {Path(path).name} {uid}"))
-    monkeypatch.setattr(mounts, "unshare", lambda flags: kernel.did.append("unshare"))
     monkeypatch.setattr(mounts, "set_propagation", lambda path, flags: kernel.did.append(f"propagation {path}"))
-    monkeypatch.setattr(launch.resource, "setrlimit", lambda *_: None)
     monkeypatch.setattr(launch.disk, "fill", lambda path, run: kernel.did.append(f"fill {path}"))
     monkeypatch.setattr(binds, "run", kernel.run)
     monkeypatch.setattr(mounts, "clone", lambda place, *, recursive: 5)
     monkeypatch.setattr(mounts, "attach", lambda mount, target: kernel.did.append(f"attach {target}"))
-    monkeypatch.setattr(launch, "OOM_SCORE", tmp_path / "oom_score_adj")
+    monkeypatch.setattr(launch.roots, "unpack", lambda *_: None)
     # What the tmpfs would bring.
     (tmp_path / "one/memory").mkdir()
     return kernel
 
 
-def plan(first_id: int | None = FIRST) -> Plan:
-    return Plan("/images/image", 2048, "/store/disk.img", first_id, 1024, (Bind("/home/ann", "abc", 1000, 100),))
+def plan(first_id: int | None = FIRST, unpacked: str = "/nowhere/root") -> Plan:
+    home = Bind("/home/ann", "abc", 1000, 100)
+    return Plan("/images/image", 2048, unpacked, "/store/disk.img", first_id, 1024, (home,))
 
 
 def step(line: str) -> str:
@@ -70,17 +71,16 @@ def steps(kernel: Kernel) -> list[str]:
     return [step(line) for line in kernel.did]
 
 
-def test_all_mounts_are_made_in_a_namespace_and_then_lxc_starts(kernel: Kernel) -> None:
+def test_all_is_mounted_and_then_lxc_starts(kernel: Kernel) -> None:
     plan().write(Layout("one"))
     launch.launch(Layout("one"))
-    assert kernel.did[:2] == ["unshare", "propagation /"]
-    assert launch.OOM_SCORE.read_text() == "-500"
     assert [it for it in steps(kernel) if it != "chown"] == [
-        *("unshare", "propagation", "mount squashfs", "bind", "mount tmpfs", "mount overlay"),
+        *("mount squashfs", "bind", "mount tmpfs", "mount overlay"),
         *("e2fsck", "fill", "mount ext4", "bind", "bind", "mount tmpfs", "propagation", "mount --bind", "bind"),
         *("attach", "umount"),
-        "/usr/bin/lxc-start",
+        "/bin/sh",
     ]
+    assert "/usr/bin/lxc-start -P" in kernel.did[-1]
     root, disk, seed, home = (line for line in kernel.did if line.startswith("bind"))
     whole = f"ids=Ids(users=((0, {FIRST}, 65536),), groups=((0, {FIRST}, 65536),))".replace("ids=", "'ids': ")
     assert root.startswith("bind image lower")
@@ -105,20 +105,34 @@ def test_a_privileged_container_shows_owners_as_they_are(kernel: Kernel) -> None
     assert "users=((1000, 0, 1),)" in home
 
 
-def test_a_damaged_disk_is_not_mounted(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unpacked_root_is_bound_and_the_image_not_mounted(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "unpacked/root").mkdir(parents=True)
+    plan(unpacked=str(tmp_path / "unpacked/root")).write(Layout("one"))
+    launch.launch(Layout("one"))
+    assert "mount squashfs" not in steps(kernel)
+    assert next(line for line in kernel.did if line.startswith("bind")).startswith("bind root lower")
+
+
+def test_a_damaged_disk_is_not_mounted(kernel: Kernel) -> None:
     kernel.codes["e2fsck"] = 4
     plan().write(Layout("one"))
-    assert launch.main("one") == 1
-    assert "e2fsck failed" in capsys.readouterr().err
+    with pytest.raises(ToolFailed, match="e2fsck failed"):
+        launch.launch(Layout("one"))
     assert "mount ext4" not in steps(kernel)
 
 
-def test_lxc_s_errors_are_shown(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
-    kernel.codes["/usr/bin/lxc-start"] = 1
+def test_lxc_s_errors_are_shown(kernel: Kernel) -> None:
+    kernel.codes["/bin/sh"] = 1
     plan().write(Layout("one"))
     Layout("one").log.write_text("lxc-start one 2026 WARN a - b\nlxc-start one 2026 ERROR start - no cgroup\n")
-    assert launch.main("one") == 1
-    said = capsys.readouterr().err
-    assert "LXC didn't start the container" in said
-    assert "no cgroup" in said
-    assert "WARN" not in said
+    with pytest.raises(DriverFailed, match="LXC didn't start the container") as caught:
+        launch.launch(Layout("one"))
+    assert "no cgroup" in caught.value.details
+    assert "WARN" not in caught.value.details
+
+
+def test_what_the_host_refuses_does_not_keep_lxc_from_starting() -> None:
+    """Whoever runs this, the program is run with as many open files as there may be."""
+    done = run.run(["sh", "-c", f"ulimit -Sn 256; ulimit -Hn 512; {launch._BEGIN}", "sh", "sh", "-c", "ulimit -n"])
+    assert done.stdout.strip() in {"512", "1048576"}
+    assert done.stderr == ""
