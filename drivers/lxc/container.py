@@ -45,8 +45,9 @@ SECCOMP = Path("/usr/share/lxc/config/common.seccomp")
 LXCFS = Path("/var/lib/lxcfs")
 # What lxcfs shows by the container's limits in place of the host's.
 _LIMITED = ("meminfo", "cpuinfo", "stat", "uptime", "swaps", "diskstats", "loadavg")
-# systemd gives ids up to 1879048191 to its own containers, and nobody those that follow, until 2147483647.
-_FIRST_ID, _LAST_ID = 0x70000000, 0x7FFF0000
+# systemd gives ids up to 1879048191 to its own containers, and nobody those that follow, until 2147483647. Imports have
+# the last range.
+_FIRST_ID, LAST_ID = 0x70000000, 0x7FFF0000
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ def _ids_locked() -> Iterator[None]:
 def _free_ids() -> int:
     """The first of IDS ids that no other container has."""
     used = {layout.first_id() for layout in layouts.containers()}
-    found = next((first for first in range(_FIRST_ID, _LAST_ID, IDS) if first not in used), None)
+    found = next((first for first in range(_FIRST_ID, LAST_ID, IDS) if first not in used), None)
     if found is None:
         raise DriverFailed("no user ids are free for another container", hint="machine ls")
     return found

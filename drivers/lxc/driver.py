@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from machine.driver import Driver, Kind, Machine, Orphan, Snapshot, State
+from machine.driver import Driver, Export, Kind, Machine, Orphan, Reach, Snapshot, State
 from machine.run import Run, which
 
 from .options import Options
@@ -30,6 +31,8 @@ class Lxc(Driver):
     shares: ClassVar[bool] = True
     binds_folders: ClassVar[bool] = True
     Options: ClassVar[type] = Options
+    # Of an exported machine: see portable.py.
+    parts: ClassVar[frozenset[str]] = frozenset({"data.tar"})
 
     @property
     def container(self) -> Container:
@@ -125,6 +128,21 @@ class Lxc(Driver):
         from . import snapshots
 
         snapshots.forget(self.container, name)
+
+    def export(self) -> AbstractContextManager[Export]:
+        from . import portable
+
+        return portable.export(self.container)
+
+    def reaches(self) -> list[Reach]:
+        from . import portable
+
+        return portable.reaches(self.machine)
+
+    def accept(self) -> Machine:
+        from . import portable
+
+        return portable.accept(self.container)
 
     def remove(self) -> None:
         if sys.platform != "linux":

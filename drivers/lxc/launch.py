@@ -97,7 +97,7 @@ def _root(layout: Layout, plan: Plan) -> Path:
 def _mount_disk(layout: Layout, plan: Plan) -> None:
     disk.check(Path(plan.disk), run)
     disk.fill(Path(plan.disk), run)
-    run(["mount", "--types", "ext4", "--options", "loop,noatime,discard", plan.disk, layout.disk])
+    run(["mount", "--types", "ext4", "--options", "loop,noatime,discard,nodev", plan.disk, layout.disk])
     target = binds.folder_in(layout.root, "/mnt/data", plan.first_id)
     binds.mount(layout.disk, target, ids=_ids(plan))
 

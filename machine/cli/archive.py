@@ -40,7 +40,7 @@ def export(name: str, file: Path, compress: bool, no_image: bool, force: bool, q
     """Write a stopped machine into FILE (- for stdout): its disk, its keys, and the image that it boots.
 
     Whoever has the file can log in to the machine, so only you can read it. The snapshots of a QEMU machine are
-    included without their memory. Of a VirtualBox machine only the present state of the disk is included.
+    included without their memory. Of a VirtualBox machine, and one of lxc, only the present state of the disk is.
     """
     from machine.archive import pack
 

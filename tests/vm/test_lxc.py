@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +98,53 @@ def test_nobody_uncovers_what_is_hidden_in_a_folder(place: LxcPlace, tmp_path: P
     assert (kept / "secret").exists()
     place.machine("mount", "rm", DEV, "/src")
     assert place.machine("ssh", DEV, "ls /src; ls /mnt/host").out == ""
+
+
+def test_it_moves_with_the_owners_of_its_files(place: LxcPlace, tmp_path: Path) -> None:
+    """To other user ids: those that it had are taken by another machine meanwhile."""
+    script = (
+        "dd if=/dev/urandom of=/data/file bs=1M count=8; chown 1234:4321 /data/file; chmod 4750 /data/file;"
+        " ln -s /etc/passwd /data/link; mkdir /data/folder; chmod 1777 /data/folder"
+    )
+    look = "cd /data; sha256sum file; stat -c '%n %u %g %a' file folder link"
+    volume = ("run", "--rm", "-v", "moved:/data", "busybox", "sh", "-c")
+    place.docker(DEV, *volume, script)
+    before = place.docker(DEV, *volume, look).out
+    place.machine("stop", DEV)
+    place.machine("export", DEV, tmp_path / "file")
+    refused = place.machine("import", "--name", "moved", spoilt(tmp_path / "file", tmp_path / "spoilt"), code=None)
+    assert "can't be unpacked" in refused.err
+    assert not place.folder_of("moved").exists()
+    place.machine("start", DEV)
+    place.machine("import", "--name", "moved", tmp_path / "file")
+    place.uuids.add(json.loads((place.folder_of("moved") / "machine.json").read_text())["uuid"])
+    place.machine("start", "moved")
+    assert place.docker("moved", *volume, look).out == before
+    first = [place.machine("ssh", name, "cat /proc/self/uid_map").out.split()[1] for name in (DEV, "moved")]
+    assert first[0] != first[1]
+    place.machine("rm", "-y", "moved")
+
+
+def spoilt(file: Path, target: Path) -> Path:
+    """The same archive, whose disk has a device file besides: this computer's memory."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as crafted:
+        entry = tarfile.TarInfo("./memory")
+        entry.type, entry.devmajor, entry.devminor = tarfile.CHRTYPE, 1, 1
+        crafted.addfile(entry)
+    with tarfile.open(file) as whole, tarfile.open(target, "w|") as changed:
+        for member in whole:
+            reader = whole.extractfile(member)
+            content = reader.read() if reader else b""
+            if member.name == "home/data.tar":
+                content = data.getvalue()
+            if member.name == "sums.json":
+                content = json.dumps(
+                    {**json.loads(content), "home/data.tar": hashlib.sha256(data.getvalue()).hexdigest()}
+                ).encode()
+            member.size = len(content)
+            changed.addfile(member, io.BytesIO(content))
+    return target
 
 
 def test_it_restarts_from_inside(place: LxcPlace) -> None:
