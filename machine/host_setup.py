@@ -65,5 +65,7 @@ def _image(driver: str) -> Iterator[Lack]:
             yield Lack(what, (_BUILD,))
         elif tools := packages.command("mmdebstrap"):
             yield Lack(what, (tuple(tools), _BUILD))
+        elif nobody(driver).driver.cloud_images:
+            yield Lack(what, ((*_BUILD, "--in-machine", "--driver", driver),))
         else:
             yield Lack(what, hint=error.details)

@@ -35,7 +35,7 @@ def iso() -> None:
 @click.option(
     "--in-machine",
     is_flag=True,
-    help="Build inside a machine: on macOS, Windows and every Linux. It is removed afterwards.",
+    help="Build inside a machine of QEMU: on macOS and every Linux. It is removed afterwards.",
 )
 @click.option("--driver", metavar="NAME", envvar="MACHINE_DRIVER", help="Of that machine.  [env: MACHINE_DRIVER]")
 @click.option("--builder-image", metavar="IMAGE", help="What that machine boots: a Debian.  [default: debian-13]")
@@ -72,7 +72,7 @@ def build(
             print(f"[{time.monotonic() - began:5.1f} s] {text}", file=sys.stderr, flush=True)
 
     wanted = arch or resources.architecture()
-    if in_machine or _is_confirmed(machineos.why_not_here()):
+    if in_machine or _is_confirmed(machineos.why_not_here(), driver, wanted):
         about = _build_in_machine(wanted, driver, builder_image, output, quiet=quiet or as_json)
     else:
         about = machineos.build(wanted, say, output=output)
@@ -82,15 +82,20 @@ def build(
         print(f"{about.name} {about.architecture} {resources.human(about.size >> 20)} sha256:{about.digest}")
 
 
-def _is_confirmed(why: str) -> bool:
+def _is_confirmed(why: str, driver: str | None, architecture: str) -> bool:
     """Whether to build inside a machine, for the reason why; False when nothing keeps this host from it.
 
     Raises CheckFailed when the user doesn't want that, or can't be asked.
     """
+    from machine import registry
     from machine.cli.ask import confirmed
+    from machine.cli.driver_options import default_driver
+    from machine.images import cache
 
     if not why:
         return False
+    if not registry.load(driver or default_driver()).cloud_images:
+        raise CheckFailed(why, hint=cache.remedy(architecture))
     hint = "machine iso build --in-machine"
     question = f"{why}. Build inside a machine, which boots Debian's cloud image (some 400 MB to download)?"
     try:

@@ -1,4 +1,4 @@
-"""machineos built inside a machine, for hosts that lack the tools: Windows, macOS, Linux other than Debian.
+"""machineos built inside a machine, for hosts that lack the tools: macOS, and Linux other than Debian.
 
 A stock cloud image of Debian is booted with SSH and without Docker (`create.temporary`). It gets the recipe and the few
 modules that the recipe needs, installs the tools, and builds as Debian itself would: the bits are those of a build on

@@ -120,9 +120,12 @@ def current(name: str, architecture: str = "") -> Image:
 def remedy(architecture: str = "") -> str:
     """How to get machineos, for this host's processors when none are given.
 
-    It is built with mmdebstrap, which runs on Linux only: elsewhere inside a machine.
+    It is built with mmdebstrap, which runs on Linux only. Elsewhere a machine of QEMU can build it; QEMU isn't used on
+    Windows.
     """
     other = "" if architecture in {"", resources.architecture()} else f" --arch {architecture}"
+    if sys.platform == "win32":
+        return f"build it on Linux or in WSL 2 (machine iso build{other}), copy it here, and give --image FILE"
     return f"machine iso build{'' if sys.platform == 'linux' else ' --in-machine'}{other}"
 
 

@@ -95,6 +95,16 @@ def test_without_the_tools_the_user_is_asked(
     assert builds == []
 
 
+def test_a_driver_that_boots_no_cloud_image_is_no_way(
+    invoke: Invoke, in_machine: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO("y\n"))
+    monkeypatch.setattr("sys.platform", "win32")
+    ended = invoke("iso", "build", "--arch", "x86_64", "--driver", "virtualbox")
+    assert (ended.code, "build it on Linux or in WSL 2" in ended.err) == (3, True)
+    assert in_machine == []
+
+
 def test_build_shows_its_steps_and_what_was_made(invoke: Invoke, builds: list[tuple[str, Path | None]]) -> None:
     shown = invoke("iso", "build")
     digest = cache.find("machineos").digest

@@ -96,11 +96,13 @@ def test_what_no_package_brings_is_told(invoke: Invoke, vms: Path, monkeypatch: 
         ("http://127.0.0.1:1", True, [["machine", "image", "pull", "machineos"]]),
         ("", True, [["machine", "iso", "build"]]),
         ("", False, []),
+        ("", False, [["machine", "iso", "build", "--in-machine", "--driver", "fake"]]),
     ],
 )
 def test_without_machineos(
     invoke: Invoke, vms: Path, monkeypatch: pytest.MonkeyPatch, url: str, can_build: bool, commands: list[list[str]]
 ) -> None:
+    monkeypatch.setattr(machine_fake.Fake, "cloud_images", any("--in-machine" in words for words in commands))
     cache.remove(cache.find("machineos"))
     monkeypatch.setenv("MACHINE_IMAGES_URL", url)
     monkeypatch.setattr(host_setup, "which", lambda tool: tool if can_build or tool != "mmdebstrap" else None)

@@ -149,6 +149,11 @@ def test_the_hint_where_no_image_can_be_built(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(NoSuchImage) as caught:
         images.current("machineos")
     assert caught.value.hint == "machine iso build --in-machine"
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(NoSuchImage) as caught:
+        images.current("machineos")
+    assert "in WSL 2 (machine iso build)" in caught.value.hint
+    assert caught.value.hint.endswith("--image FILE")
     with pytest.raises(NoSuchImage) as caught:
         images.current("debian")
     assert caught.value.hint.endswith("machine iso ls")
