@@ -1,5 +1,5 @@
 """Write the reference of verbs (docs/reference/verbs.md), a man page per verb (docs/man) and the schema of machine.yaml
-from the program itself.
+and its page (docs/machine-file.md) from the program itself.
 
 `make docs` runs it. With --check it writes nothing, prints what isn't as the program says, and ends with 1;
 tests/cli/test_reference.py runs that.
@@ -14,6 +14,7 @@ from machine import registry
 from machine.cli import project_keys
 from machine.project import schema
 
+from .machine_file import page
 from .markdown import verbs_page
 from .pages import DRIVERS, pages
 from .roff import man, man_of_machine
@@ -26,8 +27,9 @@ def files() -> dict[Path, str]:
     found = {"reference/verbs.md": verbs_page(), "man/machine.1": man_of_machine()}
     found |= {f"man/machine-{page.words}.1": man(page) for page in pages()}
     drivers = [name for name in registry.names() if name.partition("-")[0] in DRIVERS]
-    made = {schema.FILE: schema.dumps(project_keys.built(drivers))}
-    return {DOCS / name: text for name, text in found.items()} | made
+    allowed = project_keys.built(drivers)
+    found["machine-file.md"] = page(allowed)
+    return {DOCS / name: text for name, text in found.items()} | {schema.FILE: schema.dumps(allowed)}
 
 
 def stale() -> dict[Path, str | None]:

@@ -22,11 +22,20 @@ _SPLIT = re.compile(r'[\s*?\[\]"$`\\]')
 @click.command()
 @click.option("--shell", metavar="SHELL", help=f"{', '.join(shells.SHELLS)}. Default: the one in use.")
 @click.option("-u", "--unset", is_flag=True, help="Print the commands that undo it.")
+@click.option("--project", is_flag=True, help="The machine of the project in this folder, if it has one machine.")
 @click.option("--no-proxy", is_flag=True, help="Add the machine's address to NO_PROXY (with -u: take it out).")
 @click.option("--json", "as_json", is_flag=True, help='Print {"VARIABLE": "value, or null for one to be unset"}.')
 @name_argument
 @click.pass_context
-def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no_proxy: bool, as_json: bool) -> None:
+def env(
+    ctx: click.Context,
+    name: str | None,
+    shell: str | None,
+    unset: bool,
+    project: bool,
+    no_proxy: bool,
+    as_json: bool,
+) -> None:
     """Print the commands that set up a shell for the docker client.
 
     \b
@@ -34,6 +43,10 @@ def env(ctx: click.Context, name: str | None, shell: str | None, unset: bool, no
     """
     if unset and name:
         raise Usage("Expected no machine name when the -u flag is present", hint="machine env -u")
+    if project and (unset or name):
+        raise Usage("--project goes with neither NAME nor -u", hint="machine env --project")
+    if project:
+        name = _of_project()
     typed = _command_line(ctx)
     prompt.env(name, typed=typed, shell=shell, unset=unset, no_proxy=no_proxy, as_json=as_json)
 
@@ -89,13 +102,27 @@ def active(timeout: float, as_json: bool, extra: tuple[str, ...]) -> None:
     prompt.active(timeout, as_json=as_json)
 
 
+def _of_project() -> str:
+    """The only machine of the project in this folder, or in one above."""
+    from machine.project import locate, members
+
+    file = locate.find(None)
+    found = [machine.name for machine in members.of_file(file)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise Usage(f"{file} has {len(found)} machines: {', '.join(found)}", hint=f"machine env {found[0]}")
+    raise MachineError(f"no machine was made from {file}", hint="machine up")
+
+
 def _command_line(ctx: click.Context) -> list[str]:
     """This command as it was typed, for the hint."""
     words = ["machine"]
     if storage_path := ctx.find_root().params.get("storage_path"):
         words += ["-s", storage_path]
     words.append("env")
-    for option, value in (("--shell", ctx.params["shell"]), ("--no-proxy", None), ("--unset", None)):
+    others = (("--no-proxy", None), ("--unset", None), ("--project", None))
+    for option, value in (("--shell", ctx.params["shell"]), *others):
         if ctx.params[option[2:].replace("-", "_")]:
             words += [option] if value is None else [option, value]
     return [*words, *([ctx.params["name"]] if ctx.params["name"] else [])]

@@ -77,7 +77,10 @@ class Row:
 
 @click.command()
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-@click.option("--filter", "filters", metavar="KEY=VALUE", multiple=True, help="driver, state, name (regexp) or label.")
+@click.option(
+    "--filter", "filters", metavar="KEY=VALUE", multiple=True, help="driver, state, name (regexp), label or project."
+)
+@click.option("--project", is_flag=True, help="List the machines of the project in this folder.")
 @click.option(
     "-f", "--format", "form", metavar="TEMPLATE", help="Go template: '{{.Name}}', 'table {{.Name}}\\t{{.URL}}'."
 )
@@ -90,7 +93,15 @@ class Row:
 )
 @click.option("--fresh", is_flag=True, help="Ask each Docker. Otherwise its answer of the last minute counts.")
 @answer_option
-def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, fresh: bool, timeout: float) -> None:
+def ls(
+    quiet: bool,
+    filters: tuple[str, ...],
+    project: bool,
+    form: str | None,
+    as_json: bool,
+    fresh: bool,
+    timeout: float,
+) -> None:
     """List the machines.
 
     \b
@@ -102,7 +113,8 @@ def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, f
     wanted = _filters(filters)
     printer = _quiet if quiet else _json if as_json else _formatted(form) if form is not None else _table
     grows = printer is _table and sys.stdout.isatty()
-    rows = [row for row in map(_row, store.names()) if _matches(row, wanted, known=True)]
+    names = _of_project() if project else store.names()
+    rows = [row for row in map(_row, names) if _matches(row, wanted, known=True)]
     groups: Iterable[list[Row]] = [rows]
     if not quiet or "state" in wanted:
         first = TOGETHER if grows else float("inf")
@@ -116,6 +128,12 @@ def ls(quiet: bool, filters: tuple[str, ...], form: str | None, as_json: bool, f
         printer([row for group in answers for row in group])
     if not rows and not wanted and sys.stderr.isatty():
         print("There is no machine yet: machine create default", file=sys.stderr)
+
+
+def _of_project() -> list[str]:
+    from machine.project import locate, members
+
+    return [machine.name for machine in members.of_file(locate.find(None))]
 
 
 def _row(name: str) -> Row:
@@ -197,8 +215,8 @@ def _filters(texts: Sequence[str]) -> dict[str, list[str]]:
         key = key.lower()
         if not equals:
             raise Usage(f'Unsupported filter syntax: "{text}"', hint="machine ls --filter driver=qemu")
-        if key not in {"driver", "label", "name", "state"}:
-            raise Usage(f"Unsupported filter key '{key}'", hint="the keys are driver, state, name and label")
+        if key not in {"driver", "label", "name", "project", "state"}:
+            raise Usage(f"Unsupported filter key '{key}'", hint="the keys are driver, state, name, label and project")
         if key == "name":
             _check_pattern(value)
         wanted.setdefault(key, []).append(value)
@@ -217,6 +235,7 @@ def _matches(row: Row, wanted: dict[str, list[str]], *, known: bool) -> bool:
     tests = {
         "driver": lambda value: row.machine is not None and row.machine.driver.lower() == value.lower(),
         "label": lambda value: row.machine is not None and _has_label(row.machine, value),
+        "project": lambda value: row.machine is not None and row.machine.project == value,
         "name": lambda value: re.search(value, row.name) is not None,
         "state": lambda value: row.state.lower() == value.lower(),
     }

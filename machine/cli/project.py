@@ -40,9 +40,9 @@ names_argument = click.argument("machines", metavar="[NAME]...", nargs=-1)
 def _project(file: Path | None, args: tuple[str, ...]) -> Project:
     """The project of the file. From here on relative paths count from its folder."""
     from machine.cli import project_keys
-    from machine.project import arguments, load
+    from machine.project import arguments, load, locate
 
-    found = load.find(file)
+    found = locate.find(file)
     # Before it is read: folders in it are named from there.
     os.chdir(found.parent)
     return load.load(found, project_keys.current(), arguments.typed(args), os.environ)
@@ -54,15 +54,15 @@ def init(source: str | None) -> None:
     """Write a machine.yaml for the project in this folder, and its schema for editors. It asks nothing."""
     from machine.cli import project_init, project_keys
     from machine.instance import load as loaded
-    from machine.project import load, schema
+    from machine.project import load, locate, schema
 
     folder = Path.cwd()
-    file = folder / load.FILE
+    file = folder / locate.FILE
     if file.exists():
         raise CheckFailed(f"{file} is there already", hint="machine plan")
     text = project_init.described(loaded(targets.one(source))) if source else project_init.text(load.default_name(file))
     project_init.write(folder, file, text, schema.dumps(project_keys.current()))
-    print(f"Wrote {load.FILE} and {project_init.SCHEMA}. See what it makes: machine plan")
+    print(f"Wrote {locate.FILE} and {project_init.SCHEMA}. See what it makes: machine plan")
 
 
 @click.command()
@@ -143,9 +143,9 @@ def down(
     from machine import lifecycle
     from machine.driver import State
     from machine.instance import load as loaded
-    from machine.project import load, members
+    from machine.project import load, locate, members
 
-    found = load.find(file)
+    found = locate.find(file)
     project = load.name(found)
     there = [machine.name for machine in members.of(project, found)]
     for name in machines:

@@ -74,6 +74,7 @@ def _options(instance: Instance) -> dict[str, Any]:
         found["mount"] = list(machine.mounts) or ["none"]
     found |= {"arch": machine.architecture} if machine.architecture else {}
     found |= {"network": machine.network} if machine.network not in {"", addresses.DEFAULT} else {}
+    found |= {"network": machine.network} if machine.network else {}
     found |= {"no-tls": True} if not machine.tls else {}
     found |= {"no-host-network-ports": True} if not machine.host_network_ports else {}
     found |= {key: list(items) for key, items in lists.items() if items}

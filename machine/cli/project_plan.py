@@ -116,6 +116,8 @@ def _effects(todo: Todo, asked: Machine) -> Iterator[str]:
         yield f"shares {_short(source)}" + (" to be read only" if rest.endswith("ro") else " to be written")
     if asked.mounts == () and driver.kind.is_ours:
         yield "shares no folder"
+    if asked.network:
+        yield f"joins the network {asked.network}, where machines reach each other by name"
 
 
 def _where(text: str, architecture: str) -> str:

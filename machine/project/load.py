@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from machine import settings, spec
-from machine.errors import CheckFailed, MachineError, Usage
+from machine.errors import MachineError, Usage
 from machine.project import arguments, bases, reading, templates
 from machine.project import schema as schemas
 from machine.project.steps import Probe, Step
 from machine.project.templates import nearest
 from machine.project.values import Mistakes, Place, Value, merged
 
-FILE = "machine.yaml"
 # The keys of a machine that are no options of create.
 OWN = ("count", "provision", "probes")
 # What is read before templates are filled in.
@@ -63,19 +62,6 @@ class Project:
                     f'{self.file.name} has no machine "{name}":{nearest(name, sorted(known))}', hint="machine plan"
                 )
         return [one for one in self.machines if not names or one.name in names or one.group in names]
-
-
-def find(given: Path | None) -> Path:
-    """The file: the given one, or machine.yaml here or in the nearest folder above. Raises CheckFailed."""
-    if given is not None:
-        if not given.is_file():
-            raise CheckFailed(f"there is no file {given}", hint="machine init")
-        return given.absolute()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / FILE).is_file():
-            return folder / FILE
-    raise CheckFailed(f"there is no {FILE} in {here}, nor in a folder above", hint="machine init")
 
 
 def load(file: Path, schema: dict[str, Any], args: Mapping[str, str], environ: Mapping[str, str]) -> Project:

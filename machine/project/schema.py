@@ -57,6 +57,25 @@ _TYPES: dict[Kind, dict[str, Any]] = {
     Kind.SWITCH: {"type": "boolean"},
     Kind.LIST: {"type": "array", "items": {"type": ["string", "integer", "number"]}},
 }
+# Of options of create whose metavar alone says too little.
+_EXAMPLES: dict[str, Any] = {
+    "driver": "qemu",
+    "memory": "4G",
+    "cpus": 4,
+    "disk": "40G",
+    "image": "debian-12",
+    "arch": "arm64",
+    "engine-opt": ["log-driver=local"],
+    "engine-label": ["stage=dev"],
+    "engine-env": ["HTTPS_PROXY=http://proxy.example:3128"],
+    "engine-registry-mirror": ["http://10.0.2.2:5000"],
+    "engine-insecure-registry": ["10.0.2.2:5000"],
+    "engine-storage-driver": "overlay2",
+    "tls-san": ["dev.example"],
+    "mount": [".", "~/data:/data:ro"],
+    "host": ["registry.test=192.168.1.10"],
+    "sysctl": ["vm.max_map_count=262144"],
+}
 _SCALARS = ("string", "integer", "number", "boolean")
 _TEXT = {"type": "string", "minLength": 1}
 
@@ -68,7 +87,6 @@ def _object(properties: dict[str, Any], text: str, **more: Any) -> dict[str, Any
 def build(keys: Iterable[Key], drivers: Sequence[str]) -> dict[str, Any]:
     """The schema for these options of `create`, of these drivers."""
     options = {key.name: _option(key) for key in keys}
-    options["driver"]["examples"] = ["qemu"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "machine.yaml",
@@ -80,6 +98,7 @@ def build(keys: Iterable[Key], drivers: Sequence[str]) -> dict[str, Any]:
 
 def _option(key: Key) -> dict[str, Any]:
     found = {"description": key.help, **_TYPES[key.kind], "x-option": f"--{key.name}"}
+    found |= {"examples": [_EXAMPLES[key.name]]} if key.name in _EXAMPLES else {}
     found |= {"x-metavar": key.metavar} if key.metavar else {}
     found |= {"x-driver": key.driver} if key.driver else {}
     return found | ({"x-default": key.default} if key.default else {})
@@ -310,7 +329,10 @@ def _types(wanted: str | list[str]) -> str:
 
 def _example(error: ValidationError) -> str:
     examples = _rules(error).get("examples", [])
-    return f", for example {examples[0]}" if examples else ""
+    if not examples:
+        return ""
+    shown = f"[{', '.join(map(str, examples[0]))}]" if isinstance(examples[0], list) else examples[0]
+    return f", for example {shown}"
 
 
 def _words(given: object) -> str:

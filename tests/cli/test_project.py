@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -266,6 +267,28 @@ machines:
     assert "    runs network" in invoke("plan").lines
     assert invoke("up").out == 'Machine "web": It was started. These steps ran: network. It works.\n'
     assert out.read_text() == "boot\nprobe\nboot\nprobe\nboot\nprobe\n"
+
+
+def test_ls_and_env_of_a_project(invoke: Invoke, project: Project, spawn: Spawn) -> None:
+    folder = project("machines: {web: }")
+    invoke("create", "-q", "hand")
+    assert invoke("env", "--project").err.startswith("Error: no machine was made from")
+    invoke("up", "-q")
+    assert invoke("ls", "-q", "--project").out == "web\n"
+    assert invoke("ls", "-q", "--filter", "project=shop").out == "web\n"
+    below = folder / "src"
+    below.mkdir()
+    os.chdir(below)
+    shown = spawn("env", "--project", python=("-X", "importtime"))
+    assert 'export DOCKER_MACHINE_NAME="web"' in shown.out
+    assert "machine env --project" in shown.out
+    assert "yaml" not in {line.rpartition("|")[2].strip() for line in shown.err.splitlines()}
+    assert invoke("env", "--project", "web").code == 2
+    project("machines: {web: , db: }")
+    invoke("up", "-q")
+    assert "has 2 machines: db, web" in invoke("env", "--project").err
+    os.chdir(folder.parent)
+    assert invoke("ls", "--project").code == 3
 
 
 def test_no_steps_where_there_is_no_ssh(invoke: Invoke, project: Project) -> None:

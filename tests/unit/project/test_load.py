@@ -13,7 +13,7 @@ import pytest
 from machine import paths, registry, resources
 from machine.cli import project_keys
 from machine.errors import CheckFailed, MachineError, Usage
-from machine.project import arguments, load, schema
+from machine.project import arguments, load, locate, schema
 from machine.project.load import Project
 from machine.project.steps import Mode, Probe, Step
 
@@ -71,14 +71,14 @@ machines:
         'machine.yaml:1:1: unknown key "nam": did you mean "name"?',
         'machine.yaml:3:11: memory: "lots" is not allowed, for example 4G',
         'machine.yaml:6:5: unknown key "memroy": did you mean "memory"?',
-        'machine.yaml:7:11: cpus: "two" is not allowed: give a whole number',
+        'machine.yaml:7:11: cpus: "two" is not allowed: give a whole number, for example 4',
         'machine.yaml:8:20: engine-label: invalid label "x" (write KEY=VALUE: --engine-label stage=test)',
         'machine.yaml:9:13: driver: there is no driver "qemo": did you mean "qemu"?',
         'machine.yaml:10:13: no-tls: "maybe" is not allowed: give true or false',
         "machine.yaml:11:12: count: 0 is too small: 1 at least",
         'machine.yaml:12:3: invalid name "a_b": use letters, digits, dots and dashes, a letter or digit first',
         'machine.yaml:12:16: host: invalid host "foo" (write NAME=IP: --host registry.test=192.168.1.10)',
-        'machine.yaml:12:31: tls-san: "one" is not allowed: give a list',
+        'machine.yaml:12:31: tls-san: "one" is not allowed: give a list, for example [dev.example]',
     ]
 
 
@@ -175,13 +175,13 @@ def test_the_file_is_found_upwards(store: Path, tmp_path: Path, monkeypatch: pyt
     (tmp_path / "a/b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a/b")
     with pytest.raises(CheckFailed, match="nor in a folder above"):
-        load.find(None)
+        locate.find(None)
     (tmp_path / "machine.yaml").touch()
-    assert load.find(None) == tmp_path / "machine.yaml"
+    assert locate.find(None) == tmp_path / "machine.yaml"
     (tmp_path / "a/machine.yaml").touch()
-    assert load.find(None) == tmp_path / "a/machine.yaml"
+    assert locate.find(None) == tmp_path / "a/machine.yaml"
     with pytest.raises(CheckFailed, match="there is no file"):
-        load.find(Path("other.yaml"))
+        locate.find(Path("other.yaml"))
 
 
 @pytest.mark.parametrize("text", ["4G", "512", "1.5GiB", "512m", "2 T", "1k", "lots", "", "-1", "1.G"])
