@@ -29,7 +29,7 @@ from machine.render import render
 from machine.run import Run
 from machine.usernet import GUEST
 
-from . import binds, launch, limits, mounts
+from . import binds, disk, launch, limits, mounts
 from . import layout as layouts
 from .binds import Bind
 from .launch import Plan
@@ -156,9 +156,12 @@ class Container:
 
     def await_release(self) -> None:
         """Wait until nothing has the disk: the mounts of a container that was killed end a moment after it."""
-        argv: list[str | Path] = ["losetup", "--noheadings", "--output", "NAME", "--associated", self.disk]
+        for device in disk.devices(self.disk, self.run):
+            disk.detach(device, self.run)  # where we were killed between attaching and mounting it
         wait.until(
-            lambda: not self.run(argv).stdout.strip(), timeout=END, what=f"the earlier container to release {self.disk}"
+            lambda: not disk.devices(self.disk, self.run),
+            timeout=END,
+            what=f"the earlier container to release {self.disk}",
         )
 
     def diagnosis(self) -> str:

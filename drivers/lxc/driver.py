@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from machine.driver import Driver, Export, Kind, Machine, Orphan, Reach, Snapshot, State
+from machine.errors import MachineError
 from machine.run import Run, which
 
 from .options import Options
@@ -173,7 +175,13 @@ class Lxc(Driver):
     def warnings(self) -> list[str]:
         from machine.docker import ports
 
-        return super().warnings() + ports.warnings(self.folder)
+        from . import oom
+
+        found = ports.warnings(self.folder)
+        with contextlib.suppress(OSError, MachineError):  # it ends at this moment
+            killed = oom.warning(self.machine.name, self.machine.uuid, self.container.tool.process())
+            found = [killed, *found] if killed else found
+        return found
 
     @classmethod
     def orphans(cls, store: Path, known: list[Machine], run: Run) -> list[Orphan]:

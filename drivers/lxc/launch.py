@@ -97,7 +97,11 @@ def _root(layout: Layout, plan: Plan) -> Path:
 def _mount_disk(layout: Layout, plan: Plan) -> None:
     disk.check(Path(plan.disk), run)
     disk.fill(Path(plan.disk), run)
-    run(["mount", "--types", "ext4", "--options", "loop,noatime,discard,nodev", plan.disk, layout.disk])
+    device = disk.attach(Path(plan.disk), run)
+    try:
+        run(["mount", "--types", "ext4", "--options", "noatime,discard,nodev", device, layout.disk])
+    finally:
+        disk.detach(device, run)
     target = binds.folder_in(layout.root, "/mnt/data", plan.first_id)
     binds.mount(layout.disk, target, ids=_ids(plan))
 

@@ -78,6 +78,7 @@ def test_sizes_change_at_once(place: LxcPlace) -> None:
 def test_a_greedy_program_ends_and_docker_stays(place: LxcPlace) -> None:
     # A stream without an end, all of which its reader must keep.
     assert place.docker(DEV, "run", "--rm", "busybox", "tail", "/dev/zero", code=None).code == 137
+    assert "its memory ran out: tail was killed" in place.machine("status", DEV).err
     assert ready(place)
 
 

@@ -27,7 +27,8 @@ class Kernel:
     def run(self, argv: Sequence[object], **_: Any) -> Completed:
         words = [str(word) for word in argv]
         self.did.append(" ".join(words))
-        return Completed(words, self.codes.get(words[0], 0), "/dev/loop7\n" if "findmnt" in words else "", "")
+        code = self.codes.get(words[-1], self.codes.get(words[0], 0))
+        return Completed(words, code, "/dev/loop7\n" if "--find" in words and not code else "", "")
 
     def mount(self, source: Path, target: Path, **how: Any) -> None:
         self.did.append(f"bind {source.name} {target.name} {how}")
@@ -76,7 +77,19 @@ def test_all_is_mounted_and_then_lxc_starts(kernel: Kernel) -> None:
     launch.launch(Layout("one"))
     assert [it for it in steps(kernel) if it != "chown"] == [
         *("mount squashfs", "bind", "mount tmpfs", "mount overlay"),
-        *("e2fsck", "fill", "mount ext4", "bind", "bind", "mount tmpfs", "propagation", "mount --bind", "bind"),
+        *(
+            "e2fsck",
+            "fill",
+            "losetup",
+            "mount ext4",
+            "losetup",
+            "bind",
+            "bind",
+            "mount tmpfs",
+            "propagation",
+            "mount --bind",
+            "bind",
+        ),
         *("attach", "umount"),
         "/bin/sh",
     ]
@@ -119,6 +132,18 @@ def test_a_damaged_disk_is_not_mounted(kernel: Kernel) -> None:
     with pytest.raises(ToolFailed, match="e2fsck failed"):
         launch.launch(Layout("one"))
     assert "mount ext4" not in steps(kernel)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_disk_is_written_directly_where_its_file_system_can(kernel: Kernel, code: int) -> None:
+    kernel.codes["--direct-io=on"] = code
+    plan().write(Layout("one"))
+    launch.launch(Layout("one"))
+    attached = [line for line in kernel.did if line.startswith("losetup --find --show /store/disk.img")]
+    assert len(attached) == 1 + code
+    assert attached[0].endswith("--direct-io=on")
+    assert any(line.startswith("mount --types ext4") and " /dev/loop7 " in line for line in kernel.did)
+    assert "losetup --detach /dev/loop7" in kernel.did
 
 
 def test_lxc_s_errors_are_shown(kernel: Kernel) -> None:
