@@ -50,7 +50,9 @@ def toolchain(packages: Path, arch: str) -> list[str]:
     """The compiler with the options that make it use the guest's headers and libraries. Raises ToolMissing."""
     gcc = compiler(arch)
     for name in ("lib", "lib64"):  # linker scripts name these paths; packages lie in usr
-        if not (packages / name).exists():
-            (packages / name).symlink_to(f"usr/{name}")
+        link = packages / name
+        # On arm64 there is no usr/lib64: the link leads nowhere, and must not be made twice.
+        if not link.exists() and not link.is_symlink():
+            link.symlink_to(f"usr/{name}")
     # Without -B a native compiler would use this host's libraries.
     return [gcc, f"--sysroot={packages}", f"-B{packages}/usr/lib/{arch}-linux-gnu"]
