@@ -66,6 +66,7 @@ _TOOLS = {
     "mmdebstrap": {
         "apt-get": "mmdebstrap gcc debian-archive-keyring squashfs-tools xorriso mtools kmod zstd",
     },
+    "qemu-user-static": dict.fromkeys(("apt-get", "dnf", "pacman"), "qemu-user-static") | {"zypper": "qemu-linux-user"},
     "slirp4netns": dict.fromkeys(_EVERYWHERE, "slirp4netns"),
     "ssh": {
         "apt-get": "openssh-client",
@@ -107,7 +108,7 @@ def packages(tool: str, manager: str) -> list[str]:
 
 def _packages(tool: str) -> dict[str, str]:
     """By package manager."""
-    if tool.startswith("qemu-"):
+    if tool.startswith("qemu-") and tool not in _TOOLS:
         emulated = tool.removeprefix("qemu-system-")
         wanted = emulated if emulated in resources.ARCHITECTURES else resources.architecture()
         return _QEMU_ARM if wanted == "aarch64" else _QEMU

@@ -54,10 +54,22 @@ def _lists(function: FC) -> FC:
     default=None,
     help="Whether to forward the ports of containers with --network host.",
 )
+@click.option(
+    "--binfmt",
+    metavar="on|off|FILE",
+    help="Whether containers of the other processor run (docker run --platform), by this host's interpreter or FILE.",
+)
 @click.option("-f", "--force", is_flag=True, help="Continue even if Docker must stop its containers.")
 @quiet
 @machines_argument
-def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports: bool | None, **given: Any) -> None:
+def set_(
+    machines: tuple[str, ...],
+    quiet: bool,
+    force: bool,
+    host_network_ports: bool | None,
+    binfmt: str | None,
+    **given: Any,
+) -> None:
     """Change the sizes and settings of machines: at once if possible, else at their next start.
 
     An option adds an item, or replaces the item with the same KEY. The option with -rm removes the item with that KEY.
@@ -66,7 +78,7 @@ def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports
     """
     sizes = {name: given[name] for name in ("memory_mib", "cpus", "disk_mib") if given[name] is not None}
     edits = _edits(given)
-    if not sizes and not edits and host_network_ports is None:
+    if not sizes and not edits and host_network_ports is None and not binfmt:
         raise Usage(
             "nothing to change: give --memory, --cpus, --disk or a setting", hint="machine set --memory 4G default"
         )
@@ -76,6 +88,7 @@ def set_(machines: tuple[str, ...], quiet: bool, force: bool, host_network_ports
             resized(name, sizes, shown) if sizes else "",
             adjusted(name, edits, shown, force) if edits else "",
             forwarded(name, host_network_ports) if host_network_ports is not None else "",
+            interpreted(name, binfmt, shown) if binfmt else "",
         ]
         return (
             f'Machine "{name}": {" ".join(filter(None, done))}'
@@ -118,3 +131,10 @@ def forwarded(name: str, yes: bool) -> str:
     if not resize.forward_host_network(name, yes):
         return ""
     return f"Ports of --network host are {'forwarded' if yes else 'left out'} within a minute."
+
+
+def interpreted(name: str, wanted: str, shown: Progress) -> str:
+    """What came of running containers of the other processor, or no longer."""
+    from machine.guest import binfmt
+
+    return binfmt.switch(name, wanted, shown)
