@@ -55,6 +55,7 @@ def alone(folder: MachineFolder) -> Iterator[bool]:
     False when another has it and doesn't end within HANDOVER seconds, or the machine was removed meanwhile.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(forget, folder)
         held = True  # where files can't be locked, too
         with contextlib.suppress(OSError):
             stays = staying(folder)
@@ -81,6 +82,16 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
+
+
+def forget(folder: MachineFolder) -> None:
+    """Remove the lock of a machine whose folder is gone: who removed that does so, and the helper at its end.
+
+    On Windows the one who comes first can't, as long as the other has it open.
+    """
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32" and not folder.path.exists():
+            _lock_file(folder).unlink(missing_ok=True)
 
 
 def _log(folder: MachineFolder) -> IO[bytes]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import links, registry, store, wait
+from machine import helper, links, registry, store, wait
 from machine.docker import contexts, refusal
 from machine.driver import Kind, Machine, State
 from machine.errors import DockerFailed, DriverFailed, MachineError, ToolMissing, WaitTimeout
@@ -273,6 +273,7 @@ def remove(name: str, progress: Progress, *, force: bool = False) -> None:
     progress.phase("removing")
     with store.removing(name, take_down):
         pass
+    helper.forget(store.folder_of(name))
     if instance:
         users.forget(instance.machine.image)
 

@@ -34,6 +34,12 @@ def _powershell(value: str) -> str:
     return '"' + escaped.replace("\n", "`n").replace("\r", "`r") + '"'
 
 
+def _powershell_character(character: str) -> str:
+    """In double quotes: what PowerShell reads as that character, in ASCII ([char] is one unit of UTF-16)."""
+    units = character.encode("utf-16-be", "surrogatepass").hex().upper()
+    return "".join(f"$([char]0x{units[at : at + 4]})" for at in range(0, len(units), 4))
+
+
 def _cmd(value: str) -> str:
     """Leave the value unquoted: cmd takes everything up to the end of the line, quotes included."""
     if _NEWLINES.search(value) or '"' in value:
@@ -64,13 +70,17 @@ def _cmd_set(name: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class Shell:
-    """How a shell writes a line. word: quotes one word; run: a command that runs another command's output."""
+    """How a shell writes a line. word: quotes one word; run: a command that runs another command's output.
+
+    character: a character, inside of its quotes, in ASCII; None where there is no way.
+    """
 
     set: Callable[[str, str], str]
     unset: Callable[[str], str]
     comment: Callable[[str], str]
     run: Callable[[str], str]
     word: Callable[[str], str] = sh
+    character: Callable[[str], str] | None = None
 
     def hint(self, argv: Sequence[str]) -> list[str]:
         """Two comments that say how to run what argv prints; none when argv doesn't fit on one line."""
@@ -106,6 +116,7 @@ SHELLS = {
         comment=lambda text: f"# {text}",
         run=lambda command: f"& {command} | Invoke-Expression",
         word=_powershell,
+        character=_powershell_character,
     ),
     "cmd": Shell(
         set=_cmd_set,

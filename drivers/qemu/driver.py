@@ -47,7 +47,10 @@ class Qemu(Driver):
 
     def check(self) -> list[str]:
         if sys.platform == "win32":
-            raise CheckFailed("QEMU machines need Unix sockets", hint="use VirtualBox: --driver virtualbox")
+            raise CheckFailed(
+                "QEMU machines need Unix sockets, which Python for Windows doesn't have",
+                hint="use VirtualBox (--driver virtualbox), or machine inside WSL 2",
+            )
         accelerator = self.machine.options.get("accelerator", "auto")
         if accelerator not in ACCELERATORS:
             raise CheckFailed(f'invalid accelerator "{accelerator}"', hint=f"choose one of {', '.join(ACCELERATORS)}")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,7 +17,7 @@ from machine.driver import Driver, Export, Machine, Orphan, Reach, Snapshot, Sta
 from machine.errors import DriverFailed, MachineError, NoSuchImage
 from machine.paths import Image, same
 
-from . import host, leftovers, network, portable, ports, settings, share
+from . import host, hypervisor, leftovers, network, portable, ports, settings, share
 from .options import Options as VirtualBoxOptions
 from .options import options_of
 from .parse import Info
@@ -142,7 +143,19 @@ class VirtualBox(Driver):
     def warnings(self) -> list[str]:
         from machine.docker.ports import warnings
 
-        return super().warnings() + warnings(self.folder)
+        return [*super().warnings(), *self._slowness(), *warnings(self.folder)]
+
+    def _slowness(self) -> list[str]:
+        """What the log of a machine that runs says of Windows' hypervisor."""
+        if sys.platform != "win32":
+            return []
+        with contextlib.suppress(MachineError):
+            info = self.info()
+            if info.state is State.RUNNING and hypervisor.runs_on_it(Path(info.logs, "VBox.log")):
+                return [
+                    f"it runs on Windows' own hypervisor, many times slower (VBox.log). Remedies: {hypervisor.REMEDIES}"
+                ]
+        return []
 
     def diagnosis(self) -> str:
         """The state in VirtualBox's own word, and what its log of the machine has of faults."""

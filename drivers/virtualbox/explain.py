@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from . import hypervisor
+
 _FIRMWARE = "switch virtualization (Intel VT-x, AMD SVM) on in the BIOS or UEFI set-up of this computer"
 NO_DRIVER = "VirtualBox's kernel driver isn't loaded"
-HYPER_V_OFF = "as administrator: bcdedit /set hypervisorlaunchtype off, and start Windows again"
 
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
@@ -27,7 +28,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"VERR_NEM_\w+|WHvCapability",
         "Windows' own hypervisor (Hyper-V) has the processor, and VirtualBox can't use it",
-        HYPER_V_OFF,
+        hypervisor.OFF,
     ),
     (
         r"VERR_VM_DRIVER_\w+|VERR_SUPDRV_\w+|Kernel driver not installed|rc=-1908|Error -1908",

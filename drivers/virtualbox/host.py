@@ -9,7 +9,7 @@ from pathlib import Path
 from machine.errors import CheckFailed, MachineError
 from machine.run import Run
 
-from . import explain
+from . import explain, hypervisor
 from .vboxmanage import INSTALL, VBoxManage
 
 OLDEST = (6, 1, 0)
@@ -39,10 +39,9 @@ def check_version(vboxmanage: VBoxManage) -> tuple[int, int, int]:
 def check(vboxmanage: VBoxManage, run: Run, version: tuple[int, int, int], platform: str = sys.platform) -> list[str]:
     """Raises CheckFailed where no machine would start; returns what makes machines slow."""
     _check_driver(run, version, platform)
-    hyper_v = platform == "win32" and hypervisor_is_active(run)
-    if hyper_v:
-        # VirtualBox then asks Hyper-V to run the machine, and the processor's own virtualization is hidden from it.
-        return [f"Windows' own hypervisor (Hyper-V, WSL 2) is active: machines are slow. Off: {explain.HYPER_V_OFF}"]
+    if platform == "win32" and (found := hypervisor.find(run)):
+        # VirtualBox then asks it to run the machine, and the processor's own virtualization is hidden from VirtualBox.
+        return [found.note]
     if _NO_VIRTUALIZATION.search(vboxmanage("list", "hostinfo")):
         raise CheckFailed(
             "this computer offers no hardware virtualization (VT-x, AMD-V), or it is switched off",
@@ -50,16 +49,6 @@ def check(vboxmanage: VBoxManage, run: Run, version: tuple[int, int, int], platf
             "--virtualbox-no-vtx-check",
         )
     return []
-
-
-def hypervisor_is_active(run: Run) -> bool:
-    """Whether Windows itself runs on its hypervisor (Win32_ComputerSystem.HypervisorPresent)."""
-    command = "(Get-CimInstance Win32_ComputerSystem).HypervisorPresent"
-    try:
-        done = run(["powershell", "-NoProfile", "-NonInteractive", "-Command", command], timeout=30, check=False)
-    except MachineError:
-        return False
-    return done.stdout.strip() == "True"
 
 
 def _check_driver(run: Run, version: tuple[int, int, int], platform: str) -> None:

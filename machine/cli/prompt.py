@@ -63,7 +63,7 @@ def env(
     # What is unset comes first: in an unquoted `eval $(…)` the lines run together, and an export would swallow it.
     lines = [chosen.unset(key) for key, value in changes.items() if value is None]
     lines += [chosen.set(key, value) for key, value in changes.items() if value is not None]
-    shell_encoding.say("\n".join([*lines, *chosen.hint(typed)]))
+    shell_encoding.say("\n".join([*lines, *chosen.hint(typed)]), chosen.character)
 
 
 def ip(names: Sequence[str], *, as_json: bool = False) -> None:

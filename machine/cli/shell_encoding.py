@@ -10,18 +10,23 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from machine.errors import MachineError
 
 
-def say(text: str) -> None:
-    """Print text. Raises MachineError for characters that the console's code page doesn't have."""
+def say(text: str, character: Callable[[str], str] | None = None) -> None:
+    """Print text. Raises MachineError for characters that the console's code page doesn't have.
+
+    character: writes such a one otherwise, where the shell has a way.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         if sys.platform != "win32":
             sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
         elif not sys.stdout.isatty():  # to the console itself Python writes any character
             sys.stdout.reconfigure(encoding=encoding(os.environ, _code_page()), errors="strict")
+            if character:
+                text = "".join(one if _fits(one, sys.stdout.encoding) else character(one) for one in text)
     try:
         print(text)
     except UnicodeEncodeError as error:
@@ -30,6 +35,14 @@ def say(text: str) -> None:
             f"the console's code page ({sys.stdout.encoding}) doesn't have {lacking}, which the store's path needs",
             hint="chcp 65001; in PowerShell: [Console]::OutputEncoding = [Text.Encoding]::UTF8",
         ) from error
+
+
+def _fits(character: str, encoding: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encoding(environ: Mapping[str, str], code_page: int) -> str:

@@ -173,3 +173,15 @@ def test_files_that_cant_be_locked_keep_no_helper_from_its_work(
     monkeypatch.setattr(helper, "_try", no_locks)
     with helper.alone(folder) as held:
         assert held
+
+
+def test_the_lock_goes_with_the_folder(folder: MachineFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows it lies beside it."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    lock = folder.store / "helper-dev.lock"
+    lock.touch()
+    helper.forget(folder)
+    assert lock.exists()
+    folder.path.rmdir()
+    helper.forget(folder)
+    assert not lock.exists()

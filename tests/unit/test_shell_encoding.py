@@ -6,19 +6,21 @@ import io
 import locale
 import os
 import sys
+from collections.abc import Callable
 
 import pytest
 
+from machine import shells
 from machine.cli import shell_encoding
 from machine.errors import MachineError
 
 
-def said(text: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
+def said(text: str, monkeypatch: pytest.MonkeyPatch, character: Callable[[str], str] | None = None) -> bytes:
     raw = io.BytesIO()
     # Of a pipe, whose encoding on Windows is the one of programs without a console.
     pipe = io.TextIOWrapper(raw, encoding="cp1252", newline="\n")
     monkeypatch.setattr(sys, "stdout", pipe)
-    shell_encoding.say(text)
+    shell_encoding.say(text, character)
     pipe.flush()
     return raw.getvalue()
 
@@ -56,6 +58,14 @@ def test_what_the_console_doesnt_have_is_said(windows: None, monkeypatch: pytest
     with pytest.raises(MachineError, match=r"\(cp850\) doesn't have ł") as caught:
         said("C:\\Users\\Paweł", monkeypatch)
     assert "chcp 65001" in caught.value.hint
+
+
+def test_powershell_gets_what_the_console_doesnt_have(windows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its strings may name characters, beyond 16 bits by two."""
+    monkeypatch.setattr(shell_encoding, "_code_page", lambda: 850)
+    line = shells.find("powershell").set("A", "ü Ł 😀")
+    expected = '$Env:A = "ü $([char]0x0141) $([char]0xD83D)$([char]0xDE00)"\n'
+    assert said(line, monkeypatch, shells.find("powershell").character) == expected.encode("cp850")
 
 
 def test_elsewhere_a_path_is_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,17 +82,18 @@ def test_macos_has_no_kernel_driver_since_7(call: VBoxManage, run: Scripted, mon
 
 def test_windows_with_its_own_hypervisor_is_slow(call: VBoxManage, run: Scripted) -> None:
     run.answer("sc query vboxsup", RUNS)
-    run.answer("powershell", Completed([], 0, "True\r\n", ""))
+    run.answer("powershell", Completed([], 0, "present=True\r\nvbs=2\r\nservices=2\r\n", ""))
     run.answer("list hostinfo", transcript("main-list-hostinfo"))
     [note] = host.check(call, run, NEW, "win32")
-    assert "Hyper-V" in note
-    assert "bcdedit /set hypervisorlaunchtype off" in note
+    assert "(for memory integrity)" in note
+    for remedy in ("bcdedit /set hypervisorlaunchtype off", "Core isolation", "inside WSL 2"):
+        assert remedy in note
 
 
 def test_windows_without_it(call: VBoxManage, run: Scripted) -> None:
     run.answer("sc query vboxsup", Completed([], 1060, "", ""))
     run.answer("sc query vboxdrv", RUNS)  # its name before 7.0
-    run.answer("powershell", Completed([], 0, "False\r\n", ""))
+    run.answer("powershell", Completed([], 0, "present=False\r\n", ""))
     run.answer("list hostinfo", CAPABLE)
     assert host.check(call, run, NEW, "win32") == []
 
