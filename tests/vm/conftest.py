@@ -72,8 +72,14 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Gives each process a group of tests at a time, the first one of all first."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """What can't run in two processes at once: tests on one machine, or of a hypervisor that the host has once."""
-        stem = Path(nodeid.partition("::")[0]).stem
+        """What can't run in two processes at once: tests on one machine, or of a hypervisor that the host has once.
+
+        Those of tests/windows have one Wine.
+        """
+        path = Path(nodeid.partition("::")[0])
+        stem = path.stem
+        if path.parent.name == "windows":
+            return "windows"
         if stem in SHARED:
             return "shared"
         place = next((name for name in PLACES if f"[{name}" in nodeid), "")
