@@ -23,6 +23,8 @@ SCRIPT = "/usr/lib/machineos/binfmt"
 _DEADLINE = 300.0
 # Where distributions put it; Debian 12 and Ubuntu 24.04 have the first name, Debian 13 the second.
 _FOLDER = Path("/usr/bin")
+# Where this computer's kernel tells its interpreters; Debian's package names them so, too.
+_KERNEL = Path("/proc/sys/fs/binfmt_misc")
 # Bytes of the ELF header (System V ABI, "ELF Header"), of 64 bits, lowest byte first.
 _ELF = b"\x7fELF\x02\x01"
 _MACHINES = {"x86_64": 0x3E, "aarch64": 0xB7}
@@ -36,9 +38,11 @@ def switch(name: str, wanted: str, progress: Progress) -> str:
     and what SSH raises.
     """
     instance = running(name)
+    other = _other(instance.architecture)
+    if wanted == "on" and instance.driver.kind is Kind.CONTAINER and _host_runs(other):
+        return f"Containers for {other} run: this computer's kernel has an interpreter for them."
     _check(instance)
     shell = instance.shell()
-    other = _other(instance.architecture)
     if shell.run(["test", "-x", SCRIPT], check=False).code != 0:
         raise DriverFailed(
             f'the image of the machine "{name}" is of an earlier version, without --binfmt',
@@ -65,6 +69,15 @@ def _check(instance: Instance) -> None:
             "--binfmt works with machineos only",
             hint=f"machine ssh {instance.name} sudo apt-get install -y qemu-user-static",
         )
+
+
+def _host_runs(other: str) -> bool:
+    """Whether this computer's kernel starts an interpreter for them that containers needn't have (the flag F)."""
+    try:
+        lines = (_KERNEL / f"qemu-{other}").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return "enabled" in lines and any(line.startswith("flags:") and "F" in line[6:] for line in lines)
 
 
 def _other(architecture: str) -> str:

@@ -51,6 +51,7 @@ class Guest:
 @pytest.fixture
 def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(binfmt, "_FOLDER", tmp_path)
+    monkeypatch.setattr(binfmt, "_KERNEL", tmp_path)
     monkeypatch.setattr(resources, "architecture", lambda: "x86_64")
     monkeypatch.setattr(packages, "manager", lambda: "apt-get")
 
@@ -126,6 +127,29 @@ def test_a_host_without_one(switch: Any, tmp_path: Path, monkeypatch: pytest.Mon
 def test_machines_that_get_none(switch: Any, guest: Guest, kind: type[MachineError], word: str) -> None:
     with pytest.raises(kind, match=word):
         switch("off", guest)
+
+
+@pytest.mark.parametrize(
+    ("told", "runs"),
+    [
+        ("enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: OCF\noffset 0\n", True),
+        ("disabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: OCF\noffset 0\n", False),
+        ("enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: \noffset 0\n", False),
+    ],
+)
+def test_a_system_container_on_a_host_that_runs_them(
+    switch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, runs: bool
+) -> None:
+    (tmp_path / "qemu-aarch64").write_text(told)
+    guest = Guest(kind=Kind.CONTAINER)
+    if runs:
+        assert "this computer's kernel has an interpreter" in switch("on", guest)
+    else:
+        with pytest.raises(CheckFailed):
+            switch("on", guest)
+    with pytest.raises(CheckFailed):
+        switch("off", guest)
+    assert guest.ran == []
 
 
 @pytest.mark.skipif(not shutil.which("gzip"), reason="needs gzip")
