@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import json
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -60,12 +62,35 @@ class Place(Store):
         options.setdefault("env", self.env)
         return execute([*self.enter, *words], **options)
 
+    def archive(self, name: str, root: Path) -> bytes:
+        """A tar of the root for containers of the machine name, whose busybox runs on its processors."""
+        return subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True).stdout
+
     def give(self, path: Path) -> None:
         """Make the user own the path who makes the machines."""
 
     def left_outside(self) -> list[str]:
         """What is left of machines in the hypervisor, apart from what all machines share."""
         return []
+
+
+class ArmPlace(Place):
+    """Machines with ARM's processors, emulated on another host."""
+
+    options = ("--arch", "aarch64", "--timeout", "900")
+    # The last --timeout counts.
+    doomed = ("--cold", "--timeout", "1")
+
+    def create(self, name: str, *options: str) -> Done:
+        return self.machine("create", *self.options, *options, name, timeout=1800)
+
+    def archive(self, name: str, root: Path) -> bytes:
+        """With the guest's own busybox."""
+        program = base64.b64decode(self.machine("ssh", name, "base64", "/usr/bin/busybox").out)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(root, folder, symlinks=True, dirs_exist_ok=True)
+            Path(folder, "bin/busybox").write_bytes(program)
+            return super().archive(name, Path(folder))
 
 
 class LibvirtPlace(Place):
@@ -128,6 +153,18 @@ class SessionPlace(LibvirtPlace):
 def qemu(images: Path) -> Iterator[Place]:
     with _folder() as folder:
         yield Place(images, folder)
+
+
+@contextlib.contextmanager
+def qemu_arm(images: Path) -> Iterator[ArmPlace]:
+    """machineos for it is built once, into the cache of images that all tests share: minutes."""
+    _need("qemu-system-aarch64", "aarch64-linux-gnu-gcc", "mmdebstrap")
+    if platform.machine() == "aarch64":
+        raise Missing("what other tests make has these processors already")
+    with _folder(ODD) as folder:
+        place = ArmPlace(images, folder)
+        place.machine("iso", "build", "--arch", "aarch64", "--if-missing", timeout=2400)
+        yield place
 
 
 def lxc_missing() -> None:
@@ -284,4 +321,10 @@ def _need(*tools: str) -> None:
         raise Missing(f"{', '.join(missing)} isn't installed here")
 
 
-PLACES = {"qemu": qemu, "lxc": lxc, "libvirt-system": libvirt_system, "libvirt-session": libvirt_session}
+PLACES = {
+    "qemu": qemu,
+    "qemu-arm": qemu_arm,
+    "lxc": lxc,
+    "libvirt-system": libvirt_system,
+    "libvirt-session": libvirt_session,
+}

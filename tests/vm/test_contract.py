@@ -26,7 +26,12 @@ SOON = 120.0
 SIZE = ("--memory", "1G", "--cpus", "2", "--disk", "4G")
 
 
-@pytest.fixture(scope="module", params=PLACES)
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """The other processors take minutes to emulate, and their machineos to build."""
+    return [pytest.mark.slow, pytest.mark.timeout(3600)] if name == "qemu-arm" else []
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in PLACES])
 def place(request: pytest.FixtureRequest, images: Path) -> Iterator[Place]:
     with PLACES[request.param](images) as place:
         if place.driver not in registry.names():
@@ -52,7 +57,7 @@ def made(place: Place, busybox_root: Path, shared: Path) -> Place:
     testbed.say(f"creating a machine with {place.driver} {place.env.get('LIBVIRT_DEFAULT_URI', '')}")
     done = place.create(DEV, *SIZE, "--mount", str(shared))
     testbed.say(f"made in {done.seconds:.0f} s")
-    archive = subprocess.run(["tar", "-C", busybox_root, "-c", "."], capture_output=True, check=True).stdout
+    archive = place.archive(DEV, busybox_root)
     place.docker(DEV, "import", "--change", 'CMD ["sh"]', "-", "busybox", input=archive)
     place.docker(DEV, "run", "--rm", "-v", "keep:/keep", "busybox", "sh", "-c", "echo one >/keep/it")
     return place
@@ -96,6 +101,7 @@ def test_create_makes_a_docker_host(made: Place) -> None:
     [listed] = json.loads(made.machine("ls", "--json").out)
     assert (listed["name"], listed["driver"], listed["state"]) == (DEV, made.driver, "Running")
     assert made.machine("ssh", DEV, "hostname").out.strip() == DEV
+    assert made.docker(DEV, "run", "--rm", "busybox", "uname", "-m").out.strip() == listed["arch"]
     assert kept(made) == "one"
 
 
