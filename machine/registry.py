@@ -2,8 +2,8 @@
 
 Each verb that asks a hypervisor looks its driver up. importlib.metadata takes 20 ms for that, as much as starting
 Python, so the entry_points.txt of what is installed are read here (1 ms), by the packaging specification "Entry
-points"; importlib.metadata is asked for what isn't found in a folder (a distribution inside a zip archive). A process
-reads each once.
+points". importlib.metadata is asked only where a distribution can lie elsewhere: in a zip archive. A process reads
+each once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from machine.driver import Driver, FindsExisting
@@ -112,7 +113,14 @@ def _points(distribution: str) -> Iterator[tuple[str, str]]:
 
 
 def _elsewhere() -> dict[str, str]:
-    return _elsewhere_in(tuple(sys.path))
+    """The drivers of distributions that lie in no folder of sys.path; as a rule there can be none."""
+    in_archives = any(map(os.path.isfile, sys.path))
+    return _elsewhere_in(tuple(sys.path)) if in_archives or any(map(_finds_distributions, sys.meta_path)) else {}
+
+
+def _finds_distributions(finder: object) -> bool:
+    """Whether importlib.metadata asks that finder, too: a program that was bundled into one file has such a one."""
+    return finder is not PathFinder and hasattr(finder, "find_distributions")
 
 
 @functools.cache

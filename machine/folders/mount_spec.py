@@ -5,7 +5,6 @@ The words `home` and `none` stand for the user's home folder and for nothing.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import re
@@ -197,6 +196,8 @@ def bound(texts: Sequence[str]) -> tuple[Mount, ...]:
 
 def bound_name(folder: Folder) -> str:
     """The name of the folder in BOUND_AT, which follows from what it is."""
+    import hashlib  # 3 ms, and most verbs only read what is shared
+
     text = f"{folder.source}:{folder.target}:{folder.read_only}"
     return hashlib.blake2b(os.fsencode(text), digest_size=8).hexdigest()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -153,6 +152,8 @@ def _ensure(folder: Path) -> None:
     _take_own("client", folder / "cert.pem", folder / "key.pem")
     # The key is written first, so a certificate always has its key.
     if not (folder / "ca.pem").exists():
+        import secrets  # 4 ms, and `ls` only looks when certificates end
+
         # Each CA has its own name. With equal names, a verifier reports a bad signature instead of an unknown issuer.
         _save(folder / "ca.pem", folder / "ca-key.pem", x509.new_ca(f"machine CA {secrets.token_hex(4)}"))
     ca = x509.load(folder / "ca.pem", folder / "ca-key.pem")

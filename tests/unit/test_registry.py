@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,36 @@ def test_the_first_distribution_on_the_path_counts(tmp_path: Path, monkeypatch: 
     found = registry._installed()
     assert found["shadow"] == "machine_a:X"
     assert "b" not in found
+
+
+def test_one_of_another_finder(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bundled(importlib.metadata.Distribution):
+        def read_text(self, filename: str) -> str | None:
+            known = {"METADATA": "Metadata-Version: 2.1\nName: bundled\nVersion: 1\n"}
+            known["entry_points.txt"] = "[machine.drivers]\nbundled = machine.driver:Driver\n"
+            return known.get(filename)
+
+        def locate_file(self, path: object) -> Path:
+            raise NotImplementedError
+
+    class Finder(importlib.metadata.DistributionFinder):
+        def find_spec(self, *_: object) -> None:
+            return None
+
+        def find_distributions(self, context: object = None) -> list[importlib.metadata.Distribution]:
+            return [Bundled()]
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+    assert registry.load("bundled").__name__ == "Driver"
+
+
+def test_where_all_lie_in_folders_nobody_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [path for path in sys.path if not Path(path).is_file()]
+    finders = [finder for finder in sys.meta_path if not hasattr(finder, "find_distributions") or finder is PathFinder]
+    monkeypatch.setattr(sys, "path", folders)
+    monkeypatch.setattr(sys, "meta_path", finders)
+    monkeypatch.setattr(registry, "_elsewhere_in", lambda _: pytest.fail("importlib.metadata was asked"))
+    assert "qemu" in registry.names()
 
 
 def test_one_inside_a_zip_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
