@@ -29,7 +29,7 @@ from machine.render import render
 from machine.run import Run
 from machine.usernet import GUEST
 
-from . import binds, disk, launch, limits, mounts
+from . import binds, disk, launch, limits, mounts, roots
 from . import layout as layouts
 from .binds import Bind
 from .launch import Plan
@@ -176,9 +176,9 @@ class Container:
         """Write below /run what `launch` and LXC need."""
         image, layout = Image(self.machine.image), self.layout
         check_image(image)
-        if not image.unpacked.exists():
-            self.say("unpacking the image, once: it takes some seconds and 300 MB")
         first_id = None if self.options.privileged else _free_ids()
+        if roots.is_due(image.unpacked, launch.ids_from(first_id)):
+            self.say("unpacking the image, once: it takes some seconds and 300 MB")
         layout.folder.mkdir(mode=0o711)
         layout.machine.symlink_to(self.folder.path.absolute())
         # LXC appends to it, as root.

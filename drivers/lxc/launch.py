@@ -87,11 +87,11 @@ def _mount_root(layout: Layout, plan: Plan) -> None:
 def _root(layout: Layout, plan: Plan) -> Path:
     """The image's root file system: unpacked, where that is possible, else mounted out of the image."""
     unpacked = Path(plan.unpacked)
-    if not unpacked.exists():
+    if not roots.is_there(unpacked):
         options = f"ro,loop,offset={plan.offset}"
         run(["mount", "--types", "squashfs", "--options", options, plan.image, layout.image])
         roots.unpack(layout.image, unpacked, _ids(plan), run)
-    return unpacked if unpacked.exists() else layout.image
+    return unpacked if roots.is_there(unpacked) else layout.image
 
 
 def _mount_disk(layout: Layout, plan: Plan) -> None:
@@ -126,9 +126,14 @@ def _mount_host(layout: Layout, plan: Plan) -> None:
 
 
 def _ids(plan: Plan) -> mounts.Ids | None:
-    if plan.first_id is None:
+    return ids_from(plan.first_id)
+
+
+def ids_from(first_id: int | None) -> mounts.Ids | None:
+    """The ids of a container; None for those of the host."""
+    if first_id is None:
         return None
-    whole = ((0, plan.first_id, IDS),)
+    whole = ((0, first_id, IDS),)
     return mounts.Ids(whole, whole)
 
 

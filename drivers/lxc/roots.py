@@ -25,11 +25,23 @@ COPY = 600.0
 ROOM = 1 << 30
 
 
+def is_there(target: Path) -> bool:
+    """Whether it is unpacked, where nobody else could have put something else: nothing checks its digest."""
+    return target.exists() and _is_ours(target.parent)
+
+
+def is_due(target: Path, ids: Ids | None) -> bool:
+    """Whether `unpack` would do it."""
+    with contextlib.suppress(OSError):
+        return not target.parent.exists() and _is_usable(target.parent.parent, ids)
+    return False
+
+
 def unpack(mounted: Path, target: Path, ids: Ids | None, run: Run) -> None:
     """Copy what is mounted there to target; does nothing where containers couldn't use it, or when that fails."""
     folder = target.parent
     with contextlib.suppress(OSError, MachineError), _alone(folder.parent) as alone:
-        if not alone or folder.exists() or not _is_usable(folder.parent, ids):
+        if not alone or not is_due(target, ids):
             return
         # Only its owner may enter: there are programs in it that run as root.
         unfinished = folder.with_name(f".{folder.name}")
@@ -46,9 +58,14 @@ def unpack(mounted: Path, target: Path, ids: Ids | None, run: Run) -> None:
 
 
 def _is_usable(folder: Path, ids: Ids | None) -> bool:
-    """Whether there is room, and the file system can show other owners. Raises OSError where it can't."""
+    """Whether it is ours, there is room, and the file system can show other owners. Raises OSError where it can't."""
     mounts.try_to_adorn(folder, ids)
-    return shutil.disk_usage(folder).free > ROOM
+    return _is_ours(folder) and shutil.disk_usage(folder).free > ROOM
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether only this user can rename it and what it lies in, as far as the cache of images goes."""
+    return all(above.stat().st_uid == os.geteuid() for above in (folder, folder.parent, folder.parent.parent))
 
 
 @contextlib.contextmanager

@@ -87,6 +87,7 @@ def lxc(store: Path, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.Mon
     monkeypatch.setattr(helper, "ensure", lambda *words: None)
     monkeypatch.setattr(limits, "GROUPS", tmp_path / "groups")
     (tmp_path / "groups/memory").mkdir(parents=True)
+    monkeypatch.setattr(mounts, "try_to_adorn", lambda folder, ids: None)
     monkeypatch.setattr(mounts, "apart", lambda work: work())
     monkeypatch.setattr(launch, "launch", lambda layout: recorder(["launch", layout.name]))
     # Short, because a socket lies there.

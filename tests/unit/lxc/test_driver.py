@@ -315,3 +315,25 @@ def test_elsewhere_than_on_linux_nothing_is_asked(
     with pytest.raises(CheckFailed, match="need Linux"):
         lxc.check()
     assert recorder.ran == []
+
+
+def test_a_start_with_control_groups_2(lxc: Lxc, monkeypatch: pytest.MonkeyPatch) -> None:
+    (limits.GROUPS / "cgroup.controllers").write_text("cpu memory\n")
+    with started(lxc, monkeypatch):
+        config = Layout(UUID).config.read_text()
+        assert "lxc.cgroup2.memory.max = 1073741824" in config
+        assert "lxc.cgroup2.cpu.max = 200000 100000" in config
+        assert "lxc.cgroup." not in config
+
+
+@pytest.mark.parametrize("is_due", [True, False])
+def test_it_is_said_that_the_image_is_unpacked(
+    lxc: Lxc, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, is_due: bool
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(container.roots, "is_due", lambda target, ids: is_due)
+    lxc.say = said.append
+    recorder.fails["launch"] = "no more is needed"
+    with pytest.raises(DriverFailed):
+        lxc.start()
+    assert bool([text for text in said if "unpacking the image" in text]) is is_due

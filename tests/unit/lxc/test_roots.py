@@ -64,3 +64,16 @@ def test_where_it_cannot_be_used_nothing_is_left(
     finally:
         os.close(turn)
     assert names(tmp_path / "image") == []
+
+
+def test_what_another_user_could_have_put_there_is_not_used(
+    mounted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "image/unpacked/root"
+    roots.unpack(mounted, target, None, run)
+    assert roots.is_there(target)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert not roots.is_there(target)
+    shutil.rmtree(target.parent)
+    roots.unpack(mounted, target, None, run)
+    assert names(tmp_path / "image") == []
