@@ -67,6 +67,16 @@ def test_in_containers(docker: Docker, port: int, network: str, name: str) -> No
     assert "NXDOMAIN" not in done.out
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_by_tcp(vm: Vm, name: str) -> None:
+    labels = "".join(f"{len(label):02x}{label.encode().hex()}" for label in name.split("."))
+    query = f"123401000001000000000000{labels}0000010001"
+    framed = (
+        f"printf {len(query) // 2:04x}{query} | xxd -r -p | sudo socat -t 10 - TCP:{SERVER}:53 | xxd -p | tr -d '\\n'"
+    )
+    assert vm.ssh(framed).out.endswith("0a000202")
+
+
 def test_host_gateway_is_the_host(docker: Docker, port: int) -> None:
     script = f"grep there /etc/hosts; wget -q -O - http://there:{port}/"
     done = docker("run", "--rm", "--add-host", "there:host-gateway", "busybox", "sh", "-c", script)

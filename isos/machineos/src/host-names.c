@@ -398,10 +398,18 @@ static pid_t begin(void (*job)(int), int argument)
     return child;
 }
 
+static void wake(int signal)
+{
+    (void)signal;
+}
+
 static void serve_streams(void)
 {
+    /* Without SA_RESTART: a child that ends wakes `accept4`, and is waited for. */
+    struct sigaction ended = {.sa_handler = wake};
     int running = 0, client;
 
+    sigaction(SIGCHLD, &ended, NULL);
     for (;;) {
         client = accept4(stream_listener, NULL, NULL, SOCK_CLOEXEC);
         while (running > 0 && waitpid(-1, NULL, running < STREAMS ? WNOHANG : 0) > 0)

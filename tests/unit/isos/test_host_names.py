@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import guest_program
+import psutil
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is the guest's, and the guest is Linux")
@@ -197,6 +198,22 @@ def test_many_connections_that_say_nothing_keep_no_other_out(names: Names) -> No
             stack.enter_context(names.connect())
         with names.connect() as stream:
             assert ask_by_tcp(stream, query("host.docker.internal"))[-4:] == socket.inet_aton(HOST)
+
+
+def test_a_connection_that_has_ended_leaves_no_process(names: Names) -> None:
+    names.workers()
+    before = descendants(names.process.pid)
+    with names.connect() as stream:
+        ask_by_tcp(stream, query("host.docker.internal"))
+        assert len(descendants(names.process.pid)) == len(before) + 1
+    deadline = time.monotonic() + PATIENCE
+    while descendants(names.process.pid) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def descendants(process: int) -> set[int]:
+    return {child.pid for child in psutil.Process(process).children(recursive=True)}
 
 
 def test_others_cant_answer(names: Names) -> None:
