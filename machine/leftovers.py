@@ -122,6 +122,8 @@ def discard(place: MachineFolder, lock: FileLock) -> None:
             files.remove(path)
         shutil.rmtree(place.path, ignore_errors=True)
     lock.release()
+    with contextlib.suppress(OSError):  # on Windows another command may just look into it
+        files.patiently(lambda: shutil.rmtree(trash))
     shutil.rmtree(trash, ignore_errors=True)
 
 

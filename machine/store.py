@@ -191,10 +191,20 @@ def reserve(
         yield machine, place
         files.move(place.creating, place.config)
     except BaseException:
-        undo(machine, place)
-        leftovers.discard(place, lock)
+        _undo(machine, place, lock, undo)
         raise
     lock.release()
+
+
+def _undo(
+    machine: Machine, place: MachineFolder, lock: FileLock, undo: Callable[[Machine, MachineFolder], None]
+) -> None:
+    """Remove what was made. Where that fails the lock is free, so that the next command's sweep can do it."""
+    try:
+        undo(machine, place)
+        leftovers.discard(place, lock)
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -208,8 +218,7 @@ def scratch(key: str, machine: Machine, undo: Callable[[Machine, MachineFolder],
     try:
         yield place
     finally:
-        undo(machine, place)
-        leftovers.discard(place, lock)
+        _undo(machine, place, lock, undo)
 
 
 def _begin(

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from machine import acceleration, resources, run, spec
 from machine.spec import Address, Machine
+from tests import not_on_windows
 from tests.fixture_types import Add, Invoke, Outcome, Spawn
 
 # Whoever starts the tests in the background of a script has Ctrl-C ignored, also in what they start.
@@ -31,6 +32,13 @@ sys.dont_write_bytecode = False
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("machine", deadline=None, derandomize=True, suppress_health_check=_CHECKS)
 settings.load_profile("machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items if sys.platform == "win32" else ():
+        if reason := not_on_windows.why(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
 
 _prove = acceleration.proved
 

@@ -315,8 +315,13 @@ def test_a_failing_undo_leaves_what_a_sweep_can_clear(place: Path, undo: Undo, u
     def fails(machine: Machine, folder: MachineFolder) -> None:
         raise MachineError("no hypervisor")
 
-    with pytest.raises(MachineError, match="no hypervisor"), store.reserve("dev", lambda others: machine(), fails):
+    # Whoever keeps the error keeps the lock of its frames alive.
+    with (
+        pytest.raises(MachineError, match="no hypervisor") as caught,
+        store.reserve("dev", lambda others: machine(), fails),
+    ):
         raise ValueError
+    assert caught.value.__traceback__
     assert [name for name, _ in store.sweep(undo)] == ["dev"]
     assert (entries(place), undone) == ([], [("dev", "dev")])
 

@@ -146,7 +146,7 @@ def drafted(monkeypatch: pytest.MonkeyPatch, *words: str) -> Machine:
         return asked
 
     monkeypatch.setattr("machine.create.create", take)
-    monkeypatch.setattr(create, "_image", lambda *_, **__: "digest")
+    monkeypatch.setattr(create, "obtained", lambda *_, **__: "digest")
     run: Callable[..., object] = create.create.main
     with contextlib.suppress(SystemExit, click.exceptions.Exit):
         run(["-q", *words], standalone_mode=False)
