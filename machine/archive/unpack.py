@@ -45,7 +45,8 @@ _LEFT_OUT = re.compile(
 KEPT = ("tls", "tls_sans", "ssh_user", "engine", "options", "hosts", "sysctls", "host_network_ports", "mounts")
 RENEWED = (
     *("name", "driver", "uuid", "mac", "image", "memory_mib", "cpus", "disk_mib", "address", "created"),
-    "architecture",
+    # This computer may have no such network, and no file names the machine: import makes it by hand.
+    *("architecture", "network", "project"),
 )
 _IMAGE_PARTS = {"image", "image.json"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
