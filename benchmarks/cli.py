@@ -16,6 +16,7 @@ from machine.spec import Address
 CLICK = [sys.executable, "-c", "import click"]
 RUNS = 20
 STOPPED = 50
+LARGE = 300
 
 
 def measure(report: Report) -> None:
@@ -51,11 +52,19 @@ def measure(report: Report) -> None:
                 f"machine {verb}",
             )  # fmt: skip
 
+        _fill(Path(folder), LARGE)
+        for verb, goal in (("env m1", "as in a small store"), ("ls", "")):
+            report.add(
+                f"machine {verb} in a store of {LARGE} stopped machines, processor time",
+                repeat(RUNS, partial(processor, [*MACHINE, *verb.split()], **settings)),
+                f"machine {verb}", goal=goal,
+            )  # fmt: skip
+
 
 def _fill(store: Path, count: int) -> None:
     for number in range(1, count + 1):
         machine = create.draft(f"m{number}", "qemu", "0" * 64, memory_mib=2048, cpus=2, disk_mib=20480)
         folder = MachineFolder(store / "machines" / machine.name)
-        folder.path.mkdir(parents=True)
-        placed = dataclasses.replace(machine, address=Address(f"127.77.1.{number + 1}"))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        placed = dataclasses.replace(machine, address=Address(f"127.77.{number // 250 + 1}.{number % 250 + 2}"))
         folder.config.write_text(spec.dumps(placed))
