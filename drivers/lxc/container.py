@@ -23,6 +23,7 @@ from machine.driver import Machine, State
 from machine.errors import DriverFailed, NoSuchImage, ToolFailed, WaitTimeout
 from machine.folders import mount_spec
 from machine.guest import seed
+from machine.network import addresses
 from machine.paths import Image, MachineFolder, same
 from machine.reasons import reason
 from machine.render import render
@@ -41,6 +42,7 @@ from .tool import LxcTool
 BRINGER, CARD = "machine.drivers.lxc.bring", "machine.drivers.lxc.tap"
 # Seconds. A container that was killed gives its memory back.
 END, DHCP, SHORT = 30.0, 10.0, 30.0
+_OLD_IMAGE = "the image may be of an earlier version, without networks: machine iso build"
 SECCOMP = Path("/usr/share/lxc/config/common.seccomp")
 LXCFS = Path("/var/lib/lxcfs")
 # What lxcfs shows by the container's limits in place of the host's.
@@ -100,7 +102,11 @@ class Container:
             with _ids_locked():
                 self._prepare()
             self._launch()
-            self._await_address()
+            self._await_address(GUEST)
+            if (lan := addresses.card(addresses.CARD, self.machine)).address:
+                address = lan.address.partition("/")[0]
+                if not self._await_address(address):
+                    self.say(f"it isn't reached by other machines at {address}: {_OLD_IMAGE}")
             self.forwards().open_own()
         except BaseException:
             self.end()
@@ -225,13 +231,16 @@ class Container:
             details = error.details if isinstance(error, ToolFailed) else ""
             raise DriverFailed(reason(error), details=details, hint="machine doctor") from error
 
-    def _await_address(self) -> None:
-        """Wait for the guest's DHCP: what is sent to it before is lost, and who sent it waits for seconds."""
+    def _await_address(self, address: str) -> bool:
+        """Wait until the guest has it: what is sent to it before is lost, and who sent it waits for seconds."""
         routes = Path(f"/proc/{self.tool.process()}/net/fib_trie")
         with contextlib.suppress(WaitTimeout, OSError):  # its state tells what happened
-            wait.until(
-                lambda: GUEST in routes.read_text(encoding="ascii"), timeout=DHCP, what="the container's address"
+            return wait.until(
+                lambda: address in routes.read_text(encoding="ascii").split(),
+                timeout=DHCP,
+                what="the container's address",
             )
+        return False
 
     def _end_network(self, pid: int) -> None:
         """End slirp4netns, which the container's own hook ends only when LXC was not killed."""

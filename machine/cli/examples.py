@@ -139,6 +139,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("machine stop web db", "Shut two machines down, when their containers have ended."),
         ("machine stop --timeout 20 dev", "Stop it within 20 s: containers that take longer are killed."),
     ),
+    "cluster": (
+        ("machine cluster create lab --managers 3 --workers 2", "Make five machines, and one swarm of them."),
+        ('eval "$(machine cluster env lab)"', "Point the docker client at a manager that answers."),
+        ("machine cluster status lab", "Print its nodes, and how many managers it can still lose."),
+        ("machine cluster scale lab --workers 4", "Give it more workers, or fewer."),
+        ("machine cluster repair lab", "Start what is off, and make anew what is gone."),
+        ("machine cluster rm -y lab", "Remove all its machines."),
+    ),
     "network": (
         ("machine network ls", "List the networks on which machines reach each other."),
         ("machine network create lab", "Make another one, for: machine create --network lab dev"),

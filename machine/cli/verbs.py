@@ -57,6 +57,7 @@ GROUPS = {
         "snapshot": ("snapshot", "Save a machine's state under a name, and restore it."),
     },
     "Several machines": {
+        "cluster": ("cluster", "Make several machines one Docker: a swarm."),
         "network": ("network", "Manage the networks on which machines reach each other."),
     },
     "Images and templates": {

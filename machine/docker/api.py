@@ -1,4 +1,4 @@
-"""The engine's HTTP API, as little of it as is needed: is it there, which version, one answer, and its events.
+"""The engine's HTTP API, as little of it as is needed: is it there, which version, one request, and its events.
 
 Paths have no version in them: an engine then takes its newest, and no engine is too old or too new for us.
 http.client and ssl (35 ms) are imported when the first request is made.
@@ -98,6 +98,19 @@ class Client:
         with self._answer(path) as (response, _):
             return _json(response.read(_LARGEST), self.address)
 
+    def post(self, path: str, body: object = None) -> object:
+        """The JSON answer to POST path with a JSON body, None for an empty one. Raises DockerFailed."""
+        return self._send("POST", path, body)
+
+    def delete(self, path: str) -> None:
+        """Raises DockerFailed."""
+        self._send("DELETE", path)
+
+    def _send(self, method: str, path: str, body: object = None) -> object:
+        with self._answer(path, method=method, body=body) as (response, _):
+            raw = response.read(_LARGEST)
+            return _json(raw, self.address) if raw.strip() else None
+
     def events(
         self, filters: Mapping[str, Sequence[str]], interval: Callable[[], float] | None = None
     ) -> Iterator[dict[str, object] | None]:
@@ -140,8 +153,13 @@ class Client:
             yield event is not None
 
     @contextlib.contextmanager
-    def _answer(self, path: str, *, endless: bool = False) -> Iterator[tuple[HTTPResponse, socket.socket]]:
-        """A good answer to GET path, and the connection. endless: what follows the answer's head may take any time."""
+    def _answer(
+        self, path: str, *, endless: bool = False, method: str = "GET", body: object = None
+    ) -> Iterator[tuple[HTTPResponse, socket.socket]]:
+        """A good answer to a request, and the connection. endless: what follows the answer's head may take any time.
+
+        body: what is sent as JSON, nothing for None.
+        """
         import ssl
 
         with self._explained(), contextlib.closing(self._connection()) as connection:
@@ -149,7 +167,10 @@ class Client:
             sock: socket.socket = connection.sock
             # Who hangs up before the request is out has said why (a TLS alert): it is read below.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-                connection.request("GET", path)
+                if body is None:
+                    connection.request(method, path)
+                else:
+                    connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
             with connection.getresponse() as response:
                 self.engine = _engine(response.getheader("Server", ""))
                 if response.status >= 400:

@@ -53,6 +53,7 @@ def test_the_verbs_of_life_print_what_came_of_it(invoke: Invoke, vms: Any) -> No
 
 # Verbs that print nothing of their own, or what isn't ours to form: a session, a console, a script, a text to read.
 PLAIN = {"completion", "help", "image", "iso", "logs", "mount", "network", "scp", "snapshot", "ssh", "template"} | {
+    "cluster",
     "init",
     "schema",
 }

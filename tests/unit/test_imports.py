@@ -156,11 +156,12 @@ def test_the_command_line_is_imported_by_nothing_below_it() -> None:
 
 
 def test_only_the_command_line_creates() -> None:
-    assert all(name.startswith("machine.cli.") for name in importers("machine.create"))
+    able = ("machine.cli.", "machine.cluster.")
+    assert all(name.startswith(able) for name in importers("machine.create"))
 
 
 def test_the_life_of_a_machine_is_known_to_the_command_line_and_create() -> None:
-    above = {"machine.create", "machine.resize", "machine.capabilities", "machine.upgrade"}
+    above = {"machine.create", "machine.resize", "machine.capabilities", "machine.upgrade", "machine.cluster.life"}
     assert all(name in above or name.startswith("machine.cli") for name in importers("machine.lifecycle"))
 
 

@@ -11,7 +11,9 @@ from machine.drivers.lxc.layout import Layout
 
 from machine.driver import State
 from machine.errors import CheckFailed, DriverFailed, NoSuchImage, ToolMissing
+from machine.network import process
 from machine.paths import Image, MachineFolder
+from machine.spec import Address
 
 
 @pytest.fixture
@@ -78,6 +80,37 @@ def test_start_writes_what_launch_and_lxc_need(running: Lxc, recorder: Recorder)
     assert str(running.folder.path) not in config, "a store's path may hold what LXC doesn't take"
     assert (there.folder / "network").stat().st_mode & 0o777 == 0o700
     assert running.state() is State.RUNNING
+
+
+def test_a_container_on_a_network_has_a_second_card(lxc: Lxc, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[tuple[Path, str]] = []
+    monkeypatch.setattr(process, "ensure", lambda store, network: joined.append((store, network)))
+    monkeypatch.setattr(container, "DHCP", 0.0)
+    lxc.machine = replace(lxc.machine, network="lab", address=Address("127.77.5.2"))
+    with started(lxc, monkeypatch) as dev:
+        script = (Layout(UUID).folder / "network").read_text()
+        assert f"-m machine.drivers.lxc.tap {UUID} " in script
+        assert dev.lan().address == "10.77.5.2/24"
+        assert joined == [(dev.folder.store, "lab")]
+
+
+def test_a_container_on_no_network_has_none(running: Lxc) -> None:
+    assert "lxc.tap" not in (Layout(UUID).folder / "network").read_text()
+    assert running.lan().address == ""
+
+
+@pytest.mark.parametrize(("has", "said"), [("10.77.5.2", 0), ("10.77.5.21", 1)])
+def test_a_guest_that_doesnt_know_its_second_card(
+    lxc: Lxc, monkeypatch: pytest.MonkeyPatch, has: str, said: int
+) -> None:
+    monkeypatch.setattr(process, "ensure", lambda store, network: None)
+    monkeypatch.setattr(container.Container, "_await_address", lambda it, address: address in {"10.0.2.15", has})
+    lxc.machine = replace(lxc.machine, network="lab", address=Address("127.77.5.2"))
+    told: list[str] = []
+    guest = started(lxc, monkeypatch)
+    guest.lxc.say = told.append
+    with guest:
+        assert len([text for text in told if "isn't reached by other machines at 10.77.5.2:" in text]) == said
 
 
 def test_the_console_of_the_run_before_is_kept(lxc: Lxc, monkeypatch: pytest.MonkeyPatch) -> None:

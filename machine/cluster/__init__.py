@@ -1,0 +1,1 @@
+"""Several machines as one Docker: a swarm, whose managers and workers are machines of this store."""
