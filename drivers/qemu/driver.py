@@ -49,7 +49,7 @@ class Qemu(Driver):
         if sys.platform == "win32":
             raise CheckFailed(
                 "QEMU machines need Unix sockets, which Python for Windows doesn't have",
-                hint="use VirtualBox (--driver virtualbox), or machine inside WSL 2",
+                hint="use VirtualBox (--driver virtualbox), or WSL 2, where it works as on Linux",
             )
         accelerator = self.machine.options.get("accelerator", "auto")
         if accelerator not in ACCELERATORS:

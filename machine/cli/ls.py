@@ -112,7 +112,7 @@ def ls(
         raise Usage("choose one of --quiet, --format and --json", hint="machine ls --json")
     wanted = _filters(filters)
     printer = _quiet if quiet else _json if as_json else _formatted(form) if form is not None else _table
-    grows = printer is _table and sys.stdout.isatty()
+    grows = printer is _table and bool(sys.stdout) and sys.stdout.isatty()
     names = _of_project() if project else store.names()
     rows = [row for row in map(_row, names) if _matches(row, wanted, known=True)]
     groups: Iterable[list[Row]] = [rows]

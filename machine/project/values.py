@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from machine.errors import CheckFailed
+from machine.reasons import reason
 
 Scalar = str | int | float | bool | None
 _STR, _INT, _FLOAT = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -109,7 +110,7 @@ def read(text: str, source: str) -> Value:
         mistakes.add(place, " ".join(filter(None, [error.problem or "this is no YAML", error.context])))
         node = None
     except (yaml.YAMLError, RecursionError) as error:
-        mistakes.add(Place(source, 1, 1), " ".join(str(error).split()))
+        mistakes.add(Place(source, 1, 1), " ".join(reason(error).split()))
         node = None
     mistakes.check()
     if node is None:
