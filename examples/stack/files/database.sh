@@ -2,7 +2,8 @@
 # At the first start db1 is the primary. What Sentinel decides later stands in the two files, which it writes itself.
 set -e
 cd /data
-first=$(getent hosts db1 | cut -d ' ' -f 1)
+# In db1 itself the name is there twice.
+first=$(getent hosts db1 | sed -n '1s/ .*//p')
 if [ ! -e sentinel.conf ]; then
     cat >redis.conf <<END
 dir /data
