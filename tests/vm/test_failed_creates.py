@@ -91,7 +91,8 @@ def test_a_guest_that_hangs(store: Store) -> None:
 
 @pytest.mark.parametrize("options", [SMALL, ("--memory", "512", "--cpus", "1")], ids=["cold", "template"])
 def test_an_image_with_one_wrong_bit(images: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    shutil.copytree(images, tmp_path / "images")
+    # Without the root that system containers have unpacked: it is large, and has links to what isn't there.
+    shutil.copytree(images, tmp_path / "images", ignore=shutil.ignore_patterns("unpacked"))
     digest = (images / "machineos").read_text().strip()
     with (tmp_path / "images" / digest / "image").open("r+b") as image:
         image.seek(40_000_000)
