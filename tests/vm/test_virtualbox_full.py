@@ -31,7 +31,7 @@ def test_from_create_to_docker_version(rig: Rig) -> None:
     if not (images / "machineos").exists():
         pytest.skip("there is no machineos in the cache: machine iso build")
     # What VirtualBox is to see must lie below its folder.
-    shutil.copytree(images, rig.share / "images")
+    shutil.copytree(images, rig.share / "images", ignore=shutil.ignore_patterns("unpacked"))
     shared = rig.share / "shared"
     shared.mkdir()
     (shared / "hello").write_text("from the host")
