@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def blocked(folder: Path) -> Iterator[tuple[Path, str]]:
             yield from blocked(Path(entry.path))
         elif command := _command(Path(entry.path)):
             yield Path(entry.path), command
+
+
+def is_private(folder: Path) -> bool:
+    """Whether only this user can change what lies in a folder, as far as owner and mode tell. Raises OSError."""
+    if sys.platform == "win32":
+        return True  # the ACL of the user's profile says so, and Python can't ask
+    status = folder.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def check_store() -> None:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from machine import ownership
 from machine.errors import MachineError
 from machine.run import Run
 
@@ -64,8 +65,8 @@ def _is_usable(folder: Path, ids: Ids | None) -> bool:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether only this user can rename it and what it lies in, as far as the cache of images goes."""
-    return all(above.stat().st_uid == os.geteuid() for above in (folder, folder.parent, folder.parent.parent))
+    """Whether only this user can write there and into what it lies in, as far as the cache of images goes."""
+    return all(map(ownership.is_private, (folder, folder.parent, folder.parent.parent)))
 
 
 @contextlib.contextmanager

@@ -162,7 +162,8 @@ def verify(image: Image, *, whole: bool = False) -> None:
     if not paths.is_there(image.file):
         raise NoSuchImage(f"the image {image.digest[:12]} isn't in the cache", hint=remedy())
     sums = {image.file: image.digest, **_boot_sums(image)}
-    looks = _looks(sums)
+    # Whoever may write there could say of anything that it was read.
+    looks = _looks(sums) if ownership.is_private(image.folder) and ownership.is_private(paths.images()) else None
     if looks and not whole and looks == _looked(image):
         return
     for path, wanted in sums.items():

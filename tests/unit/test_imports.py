@@ -37,6 +37,7 @@ FOR_DRIVERS = {
     "network.port",
     "network.process",
     "machine",  # its version
+    "ownership",
     "packages",
     "paths",
     "reasons",

@@ -1,4 +1,5 @@
 import json
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,26 @@ def test_a_file_is_read_again_only_when_it_was_written(tmp_path: Path, monkeypat
     image.file.write_bytes(b"two")
     with pytest.raises(ImageCorrupt):
         images.verify(image)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_what_others_may_write_is_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They could write that a file was read, too."""
+    image = Image(add_image(tmp_path, "machineos", b"one").digest)
+    monkeypatch.setattr(images, "RECENT", -1.0)
+    images.verify(image)
+    assert image.verified.exists()
+    read: list[Path] = []
+    original = images.digest
+    monkeypatch.setattr(images, "digest", lambda path: read.append(path) or original(path))
+    for folder in (image.folder, image.folder.parent):
+        folder.chmod(0o770)
+        images.verify(image)
+        assert image.file in read
+        read.clear()
+        folder.chmod(0o700)
+    images.verify(image)
+    assert not read
 
 
 @pytest.mark.parametrize("name", ["kernel", "initrd", "cmdline", "boot.json"])
