@@ -6,9 +6,11 @@ asyncio), as much as all of `machine status`. Protocol: QEMU's docs/interop/qmp-
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -115,6 +117,18 @@ class Qmp(Connection):
                 return answer.get("return")
             if time.monotonic() > deadline:
                 raise DriverFailed(f"no answer to {command} within {self.timeout:g} s")
+
+    @contextlib.contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Let answers take so long meanwhile, if that is longer than usual."""
+        before = self.timeout
+        self.timeout = max(seconds, before)
+        self.socket.settimeout(self.timeout)
+        try:
+            yield
+        finally:
+            self.timeout = before
+            self.socket.settimeout(before)
 
     def human(self, line: str) -> str:
         """A command of the human monitor, for the few that QMP lacks (hostfwd_add); returns what it printed."""

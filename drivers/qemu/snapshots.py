@@ -120,6 +120,12 @@ def _layouts(folder: MachineFolder) -> dict[str, Any]:
 
 def _job(monitor: Qmp, command: str, **arguments: object) -> None:
     """Run a job of QEMU's to its end. Raises DriverFailed with QEMU's reason."""
+    # While QEMU writes or reads a memory, it answers nobody.
+    with monitor.patient(DEADLINE):
+        _run_job(monitor, command, **arguments)
+
+
+def _run_job(monitor: Qmp, command: str, **arguments: object) -> None:
     job = f"{command}-{uuid.uuid4().hex[:8]}"
     monitor.execute(command, **{"job-id": job}, **arguments)
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from fake_fixtures import add_image
 from fake_qemu import Recorder, guest, process
 from fake_qmp import HANG_UP, agent, monitor
 from machine.drivers.qemu import Qemu, snapshots
-from machine.drivers.qemu.argv import DISK, SUSPENDED, SUSPENDED_LAYOUT
+from machine.drivers.qemu.argv import DISK, MONITOR, SUSPENDED, SUSPENDED_LAYOUT
+from machine.drivers.qemu.qmp import Qmp
 
 from machine import capabilities as core
 from machine import run
@@ -190,6 +192,24 @@ def test_a_job_that_fails_tells_qemus_reason(made: Qemu, folder: MachineFolder, 
     ):
         made.snapshot("one")
     assert len(jobs.dismissed) == 1
+
+
+def test_qemu_may_be_silent_while_it_writes_a_memory(tmp_path: Path, jobs: Jobs) -> None:
+    """It was given up after ten seconds, which a memory of some GiB takes on a slow disk."""
+    answers = jobs.answers()
+    query = answers["query-jobs"]
+    silence = 1.0
+
+    def late(message: dict[str, Any]) -> Any:
+        time.sleep(silence)
+        return query(message)
+
+    with monitor(tmp_path / MONITOR, {**answers, "query-jobs": late}), Qmp(tmp_path / MONITOR) as connection:
+        connection.timeout = silence / 10
+        connection.socket.settimeout(connection.timeout)
+        snapshots._job(connection, "snapshot-save", tag="one")
+        assert jobs.dismissed
+        assert connection.socket.gettimeout() == connection.timeout == silence / 10
 
 
 def test_a_job_without_end(
