@@ -164,8 +164,8 @@ class Libvirt(Driver):
     def warnings(self) -> list[str]:
         from machine.docker.ports import warnings
 
-        of_ports = warnings(self.folder) if self.place.on_loopback else self._only_inside()
-        return super().warnings() + of_ports + self._warnings_of_network()
+        of_ports = [] if self.place.on_loopback else self._only_inside()
+        return super().warnings() + warnings(self.folder) + of_ports + self._warnings_of_network()
 
     def _only_inside(self) -> list[str]:
         """A machine with an address of its own on a network has no helper that could forward these."""

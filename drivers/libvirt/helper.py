@@ -64,10 +64,10 @@ class Helper:
         self.tunnel: Tunnel | None = None
         self.console = Console(place) if place.uri.is_remote else None
         self._watched: libvirt.virConnect | None = None
-        if place.on_loopback:
-            if place.uri.over_ssh:
-                self._open_tunnel()
-            threading.Thread(target=Forwarding(place.folder, self).run, daemon=True).start()
+        if place.on_loopback and place.uri.over_ssh:
+            self._open_tunnel()
+        if place.on_loopback or (place.machine.mounts and not place.uri.is_remote):
+            threading.Thread(target=self._follow_docker, daemon=True).start()
 
     def lives(self) -> bool:
         return not self.ended.is_set()
@@ -127,6 +127,13 @@ class Helper:
             with contextlib.suppress(libvirt.libvirtError):  # not every kind of connection can tell
                 connection.registerCloseCallback(lambda *_: self.changed.set(), None)
             self._watched = connection
+
+    def _follow_docker(self) -> None:
+        place = self.place
+        while self.lives():
+            with contextlib.suppress(MachineError, OSError):  # it has no address yet
+                Forwarding(place.folder, self, address=place.address(), has_forwards=place.on_loopback).run()
+            time.sleep(PAUSE)
 
     def _open_tunnel(self) -> None:
         place = self.place

@@ -60,17 +60,28 @@ class Forwarding:
     """Keeps forwards in line with published ports until the machine ends.
 
     watches: whether programs in containers must be told what this computer changes in shared folders. Where the guest
-    has our kernel, that tells them.
+    has our kernel, that tells them. address: where the machine is, None where its record has it. has_forwards: False
+    for a machine with an address of its own on a network: its ports are there.
     """
 
-    def __init__(self, folder: MachineFolder, hypervisor: Hypervisor, *, watches: bool = True) -> None:
+    def __init__(
+        self,
+        folder: MachineFolder,
+        hypervisor: Hypervisor,
+        *,
+        watches: bool = True,
+        address: Address | None = None,
+        has_forwards: bool = True,
+    ) -> None:
         self.folder = folder
+        self.has_forwards = has_forwards
         self.watches = watches and sys.platform == "linux"
         self.hypervisor = hypervisor
         self.stays = staying(folder)
         self.machine = store.read(folder)
-        assert self.machine.address is not None
-        self.address = self.machine.address
+        address = address or self.machine.address
+        assert address is not None
+        self.address = address
         ssh = Connection(folder, self.address, self.machine.ssh_user)
         self.relay = Relay(self.address.host, ssh)
         self.reader = Reader(ssh, listeners.FILES)
@@ -145,6 +156,9 @@ class Forwarding:
 
     def _bring_in_line(self, forwards: ports.Forwards, containers: list[Container]) -> None:
         """Bring the forwards in line; calls the hypervisor only if something changed."""
+        if not self.has_forwards:
+            self._note()
+            return
         trouble = self._look(containers)
         bound = {**self._listening, **ports.published(containers)}
         if bound != self._bound or self._failed:

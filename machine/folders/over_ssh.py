@@ -143,8 +143,10 @@ class Sharing:
         due = 0.0
         while self.lives() and guest.is_there():
             now = store.version(store.records(self.folder))
-            # Nothing else: `machine mount rm` unmounts a folder before it changes machine.json.
-            if now != version or (failed and time.monotonic() > due):
+            # Nothing else: `machine mount rm` unmounts a folder before it changes machine.json. The note is gone where
+            # a machine was resumed at once: its helper and this connection are still the same.
+            is_due = failed and time.monotonic() > due
+            if now != version or is_due or not (self.folder / NOTE).exists():
                 failed = self._mount_all(guest, now)
                 version, due = now, time.monotonic() + _RETRY
             time.sleep(_TICK)

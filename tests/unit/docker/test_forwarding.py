@@ -376,6 +376,21 @@ def test_folders_that_containers_bind_are_watched(
     assert ports.warnings(folder) == ["a folder isn't watched"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="folders are watched on Linux")
+def test_a_machine_on_a_network_has_watchers_and_no_forwards(
+    folder: MachineFolder, hypervisor: Hypervisor, engine: Docker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Watching] = []
+    monkeypatch.setattr(watching, "Watching", lambda *all_: made.append(Watching(*all_)) or made[-1])
+    folder.config.write_text(spec.dumps(dataclasses.replace(MACHINE, mounts=(str(tmp_path),), address=None)))
+    engine.script = [[{**WEB[0], "Mounts": [{"Type": "bind", "Source": str(tmp_path)}]}]]
+    Forwarding(folder, hypervisor, address=Address("127.77.0.2"), has_forwards=False).run()
+    top = os.fsencode(tmp_path)
+    assert made[0].asked == [{Tree(top, top, top)}]
+    assert hypervisor.forwarded == set()
+    assert ports.warnings(folder) == ["a folder isn't watched"]
+
+
 @pytest.mark.parametrize(("mounts", "watches"), [((), True), (("/srv",), False)])
 def test_nothing_is_watched_where_nothing_is_shared_or_the_kernel_is_ours(
     folder: MachineFolder,

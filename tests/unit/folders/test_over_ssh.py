@@ -128,6 +128,18 @@ def test_a_folder_is_mounted_with_a_token_and_then_served_on_each_connection(
     assert not list(folder.path.glob(".token-*"))
 
 
+def test_a_machine_that_is_resumed_at_once_is_noted_again(reachable: Made, guest: Path, shared: Path) -> None:
+    """Its helper has seen nothing of it, and the connection neither."""
+    folder = reachable("dev", mounts=(str(shared),))
+    with sharing(folder):
+        asked(guest)
+        (guest / "mounts").write_text(f"127.0.0.1:/x {shared} nfs rw 0 0\n")
+        answer(guest, 0)
+        assert over_ssh.unmounted(folder, [str(shared)], PATIENCE) == {}
+        over_ssh.forget(folder)
+        assert over_ssh.unmounted(folder, [str(shared)], PATIENCE) == {}
+
+
 def test_a_guest_has_no_more_servers_than_it_needs(
     reachable: Made, guest: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
