@@ -171,10 +171,10 @@ def test_start_clears_what_a_killed_lxc_leaves(place: LxcPlace) -> None:
 def test_the_next_command_clears_what_a_killed_create_leaves(place: LxcPlace) -> None:
     with place.begun("create", *SIZE, "killed") as create:
         create.says("waiting for Docker")
-        place.uuids.add(json.loads((place.folder_of("killed") / "creating.json").read_text())["uuid"])
+        killed = json.loads((place.folder_of("killed") / "creating.json").read_text())["uuid"]
+        place.uuids.add(killed)
         create.process.kill()
         create.process.wait()
-    [killed] = place.uuids - {uuid(place)}
     assert place.machine("ls", "-q").lines == [DEV]
     assert not place.folder_of("killed").exists()
     assert not (CONTAINERS / killed).exists()
