@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,17 @@ class Rig:
         return subprocess.run(
             [SCRIPTS / "VBoxManage", *words], capture_output=True, text=True, timeout=120, check=True
         ).stdout
+
+    def info(self, uuid: str) -> str:
+        """What `showvminfo` says of a machine. For a moment, while a process of its ends, VBoxManage may fail."""
+        deadline = time.monotonic() + LINGERING
+        while True:
+            try:
+                return self("showvminfo", uuid, "--machinereadable")
+            except subprocess.CalledProcessError as error:
+                if time.monotonic() > deadline:
+                    raise AssertionError(error.stderr) from error
+                time.sleep(0.5)
 
     def leftovers(self) -> list[str]:
         """What VirtualBox knows of: virtual machines, disks and CDs."""

@@ -79,7 +79,7 @@ def driver(rig: Rig) -> Iterator[VirtualBox]:
 
 def word(rig: Rig, driver: VirtualBox) -> str:
     """The state in VirtualBox's own word."""
-    return str(parse.machinereadable(rig("showvminfo", driver.uuid, "--machinereadable"))["VMState"])
+    return str(parse.machinereadable(rig.info(driver.uuid))["VMState"])
 
 
 def banner(address: Address = ADDRESS) -> bool:
@@ -116,7 +116,7 @@ def helpers(driver: VirtualBox) -> list[psutil.Process]:
 
 
 def rules(rig: Rig, driver: VirtualBox) -> set[str]:
-    info = parse.Info(parse.machinereadable(rig("showvminfo", driver.uuid, "--machinereadable")))
+    info = parse.Info(parse.machinereadable(rig.info(driver.uuid)))
     return {rule.name for rule in info.forwards}
 
 

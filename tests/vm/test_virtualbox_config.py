@@ -63,7 +63,7 @@ def make(rig: Rig, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReque
 
 
 def show(rig: Rig, driver: VirtualBox) -> parse.Info:
-    return parse.Info(parse.machinereadable(rig("showvminfo", driver.machine.uuid, "--machinereadable")))
+    return parse.Info(parse.machinereadable(rig.info(driver.machine.uuid)))
 
 
 def test_check(make: Make) -> None:
