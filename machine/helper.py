@@ -62,7 +62,7 @@ def alone(folder: MachineFolder) -> Iterator[bool]:
             held = stays()
             file = stack.enter_context(_lock_file(folder).open("ab"))
             deadline = time.monotonic() + HANDOVER
-            while not (held := _try(file.fileno())) and time.monotonic() < deadline and stays():
+            while not (held := try_lock(file.fileno())) and time.monotonic() < deadline and stays():
                 time.sleep(TICK)
         yield held
 
@@ -115,7 +115,7 @@ def _is_young(folder: MachineFolder) -> bool:
 
 def _is_held(folder: MachineFolder) -> bool:
     with _lock_file(folder).open("ab") as file:
-        return not _try(file.fileno())
+        return not try_lock(file.fileno())
 
 
 def _lock_file(folder: MachineFolder) -> Path:
@@ -123,8 +123,11 @@ def _lock_file(folder: MachineFolder) -> Path:
     return folder.store / f"helper-{folder.name}.lock" if sys.platform == "win32" else folder / LOCK
 
 
-def _try(descriptor: int) -> bool:
-    """Lock an open file; a process that ends drops its lock. filelock does the same, and takes 30 ms to import."""
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file; False when another process has it. A process that ends drops its lock.
+
+    filelock does the same, and takes 30 ms to import.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt

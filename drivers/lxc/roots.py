@@ -7,7 +7,6 @@ processor at each start, because the kernel forgets the pages with the last moun
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from machine import ownership
 from machine.errors import MachineError
+from machine.helper import try_lock
 from machine.run import Run
 
 from . import mounts
@@ -74,14 +74,6 @@ def _alone(folder: Path) -> Iterator[bool]:
     """Whether nobody else unpacks that image; held meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield _try(descriptor)
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from machine import files
 from machine.errors import MachineError
+from machine.helper import try_lock
 from machine.run import detach
 
 MODULE = "machine.network.switch"
@@ -65,7 +65,7 @@ class NetworkFolder:
         if not self.lock.exists():
             return False
         with self.lock.open("ab") as file:
-            return not _try(file.fileno())
+            return not try_lock(file.fileno())
 
 
 def folder_of(store: Path, network: str) -> NetworkFolder:
@@ -99,7 +99,7 @@ def alone(folder: NetworkFolder) -> Iterator[bool]:
     """Hold the lock of a network's switch; False when another one holds it."""
     with folder.lock.open("ab") as file:
         deadline = time.monotonic() + HANDOVER
-        while not (held := _try(file.fileno())) and time.monotonic() < deadline:
+        while not (held := try_lock(file.fileno())) and time.monotonic() < deadline:
             time.sleep(TICK)
         yield held
 
@@ -109,11 +109,3 @@ def _is_young(folder: NetworkFolder) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return abs(time.time() - folder.lock.stat().st_mtime) < YOUNG
     return False
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

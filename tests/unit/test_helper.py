@@ -170,7 +170,7 @@ def test_files_that_cant_be_locked_keep_no_helper_from_its_work(
     def no_locks(*_: object) -> bool:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(helper, "_try", no_locks)
+    monkeypatch.setattr(helper, "try_lock", no_locks)
     with helper.alone(folder) as held:
         assert held
 
